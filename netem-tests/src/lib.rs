@@ -1,1 +1,30 @@
-//! (being written)
+//! Thin links to test on: named link profiles, a seeded model of one link direction, and two networks built on it.
+//!
+//! - [`profile`]: what a link is like (`gprs`, `edge`, ...), read from `profiles/*.toml`.
+//! - [`link`]: one direction of a link as a pure function of time, packets and a seed; [`loss`] is its loss process.
+//! - [`net`]: a whole network in virtual time, on which unmodified quinn endpoints run under tokio's paused clock.
+//! - [`proxy`]: the same links on real UDP sockets, between a client and a relay on this machine.
+//!
+//! Time is a [`Duration`](std::time::Duration) since the start of the world, and all randomness comes from a `u64` seed:
+//! the same seed and the same packets at the same times get the same verdicts. Sizes are IP bytes, which here means
+//! UDP payload plus [`IP_UDP_HEADER_BYTES`].
+
+mod agenda;
+pub mod link;
+pub mod loss;
+pub mod net;
+pub mod profile;
+pub mod proxy;
+mod socket;
+
+pub use link::{Link, LinkCounters, LinkParams, LossCause, PathCounters, Tally, Verdict};
+pub use loss::{Burst, Loss, LossError};
+pub use net::{Fate, Leg, Net, Trace};
+pub use profile::{Profile, ProfileError};
+pub use proxy::UdpProxy;
+pub use socket::NetRuntime;
+
+/// Bytes that IPv4 (20, no options) and UDP (8) add to each datagram.
+///
+/// Counted for IPv6 addresses too: the links we imitate are mostly IPv4, and one constant keeps figures comparable.
+pub const IP_UDP_HEADER_BYTES: usize = 28;

@@ -1,0 +1,353 @@
+//! Texts to train on and to measure with: files of one message a line, and how they are split.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+
+use crate::report::{Report, Row};
+
+/// Where this crate's own texts are. Found at build time, so the commands work from any folder of a clone.
+pub(crate) fn own_dir() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("corpora")
+}
+
+/// Reads a file of one message a line. A line may end in CR LF; empty lines are no messages.
+///
+/// # Errors
+/// When the file cannot be read, holds no message, or a line is not UTF-8 (the error names the line).
+pub(crate) fn read_lines(path: &Path) -> Result<Vec<String>> {
+    let bytes = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let mut lines = Vec::new();
+    for (index, line) in bytes.split(|&byte| byte == b'\n').enumerate() {
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        let line = std::str::from_utf8(line)
+            .with_context(|| format!("{}, line {}: not UTF-8", path.display(), index + 1))?;
+        if !line.is_empty() {
+            lines.push(line.to_owned());
+        }
+    }
+    if lines.is_empty() {
+        bail!("{} holds no message", path.display());
+    }
+    Ok(lines)
+}
+
+/// A text alone, as it is the body of an envelope: the kind of letter (0, a text), then the text.
+pub(crate) fn body(text: &str) -> Vec<u8> {
+    let mut body = Vec::with_capacity(text.len() + 1);
+    push_body(text, &mut body);
+    body
+}
+
+/// Texts as one batch holds them: kind of content, first number, then one frame a text, each with its length.
+pub(crate) fn batch<'a>(first_number: u64, texts: impl IntoIterator<Item = &'a str>) -> Vec<u8> {
+    const KIND_FRAMES: u8 = 0x02;
+    const FRAME_SUBMIT: u8 = 0x06;
+    const HANDLE: u8 = 0x01;
+    let mut batch = vec![KIND_FRAMES];
+    push_varint(first_number, &mut batch);
+    let mut frame = Vec::new();
+    for text in texts {
+        frame.clear();
+        frame.extend([FRAME_SUBMIT, HANDLE]);
+        push_varint(text.len() as u64 + 1, &mut frame);
+        push_body(text, &mut frame);
+        // The low bits of the length are flags, none set.
+        push_varint((frame.len() as u64) << 2, &mut batch);
+        batch.extend_from_slice(&frame);
+    }
+    batch
+}
+
+fn push_body(text: &str, out: &mut Vec<u8>) {
+    const LETTER_TEXT: u8 = 0x00;
+    out.push(LETTER_TEXT);
+    out.extend_from_slice(text.as_bytes());
+}
+
+fn push_varint(mut value: u64, out: &mut Vec<u8>) {
+    while value >= 0x80 {
+        out.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
+}
+
+/// Puts items into an order that looks random and is the same everywhere: by a keyed hash of what `key`
+/// gives. Items with equal keys stay together.
+pub(crate) fn shuffle<T>(items: &mut [T], seed: u64, key: impl Fn(&T) -> Vec<u8>) {
+    let mut hash_key = [0; blake3::KEY_LEN];
+    hash_key[..8].copy_from_slice(&seed.to_le_bytes());
+    items.sort_by_cached_key(|item| *blake3::keyed_hash(&hash_key, &key(item)).as_bytes());
+}
+
+/// What makes two messages the same for a split: their letters, whatever the case, marks and digits.
+fn sameness(line: &str) -> Vec<u8> {
+    let letters: String = line.chars().filter(|c| c.is_alphabetic()).flat_map(char::to_lowercase).collect();
+    if letters.is_empty() { line.as_bytes().to_vec() } else { letters.into_bytes() }
+}
+
+/// Split source texts into the training, held-out and demo parts that this crate carries.
+#[derive(Args, Debug)]
+pub(crate) struct CorporaArgs {
+    /// Folder with the source files, NAME.train.txt, one message a line
+    #[arg(long, value_name = "DIR")]
+    from: PathBuf,
+    /// Where the parts are written [default: this crate's corpora]
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+}
+
+/// One source of texts and how many of its lines go where.
+struct Source {
+    /// The file in the folder of sources, without `.train.txt`.
+    file: &'static str,
+    training_lines: usize,
+    held_out: &'static str,
+    held_out_lines: usize,
+    /// Lines with this in them are the held-out part: another station, later days. Without it, lines are
+    /// chosen by their hash.
+    held_out_when: Option<&'static str>,
+    demo_lines: usize,
+    /// Shortest and longest line for the demo, characters.
+    demo_chars: (usize, usize),
+}
+
+impl Source {
+    const fn new(file: &'static str, training_lines: usize, held_out: &'static str) -> Self {
+        Self {
+            file,
+            training_lines,
+            held_out,
+            held_out_lines: 400,
+            held_out_when: None,
+            demo_lines: 0,
+            demo_chars: (0, 0),
+        }
+    }
+
+    const fn held_out_when(mut self, contains: &'static str) -> Self {
+        self.held_out_when = Some(contains);
+        self
+    }
+
+    const fn demo(mut self, lines: usize, chars_min: usize, chars_max: usize) -> Self {
+        self.demo_lines = lines;
+        self.demo_chars = (chars_min, chars_max);
+        self
+    }
+}
+
+/// Sources whose licences allow a copy here. Zero training lines: share-alike, so never in a dictionary.
+const SOURCES: [Source; 12] = [
+    Source::new("en-chitchat", 11_000, "en-chat").demo(500, 22, 160),
+    Source::new("en-irc", 6_000, "en-irc"),
+    Source::new("ru-tatoeba", 11_000, "ru-everyday"),
+    Source::new("ru-social", 0, "ru-social").demo(500, 12, 68),
+    Source::new("es-tatoeba", 5_000, "es-everyday"),
+    Source::new("fr-tatoeba", 5_000, "fr-everyday"),
+    Source::new("pt-tatoeba", 5_000, "pt-everyday"),
+    Source::new("id-tatoeba", 3_500, "id-everyday"),
+    Source::new("ar-tatoeba", 8_000, "ar-everyday"),
+    Source::new("hi-tatoeba", 4_000, "hi-everyday"),
+    Source::new("json-weather", 1_000, "json-weather").held_out_when("\"origin\":\"JFK\""),
+    Source::new("json-quakes", 700, "json-quakes").held_out_when("{\"time\":\"2021-07-0"),
+];
+
+/// The seed of the split and of the training order.
+pub(crate) const SEED: u64 = 1;
+
+/// Splits the sources into `train`, `held-out` and `demo`. The same input gives the same files, and no line
+/// of one part equals a line of another in its letters.
+///
+/// # Errors
+/// When a source is missing or bad, or a file cannot be written.
+pub(crate) fn run(args: &CorporaArgs, report: &mut Report) -> Result<()> {
+    let out = args.out.clone().unwrap_or_else(own_dir);
+    for source in &SOURCES {
+        let mut lines = read_lines(&args.from.join(format!("{}.train.txt", source.file)))?;
+        shuffle(&mut lines, SEED, |line| sameness(line));
+        for (part, lines) in source.split(&lines) {
+            if lines.is_empty() {
+                continue;
+            }
+            let name = if part == TRAIN { source.file } else { source.held_out };
+            write_lines(&out.join(part).join(format!("{name}.txt")), &lines)?;
+            let bytes: usize = lines.iter().map(|line| line.len()).sum();
+            let row =
+                |metric, value, unit| Row::new("corpora", metric, value, unit).scenario(name).mode(part);
+            report.row(row("lines", lines.len() as f64, ""))?;
+            report.row(row("mean", bytes as f64 / lines.len() as f64, "B/line"))?;
+        }
+    }
+    Ok(())
+}
+
+const TRAIN: &str = "train";
+const HELD_OUT: &str = "held-out";
+const DEMO: &str = "demo";
+
+impl Source {
+    /// Whether a line can be shown to anyone who runs the demo: of usual length, no names (no capital inside,
+    /// but for the English "I"), addresses, figures or leftovers of a list, nothing coarse.
+    fn is_for_demo(&self, line: &str) -> bool {
+        const UNFIT: [&str; 22] = [
+            "*",
+            "хер",
+            "хрен",
+            "еба",
+            "пи..",
+            "рож",
+            "сдох",
+            "ментам",
+            "наркот",
+            "свин",
+            "секс",
+            "убий",
+            "убит",
+            "террор",
+            "войн",
+            "крым",
+            "кремл",
+            "жиринов",
+            "парти",
+            "либерал",
+            "депутат",
+            "умира",
+        ];
+        let (chars_min, chars_max) = self.demo_chars;
+        let is_name = |word: &str| {
+            let word = word.trim_start_matches(|c: char| !c.is_alphanumeric());
+            word.starts_with(char::is_uppercase) && word != "I" && !word.starts_with("I'")
+        };
+        (chars_min..=chars_max).contains(&line.chars().count())
+            && line.starts_with(char::is_alphabetic)
+            && !line.contains(|c: char| c.is_numeric() || c == '@' || c == '/')
+            && !line.split_whitespace().skip(1).any(is_name)
+            && !UNFIT.iter().any(|stem| line.to_lowercase().contains(stem))
+    }
+
+    /// The parts of shuffled `lines`, by folder. Each line goes to the first part that wants it, and what is
+    /// the same by its letters follows it there or is dropped.
+    fn split<'a>(&self, lines: &'a [String]) -> [(&'static str, Vec<&'a str>); 3] {
+        let marked = |line: &str| self.held_out_when.is_some_and(|mark| line.contains(mark));
+        let mut parts = [(HELD_OUT, Vec::new()), (DEMO, Vec::new()), (TRAIN, Vec::new())];
+        let mut part_of = BTreeMap::new();
+        for line in lines {
+            let wants = [
+                self.held_out_when.is_none() || marked(line),
+                self.demo_lines > 0 && self.is_for_demo(line),
+                !marked(line),
+            ];
+            let counts = [self.held_out_lines, self.demo_lines, self.training_lines];
+            let open = |index: &usize| wants[*index] && parts[*index].1.len() < counts[*index];
+            let Some(first) = (0..parts.len()).find(open) else { continue };
+            if *part_of.entry(sameness(line)).or_insert(first) == first {
+                parts[first].1.push(line.as_str());
+            }
+        }
+        parts
+    }
+}
+
+/// Writes one line after another, making the folder if need be.
+fn write_lines(path: &Path, lines: &[&str]) -> Result<()> {
+    if let Some(parent) = path.parent() {
+        fs::create_dir_all(parent).with_context(|| format!("cannot create {}", parent.display()))?;
+    }
+    let mut text = lines.join("\n");
+    text.push('\n');
+    fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use thinpost_wire::frame::ToRelay;
+    use thinpost_wire::letter::{Content, Letter};
+
+    use super::*;
+
+    fn keys(part: &str) -> BTreeSet<Vec<u8>> {
+        let files = fs::read_dir(own_dir().join(part)).unwrap();
+        let lines = files.flat_map(|file| read_lines(&file.unwrap().path()).unwrap());
+        lines.map(|line| sameness(&line)).collect()
+    }
+
+    #[test]
+    fn no_text_to_measure_with_was_trained_on() {
+        let train = keys(TRAIN);
+        assert!(train.len() > 50_000, "{}", train.len());
+        for part in [HELD_OUT, DEMO] {
+            let measured = keys(part);
+            assert!(measured.len() > 900);
+            // JSON is split by station and by day; letters say nothing there, so whole lines decide.
+            let shared: Vec<_> =
+                measured.intersection(&train).filter(|key| !key.starts_with(b"origin")).collect();
+            assert!(shared.is_empty(), "{shared:?}");
+        }
+    }
+
+    #[test]
+    fn a_batch_is_what_a_link_sends() {
+        let texts = ["hello", "Увидимся в восемь?", &"long ".repeat(50)];
+        let content = batch(300, texts);
+        let read = thinpost_wire::batch::decode(&content).unwrap();
+        assert_eq!(read.items.iter().map(|item| item.number).collect::<Vec<_>>(), [300, 301, 302]);
+        for (item, text) in read.items.iter().zip(texts) {
+            let Ok(ToRelay::Submit { body, .. }) = ToRelay::decode(item.bytes) else { panic!("{item:?}") };
+            assert_eq!(body, super::body(text));
+            let Ok(Letter { content: Content::Text(found), .. }) = Letter::decode(body) else { panic!() };
+            assert_eq!(found, text);
+        }
+    }
+
+    #[test]
+    fn a_bad_file_is_named_with_its_line() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("messages.txt");
+        let error = |bytes: &[u8]| {
+            fs::write(&path, bytes).unwrap();
+            read_lines(&path).unwrap_err().to_string()
+        };
+        assert!(error(b"fine\nbroken \xff\n").ends_with("messages.txt, line 2: not UTF-8"));
+        assert!(error(b"").ends_with("messages.txt holds no message"));
+        assert!(error(b"\n\r\n").ends_with("messages.txt holds no message"));
+        let missing = read_lines(&dir.path().join("absent.txt")).unwrap_err();
+        assert!(missing.to_string().contains("cannot read") && missing.to_string().contains("absent.txt"));
+    }
+
+    #[test]
+    fn lines_come_without_their_endings() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("messages.txt");
+        fs::write(&path, "one\r\n\n two \nthree").unwrap();
+        assert_eq!(read_lines(&path).unwrap(), ["one", " two ", "three"]);
+    }
+
+    #[test]
+    fn a_split_puts_each_text_into_one_part_whatever_its_case_and_marks() {
+        let source = Source {
+            held_out_lines: 2,
+            demo_lines: 2,
+            demo_chars: (1, 40),
+            ..Source::new("source", usize::MAX, "held-out")
+        };
+        let mut lines: Vec<String> =
+            ["see you", "See you!", "on my way", "call me", "later", "soon", "Soon?"]
+                .map(str::to_owned)
+                .to_vec();
+        shuffle(&mut lines, SEED, |line| sameness(line));
+        let parts = source.split(&lines);
+        let keys: Vec<BTreeSet<_>> =
+            parts.iter().map(|(_, lines)| lines.iter().map(|line| sameness(line)).collect()).collect();
+        assert!(
+            keys[0].is_disjoint(&keys[1]) && keys[1].is_disjoint(&keys[2]) && keys[0].is_disjoint(&keys[2])
+        );
+        assert_eq!(keys.iter().map(BTreeSet::len).sum::<usize>(), 5);
+    }
+}

@@ -1,0 +1,116 @@
+//! `bench train`: makes the compiled-in dictionaries from their training texts, byte for byte the same each time.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+
+use crate::corpus;
+use crate::report::{Report, Row};
+
+/// Train the dictionaries that wire-format compiles in.
+#[derive(Args, Debug)]
+pub(crate) struct TrainArgs {
+    /// Folder with the training texts, one message a line [default: this crate's corpora/train]
+    #[arg(long, value_name = "DIR")]
+    corpora: Option<PathBuf>,
+    /// Where the dictionaries are written [default: wire-format's assets/dict]
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Write nothing; fail unless training gives the files that are there
+    #[arg(long)]
+    check: bool,
+}
+
+/// A dictionary to be: its file's name, the training texts it is made of, its size.
+struct Plan {
+    name: &'static str,
+    sources: &'static [&'static str],
+    bytes: usize,
+}
+
+/// In the order of their numbers. Sizes: docs/decisions/0003.
+const PLANS: [Plan; 6] = [
+    Plan { name: "english", sources: &["en-chitchat", "en-irc"], bytes: 64_000 },
+    Plan { name: "cyrillic", sources: &["ru-tatoeba"], bytes: 64_000 },
+    Plan { name: "latin", sources: &["es-tatoeba", "fr-tatoeba", "pt-tatoeba", "id-tatoeba"], bytes: 64_000 },
+    Plan { name: "arabic", sources: &["ar-tatoeba"], bytes: 32_000 },
+    Plan { name: "devanagari", sources: &["hi-tatoeba"], bytes: 32_000 },
+    Plan { name: "json", sources: &["json-weather", "json-quakes"], bytes: 32_000 },
+];
+
+/// Texts in a training sample that is a batch.
+const BATCH_TEXTS: usize = 12;
+
+/// First numbers of batches in training samples are spread over what two bytes can say.
+const BATCH_NUMBER_STEP: u64 = 37;
+const BATCH_NUMBERS: u64 = 1 << 14;
+
+/// Trains every dictionary, then writes or compares it.
+///
+/// # Errors
+/// When a text or a file cannot be read or written, and with `--check` when a dictionary differs.
+pub(crate) fn run(args: &TrainArgs, report: &mut Report) -> Result<()> {
+    let corpora = args.corpora.clone().unwrap_or_else(|| corpus::own_dir().join("train"));
+    let out = args
+        .out
+        .clone()
+        .unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../wire-format/assets/dict"));
+    let mut differing = Vec::new();
+    for plan in &PLANS {
+        let dictionary = train(plan, &corpora)?;
+        let path = out.join(format!("{}.dict", plan.name));
+        if args.check {
+            let found = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+            if found != dictionary {
+                differing.push(plan.name);
+            }
+        } else {
+            fs::create_dir_all(&out).with_context(|| format!("cannot create {}", out.display()))?;
+            fs::write(&path, &dictionary).with_context(|| format!("cannot write {}", path.display()))?;
+        }
+        let hash = blake3::hash(&dictionary).to_hex();
+        report.row(
+            Row::new("train", "size", dictionary.len() as f64, "B").scenario(plan.name).mode(hash.as_str()),
+        )?;
+    }
+    if !differing.is_empty() {
+        bail!("training gives other bytes for: {}", differing.join(", "));
+    }
+    Ok(())
+}
+
+/// One dictionary: each text once alone and once in a batch, shuffled, because the trainer looks for
+/// phrases in the first three quarters of its list only.
+fn train(plan: &Plan, corpora: &Path) -> Result<Vec<u8>> {
+    let mut lines = Vec::new();
+    for source in plan.sources {
+        lines.extend(corpus::read_lines(&corpora.join(format!("{source}.txt")))?);
+    }
+    let mut samples: Vec<Vec<u8>> = lines.iter().map(|line| corpus::body(line)).collect();
+    for (index, texts) in lines.chunks(BATCH_TEXTS).enumerate() {
+        let first_number = 1 + index as u64 * BATCH_NUMBER_STEP % BATCH_NUMBERS;
+        samples.push(corpus::batch(first_number, texts.iter().map(String::as_str)));
+    }
+    corpus::shuffle(&mut samples, corpus::SEED, Clone::clone);
+    zstd::dict::from_samples(&samples, plan.bytes)
+        .with_context(|| format!("training {} on {} samples", plan.name, samples.len()))
+}
+
+#[cfg(test)]
+mod tests {
+    use thinpost_wire::dictionary::DICTIONARIES;
+
+    use super::*;
+
+    #[test]
+    fn training_again_gives_the_dictionaries_that_are_compiled_in() {
+        let corpora = corpus::own_dir().join("train");
+        assert_eq!(PLANS.len(), DICTIONARIES.len());
+        for (plan, dictionary) in PLANS.iter().zip(&DICTIONARIES) {
+            assert_eq!(plan.name, dictionary.name);
+            assert!(train(plan, &corpora).unwrap() == dictionary.bytes, "{} differs", plan.name);
+        }
+    }
+}

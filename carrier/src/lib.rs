@@ -1,0 +1,13 @@
+//! QUIC as Thinpost's first carrier.
+//!
+//! A relay and a client need the same few things around a [`thinpost_wire::link::Link`]: an [`Identity`]
+//! that proves who they are ([`tls`]), QUIC set for thin links ([`quic`]), and a pump that moves datagrams
+//! between connection and link and decides nothing ([`channel`]).
+
+pub mod channel;
+mod identity;
+pub mod quic;
+mod tls;
+
+pub use channel::{Channel, Down};
+pub use identity::{Identity, verify};

@@ -1,0 +1,189 @@
+//! QUIC, set for links of 8 to 400 kbit/s. `docs/decisions/0002-quic-settings.md` says why each value.
+
+use std::any::Any;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use quinn::congestion::{Controller, ControllerFactory};
+use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
+use quinn::{ClientConfig, EndpointConfig, ServerConfig, TransportConfig, VarInt};
+use quinn_proto::RandomConnectionIdGenerator;
+use rustls::pki_types::CertificateDer;
+use rustls::server::StoresServerSessions;
+use thinpost_wire::ids::{DeviceKey, RelayKey};
+
+use crate::{Identity, tls};
+
+/// QUIC's smallest permitted path MTU. Looking for a larger one costs 5.6 kB a connection each way.
+const MTU: u16 = 1_200;
+
+/// Bytes of datagrams that may wait for the link's shell; beyond it the oldest is dropped.
+const RECEIVE_BUFFER_BYTES: usize = 64 * 1024;
+
+/// Bytes of datagrams that may wait in QUIC: above what a link ever has on its way.
+const SEND_BUFFER_BYTES: usize = 128 * 1024;
+
+/// Length of a relay's connection ids, bytes. They travel in every packet from a device; four tell
+/// far more connections apart than a relay can hold.
+const RELAY_CID_LEN: usize = 4;
+
+/// The name under which a device files the relay's TLS session. Nobody sees it: SNI is off.
+pub const SERVER_NAME: &str = "relay.thinpost";
+
+/// What a relay bounds its endpoint by.
+#[derive(Clone, Copy, Debug)]
+pub struct ServerLimits {
+    /// Silence after which a connection is forgotten.
+    pub idle_timeout: Duration,
+    /// Handshakes that may wait to be looked at.
+    pub incoming_max: usize,
+    /// Bytes that may wait for one of them, and for all.
+    pub incoming_bytes_max: (u64, u64),
+}
+
+impl Default for ServerLimits {
+    fn default() -> Self {
+        Self {
+            idle_timeout: Duration::from_secs(12 * 3600),
+            incoming_max: 4_096,
+            incoming_bytes_max: (16 * 1024, 16 * 1024 * 1024),
+        }
+    }
+}
+
+fn transport() -> TransportConfig {
+    let mut transport = TransportConfig::default();
+    transport
+        .max_concurrent_bidi_streams(VarInt::from_u32(0))
+        .max_concurrent_uni_streams(VarInt::from_u32(0))
+        .stream_receive_window(VarInt::from_u32(0))
+        .receive_window(VarInt::from_u32(0))
+        .send_window(0)
+        .crypto_buffer_size(8 * 1024)
+        .initial_mtu(MTU)
+        .min_mtu(MTU)
+        .mtu_discovery_config(None)
+        .allow_spin(false)
+        .datagram_receive_buffer_size(Some(RECEIVE_BUFFER_BYTES))
+        .datagram_send_buffer_size(SEND_BUFFER_BYTES)
+        .congestion_controller_factory(Arc::new(LinkDecides))
+        .enable_segmentation_offload(false);
+    transport
+}
+
+/// A relay's side.
+pub fn server(
+    identity: &Identity,
+    sessions: Arc<dyn StoresServerSessions>,
+    limits: ServerLimits,
+) -> ServerConfig {
+    let crypto = QuicServerConfig::try_from(tls::server(identity, sessions))
+        .expect("the cipher suites include QUIC's initial one");
+    let mut transport = transport();
+    transport.initial_rtt(Duration::from_millis(700));
+    transport.max_idle_timeout(Some(
+        limits.idle_timeout.try_into().unwrap_or(quinn::IdleTimeout::from(VarInt::MAX)),
+    ));
+    let mut config = ServerConfig::with_crypto(Arc::new(crypto));
+    config.transport_config(Arc::new(transport));
+    config.validation_token.sent(0);
+    config
+        .max_incoming(limits.incoming_max)
+        .incoming_buffer_size(limits.incoming_bytes_max.0)
+        .incoming_buffer_size_total(limits.incoming_bytes_max.1);
+    config
+}
+
+/// A device's side, for one relay. Keep it for as long as the process lives: 0-RTT needs the session
+/// that the last connection left in it.
+#[derive(Clone)]
+pub struct Client {
+    crypto: Arc<QuicClientConfig>,
+}
+
+impl std::fmt::Debug for Client {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Client").finish_non_exhaustive()
+    }
+}
+
+impl Client {
+    /// How a device speaks to the relay with this key, and to no other.
+    pub fn new(identity: &Identity, relay: RelayKey) -> Self {
+        let crypto = QuicClientConfig::try_from(tls::client(identity, relay))
+            .expect("the cipher suites include QUIC's initial one");
+        Self { crypto: Arc::new(crypto) }
+    }
+
+    /// The configuration of the next connection, given what a round trip is believed to take. Until one
+    /// is measured, probes leave after three times that.
+    pub fn config(&self, initial_rtt: Duration) -> ClientConfig {
+        let mut transport = transport();
+        transport.initial_rtt(initial_rtt);
+        transport.max_idle_timeout(None);
+        let mut config = ClientConfig::new(self.crypto.clone());
+        config.transport_config(Arc::new(transport));
+        config
+    }
+}
+
+/// A relay's endpoint: with the same reset key after a restart, it can tell its devices that it has
+/// forgotten their connections.
+pub fn relay_endpoint(reset_key: [u8; 32], rng_seed: Option<[u8; 32]>) -> EndpointConfig {
+    let mut config =
+        EndpointConfig::new(Arc::new(ring::hmac::Key::new(ring::hmac::HMAC_SHA256, &reset_key)));
+    config.cid_generator(|| Box::new(RandomConnectionIdGenerator::new(RELAY_CID_LEN)));
+    config.rng_seed(rng_seed);
+    config
+}
+
+/// A device's endpoint. Its connection ids are empty, so it must carry one connection only.
+pub fn device_endpoint(rng_seed: Option<[u8; 32]>) -> EndpointConfig {
+    let mut config = EndpointConfig::default();
+    config.cid_generator(|| Box::new(RandomConnectionIdGenerator::new(0)));
+    config.rng_seed(rng_seed);
+    config
+}
+
+/// The device's key on a relay's connection: known at once when the session is resumed, otherwise when the
+/// handshake is complete.
+pub fn peer_device(connection: &quinn::Connection) -> Option<DeviceKey> {
+    let identity = connection.peer_identity()?;
+    let keys = identity.downcast::<Vec<CertificateDer<'static>>>().ok()?;
+    DeviceKey::from_spki(keys.first()?)
+}
+
+/// The link decides how much may be on its way; QUIC's own window is only a stop far above that.
+#[derive(Clone, Copy, Debug)]
+struct LinkDecides;
+
+/// Above the link's largest window. A packet may leave while bytes in flight and one MTU stay below it.
+const WINDOW_BYTES: u64 = 96 * MTU as u64 + 1;
+
+impl ControllerFactory for LinkDecides {
+    fn build(self: Arc<Self>, _: Instant, _: u16) -> Box<dyn Controller> {
+        Box::new(*self)
+    }
+}
+
+impl Controller for LinkDecides {
+    fn on_congestion_event(&mut self, _: Instant, _: Instant, _: bool, _: u64) {}
+
+    fn on_mtu_update(&mut self, _: u16) {}
+
+    fn window(&self) -> u64 {
+        WINDOW_BYTES
+    }
+
+    fn clone_box(&self) -> Box<dyn Controller> {
+        Box::new(*self)
+    }
+
+    fn initial_window(&self) -> u64 {
+        WINDOW_BYTES
+    }
+
+    fn into_any(self: Box<Self>) -> Box<dyn Any> {
+        self
+    }
+}

@@ -1,0 +1,118 @@
+//! Whom a person writes to, by the names that person gave them.
+
+use std::collections::BTreeMap;
+
+use thinpost_wire::ids::{AccountKey, RelayKey};
+use thinpost_wire::ticket::ContactTicket;
+
+use crate::error::ContactError;
+
+/// Longest name of a contact, bytes.
+pub(crate) const NAME_BYTES_MAX: usize = 64;
+
+/// Someone to write to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Contact {
+    /// Unique in the home.
+    pub name: String,
+    /// Their account and relays.
+    pub ticket: ContactTicket,
+}
+
+/// All contacts of a home, by name.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Contacts {
+    by_name: BTreeMap<String, ContactTicket>,
+}
+
+impl Contacts {
+    pub(crate) fn new(contacts: impl IntoIterator<Item = Contact>) -> Self {
+        Self { by_name: contacts.into_iter().map(|contact| (contact.name, contact.ticket)).collect() }
+    }
+
+    /// Whether the contact may be added, and if so whether that changes anything.
+    pub(crate) fn check(&self, contact: &Contact, relay: RelayKey) -> Result<bool, ContactError> {
+        let name = &contact.name;
+        if name.is_empty() || name.len() > NAME_BYTES_MAX || name.trim() != name {
+            return Err(ContactError::BadName);
+        }
+        if name.chars().any(char::is_control) {
+            return Err(ContactError::BadName);
+        }
+        if !contact.ticket.relays.iter().any(|candidate| candidate.key == relay) {
+            return Err(ContactError::OtherRelay);
+        }
+        if let Some(known) = self.by_name.get(name) {
+            return if known.account == contact.ticket.account {
+                Ok(*known != contact.ticket)
+            } else {
+                Err(ContactError::NameTaken(name.clone()))
+            };
+        }
+        match self.name_of(&contact.ticket.account) {
+            Some(other) => Err(ContactError::KnownAs(other.to_owned())),
+            None => Ok(true),
+        }
+    }
+
+    pub(crate) fn insert(&mut self, contact: Contact) {
+        self.by_name.insert(contact.name, contact.ticket);
+    }
+
+    pub(crate) fn remove(&mut self, name: &str) {
+        self.by_name.remove(name);
+    }
+
+    pub(crate) fn get(&self, name: &str) -> Option<&ContactTicket> {
+        self.by_name.get(name)
+    }
+
+    pub(crate) fn name_of(&self, account: &AccountKey) -> Option<&str> {
+        self.by_name.iter().find(|(_, ticket)| ticket.account == *account).map(|(name, _)| name.as_str())
+    }
+
+    pub(crate) fn list(&self) -> Vec<Contact> {
+        let contact = |(name, ticket): (&String, &ContactTicket)| Contact { name: name.clone(), ticket: ticket.clone() };
+        self.by_name.iter().map(contact).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use thinpost_wire::ticket::RelayTicket;
+
+    use super::*;
+
+    const RELAY: RelayKey = RelayKey([9; 32]);
+
+    fn contact(name: &str, account: u8, port: u16) -> Contact {
+        let relay = RelayTicket { key: RELAY, addresses: vec![([192, 0, 2, 1], port).into()] };
+        let ticket = ContactTicket { account: AccountKey([account; 32]), relays: vec![relay] };
+        Contact { name: name.to_owned(), ticket }
+    }
+
+    #[test]
+    fn a_name_and_an_account_belong_to_each_other() {
+        let contacts = Contacts::new([contact("bob", 1, 1)]);
+        assert_eq!(contacts.check(&contact("bob", 1, 1), RELAY), Ok(false));
+        assert_eq!(contacts.check(&contact("bob", 1, 2), RELAY), Ok(true));
+        assert_eq!(contacts.check(&contact("bob", 2, 1), RELAY), Err(ContactError::NameTaken("bob".into())));
+        assert_eq!(contacts.check(&contact("rob", 1, 1), RELAY), Err(ContactError::KnownAs("bob".into())));
+        assert_eq!(contacts.check(&contact("rob", 2, 1), RELAY), Ok(true));
+    }
+
+    #[test]
+    fn a_contact_of_another_relay_cannot_be_reached_and_is_refused() {
+        assert_eq!(
+            Contacts::default().check(&contact("bob", 1, 1), RelayKey([8; 32])),
+            Err(ContactError::OtherRelay)
+        );
+    }
+
+    #[test]
+    fn names_that_would_garble_a_terminal_are_refused() {
+        for name in ["", " bob", "bo\nb", "b\u{1b}[2J", &"x".repeat(65)] {
+            assert_eq!(Contacts::default().check(&contact(name, 1, 1), RELAY), Err(ContactError::BadName));
+        }
+    }
+}

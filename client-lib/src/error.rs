@@ -1,0 +1,187 @@
+//! What can go wrong, by what was asked for.
+
+use std::io;
+use std::path::PathBuf;
+
+use redb::{CommitError, DatabaseError, StorageError, TableError, TransactionError};
+use thinpost_wire::letter::TooLong;
+
+/// Why the home's file failed. The device is at fault, or its disk is full.
+///
+/// Whether the last change was made shows when the home is opened again; what was confirmed before is
+/// there. The client that saw it does not go on: close it and open the home anew.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// No room is left on the disk. Free some, then open the home again.
+    #[error("the disk is full")]
+    Full,
+    /// The system failed to read or write.
+    #[error("the home's file cannot be used: {message}")]
+    Io {
+        /// The system's kind of error.
+        kind: io::ErrorKind,
+        /// What it says.
+        message: String,
+    },
+    /// The file holds what no version writes.
+    #[error("the home's file is damaged: {0}")]
+    Damaged(String),
+    /// An earlier failure ended the use of this file by this client.
+    #[error("the home's file failed before; open the home again")]
+    Failed,
+}
+
+/// Why a home was not made. Nothing was left behind.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum CreateError {
+    /// There is one already; it was not touched.
+    #[error("there is a home at {} already", .0.display())]
+    Exists(PathBuf),
+    /// A contact's ticket leads to a person, not to a relay.
+    #[error("this is a contact's ticket; a home needs a relay's ticket or an invite")]
+    NotARelay,
+    /// The system gives no random numbers to make keys from.
+    #[error("the system gives no random numbers")]
+    NoRandomness,
+    /// The folder or the file could not be made.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Why a home was not opened. It was not changed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// There is none. Make it with [`Home::create`](crate::Home::create).
+    #[error("there is no home at {}", .0.display())]
+    NoHome(PathBuf),
+    /// Another process, or another client of this one, has it open. Try again when it has ended.
+    #[error("the home is in use by another process")]
+    InUse,
+    /// Another version made it.
+    #[error("the home has format {found}; this program knows format {known}")]
+    UnknownFormat {
+        /// The home's.
+        found: u32,
+        /// This program's.
+        known: u32,
+    },
+    /// The system gives no random numbers.
+    #[error("the system gives no random numbers")]
+    NoRandomness,
+    /// The file could not be read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Why a message was not taken. It is not in the outbox.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SendError {
+    /// No contact has this name.
+    #[error("there is no contact named {0:?}")]
+    UnknownContact(String),
+    /// The content is longer than a message may be.
+    #[error(transparent)]
+    TooLong(#[from] TooLong),
+    /// It could not be made durable. Whether it was shows when the home is opened again.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Why the contacts were not changed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ContactError {
+    /// Empty, longer than 64 bytes, with control characters, or with space at an end.
+    #[error("a contact's name has 1 to 64 bytes, no control characters and no space at its ends")]
+    BadName,
+    /// Another account has this name.
+    #[error("another contact is named {0:?} already")]
+    NameTaken(String),
+    /// The account has another name.
+    #[error("this account is known as {0:?} already")]
+    KnownAs(String),
+    /// None of the contact's relays is this home's, and relays do not forward yet.
+    #[error("the contact's mailbox is at another relay than this home's")]
+    OtherRelay,
+    /// No contact has this name.
+    #[error("there is no contact named {0:?}")]
+    Unknown(String),
+    /// It could not be made durable.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl From<io::Error> for StoreError {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => Self::Full,
+            kind => Self::Io { kind, message: error.to_string() },
+        }
+    }
+}
+
+impl From<StorageError> for StoreError {
+    fn from(error: StorageError) -> Self {
+        match error {
+            StorageError::Io(error) => error.into(),
+            StorageError::Corrupted(what) => Self::Damaged(what),
+            StorageError::PreviousIo | StorageError::DatabaseClosed | StorageError::LockPoisoned(_) => {
+                Self::Failed
+            }
+            other => io::Error::other(other).into(),
+        }
+    }
+}
+
+impl From<DatabaseError> for OpenError {
+    fn from(error: DatabaseError) -> Self {
+        match error {
+            DatabaseError::DatabaseAlreadyOpen | DatabaseError::LockProtocolMismatch => Self::InUse,
+            // How redb says that the file does not begin like one of its own.
+            DatabaseError::Storage(StorageError::Io(error)) if error.kind() == io::ErrorKind::InvalidData => {
+                StoreError::Damaged(error.to_string()).into()
+            }
+            DatabaseError::Storage(error) => StoreError::from(error).into(),
+            other => StoreError::Damaged(other.to_string()).into(),
+        }
+    }
+}
+
+impl From<TransactionError> for StoreError {
+    fn from(error: TransactionError) -> Self {
+        match error {
+            TransactionError::Storage(error) => error.into(),
+            other => io::Error::other(other).into(),
+        }
+    }
+}
+
+impl From<TableError> for StoreError {
+    fn from(error: TableError) -> Self {
+        match error {
+            TableError::Storage(error) => error.into(),
+            // A table that is missing or of another type, in a file whose format says otherwise.
+            other => Self::Damaged(other.to_string()),
+        }
+    }
+}
+
+impl From<CommitError> for StoreError {
+    fn from(error: CommitError) -> Self {
+        match error {
+            CommitError::Storage(error) => error.into(),
+            other => io::Error::other(other).into(),
+        }
+    }
+}
+
+/// A record that cannot be read back.
+impl From<postcard::Error> for StoreError {
+    fn from(error: postcard::Error) -> Self {
+        Self::Damaged(error.to_string())
+    }
+}

@@ -1,0 +1,210 @@
+//! What a client tells its application.
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use thinpost_wire::frame::Denial;
+use thinpost_wire::ids::AppId;
+use tokio::sync::{broadcast, watch};
+use tokio::time::Instant;
+use tokio_stream::Stream;
+use tokio_stream::wrappers::errors::BroadcastStreamRecvError;
+use tokio_stream::wrappers::{BroadcastStream, WatchStream};
+
+use crate::client::Shared;
+use crate::error::StoreError;
+use crate::message::{Failure, InboxNumber, MessageId, Received};
+
+/// How many events a subscriber may be behind before it misses some; see [`Event::Missed`].
+pub(crate) const EVENTS_KEPT: usize = 1_024;
+
+/// Messages read from the inbox at a time.
+const READ_AT_ONCE: usize = 64;
+
+/// Something that happened. Everything durable can be asked for again after a crash: the inbox by its
+/// numbers, a message by [`Client::message_state`](crate::Client::message_state).
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Event {
+    /// The link's state has changed.
+    Link(LinkState),
+    /// The relay has this message on disk and answers for it.
+    Custody {
+        /// Which.
+        message: MessageId,
+        /// What the application calls it.
+        app_id: Option<AppId>,
+    },
+    /// This message will not be delivered.
+    Failed {
+        /// Which.
+        message: MessageId,
+        /// What the application calls it.
+        app_id: Option<AppId>,
+        /// Why.
+        reason: Failure,
+    },
+    /// A message has arrived, and is in the inbox. None is ever missed or told twice by one subscription.
+    Received(Received),
+    /// The subscriber was too slow for so many link, custody and failure events.
+    Missed(u64),
+}
+
+/// How the client stands with its relay.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum LinkState {
+    /// Not wanted: nothing is sent or received until [`Client::connect`](crate::Client::connect).
+    Offline,
+    /// Trying.
+    Connecting,
+    /// The relay has answered.
+    Online,
+    /// The link ended or did not come about; the next attempt follows after the pause.
+    Waiting {
+        /// How long until the next attempt, unless the network changes before.
+        retry_in: Duration,
+        /// Why, for people.
+        reason: String,
+    },
+    /// What answers at the relay's address does not hold the key in its ticket. Tried again, rarely.
+    WrongKey,
+    /// The relay broke the protocol, or speaks another version of it. Tried again, rarely.
+    Violation(String),
+    /// The relay does not admit this device. Not tried again until `connect` is called.
+    Denied(Denial),
+    /// Another process uses this device's key. Not tried again until `connect` is called.
+    Superseded,
+    /// The home's file failed. Close the client.
+    StoreFailed(StoreError),
+}
+
+impl LinkState {
+    /// Whether the client has given up until it is told to connect.
+    pub fn is_final(&self) -> bool {
+        matches!(self, Self::Denied(_) | Self::Superseded | Self::StoreFailed(_))
+    }
+
+    /// One word for it.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Offline => "offline",
+            Self::Connecting => "connecting",
+            Self::Online => "online",
+            Self::Waiting { .. } => "waiting",
+            Self::WrongKey => "wrong-key",
+            Self::Violation(_) => "violation",
+            Self::Denied(_) => "denied",
+            Self::Superseded => "superseded",
+            Self::StoreFailed(_) => "store-failed",
+        }
+    }
+
+    /// What there is to say beyond the word.
+    pub fn detail(&self) -> Option<String> {
+        match self {
+            Self::Offline | Self::Connecting | Self::Online => None,
+            Self::Waiting { reason, .. } => Some(reason.clone()),
+            Self::WrongKey => Some("the relay does not hold the key in its ticket".to_owned()),
+            Self::Violation(what) => Some(what.clone()),
+            Self::Denied(denial) => Some(denial.to_string()),
+            Self::Superseded => Some("another process uses this device's key".to_owned()),
+            Self::StoreFailed(error) => Some(error.to_string()),
+        }
+    }
+}
+
+/// The link, in figures.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LinkStatus {
+    /// See there.
+    pub state: LinkState,
+    /// The link's smoothed round-trip time, or the last one's; none before the first.
+    pub rtt: Option<Duration>,
+    /// Bytes sent since the home was opened, with 28 bytes of IP and UDP header for each packet.
+    pub sent_bytes: u64,
+    /// Bytes received since the home was opened, counted likewise.
+    pub received_bytes: u64,
+    /// Messages that are on the link or could go there now.
+    pub pending: usize,
+    /// Since when everything that was said both ways is settled; none while something is not.
+    pub at_rest_since: Option<Instant>,
+}
+
+/// A stream of events that never ends before the client does; see [`Client::subscribe`](crate::Client::subscribe).
+pub struct Subscription {
+    shared: Arc<Shared>,
+    after: InboxNumber,
+    read: VecDeque<Received>,
+    events: BroadcastStream<Event>,
+    heads: WatchStream<InboxNumber>,
+    ended: bool,
+}
+
+impl Subscription {
+    pub(crate) fn new(shared: Arc<Shared>, after: InboxNumber) -> Self {
+        let events: broadcast::Receiver<Event> = shared.events.subscribe();
+        let heads: watch::Receiver<InboxNumber> = shared.inbox_head.subscribe();
+        Self {
+            shared,
+            after,
+            read: VecDeque::new(),
+            events: BroadcastStream::new(events),
+            heads: WatchStream::new(heads),
+            ended: false,
+        }
+    }
+
+    /// The next event; none when the client is closed or its home failed. Cancelling loses nothing.
+    pub async fn next(&mut self) -> Option<Event> {
+        std::future::poll_fn(|cx| Pin::new(&mut *self).poll_next(cx)).await
+    }
+
+    /// Reads on from the inbox. Done here and not on another thread, as it comes from memory mostly.
+    fn read_inbox(&mut self) -> Result<(), StoreError> {
+        self.read.extend(self.shared.inbox(self.after, READ_AT_ONCE)?);
+        if let Some(last) = self.read.back() {
+            self.after = last.number;
+        }
+        Ok(())
+    }
+}
+
+impl Stream for Subscription {
+    type Item = Event;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Event>> {
+        loop {
+            match Pin::new(&mut self.events).poll_next(cx) {
+                Poll::Ready(Some(Ok(event))) => return Poll::Ready(Some(event)),
+                Poll::Ready(Some(Err(BroadcastStreamRecvError::Lagged(count)))) => {
+                    return Poll::Ready(Some(Event::Missed(count)));
+                }
+                Poll::Ready(None) => self.ended = true,
+                Poll::Pending => {}
+            }
+            if let Some(received) = self.read.pop_front() {
+                return Poll::Ready(Some(Event::Received(received)));
+            }
+            match Pin::new(&mut self.heads).poll_next(cx) {
+                Poll::Ready(Some(head)) if head > self.after => {}
+                Poll::Ready(Some(_)) => continue,
+                Poll::Ready(None) => return Poll::Ready(None),
+                Poll::Pending if *self.shared.inbox_head.borrow() > self.after => {}
+                Poll::Pending if self.ended => return Poll::Ready(None),
+                Poll::Pending => return Poll::Pending,
+            }
+            if let Err(error) = self.read_inbox() {
+                tracing::error!(%error, "the inbox cannot be read");
+                return Poll::Ready(None);
+            }
+            if self.read.is_empty() {
+                // What was there has been released: nothing more is to come before the head.
+                self.after = *self.shared.inbox_head.borrow();
+            }
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! A home: the keys of an account and a device, and the relay they belong to.
+
+use thinpost_carrier::Identity;
+use thinpost_wire::ids::AccountKey;
+use thinpost_wire::ticket::{ContactTicket, InviteToken, RelayTicket, Ticket};
+
+use crate::error::{CreateError, StoreError};
+use crate::random::Random;
+use crate::store::records::HomeRecord;
+use crate::store::storage::Storage;
+use crate::store::Store;
+
+/// The relay of a home, and what admits the home there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RelayAccess {
+    /// How to reach it.
+    pub relay: RelayTicket,
+    /// What a relay that admits by invite asks for.
+    pub invite: Option<InviteToken>,
+}
+
+/// Who a person is on this device. What it holds never changes.
+#[derive(Debug)]
+pub struct Home {
+    pub(crate) account: Identity,
+    pub(crate) device: Identity,
+    pub(crate) access: RelayAccess,
+}
+
+impl Home {
+    /// Makes a home: keys for an account and its first device, and the relay that the ticket leads to.
+    /// Nothing is sent; the client registers when it first connects. Returns how others reach it.
+    ///
+    /// # Errors
+    /// See [`CreateError`]; a home that exists is never touched.
+    pub fn create(storage: impl Into<Storage>, ticket: &Ticket) -> Result<ContactTicket, CreateError> {
+        let mut random = Random::from_system().map_err(|_| CreateError::NoRandomness)?;
+        Self::create_with(storage.into(), ticket, &mut random)
+    }
+
+    /// The same with keys drawn from a seed: for simulations, where everything must follow from one.
+    ///
+    /// # Errors
+    /// As [`Home::create`].
+    pub fn create_seeded(
+        storage: impl Into<Storage>,
+        ticket: &Ticket,
+        seed: u64,
+    ) -> Result<ContactTicket, CreateError> {
+        Self::create_with(storage.into(), ticket, &mut Random::from_seed(seed, "keys", 0))
+    }
+
+    fn create_with(storage: Storage, ticket: &Ticket, random: &mut Random) -> Result<ContactTicket, CreateError> {
+        let access = match ticket {
+            Ticket::Relay(relay) => RelayAccess { relay: relay.clone(), invite: None },
+            Ticket::Invite(invite) => RelayAccess { relay: invite.relay.clone(), invite: Some(invite.token) },
+            Ticket::Contact(_) => return Err(CreateError::NotARelay),
+        };
+        let account = Identity::from_seed(random.bytes());
+        let device = Identity::from_seed(random.bytes());
+        let home = Self { account, device, access };
+        Store::create(&storage, &home.to_record())?;
+        Ok(home.ticket())
+    }
+
+    pub(crate) fn account_key(&self) -> AccountKey {
+        AccountKey(self.account.public())
+    }
+
+    pub(crate) fn ticket(&self) -> ContactTicket {
+        ContactTicket { account: self.account_key(), relays: vec![self.access.relay.clone()] }
+    }
+
+    fn to_record(&self) -> HomeRecord {
+        HomeRecord {
+            account_seed: *self.account.seed(),
+            device_seed: *self.device.seed(),
+            relay: self.access.relay.to_string(),
+            invite: self.access.invite,
+        }
+    }
+
+    pub(crate) fn from_record(record: &HomeRecord) -> Result<Self, StoreError> {
+        let relay = record.relay.parse().map_err(|error| StoreError::Damaged(format!("the relay's ticket: {error}")))?;
+        Ok(Self {
+            account: Identity::from_seed(record.account_seed),
+            device: Identity::from_seed(record.device_seed),
+            access: RelayAccess { relay, invite: record.invite },
+        })
+    }
+}

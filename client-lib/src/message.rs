@@ -1,0 +1,125 @@
+//! Messages, as an application sends and receives them.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use thinpost_wire::frame::Refusal;
+use thinpost_wire::ids::{AccountKey, AppId};
+
+/// Names a message that was sent, among all of one home. Later messages have larger ids.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct MessageId(pub u64);
+
+impl fmt::Display for MessageId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// A place in the inbox. Counts from 1 without gaps; 0 is before the first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct InboxNumber(pub u64);
+
+/// What a message says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Content {
+    /// Text for a person.
+    Text(String),
+    /// Bytes for an application.
+    Data(Vec<u8>),
+}
+
+/// A message to be sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Message {
+    /// What it says; at most [`CONTENT_BYTES_MAX`](crate::CONTENT_BYTES_MAX) bytes.
+    pub content: Content,
+    /// What the application calls it: comes back in every event, and reaches the recipient.
+    pub app_id: Option<AppId>,
+}
+
+impl Message {
+    /// Bytes for an application.
+    pub fn data(data: impl Into<Vec<u8>>) -> Self {
+        Self { content: Content::Data(data.into()), app_id: None }
+    }
+
+    /// The same under the application's own id.
+    #[must_use]
+    pub fn with_app_id(self, app_id: AppId) -> Self {
+        Self { app_id: Some(app_id), ..self }
+    }
+}
+
+impl From<&str> for Message {
+    fn from(text: &str) -> Self {
+        text.to_owned().into()
+    }
+}
+
+impl From<String> for Message {
+    fn from(text: String) -> Self {
+        Self { content: Content::Text(text), app_id: None }
+    }
+}
+
+/// What a received message says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum ReceivedContent {
+    /// Text for a person.
+    Text(String),
+    /// Bytes for an application.
+    Data(Vec<u8>),
+    /// What this version cannot read, as it came: its sender is newer, or faulty.
+    Unreadable(Vec<u8>),
+}
+
+/// A message from the inbox.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Received {
+    /// Its place in the inbox.
+    pub number: InboxNumber,
+    /// Who sent it, unless its sender's name was left out.
+    pub from: Option<AccountKey>,
+    /// The sender's name among the contacts, if it is one.
+    pub contact: Option<String>,
+    /// What the sending application calls it.
+    pub app_id: Option<AppId>,
+    /// What it says.
+    pub content: ReceivedContent,
+    /// Seconds from writing to arrival, as far as is known; 0 for less than two.
+    pub age_s: u32,
+    /// When it arrived: milliseconds since 1970 by this device's clock.
+    pub received_unix_ms: u64,
+}
+
+/// Why a message will not be delivered, for good.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[non_exhaustive]
+pub enum Failure {
+    /// The relay refused it in a way that trying again does not change.
+    #[error("{0}")]
+    Refused(Refusal),
+    /// It waited for longer than its lifetime. If it had been on its way when a link broke, the relay may
+    /// have taken it even so.
+    #[error("it could not be delivered within its lifetime")]
+    Expired,
+    /// No handle is left for another recipient.
+    #[error("this device has written to as many accounts as a relay keeps apart")]
+    TooManyRecipients,
+}
+
+/// How far a sent message is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum MessageState {
+    /// In the outbox.
+    Waiting,
+    /// The relay has it on disk and answers for it.
+    Custody,
+    /// It will not be delivered.
+    Failed(Failure),
+}

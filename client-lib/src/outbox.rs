@@ -1,0 +1,354 @@
+//! Decides what may go out next. It holds no messages, only what is known about them.
+//!
+//! Messages for one contact go out in the order of their ids. A temporary refusal holds that contact back
+//! and nobody else: after the pause one message goes out alone, and the rest follow when the relay takes
+//! it. A message *in doubt* was on a link that broke: the relay may have it, so it goes out again under
+//! its old number, before everything else and whatever holds its contact back.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use thinpost_wire::frame::Refusal;
+use thinpost_wire::ids::{AccountKey, AppId};
+use tokio::time::Instant;
+
+use crate::message::MessageId;
+use crate::store::Queued;
+
+/// The pause after a first refusal, and the longest one.
+const PAUSE_MIN: Duration = Duration::from_secs(30);
+const PAUSE_MAX: Duration = Duration::from_secs(3600);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    /// The relay does not have it.
+    Waiting,
+    /// The relay may have it, and is to be asked again.
+    Doubt,
+    /// On the present link.
+    OnLink,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Row {
+    mailbox: AccountKey,
+    enqueued_unix_ms: u64,
+    app_id: Option<AppId>,
+    place: Place,
+}
+
+/// Why and until when a contact waits.
+#[derive(Clone, Copy, Debug)]
+struct Hold {
+    until: Instant,
+    refusals: u32,
+    /// The one message that is out to see whether the relay takes it.
+    probe: Option<MessageId>,
+}
+
+/// What is known about the messages of the outbox.
+#[derive(Debug, Default)]
+pub(crate) struct Outbox {
+    rows: BTreeMap<MessageId, Row>,
+    waiting: BTreeSet<MessageId>,
+    doubt: BTreeSet<MessageId>,
+    on_link: usize,
+    holds: BTreeMap<AccountKey, Hold>,
+}
+
+impl Outbox {
+    pub(crate) fn insert(&mut self, id: MessageId, queued: &Queued) {
+        let place = if queued.number.is_some() { Place::Doubt } else { Place::Waiting };
+        let Queued { mailbox, enqueued_unix_ms, app_id, .. } = *queued;
+        self.rows.insert(id, Row { mailbox, enqueued_unix_ms, app_id, place });
+        self.set_of(place).map(|set| set.insert(id));
+    }
+
+    fn set_of(&mut self, place: Place) -> Option<&mut BTreeSet<MessageId>> {
+        match place {
+            Place::Waiting => Some(&mut self.waiting),
+            Place::Doubt => Some(&mut self.doubt),
+            Place::OnLink => None,
+        }
+    }
+
+    fn put(&mut self, id: MessageId, place: Place) {
+        let Some(row) = self.rows.get_mut(&id) else { return };
+        let before = std::mem::replace(&mut row.place, place);
+        self.set_of(before).map(|set| set.remove(&id));
+        self.set_of(place).map(|set| set.insert(id));
+        self.on_link -= usize::from(before == Place::OnLink);
+        self.on_link += usize::from(place == Place::OnLink);
+    }
+
+    /// Takes up to `max` messages that are to go out now, in order; they count as on the link from here on.
+    pub(crate) fn take_next(&mut self, now: Instant, max: usize) -> Vec<MessageId> {
+        let mut taken: Vec<_> = self.doubt.iter().copied().take(max).collect();
+        let mut probes = Vec::new();
+        for &id in &self.waiting {
+            if taken.len() + probes.len() >= max {
+                break;
+            }
+            let mailbox = self.rows[&id].mailbox;
+            match self.holds.get_mut(&mailbox) {
+                None => taken.push(id),
+                Some(hold) if hold.probe.is_none() && hold.until <= now => {
+                    hold.probe = Some(id);
+                    probes.push(id);
+                }
+                Some(_) => {}
+            }
+        }
+        taken.extend(probes);
+        for &id in &taken {
+            self.put(id, Place::OnLink);
+        }
+        taken
+    }
+
+    /// The link is gone: what was on it is in doubt.
+    pub(crate) fn link_lost(&mut self) {
+        let lost: Vec<_> =
+            self.rows.iter().filter(|(_, row)| row.place == Place::OnLink).map(|(id, _)| *id).collect();
+        for id in lost {
+            self.put(id, Place::Doubt);
+        }
+    }
+
+    /// The relay has it, or it failed for good.
+    pub(crate) fn remove(&mut self, id: MessageId) -> Option<(AccountKey, Option<AppId>)> {
+        let row = self.rows.remove(&id)?;
+        self.set_of(row.place).map(|set| set.remove(&id));
+        self.on_link -= usize::from(row.place == Place::OnLink);
+        if self.holds.get(&row.mailbox).is_some_and(|hold| hold.probe == Some(id)) {
+            self.holds.remove(&row.mailbox);
+        }
+        Some((row.mailbox, row.app_id))
+    }
+
+    /// The relay refused it for now.
+    pub(crate) fn refused(&mut self, id: MessageId, reason: Refusal, now: Instant) {
+        let Some(&Row { mailbox, .. }) = self.rows.get(&id) else { return };
+        self.put(id, Place::Waiting);
+        let refusals = match self.holds.get(&mailbox) {
+            // Others that were on the link with the first one say nothing new.
+            Some(hold) if hold.probe != Some(id) => return,
+            Some(hold) => hold.refusals + 1,
+            None => 1,
+        };
+        let pause = match reason {
+            Refusal::TooFast { retry_after_s } => {
+                Duration::from_secs(retry_after_s.into()).clamp(Duration::from_secs(1), PAUSE_MAX)
+            }
+            // It is bound again before it goes out.
+            Refusal::UnknownHandle if refusals == 1 => Duration::ZERO,
+            _ => (PAUSE_MIN * 2u32.pow((refusals - 1).min(7))).min(PAUSE_MAX),
+        };
+        self.holds.insert(mailbox, Hold { until: now + pause, refusals, probe: None });
+    }
+
+    /// Takes out the messages that were enqueued before this and are not on the link.
+    pub(crate) fn take_expired(&mut self, enqueued_before_unix_ms: u64) -> Vec<MessageId> {
+        // Wall clocks jump, so later ids may have been enqueued "earlier": look at all.
+        let expired = |(id, row): (&MessageId, &Row)| {
+            (row.enqueued_unix_ms < enqueued_before_unix_ms && row.place != Place::OnLink).then_some(*id)
+        };
+        self.rows.iter().filter_map(expired).collect()
+    }
+
+    /// When the next contact's pause ends, if a message waits for that.
+    pub(crate) fn next_retry(&self) -> Option<Instant> {
+        self.holds.values().filter(|hold| hold.probe.is_none()).map(|hold| hold.until).min()
+    }
+
+    /// How many messages are on the link or could go there now.
+    pub(crate) fn pending(&self) -> usize {
+        let free = self.waiting.iter().filter(|id| !self.holds.contains_key(&self.rows[*id].mailbox)).count();
+        free + self.doubt.len() + self.on_link
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.rows.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const BOB: AccountKey = AccountKey([2; 32]);
+    const CAROL: AccountKey = AccountKey([3; 32]);
+
+    fn outbox(mailboxes: &[AccountKey]) -> Outbox {
+        let mut outbox = Outbox::default();
+        for (mailbox, id) in mailboxes.iter().zip(1..) {
+            outbox.insert(MessageId(id), &queued(*mailbox));
+        }
+        outbox
+    }
+
+    fn queued(mailbox: AccountKey) -> Queued {
+        Queued { mailbox, enqueued_unix_ms: 1_000, app_id: None, number: None }
+    }
+
+    fn take(outbox: &mut Outbox, now: Instant) -> Vec<u64> {
+        outbox.take_next(now, 100).into_iter().map(|id| id.0).collect()
+    }
+
+    #[test]
+    fn a_refused_contact_waits_in_order_and_holds_back_nobody_else() {
+        let now = Instant::now();
+        let mut outbox = outbox(&[BOB, CAROL, BOB, CAROL]);
+        assert_eq!(outbox.take_next(now, 1), [MessageId(1)]);
+        outbox.refused(MessageId(1), Refusal::MailboxFull, now);
+        assert_eq!(take(&mut outbox, now), [2, 4]);
+        assert_eq!(outbox.next_retry(), Some(now + PAUSE_MIN));
+        let later = now + PAUSE_MIN;
+        assert_eq!(take(&mut outbox, later), [1], "one alone tries the mailbox");
+        assert_eq!(take(&mut outbox, later), [] as [u64; 0]);
+        outbox.remove(MessageId(1));
+        assert_eq!(take(&mut outbox, later), [3]);
+    }
+
+    #[test]
+    fn pauses_double_up_to_an_hour_and_a_relay_that_names_one_is_obeyed() {
+        let mut now = Instant::now();
+        let mut outbox = outbox(&[BOB]);
+        let mut pauses = Vec::new();
+        for _ in 0..9 {
+            assert_eq!(take(&mut outbox, now), [1]);
+            outbox.refused(MessageId(1), Refusal::NoSuchMailbox, now);
+            let until = outbox.next_retry().unwrap();
+            pauses.push((until - now).as_secs());
+            now = until;
+        }
+        assert_eq!(pauses, [30, 60, 120, 240, 480, 960, 1920, 3600, 3600]);
+        take(&mut outbox, now);
+        outbox.refused(MessageId(1), Refusal::TooFast { retry_after_s: 7 }, now);
+        assert_eq!(outbox.next_retry(), Some(now + Duration::from_secs(7)));
+    }
+
+    #[test]
+    fn refusals_of_what_flew_together_count_once() {
+        let now = Instant::now();
+        let mut outbox = outbox(&[BOB, BOB, BOB]);
+        assert_eq!(take(&mut outbox, now), [1, 2, 3]);
+        for id in 1..=3 {
+            outbox.refused(MessageId(id), Refusal::RelayFull, now);
+        }
+        assert_eq!(outbox.next_retry(), Some(now + PAUSE_MIN));
+        assert_eq!(take(&mut outbox, now + PAUSE_MIN), [1]);
+    }
+
+    #[test]
+    fn what_is_in_doubt_goes_first_whatever_holds_its_contact_back() {
+        let now = Instant::now();
+        let mut outbox = outbox(&[BOB, BOB, CAROL]);
+        take(&mut outbox, now);
+        outbox.refused(MessageId(1), Refusal::MailboxFull, now);
+        outbox.link_lost();
+        outbox.insert(MessageId(4), &queued(CAROL));
+        assert_eq!(take(&mut outbox, now), [2, 3, 4]);
+    }
+
+    #[test]
+    fn an_unknown_handle_is_tried_again_at_once_but_not_forever() {
+        let now = Instant::now();
+        let mut outbox = outbox(&[BOB]);
+        take(&mut outbox, now);
+        outbox.refused(MessageId(1), Refusal::UnknownHandle, now);
+        assert_eq!(take(&mut outbox, now), [1]);
+        outbox.refused(MessageId(1), Refusal::UnknownHandle, now);
+        assert_eq!(take(&mut outbox, now), [] as [u64; 0]);
+    }
+
+    #[test]
+    fn what_is_on_the_link_does_not_expire() {
+        let now = Instant::now();
+        let mut outbox = outbox(&[BOB, CAROL]);
+        outbox.take_next(now, 1);
+        assert_eq!(outbox.take_expired(1_000), []);
+        assert_eq!(outbox.take_expired(1_001), [MessageId(2)]);
+        outbox.link_lost();
+        assert_eq!(outbox.take_expired(1_001), [MessageId(1), MessageId(2)]);
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Insert(u8),
+        Take(usize),
+        Custody(usize),
+        Refuse(usize),
+        LoseLink,
+        Wait,
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            (0..3u8).prop_map(Step::Insert),
+            (1..5usize).prop_map(Step::Take),
+            any::<prop::sample::Index>().prop_map(|i| Step::Custody(i.index(100))),
+            any::<prop::sample::Index>().prop_map(|i| Step::Refuse(i.index(100))),
+            Just(Step::LoseLink),
+            Just(Step::Wait),
+        ]
+    }
+
+    proptest! {
+        /// Whatever a relay does, a message never goes out for the first time while an earlier one for
+        /// the same contact is known to be refused, and in the end all are delivered.
+        #[test]
+        fn order_per_contact_is_kept_and_nothing_is_forgotten(steps in prop::collection::vec(step(), 0..80)) {
+            let mut now = Instant::now();
+            let mut outbox = Outbox::default();
+            let (mut next, mut on_link) = (1, Vec::<MessageId>::new());
+            let mut refused = BTreeMap::<MessageId, AccountKey>::new();
+            let mut sent = BTreeSet::new();
+            for step in steps {
+                match step {
+                    Step::Insert(to) => {
+                        outbox.insert(MessageId(next), &queued(AccountKey([to; 32])));
+                        next += 1;
+                    }
+                    Step::Take(max) => {
+                        for id in outbox.take_next(now, max) {
+                            let mailbox = outbox.rows[&id].mailbox;
+                            refused.remove(&id);
+                            if sent.insert(id) {
+                                let overtaken = refused.iter().find(|(r, m)| **r < id && **m == mailbox);
+                                prop_assert_eq!(overtaken, None, "{} overtakes", id);
+                            }
+                            on_link.push(id);
+                        }
+                    }
+                    Step::Custody(i) if !on_link.is_empty() => {
+                        outbox.remove(on_link.remove(i % on_link.len()));
+                    }
+                    Step::Refuse(i) if !on_link.is_empty() => {
+                        let id = on_link.remove(i % on_link.len());
+                        refused.insert(id, outbox.rows[&id].mailbox);
+                        outbox.refused(id, Refusal::MailboxFull, now);
+                    }
+                    Step::LoseLink => {
+                        outbox.link_lost();
+                        on_link.clear();
+                    }
+                    Step::Wait => now += PAUSE_MIN,
+                    Step::Custody(_) | Step::Refuse(_) => {}
+                }
+                prop_assert_eq!(outbox.on_link, on_link.len());
+            }
+            outbox.link_lost();
+            for _ in 0..2 * next {
+                now += PAUSE_MAX;
+                for id in outbox.take_next(now, 3) {
+                    outbox.remove(id);
+                }
+            }
+            prop_assert_eq!(outbox.len(), 0);
+            prop_assert_eq!(outbox.pending(), 0);
+        }
+    }
+}

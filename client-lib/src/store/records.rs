@@ -1,0 +1,102 @@
+//! The tables of a home's file, and what their rows hold.
+//!
+//! Numbers are keys, records are postcard. A change of any of them is another [`FORMAT`].
+
+use redb::TableDefinition;
+use serde::{Deserialize, Serialize};
+use thinpost_wire::ids::{AccountKey, AppId, Origin, Position, StoreId};
+use thinpost_wire::ticket::InviteToken;
+
+use crate::message::{Failure, ReceivedContent};
+
+/// This version of the layout.
+pub(crate) const FORMAT: u32 = 1;
+
+pub(super) const META: TableDefinition<'static, &str, &[u8]> = TableDefinition::new("meta");
+/// Contact tickets by name.
+pub(super) const CONTACTS: TableDefinition<'static, &str, &str> = TableDefinition::new("contacts");
+/// What is to be sent, by message id.
+pub(super) const OUTBOX: TableDefinition<'static, u64, &[u8]> = TableDefinition::new("outbox");
+/// The last messages that left the outbox, by message id.
+pub(super) const DONE: TableDefinition<'static, u64, &[u8]> = TableDefinition::new("done");
+/// What arrived, by inbox number.
+pub(super) const INBOX: TableDefinition<'static, u64, &[u8]> = TableDefinition::new("inbox");
+/// The device's handles for mailboxes, as far as the relay has settled them.
+pub(super) const MAILBOXES: TableDefinition<'static, u16, &[u8; 32]> = TableDefinition::new("mailboxes");
+/// The relay's handles for senders.
+pub(super) const SENDERS: TableDefinition<'static, u16, &[u8; 32]> = TableDefinition::new("senders");
+
+/// Four bytes, little endian, in every format there will be.
+pub(super) const META_FORMAT: &str = "format";
+pub(super) const META_HOME: &str = "home";
+pub(super) const META_RELAY: &str = "relay";
+pub(super) const META_COUNTERS: &str = "counters";
+
+/// How many rows of [`DONE`] are kept.
+pub(super) const DONE_KEPT: u64 = 1_000;
+
+/// Who this is; written once.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct HomeRecord {
+    pub(crate) account_seed: [u8; 32],
+    pub(crate) device_seed: [u8; 32],
+    /// A ticket.
+    pub(crate) relay: String,
+    pub(crate) invite: Option<InviteToken>,
+}
+
+/// What the relay and this device share, and what was learned of the way to it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct RelayRecord {
+    /// The relay has confirmed the registration.
+    pub(crate) registered: bool,
+    /// Everything up to here in this store's mailbox is in the inbox.
+    pub(crate) have: Option<(StoreId, Position)>,
+    /// Dictionaries that the relay can read, as a bitmap.
+    pub(crate) dictionaries: u32,
+    /// The last link's smoothed round-trip time; 0 if none was measured.
+    pub(crate) rtt_us: u64,
+    /// Which of the relay's addresses answered last.
+    pub(crate) address: u8,
+}
+
+/// Numbers given so far, and what became of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Counters {
+    /// The last message id given.
+    pub(crate) messages: u64,
+    /// The last inbox number given.
+    pub(crate) received: u64,
+    pub(crate) custody: u64,
+    pub(crate) failed: u64,
+}
+
+/// A message to be sent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct OutboxRow {
+    pub(crate) mailbox: AccountKey,
+    pub(crate) enqueued_unix_ms: u64,
+    pub(crate) app_id: Option<AppId>,
+    /// The number under which the relay may have taken custody. None: it certainly has not.
+    pub(crate) number: Option<Origin>,
+    /// The letter.
+    pub(crate) body: Vec<u8>,
+}
+
+/// A message that has left the outbox.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct DoneRow {
+    pub(crate) mailbox: AccountKey,
+    pub(crate) app_id: Option<AppId>,
+    pub(crate) failure: Option<Failure>,
+}
+
+/// A message that arrived.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct InboxRow {
+    pub(crate) from: Option<AccountKey>,
+    pub(crate) app_id: Option<AppId>,
+    pub(crate) age_s: u32,
+    pub(crate) received_unix_ms: u64,
+    pub(crate) content: ReceivedContent,
+}

@@ -1,0 +1,342 @@
+//! A running relay: accepts connections, keeps one session a device, and stops in good order.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use quinn::{AsyncUdpSocket, Endpoint, Incoming, Runtime};
+use thinpost_carrier::Identity;
+use thinpost_carrier::quic::{self, ServerLimits};
+use thinpost_wire::frame::Close;
+use thinpost_wire::ids::DeviceKey;
+use tokio::sync::{oneshot, watch};
+use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::{interval, timeout};
+use tracing::{debug, info};
+
+use crate::admission::Admission;
+use crate::config::Config;
+use crate::invite::Invites;
+use crate::limits::Limits;
+use crate::session;
+use crate::store::{
+    CommitMode, Committer, GroupCommit, GroupLimits, Op, RelayClock, Store, StoreError, Watches,
+};
+use crate::tls_sessions::TlsSessions;
+
+/// How often what has expired is looked for, and how many rows go in one transaction.
+const SWEEP_EVERY: Duration = Duration::from_secs(60);
+const SWEEP_ROWS: u32 = 1_000;
+
+/// A stopping relay waits so long for sessions to acknowledge what is on disk, and for its farewells.
+const DRAIN: Duration = Duration::from_secs(2);
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// Connections that have not proven their address are asked to (QUIC's Retry) while this many
+/// handshakes are under way: a round trip for them, and no state for forged addresses.
+const RETRY_ABOVE_HANDSHAKES: usize = 256;
+
+/// Everything that a relay is made of. Sockets, time and disk come in here, so that a simulation can
+/// give its own.
+pub struct RelayParts {
+    /// Who the relay is.
+    pub identity: Identity,
+    /// From which it makes stateless resets; the same after a restart.
+    pub reset_key: [u8; 32],
+    /// Checks invites.
+    pub invites: Invites,
+    /// How it is to behave.
+    pub config: Config,
+    /// Where custody is kept.
+    pub store: Arc<dyn Store>,
+    /// The socket it listens on.
+    pub socket: Arc<dyn AsyncUdpSocket>,
+    /// Timers and tasks for QUIC.
+    pub runtime: Arc<dyn Runtime>,
+    /// Where the store's blocking work runs.
+    pub commit_mode: CommitMode,
+    /// Makes QUIC's own choices repeatable, in simulations only.
+    pub rng_seed: Option<[u8; 32]>,
+    /// Wall-clock time, seconds; only invites look at it.
+    pub unix_time_s: fn() -> u64,
+}
+
+/// Why a relay does not start. Nothing changed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The socket cannot be used.
+    #[error("the socket cannot be used: {0}")]
+    Socket(#[from] io::Error),
+    /// The store cannot be read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Why a relay has stopped by itself.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Stopped {
+    /// The store failed: nothing more can be promised until it is opened again.
+    Store(Arc<StoreError>),
+    /// It was shut down.
+    ShutDown,
+}
+
+/// What all sessions share.
+pub(crate) struct Shared {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) commit_mode: CommitMode,
+    pub(crate) committer: Committer,
+    pub(crate) watches: Watches,
+    pub(crate) clock: RelayClock,
+    pub(crate) admission: Admission,
+    pub(crate) limits: Limits,
+    pub(crate) config: Config,
+    sessions: Mutex<Sessions>,
+}
+
+/// The session of each connected device, and how to end it.
+#[derive(Default)]
+struct Sessions {
+    by_device: BTreeMap<DeviceKey, (u64, oneshot::Sender<Close>)>,
+    last_id: u64,
+    is_closed: bool,
+}
+
+impl Shared {
+    /// Reads from the store without holding up other tasks.
+    pub(crate) async fn read<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&dyn Store) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        match self.commit_mode {
+            CommitMode::Inline => read(&*self.store),
+            CommitMode::Blocking => {
+                let store = self.store.clone();
+                tokio::task::spawn_blocking(move || read(&*store)).await.unwrap_or(Err(StoreError::Failed))
+            }
+        }
+    }
+
+    /// Makes this the device's only session, and ends the one before. Returns its id and what tells it to
+    /// end.
+    pub(crate) fn enter(&self, device: DeviceKey) -> (u64, oneshot::Receiver<Close>) {
+        let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
+        let (end, ended) = oneshot::channel();
+        sessions.last_id += 1;
+        let id = sessions.last_id;
+        if sessions.is_closed {
+            let _ = end.send(Close::Restarting);
+        } else if let Some((_, before)) = sessions.by_device.insert(device, (id, end)) {
+            let _ = before.send(Close::Superseded);
+        }
+        (id, ended)
+    }
+
+    pub(crate) fn leave(&self, device: DeviceKey, id: u64) {
+        let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
+        if sessions.by_device.get(&device).is_some_and(|(current, _)| *current == id) {
+            sessions.by_device.remove(&device);
+        }
+    }
+
+    fn end_all(&self, close: Close) {
+        let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
+        sessions.is_closed = true;
+        for (_, end) in std::mem::take(&mut sessions.by_device).into_values() {
+            let _ = end.send(close);
+        }
+    }
+
+    fn connected(&self) -> usize {
+        self.sessions.lock().unwrap_or_else(PoisonError::into_inner).by_device.len()
+    }
+}
+
+/// A running relay. Dropping it ends it as a crash would; [`Relay::shutdown`] is the good way.
+pub struct Relay {
+    endpoint: Endpoint,
+    shared: Arc<Shared>,
+    accepting: JoinHandle<()>,
+    sweeping: JoinHandle<()>,
+    committing: JoinHandle<()>,
+    stopped: watch::Receiver<Option<Stopped>>,
+    stop_accepting: Option<oneshot::Sender<()>>,
+}
+
+impl Relay {
+    /// Starts a relay on the current tokio runtime.
+    ///
+    /// # Errors
+    /// When the socket or the store cannot be used.
+    pub fn start(parts: RelayParts) -> Result<Self, StartError> {
+        let RelayParts { identity, config, store, .. } = parts;
+        let clock = RelayClock::resume(store.relay_clock()?);
+        let watches = Watches::default();
+        let (committer, group_commit) = GroupCommit::new(
+            store.clone(),
+            move || clock.now(),
+            parts.commit_mode,
+            GroupLimits { ops_max: config.store.commit_batch_max, ..GroupLimits::default() },
+            watches.clone(),
+        );
+        let limits = ServerLimits {
+            idle_timeout: Duration::from_secs(config.limits.idle_timeout_s),
+            incoming_max: config.limits.incoming_max,
+            ..ServerLimits::default()
+        };
+        let server = quic::server(&identity, Arc::new(TlsSessions(store.clone())), limits);
+        let endpoint = Endpoint::new_with_abstract_socket(
+            quic::relay_endpoint(parts.reset_key, parts.rng_seed),
+            Some(server),
+            parts.socket,
+            parts.runtime,
+        )?;
+        let shared = Arc::new(Shared {
+            store,
+            commit_mode: parts.commit_mode,
+            committer,
+            watches,
+            clock,
+            admission: Admission::new(&config, parts.invites, parts.unix_time_s),
+            limits: Limits::new(&config.limits),
+            config,
+            sessions: Mutex::default(),
+        });
+        let (stop, stopped) = watch::channel(None);
+        let committing = tokio::spawn(async move {
+            let stopped = match group_commit.run().await {
+                Ok(()) => Stopped::ShutDown,
+                Err(error) => Stopped::Store(error),
+            };
+            stop.send_replace(Some(stopped));
+        });
+        let sweeping = tokio::spawn(sweep(shared.clone()));
+        let (stop_accepting, stop) = oneshot::channel();
+        let accepting = tokio::spawn(accept(endpoint.clone(), shared.clone(), stop));
+        Ok(Self {
+            endpoint,
+            shared,
+            accepting,
+            sweeping,
+            committing,
+            stopped,
+            stop_accepting: Some(stop_accepting),
+        })
+    }
+
+    /// Where it listens.
+    ///
+    /// # Errors
+    /// When the socket does not know.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.endpoint.local_addr()
+    }
+
+    /// Devices connected now.
+    pub fn connected(&self) -> usize {
+        self.shared.connected()
+    }
+
+    /// Waits until the relay has stopped, by [`Relay::shutdown`] or because its store failed.
+    pub async fn stopped(&self) -> Stopped {
+        let mut stopped = self.stopped.clone();
+        match stopped.wait_for(Option::is_some).await {
+            Ok(reason) => reason.clone().unwrap_or(Stopped::ShutDown),
+            Err(_) => Stopped::ShutDown,
+        }
+    }
+
+    /// Stops in good order: takes no new connections, finishes and acknowledges what was submitted,
+    /// says that it restarts, and makes everything durable. Takes at most three seconds beside the disk.
+    pub async fn shutdown(mut self) {
+        info!(connected = self.connected(), "stopping");
+        self.endpoint.set_server_config(None);
+        self.sweeping.abort();
+        self.stop_accepting.take();
+        self.shared.end_all(Close::Restarting);
+        let _ = timeout(DRAIN, &mut self.accepting).await;
+        self.accepting.abort();
+        self.endpoint.close(Close::Restarting.code().into(), &[]);
+        let _ = timeout(FAREWELL, self.endpoint.wait_idle()).await;
+        self.shared.committer.close();
+        let _ = (&mut self.committing).await;
+    }
+}
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        self.accepting.abort();
+        self.sweeping.abort();
+        self.committing.abort();
+    }
+}
+
+/// Accepts until told to stop, then waits for the sessions to end.
+async fn accept(endpoint: Endpoint, shared: Arc<Shared>, mut stop: oneshot::Receiver<()>) {
+    let mut sessions = JoinSet::new();
+    loop {
+        tokio::select! {
+            biased;
+            _ = &mut stop => break,
+            incoming = endpoint.accept() => match incoming {
+                Some(incoming) => {
+                    if let Some(incoming) = admit(incoming, &endpoint, &shared) {
+                        sessions.spawn(session::run(incoming, shared.clone()));
+                    }
+                }
+                None => break,
+            },
+            Some(_) = sessions.join_next() => {}
+        }
+    }
+    while sessions.join_next().await.is_some() {}
+}
+
+/// Turns away what is too much, before anything is spent on it.
+fn admit(incoming: Incoming, endpoint: &Endpoint, shared: &Shared) -> Option<Incoming> {
+    let open = endpoint.open_connections();
+    if open >= shared.config.limits.connections_max {
+        debug!(open, "refusing a connection: as many as may be are open");
+        incoming.refuse();
+        return None;
+    }
+    let handshakes = open.saturating_sub(shared.connected());
+    if handshakes > RETRY_ABOVE_HANDSHAKES && !incoming.remote_address_validated() && incoming.may_retry() {
+        if let Err(error) = incoming.retry() {
+            error.into_incoming().ignore();
+        }
+        return None;
+    }
+    if shared.limits.check_connection(incoming.remote_address().ip()).is_err() {
+        incoming.ignore();
+        return None;
+    }
+    Some(incoming)
+}
+
+async fn sweep(shared: Arc<Shared>) {
+    let mut every = interval(SWEEP_EVERY);
+    loop {
+        every.tick().await;
+        shared.limits.forget_idle();
+        loop {
+            let verdicts = shared.committer.commit(vec![Op::Sweep { rows_max: SWEEP_ROWS }]).await;
+            match verdicts.as_deref() {
+                Ok([Ok(crate::store::Done::Swept { removed, more })]) => {
+                    if *removed > 0 {
+                        info!(removed, "expired");
+                    }
+                    if !more {
+                        break;
+                    }
+                }
+                Ok(_) => break,
+                Err(_) => return,
+            }
+        }
+    }
+}

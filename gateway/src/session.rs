@@ -1,0 +1,481 @@
+//! One connected device: a shell around one link, which turns frames into store work and back.
+//!
+//! Frames are acted on strictly in order. Those that need the store are gathered into one request while
+//! the one before is on its way to disk; only when the verdicts are in are they settled, and only then
+//! does the device read custody in the acknowledgement.
+
+mod delivery;
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use quinn::{Connection, Incoming};
+use thinpost_carrier::quic::peer_device;
+use thinpost_carrier::{Channel, Down};
+use thinpost_wire::codec::DictionarySet;
+use thinpost_wire::frame::{
+    Close, Denial, FrameError, Hello, Refusal, Signature, SubmitOptions, ToDevice, ToRelay, Welcome,
+};
+use thinpost_wire::ids::{AccountKey, DeviceKey, Handle, Origin, Position, envelope_digest};
+use thinpost_wire::link::{Event, LinkConfig};
+use thinpost_wire::table::HandleTable;
+use thinpost_wire::ticket::InviteToken;
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+use tracing::{debug, warn};
+
+use self::delivery::Delivery;
+use crate::relay::Shared;
+use crate::store::{
+    self, Append, CommitError, DeviceNo, DeviceRecord, Direction, Done, Op, Pending, StoreError, Verdict,
+};
+
+/// A handshake takes at most this long, and so does a device to say hello: 60 round trips of 2 s.
+const GREETING_MAX: Duration = Duration::from_secs(120);
+
+/// When a session is told to end, what is on its way to disk may still be acknowledged for this long.
+const REST: Duration = Duration::from_millis(1_500);
+
+/// Most ops in one request to the store; the rest waits for the next.
+const OPS_MAX: usize = 256;
+
+/// The envelope's sender stays unnamed; see [`SubmitOptions::unattributed`].
+const FLAG_UNATTRIBUTED: u8 = 0x01;
+
+/// Why a session ends, if not because the channel does.
+#[derive(Debug, thiserror::Error)]
+enum End {
+    #[error(transparent)]
+    Down(#[from] Down),
+    #[error("the device broke the protocol: {0}")]
+    Misbehaved(Misbehaviour),
+    #[error("turned away: {0}")]
+    Denied(#[from] Denial),
+    #[error("ended by the relay: {0:?}")]
+    Told(Close),
+    #[error("the store: {0}")]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Commit(#[from] CommitError),
+}
+
+/// How a device can break the rules of frames.
+#[derive(Debug, thiserror::Error)]
+enum Misbehaviour {
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+    #[error("the first frame is no hello, or a later one is")]
+    Hello,
+    #[error("handle {} is not the next", .0.0)]
+    Handle(Handle),
+    #[error("a submit without a number")]
+    Numbering,
+    #[error("more handles than a table holds")]
+    TableFull,
+}
+
+impl<E: Into<Misbehaviour>> From<E> for End {
+    fn from(error: E) -> Self {
+        Self::Misbehaved(error.into())
+    }
+}
+
+impl End {
+    fn close(&self) -> Option<Close> {
+        match self {
+            Self::Down(_) => None,
+            Self::Misbehaved(_) => Some(Close::Violation),
+            Self::Denied(denial) => Some(Close::Denied(*denial)),
+            Self::Told(close) => Some(*close),
+            Self::Store(_) | Self::Commit(_) => Some(Close::Restarting),
+        }
+    }
+}
+
+/// Serves one connection to its end.
+pub(crate) async fn run(incoming: Incoming, shared: Arc<Shared>) {
+    let remote = incoming.remote_address().ip();
+    let Some((connection, device, confirmed)) = handshake(incoming).await else { return };
+    let mut session = Session {
+        channel: Channel::new(
+            connection,
+            LinkConfig { initial_rtt: Duration::from_millis(700), peer_has: DictionarySet::default() },
+        ),
+        shared: shared.clone(),
+        remote,
+        device,
+        confirmed,
+        place: None,
+        hello: None,
+        record: None,
+        mailboxes: HandleTable::default(),
+        numbering: None,
+        waiting: VecDeque::new(),
+        pending: None,
+        processed: 0,
+        refused: VecDeque::new(),
+        delivery: Delivery::default(),
+        cursor: None,
+    };
+    let end = session.serve().await;
+    debug!(%device, %end, "session over");
+    session.finish(end).await;
+}
+
+/// Completes when the handshake has: what only the living device may ask waits for it.
+type Confirmed = Pin<Box<dyn Future<Output = bool> + Send>>;
+
+/// Resumed devices are known, and heard, at once (0-RTT); others when the handshake is complete.
+async fn handshake(incoming: Incoming) -> Option<(Connection, DeviceKey, Option<Confirmed>)> {
+    let connecting = incoming.accept().inspect_err(|error| debug!(%error, "no connection")).ok()?;
+    let (connection, accepted) = match connecting.into_0rtt() {
+        Ok(early) => early,
+        Err(connecting) => {
+            let connection = timeout(GREETING_MAX, connecting).await.ok()?.ok()?;
+            return peer_device(&connection).map(|device| (connection, device, None));
+        }
+    };
+    if let Some(device) = peer_device(&connection) {
+        return Some((connection, device, Some(Box::pin(accepted))));
+    }
+    timeout(GREETING_MAX, accepted).await.ok()?;
+    peer_device(&connection).map(|device| (connection, device, None))
+}
+
+struct Session {
+    channel: Channel,
+    shared: Arc<Shared>,
+    remote: std::net::IpAddr,
+    device: DeviceKey,
+    /// Present until the handshake is complete.
+    confirmed: Option<Confirmed>,
+    /// The session's place among the relay's, once the device has proven to be alive.
+    place: Option<(u64, oneshot::Receiver<Close>)>,
+    hello: Option<Hello>,
+    record: Option<DeviceRecord>,
+    /// What the device's handles stand for.
+    mailboxes: HandleTable,
+    numbering: Option<Origin>,
+    /// Frames that have not been acted on.
+    waiting: VecDeque<(u64, Bytes)>,
+    /// What is on its way to disk.
+    pending: Option<(Pending, Vec<Asked>)>,
+    /// Every frame up to here has been acted on for good.
+    processed: u64,
+    /// Refusals that the device has not settled: their number, and the submit's. The submit is not
+    /// settled before, or a device that restarts between the two would take it for custody.
+    refused: VecDeque<(u64, u64)>,
+    delivery: Delivery,
+    /// How far the device has settled, when the store has not been told.
+    cursor: Option<Position>,
+}
+
+/// What an op of a pending request was asked for, so that its verdict can be answered.
+#[derive(Debug)]
+struct Asked {
+    /// The frame's number; settled with the request.
+    number: u64,
+    what: What,
+}
+
+#[derive(Debug)]
+enum What {
+    Submit(Origin),
+    Register,
+    /// Nobody waits for the verdict, but it must not be a refusal.
+    Table,
+    Housekeeping,
+}
+
+impl Session {
+    /// Serves until something ends it.
+    async fn serve(&mut self) -> End {
+        loop {
+            if let Err(end) = self.step().await {
+                return end;
+            }
+        }
+    }
+
+    async fn step(&mut self) -> Result<(), End> {
+        if self.confirmed.is_none() && self.place.is_none() {
+            self.place = Some(self.shared.enter(self.device));
+        }
+        self.process().await?;
+        self.deliver().await?;
+        self.channel.flush()?;
+        let unseen = self.hello.is_none();
+        tokio::select! {
+            biased;
+            close = async { self.place.as_mut().map(|(_, ended)| ended)?.await.ok() }, if self.place.is_some() => {
+                Err(End::Told(close.unwrap_or(Close::Done)))
+            }
+            verdicts = async { (&mut self.pending.as_mut()?.0).await.into() }, if self.pending.is_some() => {
+                self.answer(verdicts.unwrap_or(Err(CommitError::Closed))?)
+            }
+            event = self.channel.next() => {
+                self.handle(event?);
+                Ok(())
+            }
+            _ = async { self.confirmed.as_mut()?.await.into() }, if self.confirmed.is_some() => {
+                self.confirmed = None;
+                Ok(())
+            }
+            () = self.delivery.changed() => Ok(()),
+            () = tokio::time::sleep(GREETING_MAX), if unseen => Err(End::Told(Close::Done)),
+        }
+    }
+
+    fn handle(&mut self, event: Event) {
+        match event {
+            Event::Frame { number, bytes } => self.waiting.push_back((number, bytes)),
+            Event::Settled { upto } => {
+                if let Some(position) = self.delivery.settled(upto) {
+                    self.cursor = Some(position);
+                }
+                while self.refused.pop_front_if(|(refusal, _)| *refusal <= upto).is_some() {}
+                self.settle();
+            }
+        }
+    }
+
+    /// Settles what has been acted on, up to the first submit whose refusal is still on its way.
+    fn settle(&mut self) {
+        let upto = self.refused.front().map_or(self.processed, |(_, submit)| submit - 1);
+        self.channel.settle(upto);
+    }
+
+    /// Acts on waiting frames until one must wait for the store, and asks the store for what they need.
+    async fn process(&mut self) -> Result<(), End> {
+        if self.pending.is_some() {
+            return Ok(());
+        }
+        let (mut ops, mut asked) = (Vec::new(), Vec::new());
+        while ops.len() < OPS_MAX
+            && let Some((number, bytes)) = self.waiting.front().cloned()
+        {
+            let frame = ToRelay::decode(&bytes)?;
+            if let ToRelay::Register { .. } = frame
+                && (self.confirmed.is_some() || !ops.is_empty())
+            {
+                break;
+            }
+            self.waiting.pop_front();
+            let ends_group = matches!(frame, ToRelay::Register { .. });
+            let (op, what) = match frame {
+                ToRelay::Hello(hello) => (self.greet(hello).await?, What::Table),
+                ToRelay::Register { account, certificate, invite } => {
+                    let op = self.register(account, certificate, invite.as_ref()).await?;
+                    (Some(op), What::Register)
+                }
+                ToRelay::Bind { handle, mailbox } => (Some(self.bind(handle, mailbox)?), What::Table),
+                ToRelay::Numbering(origin) => {
+                    self.numbering = Some(origin);
+                    (None, What::Housekeeping)
+                }
+                ToRelay::Ping => (None, What::Housekeeping),
+                ToRelay::Submit { to, body } => {
+                    self.submit(number, to, SubmitOptions::default(), bytes.slice_ref(body))?
+                }
+                ToRelay::SubmitWith { to, options, body } => {
+                    self.submit(number, to, options, bytes.slice_ref(body))?
+                }
+                _ => return Err(FrameError::Malformed.into()),
+            };
+            match op {
+                Some(op) => {
+                    ops.push(op);
+                    asked.push(Asked { number, what });
+                }
+                None if ops.is_empty() => {
+                    self.processed = number;
+                }
+                // Settled with the ops before it.
+                None => asked.last_mut().expect("there is an op for each").number = number,
+            }
+            if ends_group {
+                break;
+            }
+        }
+        self.settle();
+        if let Some(record) = &self.record {
+            let device = record.number;
+            if let Some(upto) = self.cursor.take() {
+                ops.push(Op::Settle { device, upto });
+            }
+            ops.extend(self.delivery.take_new_senders(device));
+        }
+        if !ops.is_empty() {
+            self.pending = Some((self.shared.committer.submit(ops).await?, asked));
+        }
+        Ok(())
+    }
+
+    /// Reads what the store knows of the device; returns what must change there.
+    async fn greet(&mut self, hello: Hello) -> Result<Option<Op>, End> {
+        if self.hello.replace(hello).is_some() {
+            return Err(Misbehaviour::Hello.into());
+        }
+        self.channel.link().set_peer_dictionaries(DictionarySet::from_bits(hello.dictionaries));
+        let device = self.device;
+        let known = self
+            .shared
+            .read(move |store| {
+                let Some(record) = store.device(&device)? else { return Ok(None) };
+                Ok(Some((record, store.tables(record.number)?)))
+            })
+            .await?;
+        let Some((record, tables)) = known else {
+            return if hello.registers { Ok(None) } else { Err(Denial::NotRegistered.into()) };
+        };
+        self.mailboxes = HandleTable::new(tables.to_relay);
+        let had = self.mailboxes.len();
+        let shared = self.mailboxes.reconcile(hello.mailboxes);
+        self.delivery.know_senders(HandleTable::new(tables.from_relay), hello.senders);
+        self.welcome(record, hello);
+        Ok(Some(if shared < had {
+            Op::PutTable {
+                device: record.number,
+                direction: Direction::ToRelay,
+                from: shared,
+                accounts: Vec::new(),
+            }
+        } else {
+            Op::Seen { device: record.number }
+        }))
+    }
+
+    fn welcome(&mut self, record: DeviceRecord, hello: Hello) {
+        let store = self.shared.store.store_id();
+        let have = hello.have.filter(|(theirs, _)| *theirs == store).map_or(Position(0), |(_, have)| have);
+        let cursor = have.max(record.cursor);
+        if cursor > record.cursor {
+            self.cursor = Some(cursor);
+        }
+        let welcome = Welcome {
+            dictionaries: DictionarySet::compiled_in().bits(),
+            store,
+            mailboxes_known: self.mailboxes.len(),
+            senders_known: self.delivery.senders_known(),
+            cursor,
+        };
+        self.channel.link().push(ToDevice::Welcome(welcome).encode());
+        self.record = Some(record);
+        if hello.deliver {
+            self.delivery.start(record.account, cursor, &self.shared.watches);
+        }
+    }
+
+    async fn register(
+        &mut self,
+        account: AccountKey,
+        certificate: Signature,
+        invite: Option<&InviteToken>,
+    ) -> Result<Op, End> {
+        if self.hello.is_none() {
+            return Err(Misbehaviour::Hello.into());
+        }
+        let is_known =
+            self.shared.read(move |store| store.mailbox_usage(&account)).await?.is_some();
+        let register =
+            self.shared.admission.check(self.device, account, &certificate, invite, is_known)?;
+        Ok(Op::Register(register))
+    }
+
+    fn bind(&mut self, handle: Handle, mailbox: AccountKey) -> Result<Op, End> {
+        let device = self.number()?;
+        let before = self.mailboxes.len();
+        if handle != Handle(before + 1) {
+            return Err(Misbehaviour::Handle(handle).into());
+        }
+        self.mailboxes.push(mailbox).ok_or(Misbehaviour::TableFull)?;
+        Ok(Op::PutTable {
+            device,
+            direction: Direction::ToRelay,
+            from: before,
+            accounts: vec![mailbox],
+        })
+    }
+
+    fn submit(
+        &mut self,
+        number: u64,
+        to: Handle,
+        options: SubmitOptions,
+        body: Bytes,
+    ) -> Result<(Option<Op>, What), End> {
+        let device = self.number()?;
+        let origin = self.numbering.ok_or(Misbehaviour::Numbering)?;
+        self.numbering = Some(Origin { sequence: origin.sequence.saturating_add(1), ..origin });
+        let account = self.account()?;
+        let Some(mailbox) = self.mailboxes.key(to) else {
+            self.refuse(number, origin, Refusal::UnknownHandle);
+            return Ok((None, What::Housekeeping));
+        };
+        if let Err(retry) = self.shared.limits.check_submit(self.remote, account, mailbox, body.len()) {
+            self.refuse(number, origin, Refusal::TooFast { retry_after_s: retry.seconds });
+            return Ok((None, What::Housekeeping));
+        }
+        let append = Append {
+            device,
+            sender: (!options.unattributed).then_some(account),
+            origin,
+            mailbox,
+            flags: if options.unattributed { FLAG_UNATTRIBUTED } else { 0 },
+            lifetime_s: options.lifetime_s.unwrap_or(u32::MAX),
+            age_s: options.age_s,
+            collapse: options.collapse_key,
+            digest: envelope_digest(&mailbox, &body),
+            body,
+        };
+        Ok((Some(Op::Append(append)), What::Submit(origin)))
+    }
+
+    fn number(&self) -> Result<DeviceNo, End> {
+        self.record.map(|record| record.number).ok_or(End::Denied(Denial::NotRegistered))
+    }
+
+    fn account(&self) -> Result<AccountKey, End> {
+        self.record.map(|record| record.account).ok_or(End::Denied(Denial::NotRegistered))
+    }
+
+    fn refuse(&mut self, submit: u64, origin: Origin, reason: Refusal) {
+        let number = self.channel.link().push(ToDevice::Refused { origin, reason }.encode());
+        self.refused.push_back((number, submit));
+    }
+
+    /// The store has spoken: settles or refuses what was asked.
+    fn answer(&mut self, verdicts: Vec<Verdict>) -> Result<(), End> {
+        let Some((_, asked)) = self.pending.take() else { return Ok(()) };
+        for (Asked { number, what }, verdict) in asked.into_iter().zip(verdicts) {
+            match (what, verdict) {
+                (What::Submit(origin), Err(refusal)) => match refused(refusal) {
+                    Some(reason) => self.refuse(number, origin, reason),
+                    None => return Err(Denial::NotRegistered.into()),
+                },
+                (What::Register, Ok(Done::Registered { device, mailbox, .. })) => {
+                    self.registered(device, mailbox)?;
+                }
+                (What::Register, Err(refusal)) => {
+                    return Err(match refusal {
+                        store::Refusal::InviteSpent => Denial::InviteSpent,
+                        store::Refusal::DeviceOfAnother => Denial::BadCertificate,
+                        _ => Denial::Full,
+                    }
+                    .into());
+                }
+                (What::Table, Err(refusal)) => {
+                    warn!(%refusal, "a handle table was refused");
+                    return Err(Misbehaviour::TableFull.into());
+                }
+                _ => {}
+            }
+            self.processed = number;
+        }
+        self.settle();
+        Ok(())
+    }
+}

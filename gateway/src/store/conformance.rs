@@ -1,0 +1,524 @@
+//! What every backend must do: each test takes a factory of empty stores, and each backend's tests run
+//! all of them through [`conformance_tests`].
+
+#![allow(clippy::unwrap_used)]
+
+use bytes::Bytes;
+use thinpost_wire::ids::{AccountKey, DeviceKey, Incarnation, Origin, Position};
+use thinpost_wire::limits::BODY_BYTES_MAX;
+
+use super::{
+    Append, Counts, DeviceNo, Direction, Done, HandleTables, Invite, Op, Quota, Refusal, Register, RelayTime,
+    Store, StoreConfig, Usage, Verdict,
+};
+
+/// Declares one `#[test]` per requirement for a factory `fn(StoreConfig) -> impl Store`.
+macro_rules! conformance_tests {
+    ($make:path) => {
+        $crate::store::conformance::conformance_tests!(@each $make:
+            registration_is_idempotent_and_a_device_has_one_account,
+            an_invite_lets_in_as_many_accounts_as_it_says,
+            an_account_has_so_many_devices_and_no_more,
+            an_envelope_is_read_as_it_was_submitted,
+            a_repeat_changes_nothing_and_another_body_under_its_number_is_a_conflict,
+            a_refused_envelope_may_be_submitted_again,
+            numbers_below_what_is_remembered_are_stale,
+            an_incarnation_unused_for_a_lifetime_is_forgotten,
+            the_incarnation_longest_unused_makes_room,
+            a_full_mailbox_refuses_and_other_mailboxes_do_not_notice,
+            a_full_store_refuses_and_settling_makes_room,
+            a_collapse_key_replaces_only_its_own_senders_envelope,
+            the_slowest_live_device_holds_the_log,
+            a_device_silent_for_a_lifetime_holds_nothing,
+            an_account_whose_devices_are_all_silent_keeps_what_has_not_expired,
+            a_cursor_moves_forward_only_and_not_past_the_newest_position,
+            an_envelope_expires_on_the_relays_clock_and_its_lifetime_is_capped,
+            a_sweep_does_a_bounded_piece_of_work,
+            time_that_goes_back_is_ignored,
+            a_handle_table_is_cut_and_appended_to,
+            a_read_is_bounded_but_never_starved,
+            a_tls_session_is_taken_once_and_the_oldest_go_first,
+            what_names_an_unknown_device_is_refused,
+            one_refusal_leaves_the_ops_around_it_alone,
+        );
+    };
+    (@each $make:path: $($name:ident,)+) => {
+        $(#[test]
+        fn $name() {
+            $crate::store::conformance::$name($make);
+        })+
+    };
+}
+pub(super) use conformance_tests;
+
+pub(super) const T0: RelayTime = RelayTime(1_000);
+pub(super) const ALICE: AccountKey = AccountKey([0xa; 32]);
+pub(super) const BOB: AccountKey = AccountKey([0xb; 32]);
+
+/// Small bounds, so that tests reach them.
+pub(super) fn small() -> StoreConfig {
+    StoreConfig {
+        quota: Quota { entries_max: 5, bytes_max: 1_000 },
+        lifetime_s_max: 100,
+        bytes_max: 3_000,
+        devices_max: 3,
+        incarnations_max: 2,
+        digests_kept: 4,
+        handles_max: 4,
+        sessions_max: 2,
+        cache_bytes: 1 << 20,
+    }
+}
+
+pub(super) fn device_key(n: u8) -> DeviceKey {
+    DeviceKey([n; 32])
+}
+
+pub(super) fn register(account: AccountKey, device: u8) -> Op {
+    Op::Register(Register { account, device: device_key(device), invite: None })
+}
+
+pub(super) fn append(device: DeviceNo, mailbox: AccountKey, sequence: u64, body: &[u8]) -> Append {
+    Append {
+        device,
+        sender: Some(ALICE),
+        origin: Origin { incarnation: Incarnation([1; 8]), sequence },
+        mailbox,
+        flags: 0,
+        lifetime_s: 100,
+        age_s: 0,
+        collapse: None,
+        body: Bytes::copy_from_slice(body),
+        digest: thinpost_wire::ids::envelope_digest(&mailbox, body),
+    }
+}
+
+pub(super) fn one(store: &impl Store, op: Op, now: RelayTime) -> Verdict {
+    let [verdict] = store.apply(&[op], now).unwrap()[..] else { panic!("one op has one verdict") };
+    verdict
+}
+
+pub(super) fn accept(store: &impl Store, append: Append, now: RelayTime) -> Position {
+    match one(store, Op::Append(append), now) {
+        Ok(Done::Accepted { position }) => position,
+        other => panic!("not accepted: {other:?}"),
+    }
+}
+
+/// Registers a device and says its number.
+pub(super) fn join(store: &impl Store, account: AccountKey, device: u8) -> DeviceNo {
+    match one(store, register(account, device), T0) {
+        Ok(Done::Registered { device, new: true, .. }) => device,
+        other => panic!("not registered: {other:?}"),
+    }
+}
+
+pub(super) fn bodies(store: &impl Store, mailbox: AccountKey) -> Vec<Bytes> {
+    let entries = store.read(&mailbox, Position(0), usize::MAX, usize::MAX).unwrap();
+    assert!(entries.is_sorted_by(|a, b| a.0 < b.0), "positions only grow");
+    entries.into_iter().map(|(_, entry)| entry.body).collect()
+}
+
+/// Sweeps until nothing is due; how many entries went.
+pub(super) fn sweep(store: &impl Store, now: RelayTime, rows_max: u32) -> u32 {
+    let mut removed_in_all = 0;
+    loop {
+        match one(store, Op::Sweep { rows_max }, now) {
+            Ok(Done::Swept { removed, more }) => {
+                removed_in_all += removed;
+                if !more {
+                    return removed_in_all;
+                }
+            }
+            other => panic!("not swept: {other:?}"),
+        }
+    }
+}
+
+fn settle(store: &impl Store, device: DeviceNo, upto: Position, now: RelayTime) -> u32 {
+    match one(store, Op::Settle { device, upto }, now) {
+        Ok(Done::Settled { released, .. }) => released,
+        other => panic!("not settled: {other:?}"),
+    }
+}
+
+pub(super) fn registration_is_idempotent_and_a_device_has_one_account<S: Store>(make: fn(StoreConfig) -> S) {
+    let store = make(small());
+    assert_eq!(store.device(&device_key(1)).unwrap(), None);
+    let first = one(&store, register(ALICE, 1), T0);
+    let Ok(Done::Registered { device, mailbox, new: true }) = first else { panic!("{first:?}") };
+    assert_eq!(one(&store, register(ALICE, 1), T0), Ok(Done::Registered { device, mailbox, new: false }));
+    assert_eq!(one(&store, register(BOB, 1), T0), Err(Refusal::DeviceOfAnother));
+    let record = store.device(&device_key(1)).unwrap().unwrap();
+    assert_eq!((record.number, record.account, record.mailbox), (device, ALICE, mailbox));
+    assert_eq!((record.cursor, record.last_seen), (Position(0), T0));
+    assert_eq!(store.counts().unwrap(), Counts { accounts: 1, devices: 1, entries: 0, bytes: 0 });
+    assert_eq!(store.mailbox_usage(&BOB).unwrap(), None);
+}
+
+pub(super) fn an_invite_lets_in_as_many_accounts_as_it_says<S: Store>(make: fn(StoreConfig) -> S) {
+    let store = make(small());
+    let with = |account: u8, device, uses_max| {
+        let invite = Some(Invite { id: *b"invite-1", uses_max });
+        let account = AccountKey([account; 32]);
+        one(&store, Op::Register(Register { account, device: device_key(device), invite }), T0)
+    };
+    assert!(with(1, 1, 2).is_ok());
+    assert!(with(1, 1, 2).is_ok(), "the same device again");
+    assert!(with(1, 2, 2).is_ok(), "the account's second device");
+    assert!(with(2, 3, 2).is_ok(), "the second account");
+    assert_eq!(with(3, 4, 2), Err(Refusal::InviteSpent));
+    assert_eq!(store.mailbox_usage(&AccountKey([3; 32])).unwrap(), None);
+    assert!(with(2, 5, 2).is_ok(), "a device of an account needs no invite");
+    assert!(with(3, 4, 3).is_ok(), "the operator allowed one more");
+}
+
+pub(super) fn an_account_has_so_many_devices_and_no_more<S: Store>(make: fn(StoreConfig) -> S) {
+    let store = make(small());
+    for device in 1..=3 {
+        join(&store, ALICE, device);
+    }
+    assert_eq!(one(&store, register(ALICE, 4), T0), Err(Refusal::TooManyDevices));
+    assert!(one(&store, register(ALICE, 3), T0).is_ok());
+    assert!(one(&store, register(BOB, 4), T0).is_ok());
+}
+
+pub(super) fn an_envelope_is_read_as_it_was_submitted<S: Store>(make: fn(StoreConfig) -> S) {
+    let store = make(small());
+    let device = join(&store, ALICE, 1);
+    join(&store, BOB, 2);
+    let mut submitted = append(device, BOB, u64::MAX, b"body");
+    submitted.flags = 0xa5;
+    submitted.age_s = 77;
+    submitted.lifetime_s = 60;
+    submitted.collapse = Some(0);
+    let position = accept(&store, submitted.clone(), RelayTime(1_234));
+    let mut unattributed = append(device, BOB, 1, b"");
+    unattributed.sender = None;
+    let later = accept(&store, unattributed, RelayTime(1_235));
+    let read = store.read(&BOB, Position(0), 10, 1_000).unwrap();
+    assert_eq!(read.iter().map(|(position, _)| *position).collect::<Vec<_>>(), [position, later]);
+    let entry = &read[0].1;
+    assert_eq!((entry.sender, entry.flags, entry.device), (Some(ALICE), 0xa5, device));
+    assert_eq!((entry.origin, entry.age_s, entry.collapse), (submitted.origin, 77, Some(0)));
+    assert_eq!((entry.stored_at, entry.deadline), (RelayTime(1_234), RelayTime(1_294)));
+    assert_eq!(entry.body, submitted.body);
+    assert_eq!((read[1].1.sender, read[1].1.body.len()), (None, 0));
+    assert_eq!(store.mailbox_usage(&BOB).unwrap(), Some(Usage { entries: 2, bytes: 4 }));
+    assert_eq!(store.read(&BOB, position, 10, 1_000).unwrap().len(), 1);
+    assert!(store.read(&BOB, Position(u64::MAX), 10, 1_000).unwrap().is_empty());
+    assert!(bodies(&store, ALICE).is_empty());
+}
+
+pub(super) fn a_repeat_changes_nothing_and_another_body_under_its_number_is_a_conflict<S: Store>(
+    make: fn(StoreConfig) -> S,
+) {
+    let store = make(small());
+    let (device, other) = (join(&store, ALICE, 1), join(&store, ALICE, 2));
+    let position = accept(&store, append(device, ALICE, 1, b"one"), T0);
+    assert_eq!(one(&store, Op::Append(append(device, ALICE, 1, b"one")), T0), Ok(Done::Repeat));
+    assert_eq!(one(&store, Op::Append(append(device, ALICE, 1, b"two")), T0), Err(Refusal::Conflict));
+    assert_eq!(bodies(&store, ALICE), ["one"]);
+    accept(&store, append(other, ALICE, 1, b"of another device"), T0);
+    settle(&store, device, position, T0);
+    settle(&store, other, position, T0);
+    let repeat = one(&store, Op::Append(append(device, ALICE, 1, b"one")), T0);
+    assert_eq!(repeat, Ok(Done::Repeat), "settled, and still known");
+    assert_eq!(bodies(&store, ALICE), ["of another device"]);
+}
+
+pub(super) fn a_refused_envelope_may_be_submitted_again<S: Store>(make: fn(StoreConfig) -> S) {
+    let store = make(small());
+    let device = join(&store, ALICE, 1);
+    let early = append(device, BOB, 1, b"hello");
+    assert_eq!(one(&store, Op::Append(early.clone()), T0), Err(Refusal::NoSuchMailbox));
+    let long = vec![0; BODY_BYTES_MAX + 1];
+    assert_eq!(one(&store, Op::Append(append(device, ALICE, 2, &long)), T0), Err(Refusal::TooLong));
+    join(&store, BOB, 2);
+    accept(&store, early, T0);
+}
+
+pub(super) fn numbers_below_what_is_remembered_are_stale<S: Store>(make: fn(StoreConfig) -> S) {
+    let store = make(StoreConfig { quota: Quota { entries_max: 50, bytes_max: 1_000 }, ..small() });
+    let device = join(&store, ALICE, 1);
+    let submit = |sequence| one(&store, Op::Append(append(device, ALICE, sequence, b"x")), T0);
+    for sequence in [10, 12, 11] {
+        assert!(submit(sequence).is_ok());
+    }
+    assert!(matches!(submit(2), Ok(Done::Accepted { .. })), "late, and the memory is not full");
+    assert_eq!(submit(1), Err(Refusal::Stale), "the memory of four is full from 2 on");
+    assert_eq!(submit(2), Ok(Done::Repeat));
+    assert!(matches!(submit(5), Ok(Done::Accepted { .. })), "a gap above the floor is open");
+    assert_eq!(submit(2), Err(Refusal::Stale), "5 pushed it out");
+    assert_eq!(submit(5), Ok(Done::Repeat));
+    assert!(matches!(submit(u64::MAX), Ok(Done::Accepted { .. })));
+    assert_eq!(submit(9), Err(Refusal::Stale));
+    assert_eq!(submit(10), Ok(Done::Repeat));
+}
+
+pub(super) fn an_incarnation_unused_for_a_lifetime_is_forgotten<S: Store>(make: fn(StoreConfig) -> S) {
+    let store = make(small());
+    let device = join(&store, ALICE, 1);
+    let envelope = |sequence| append(device, ALICE, sequence, b"x");
+    accept(&store, envelope(1), T0);
+    accept(&store, envelope(2), T0.after_s(60));
+    sweep(&store, T0.after_s(159), 10);
+    assert_eq!(one(&store, Op::Append(envelope(1)), T0.after_s(159)), Ok(Done::Repeat), "used 99 s ago");
+    sweep(&store, T0.after_s(160), 10);
+    accept(&store, envelope(1), T0.after_s(160));
+}
+
+pub(super) fn the_incarnation_longest_unused_makes_room<S: Store>(make: fn(StoreConfig) -> S) {
+    let store = make(small());
+    let device = join(&store, ALICE, 1);
+    let envelope = |incarnation, sequence| {
+        let mut envelope = append(device, ALICE, sequence, b"x");
+        envelope.origin.incarnation = Incarnation([incarnation; 8]);
+        envelope
+    };
+    accept(&store, envelope(7, 1), T0);
+    accept(&store, envelope(8, 1), T0.after_s(1));
+    accept(&store, envelope(7, 2), T0.after_s(2));
+    accept(&store, envelope(9, 1), T0.after_s(3));
+    assert_eq!(one(&store, Op::Append(envelope(7, 1)), T0.after_s(3)), Ok(Done::Repeat));
+    assert!(matches!(one(&store, Op::Append(envelope(8, 1)), T0.after_s(4)), Ok(Done::Accepted { .. })));
+}
+
+pub(super) fn a_full_mailbox_refuses_and_other_mailboxes_do_not_notice<S: Store>(make: fn(StoreConfig) -> S) {
+    let store = make(small());
+    let device = join(&store, ALICE, 1);
+    join(&store, BOB, 2);
+    for sequence in 1..=5 {
+        accept(&store, append(device, ALICE, sequence, b"x"), T0);
+    }
+    assert_eq!(one(&store, Op::Append(append(device, ALICE, 6, b"")), T0), Err(Refusal::MailboxFull));
+    accept(&store, append(device, BOB, 7, &[0; 1_000]), T0);
+    assert_eq!(one(&store, Op::Append(append(device, BOB, 8, b"x")), T0), Err(Refusal::MailboxFull));
+    assert_eq!(settle(&store, device, Position(1), T0), 1);
+    accept(&store, append(device, ALICE, 6, b"now"), T0);
+    assert_eq!(store.mailbox_usage(&ALICE).unwrap(), Some(Usage { entries: 5, bytes: 7 }));
+}
+
+pub(super) fn a_full_store_refuses_and_settling_makes_room<S: Store>(make: fn(StoreConfig) -> S) {
+    let store = make(StoreConfig { bytes_max: 1_500, ..small() });
+    let device = join(&store, ALICE, 1);
+    join(&store, BOB, 2);
+    let position = accept(&store, append(device, ALICE, 1, &[0; 1_000]), T0);
+    let envelope = append(device, BOB, 2, &[0; 501]);
+    assert_eq!(one(&store, Op::Append(envelope.clone()), T0), Err(Refusal::StoreFull));
+    assert_eq!(settle(&store, device, position, T0), 1);
+    accept(&store, envelope, T0);
+    assert_eq!(store.counts().unwrap(), Counts { accounts: 2, devices: 2, entries: 1, bytes: 501 });
+}
+
+pub(super) fn a_collapse_key_replaces_only_its_own_senders_envelope<S: Store>(make: fn(StoreConfig) -> S) {
+    let store = make(small());
+    let (device, other) = (join(&store, ALICE, 1), join(&store, BOB, 2));
+    let keyed = |device, sender, sequence, body: &[u8]| {
+        let mut envelope = append(device, ALICE, sequence, body);
+        envelope.sender = sender;
+        envelope.collapse = Some(9);
+        envelope
+    };
+    accept(&store, keyed(device, Some(ALICE), 1, b"a1"), T0);
+    accept(&store, append(device, ALICE, 2, b"plain"), T0);
+    accept(&store, keyed(other, Some(BOB), 1, b"b1"), T0);
+    accept(&store, keyed(device, None, 3, b"n1"), T0);
+    accept(&store, keyed(other, None, 2, b"m1"), T0);
+    assert_eq!(bodies(&store, ALICE), ["a1", "plain", "b1", "n1", "m1"]);
+    // The mailbox is full, and a replacement needs no room.
+    accept(&store, keyed(device, Some(ALICE), 4, b"a2"), T0);
+    assert_eq!(bodies(&store, ALICE), ["plain", "b1", "n1", "m1", "a2"]);
+    accept(&store, keyed(device, None, 5, b"n2"), T0);
+    assert_eq!(bodies(&store, ALICE), ["plain", "b1", "m1", "a2", "n2"]);
+    let too_long = keyed(device, Some(ALICE), 6, &[0; 1_000]);
+    assert_eq!(one(&store, Op::Append(too_long), T0), Err(Refusal::MailboxFull));
+    assert_eq!(bodies(&store, ALICE).len(), 5, "a refused replacement leaves the old one");
+}
+
+pub(super) fn the_slowest_live_device_holds_the_log<S: Store>(make: fn(StoreConfig) -> S) {
+    let store = make(small());
+    let (phone, desk) = (join(&store, ALICE, 1), join(&store, ALICE, 2));
+    let first = accept(&store, append(phone, ALICE, 1, b"1"), T0);
+    let second = accept(&store, append(phone, ALICE, 2, b"2"), T0);
+    assert_eq!(settle(&store, phone, second, T0), 0);
+    assert_eq!(settle(&store, desk, first, T0), 1);
+    assert_eq!(bodies(&store, ALICE), ["2"]);
+    assert_eq!(settle(&store, desk, second, T0), 1);
+    assert_eq!(store.mailbox_usage(&ALICE).unwrap(), Some(Usage::default()));
+}
+
+pub(super) fn a_device_silent_for_a_lifetime_holds_nothing<S: Store>(make: fn(StoreConfig) -> S) {
+    let store = make(small());
+    let (phone, desk) = (join(&store, ALICE, 1), join(&store, ALICE, 2));
+    assert_eq!(one(&store, Op::Seen { device: desk }, T0.after_s(50)), Ok(Done::Seen));
+    let position = accept(&store, append(phone, ALICE, 1, b"1"), T0.after_s(120));
+    assert_eq!(settle(&store, phone, position, T0.after_s(120)), 0);
+    assert_eq!(sweep(&store, T0.after_s(149), 10), 0);
+    assert_eq!(sweep(&store, T0.after_s(150), 10), 1);
+    assert!(bodies(&store, ALICE).is_empty());
+    // Back again, it holds what comes from now on.
+    assert_eq!(one(&store, Op::Seen { device: desk }, T0.after_s(160)), Ok(Done::Seen));
+    let position = accept(&store, append(phone, ALICE, 2, b"2"), T0.after_s(170));
+    assert_eq!(settle(&store, phone, position, T0.after_s(170)), 0);
+    assert_eq!(sweep(&store, T0.after_s(259), 10), 0);
+    assert_eq!(sweep(&store, T0.after_s(260), 10), 1, "silent a second time");
+}
+
+pub(super) fn an_account_whose_devices_are_all_silent_keeps_what_has_not_expired<S: Store>(
+    make: fn(StoreConfig) -> S,
+) {
+    let store = make(small());
+    let (reader, writer) = (join(&store, ALICE, 1), join(&store, BOB, 2));
+    let first = accept(&store, append(writer, ALICE, 1, b"old"), T0);
+    settle(&store, reader, first, T0);
+    accept(&store, append(writer, ALICE, 2, b"new"), T0.after_s(90));
+    sweep(&store, T0.after_s(150), 10);
+    assert_eq!(bodies(&store, ALICE), ["new"]);
+    assert_eq!(sweep(&store, T0.after_s(190), 10), 1);
+}
+
+pub(super) fn a_cursor_moves_forward_only_and_not_past_the_newest_position<S: Store>(
+    make: fn(StoreConfig) -> S,
+) {
+    let store = make(small());
+    let device = join(&store, ALICE, 1);
+    let newest = accept(&store, append(device, ALICE, 1, b"1"), T0);
+    let far = one(&store, Op::Settle { device, upto: Position(u64::MAX) }, T0);
+    assert_eq!(far, Ok(Done::Settled { cursor: newest, released: 1 }));
+    let back = one(&store, Op::Settle { device, upto: Position(0) }, T0.after_s(7));
+    assert_eq!(back, Ok(Done::Settled { cursor: newest, released: 0 }));
+    let record = store.device(&device_key(1)).unwrap().unwrap();
+    assert_eq!((record.cursor, record.last_seen), (newest, T0.after_s(7)));
+    let next = accept(&store, append(device, ALICE, 2, b"2"), T0);
+    assert!(next > newest);
+    assert_eq!(bodies(&store, ALICE), ["2"], "what comes later is not settled in advance");
+}
+
+pub(super) fn an_envelope_expires_on_the_relays_clock_and_its_lifetime_is_capped<S: Store>(
+    make: fn(StoreConfig) -> S,
+) {
+    let store = make(small());
+    let device = join(&store, ALICE, 1);
+    let lasting = |sequence, lifetime_s| Append { lifetime_s, ..append(device, ALICE, sequence, b"x") };
+    accept(&store, lasting(1, u32::MAX), T0);
+    accept(&store, lasting(2, 10), T0);
+    assert_eq!(sweep(&store, T0.after_s(9), 10), 0);
+    assert_eq!(sweep(&store, T0.after_s(10), 10), 1);
+    assert_eq!(sweep(&store, T0.after_s(99), 10), 0);
+    assert_eq!(sweep(&store, T0.after_s(100), 10), 1);
+    assert_eq!(store.counts().unwrap().bytes, 0);
+}
+
+pub(super) fn a_sweep_does_a_bounded_piece_of_work<S: Store>(make: fn(StoreConfig) -> S) {
+    let store = make(small());
+    let device = join(&store, ALICE, 1);
+    for sequence in 1..=5 {
+        accept(&store, append(device, ALICE, sequence, b"x"), T0);
+    }
+    let now = T0.after_s(100);
+    let first = one(&store, Op::Sweep { rows_max: 2 }, now);
+    assert_eq!(first, Ok(Done::Swept { removed: 2, more: true }));
+    assert_eq!(bodies(&store, ALICE).len(), 3);
+    assert_eq!(sweep(&store, now, 2), 3);
+}
+
+pub(super) fn time_that_goes_back_is_ignored<S: Store>(make: fn(StoreConfig) -> S) {
+    let store = make(small());
+    let device = join(&store, ALICE, 1);
+    accept(&store, append(device, ALICE, 1, b"x"), T0.after_s(500));
+    accept(&store, append(device, ALICE, 2, b"y"), T0);
+    assert_eq!(store.relay_clock().unwrap(), T0.after_s(500));
+    let read = store.read(&ALICE, Position(0), 10, 100).unwrap();
+    assert_eq!(read[1].1.stored_at, T0.after_s(500));
+    store.apply(&[], T0.after_s(501)).unwrap();
+    assert_eq!(store.relay_clock().unwrap(), T0.after_s(501), "an empty group keeps the clock");
+}
+
+pub(super) fn a_handle_table_is_cut_and_appended_to<S: Store>(make: fn(StoreConfig) -> S) {
+    let store = make(small());
+    let (device, other) = (join(&store, ALICE, 1), join(&store, ALICE, 2));
+    let key = |n: u8| AccountKey([n; 32]);
+    let put = |direction, from, keys: &[u8]| {
+        let accounts = keys.iter().map(|n| key(*n)).collect();
+        one(&store, Op::PutTable { device, direction, from, accounts }, T0)
+    };
+    assert_eq!(put(Direction::ToRelay, 0, &[1, 2, 3]), Ok(Done::TablePut));
+    assert_eq!(put(Direction::FromRelay, 0, &[9]), Ok(Done::TablePut));
+    assert_eq!(put(Direction::ToRelay, 1, &[4]), Ok(Done::TablePut));
+    assert_eq!(put(Direction::ToRelay, 3, &[5]), Err(Refusal::TableGap { entries: 2 }));
+    assert_eq!(put(Direction::ToRelay, 2, &[5, 6, 7]), Err(Refusal::TableFull));
+    let expected = HandleTables { to_relay: vec![key(1), key(4)], from_relay: vec![key(9)] };
+    assert_eq!(store.tables(device).unwrap(), expected);
+    assert_eq!(store.tables(other).unwrap(), HandleTables::default());
+    assert_eq!(put(Direction::ToRelay, 0, &[]), Ok(Done::TablePut));
+    assert!(store.tables(device).unwrap().to_relay.is_empty());
+}
+
+pub(super) fn a_read_is_bounded_but_never_starved<S: Store>(make: fn(StoreConfig) -> S) {
+    let store = make(small());
+    let device = join(&store, ALICE, 1);
+    for (sequence, len) in [(1, 100), (2, 50), (3, 51)] {
+        accept(&store, append(device, ALICE, sequence, &vec![0; len]), T0);
+    }
+    let lens = |entries_max, bytes_max| {
+        let read = store.read(&ALICE, Position(0), entries_max, bytes_max).unwrap();
+        read.iter().map(|(_, entry)| entry.body.len()).collect::<Vec<_>>()
+    };
+    assert_eq!(lens(10, 10), [100]);
+    assert_eq!(lens(10, 150), [100, 50]);
+    assert_eq!(lens(1, 1_000), [100]);
+    assert_eq!(lens(10, 201), [100, 50, 51]);
+}
+
+pub(super) fn a_tls_session_is_taken_once_and_the_oldest_go_first<S: Store>(make: fn(StoreConfig) -> S) {
+    let store = make(small());
+    let put = |key: &[u8], value: &'static str| {
+        assert!(store.put_session(key, Bytes::from_static(value.as_bytes())));
+        store.apply(&[], T0).unwrap();
+    };
+    put(b"a", "1");
+    put(b"b", "2");
+    put(b"a", "3");
+    put(b"c", "4");
+    assert_eq!(store.take_session(b"b").unwrap(), None, "the oldest of three");
+    assert_eq!(store.take_session(b"a").unwrap().unwrap(), "3");
+    assert_eq!(store.take_session(b"a").unwrap(), None, "before the commit");
+    store.apply(&[], T0).unwrap();
+    assert_eq!(store.take_session(b"a").unwrap(), None, "after the commit");
+    assert_eq!(store.take_session(b"c").unwrap().unwrap(), "4");
+    assert!(!store.put_session(b"d", Bytes::from(vec![0; super::SESSION_VALUE_BYTES_MAX + 1])));
+}
+
+pub(super) fn what_names_an_unknown_device_is_refused<S: Store>(make: fn(StoreConfig) -> S) {
+    let store = make(small());
+    join(&store, ALICE, 1);
+    let device = DeviceNo(77);
+    let ops = [
+        Op::Append(append(device, ALICE, 1, b"x")),
+        Op::Settle { device, upto: Position(1) },
+        Op::Seen { device },
+        Op::PutTable { device, direction: Direction::ToRelay, from: 0, accounts: vec![ALICE] },
+    ];
+    for verdict in store.apply(&ops, T0).unwrap() {
+        assert_eq!(verdict, Err(Refusal::UnknownDevice));
+    }
+    assert_eq!(store.tables(device).unwrap(), HandleTables::default());
+}
+
+pub(super) fn one_refusal_leaves_the_ops_around_it_alone<S: Store>(make: fn(StoreConfig) -> S) {
+    let store = make(small());
+    let device = join(&store, ALICE, 1);
+    let ops = [
+        Op::Append(append(device, ALICE, 1, b"first")),
+        Op::Append(append(device, BOB, 2, b"nowhere")),
+        Op::Append(append(device, ALICE, 1, b"first")),
+        Op::Append(append(device, ALICE, 3, b"second")),
+    ];
+    let verdicts = store.apply(&ops, T0).unwrap();
+    assert!(matches!(verdicts[0], Ok(Done::Accepted { .. })));
+    assert_eq!(verdicts[1], Err(Refusal::NoSuchMailbox));
+    assert_eq!(verdicts[2], Ok(Done::Repeat), "within one group");
+    assert!(matches!(verdicts[3], Ok(Done::Accepted { .. })));
+    assert_eq!(bodies(&store, ALICE), ["first", "second"]);
+}

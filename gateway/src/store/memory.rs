@@ -1,0 +1,394 @@
+//! A store in memory: what a store is, said in the plainest way, for tests and as the model that other
+//! backends are compared with. Nothing survives its end.
+
+use std::cmp::max;
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use thinpost_wire::ids::{AccountKey, DeviceKey, Incarnation, Position, StoreId};
+use thinpost_wire::limits::BODY_BYTES_MAX;
+
+use super::sessions;
+use super::{
+    Append, Counts, DeviceNo, DeviceRecord, Direction, Done, Entry, HandleTables, Op, Refusal, Register,
+    RelayTime, Store, StoreConfig, StoreError, Usage, Verdict,
+};
+
+/// A [`Store`] that forgets everything when it is dropped.
+#[derive(Debug)]
+pub struct MemoryStore {
+    config: StoreConfig,
+    store_id: StoreId,
+    state: Mutex<State>,
+}
+
+impl MemoryStore {
+    /// An empty store.
+    pub fn new(config: StoreConfig, store_id: StoreId) -> Self {
+        Self { config, store_id, state: Mutex::default() }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[derive(Debug, Default)]
+struct State {
+    clock: RelayTime,
+    position: u64,
+    mailboxes: BTreeMap<AccountKey, Mailbox>,
+    devices: BTreeMap<DeviceNo, Device>,
+    device_keys: BTreeMap<DeviceKey, DeviceNo>,
+    invites: BTreeMap<[u8; 8], u32>,
+    session: u64,
+    sessions: BTreeMap<Vec<u8>, (u64, Bytes)>,
+}
+
+#[derive(Debug)]
+struct Mailbox {
+    number: u32,
+    queue: BTreeMap<Position, Entry>,
+}
+
+#[derive(Debug)]
+struct Device {
+    record: DeviceRecord,
+    tables: HandleTables,
+    incarnations: BTreeMap<Incarnation, Accepted>,
+}
+
+#[derive(Debug, Default)]
+struct Accepted {
+    floor: u64,
+    last_used: RelayTime,
+    digests: BTreeMap<u64, [u8; 8]>,
+}
+
+impl Mailbox {
+    fn usage(&self) -> Usage {
+        let bytes = self.queue.values().map(|entry| entry.body.len() as u64).sum();
+        Usage { entries: self.queue.len() as u32, bytes }
+    }
+
+    /// What a new envelope replaces.
+    fn replaced(&self, append: &Append) -> Option<Position> {
+        append.collapse?;
+        let same = |entry: &Entry| {
+            entry.collapse == append.collapse
+                && entry.sender == append.sender
+                && (append.sender.is_some() || entry.device == append.device)
+        };
+        self.queue.iter().find(|(_, entry)| same(entry)).map(|(position, _)| *position)
+    }
+}
+
+impl State {
+    fn apply(&mut self, op: &Op, config: &StoreConfig) -> Verdict {
+        match op {
+            Op::Register(register) => self.register(register, config),
+            Op::Append(append) => self.append(append, config),
+            Op::Settle { device, upto } => self.settle(*device, *upto, config),
+            Op::Seen { device } => {
+                let now = self.clock;
+                self.device(*device)?.record.last_seen = now;
+                Ok(Done::Seen)
+            }
+            Op::PutTable { device, direction, from, accounts } => {
+                self.device(*device)?.put_table(*direction, *from, accounts, config)
+            }
+            Op::Sweep { rows_max } => Ok(self.sweep(*rows_max as usize, config)),
+        }
+    }
+
+    fn device(&mut self, number: DeviceNo) -> Result<&mut Device, Refusal> {
+        self.devices.get_mut(&number).ok_or(Refusal::UnknownDevice)
+    }
+
+    fn register(&mut self, register: &Register, config: &StoreConfig) -> Verdict {
+        let known = self.device_keys.get(&register.device).and_then(|number| self.devices.get(number));
+        if let Some(Device { record, .. }) = known {
+            if record.account != register.account {
+                return Err(Refusal::DeviceOfAnother);
+            }
+            return Ok(Done::Registered { device: record.number, mailbox: record.mailbox, new: false });
+        }
+        let mailbox = match self.mailboxes.get(&register.account) {
+            Some(mailbox) => {
+                let devices =
+                    self.devices.values().filter(|device| device.record.account == register.account);
+                if devices.count() >= config.devices_max as usize {
+                    return Err(Refusal::TooManyDevices);
+                }
+                mailbox.number
+            }
+            None => {
+                if let Some(invite) = register.invite {
+                    let used = self.invites.entry(invite.id).or_default();
+                    if *used >= invite.uses_max {
+                        return Err(Refusal::InviteSpent);
+                    }
+                    *used += 1;
+                }
+                let number = self.mailboxes.len() as u32 + 1;
+                self.mailboxes.insert(register.account, Mailbox { number, queue: BTreeMap::new() });
+                number
+            }
+        };
+        let number = DeviceNo(self.devices.len() as u32 + 1);
+        let record = DeviceRecord {
+            number,
+            account: register.account,
+            mailbox,
+            cursor: Position(0),
+            last_seen: self.clock,
+        };
+        let device = Device { record, tables: HandleTables::default(), incarnations: BTreeMap::new() };
+        self.devices.insert(number, device);
+        self.device_keys.insert(register.device, number);
+        Ok(Done::Registered { device: number, mailbox, new: true })
+    }
+
+    fn append(&mut self, append: &Append, config: &StoreConfig) -> Verdict {
+        if append.body.len() > BODY_BYTES_MAX {
+            return Err(Refusal::TooLong);
+        }
+        let all_bytes: u64 = self.mailboxes.values().map(|mailbox| mailbox.usage().bytes).sum();
+        let device = self.devices.get_mut(&append.device).ok_or(Refusal::UnknownDevice)?;
+        if let Some(accepted) = device.incarnations.get(&append.origin.incarnation) {
+            match accepted.digests.get(&append.origin.sequence) {
+                Some(digest) if *digest == append.digest => return Ok(Done::Repeat),
+                Some(_) => return Err(Refusal::Conflict),
+                None if append.origin.sequence < accepted.floor => return Err(Refusal::Stale),
+                None => {}
+            }
+        }
+        let mailbox = self.mailboxes.get_mut(&append.mailbox).ok_or(Refusal::NoSuchMailbox)?;
+        let replaced = mailbox.replaced(append);
+        let freed = replaced.and_then(|position| mailbox.queue.get(&position));
+        let freed_bytes = freed.map_or(0, |entry| entry.body.len() as u64);
+        let usage = mailbox.usage();
+        let added = append.body.len() as u64;
+        if usage.entries - u32::from(replaced.is_some()) >= config.quota.entries_max
+            || usage.bytes - freed_bytes + added > config.quota.bytes_max
+        {
+            return Err(Refusal::MailboxFull);
+        }
+        if all_bytes - freed_bytes + added > config.bytes_max {
+            return Err(Refusal::StoreFull);
+        }
+        if let Some(position) = replaced {
+            mailbox.queue.remove(&position);
+        }
+        device.remember(append, self.clock, config);
+        self.position += 1;
+        let position = Position(self.position);
+        let lifetime_s = append.lifetime_s.min(config.lifetime_s_max);
+        let entry = Entry {
+            sender: append.sender,
+            flags: append.flags,
+            device: append.device,
+            origin: append.origin,
+            deadline: self.clock.after_s(lifetime_s.into()),
+            stored_at: self.clock,
+            age_s: append.age_s,
+            collapse: append.collapse,
+            body: append.body.clone(),
+        };
+        mailbox.queue.insert(position, entry);
+        Ok(Done::Accepted { position })
+    }
+
+    fn settle(&mut self, number: DeviceNo, upto: Position, config: &StoreConfig) -> Verdict {
+        let (now, newest) = (self.clock, Position(self.position));
+        let record = &mut self.device(number)?.record;
+        record.cursor = max(record.cursor, upto.min(newest));
+        record.last_seen = now;
+        let (cursor, account) = (record.cursor, record.account);
+        Ok(Done::Settled { cursor, released: self.trim(&account, config) })
+    }
+
+    /// Lets go of what every live device of an account has settled.
+    fn trim(&mut self, account: &AccountKey, config: &StoreConfig) -> u32 {
+        let now = self.clock;
+        let devices = self.devices.values().map(|device| &device.record);
+        let live = devices.filter(|device| {
+            device.account == *account && device.last_seen.after_s(config.lifetime_s_max.into()) > now
+        });
+        let Some(settled) = live.map(|device| device.cursor).min() else { return 0 };
+        let Some(mailbox) = self.mailboxes.get_mut(account) else { return 0 };
+        let before = mailbox.queue.len();
+        mailbox.queue.retain(|position, _| *position > settled);
+        (before - mailbox.queue.len()) as u32
+    }
+
+    fn sweep(&mut self, rows_max: usize, config: &StoreConfig) -> Done {
+        let now = self.clock;
+        let mut due = Vec::new();
+        for (account, mailbox) in &self.mailboxes {
+            for (position, entry) in mailbox.queue.iter().filter(|(_, entry)| entry.deadline <= now) {
+                due.push((entry.deadline, *position, *account));
+            }
+        }
+        due.sort_unstable();
+        let expired = due.len().min(rows_max);
+        for (_, position, account) in &due[..expired] {
+            if let Some(mailbox) = self.mailboxes.get_mut(account) {
+                mailbox.queue.remove(position);
+            }
+        }
+        if expired < due.len() {
+            return Done::Swept { removed: expired as u32, more: true };
+        }
+        let accounts: Vec<_> = self.mailboxes.keys().copied().collect();
+        let released: u32 = accounts.iter().map(|account| self.trim(account, config)).sum();
+        let lifetime_s = u64::from(config.lifetime_s_max);
+        for device in self.devices.values_mut() {
+            device.incarnations.retain(|_, accepted| accepted.last_used.after_s(lifetime_s) > now);
+        }
+        Done::Swept { removed: expired as u32 + released, more: false }
+    }
+}
+
+impl Device {
+    fn remember(&mut self, append: &Append, now: RelayTime, config: &StoreConfig) {
+        let incarnation = append.origin.incarnation;
+        if !self.incarnations.contains_key(&incarnation)
+            && self.incarnations.len() >= config.incarnations_max as usize
+        {
+            let by_use = self.incarnations.iter().map(|(key, accepted)| (accepted.last_used, *key));
+            if let Some((_, oldest)) = by_use.min() {
+                self.incarnations.remove(&oldest);
+            }
+        }
+        let kept = config.digests_kept.max(1) as usize;
+        let accepted = self.incarnations.entry(incarnation).or_default();
+        accepted.last_used = now;
+        accepted.digests.insert(append.origin.sequence, append.digest);
+        if accepted.digests.len() > kept {
+            accepted.digests.pop_first();
+        }
+        if accepted.digests.len() == kept
+            && let Some((smallest, _)) = accepted.digests.first_key_value()
+        {
+            accepted.floor = *smallest;
+        }
+    }
+
+    fn put_table(
+        &mut self,
+        direction: Direction,
+        from: u16,
+        accounts: &[AccountKey],
+        config: &StoreConfig,
+    ) -> Verdict {
+        let table = match direction {
+            Direction::ToRelay => &mut self.tables.to_relay,
+            Direction::FromRelay => &mut self.tables.from_relay,
+        };
+        if usize::from(from) > table.len() {
+            return Err(Refusal::TableGap { entries: table.len() as u16 });
+        }
+        if usize::from(from) + accounts.len() > usize::from(config.handles_max) {
+            return Err(Refusal::TableFull);
+        }
+        table.truncate(from.into());
+        table.extend_from_slice(accounts);
+        Ok(Done::TablePut)
+    }
+}
+
+impl Store for MemoryStore {
+    fn apply(&self, ops: &[Op], now: RelayTime) -> Result<Vec<Verdict>, StoreError> {
+        let mut state = self.state();
+        state.clock = max(state.clock, now);
+        Ok(ops.iter().map(|op| state.apply(op, &self.config)).collect())
+    }
+
+    fn device(&self, key: &DeviceKey) -> Result<Option<DeviceRecord>, StoreError> {
+        let state = self.state();
+        let number = state.device_keys.get(key);
+        Ok(number.and_then(|number| state.devices.get(number)).map(|device| device.record))
+    }
+
+    fn read(
+        &self,
+        mailbox: &AccountKey,
+        after: Position,
+        entries_max: usize,
+        bytes_max: usize,
+    ) -> Result<Vec<(Position, Entry)>, StoreError> {
+        let state = self.state();
+        let Some(mailbox) = state.mailboxes.get(mailbox) else { return Ok(Vec::new()) };
+        let mut bytes = 0;
+        let later = mailbox.queue.range((Bound::Excluded(after), Bound::Unbounded));
+        let fits = later.take(entries_max).enumerate().take_while(|(i, (_, entry))| {
+            bytes += entry.body.len();
+            *i == 0 || bytes <= bytes_max
+        });
+        Ok(fits.map(|(_, (position, entry))| (*position, entry.clone())).collect())
+    }
+
+    fn mailbox_usage(&self, mailbox: &AccountKey) -> Result<Option<Usage>, StoreError> {
+        Ok(self.state().mailboxes.get(mailbox).map(Mailbox::usage))
+    }
+
+    fn tables(&self, device: DeviceNo) -> Result<HandleTables, StoreError> {
+        Ok(self.state().devices.get(&device).map(|device| device.tables.clone()).unwrap_or_default())
+    }
+
+    fn put_session(&self, key: &[u8], value: Bytes) -> bool {
+        if !sessions::fits(key, &value) {
+            return false;
+        }
+        let mut state = self.state();
+        state.session += 1;
+        let place = state.session;
+        state.sessions.insert(key.to_vec(), (place, value));
+        if state.sessions.len() as u64 > self.config.sessions_max {
+            let oldest = state.sessions.iter().min_by_key(|(_, (place, _))| *place);
+            if let Some(oldest) = oldest.map(|(key, _)| key.clone()) {
+                state.sessions.remove(&oldest);
+            }
+        }
+        true
+    }
+
+    fn take_session(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        Ok(self.state().sessions.remove(key).map(|(_, value)| value))
+    }
+
+    fn counts(&self) -> Result<Counts, StoreError> {
+        let state = self.state();
+        let usages = state.mailboxes.values().map(Mailbox::usage);
+        let (entries, bytes) =
+            usages.fold((0, 0), |sum, usage| (sum.0 + u64::from(usage.entries), sum.1 + usage.bytes));
+        Ok(Counts {
+            accounts: state.mailboxes.len() as u64,
+            devices: state.devices.len() as u64,
+            entries,
+            bytes,
+        })
+    }
+
+    fn store_id(&self) -> StoreId {
+        self.store_id
+    }
+
+    fn relay_clock(&self) -> Result<RelayTime, StoreError> {
+        Ok(self.state().clock)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn empty(config: StoreConfig) -> MemoryStore {
+        MemoryStore::new(config, StoreId([1; 8]))
+    }
+
+    crate::store::conformance::conformance_tests!(empty);
+}

@@ -1,0 +1,132 @@
+//! Where custody is real: accounts, mailboxes, cursors, and what repeats are recognised by, on disk.
+//!
+//! - [`Store`] is what a backend must do, blocking; [`conformance`](self) tests hold every backend to it;
+//! - [`RedbStore`] is the default, one file; [`MemoryStore`] says in the plainest way what a store is,
+//!   and serves tests;
+//! - [`commit`] gathers what many sessions ask for into one transaction, and wakes who waits for mail.
+//!
+//! No truth lives in the process: everything a session must remember over a restart goes through here.
+
+pub mod clock;
+pub mod commit;
+pub mod memory;
+pub mod redb;
+mod sessions;
+mod types;
+pub mod watch;
+
+#[cfg(test)]
+mod conformance;
+#[cfg(test)]
+mod faults;
+#[cfg(test)]
+mod model;
+
+use std::io;
+
+use bytes::Bytes;
+use thinpost_wire::ids::{AccountKey, DeviceKey, Position, StoreId};
+use thiserror::Error;
+
+pub use self::clock::{RelayClock, RelayTime};
+pub use self::commit::{CommitError, CommitMode, Committer, GroupCommit, GroupLimits, Pending};
+pub use self::memory::MemoryStore;
+pub use self::redb::RedbStore;
+pub use self::types::{
+    Append, Counts, DeviceNo, DeviceRecord, Direction, Done, Entry, HandleTables, Invite, Op, Quota, Refusal,
+    Register, StoreConfig, Usage, Verdict,
+};
+pub use self::watch::{Watcher, Watches};
+
+/// Longest TLS session key kept, bytes; rustls uses 32.
+pub const SESSION_KEY_BYTES_MAX: usize = 64;
+
+/// Longest TLS session value kept, bytes; rustls needs ~150 with raw public keys.
+pub const SESSION_VALUE_BYTES_MAX: usize = 4_096;
+
+/// A relay's memory. Every call may block on the disk.
+///
+/// The contract, in one sentence: when [`Store::apply`] returns `Ok`, every change its verdicts claim
+/// survives the loss of power; when it returns `Err`, nothing may be claimed, and the handle is spent.
+pub trait Store: Send + Sync + 'static {
+    /// Carries out all of `ops` in order, in one durable transaction, and says what became of each.
+    ///
+    /// `now` never goes back: a store that has seen a later time uses that one, and keeps the latest.
+    /// With no `ops` it makes the clock and the TLS sessions durable.
+    ///
+    /// # Errors
+    ///
+    /// Whether anything was written is then unknown, and every later call fails with
+    /// [`StoreError::Failed`]: after a failed sync the kernel may have dropped the pages it could not
+    /// write, so that a second sync succeeds over a hole. Reopen the store, and let the devices repeat.
+    fn apply(&self, ops: &[Op], now: RelayTime) -> Result<Vec<Verdict>, StoreError>;
+
+    /// Looks a device up by its login.
+    fn device(&self, key: &DeviceKey) -> Result<Option<DeviceRecord>, StoreError>;
+
+    /// A mailbox's entries after a position, oldest first: at most `entries_max`, and no further one
+    /// once their bodies exceed `bytes_max`, but always one if there is one. Empty for an unknown mailbox.
+    fn read(
+        &self,
+        mailbox: &AccountKey,
+        after: Position,
+        entries_max: usize,
+        bytes_max: usize,
+    ) -> Result<Vec<(Position, Entry)>, StoreError>;
+
+    /// How full a mailbox is; `None` if there is no such mailbox.
+    fn mailbox_usage(&self, mailbox: &AccountKey) -> Result<Option<Usage>, StoreError>;
+
+    /// A device's handle tables; empty for an unknown device.
+    fn tables(&self, device: DeviceNo) -> Result<HandleTables, StoreError>;
+
+    /// Keeps a TLS session. It can be taken at once, and is durable with the next [`Store::apply`].
+    ///
+    /// False, and nothing kept, if it exceeds [`SESSION_KEY_BYTES_MAX`] or [`SESSION_VALUE_BYTES_MAX`].
+    fn put_session(&self, key: &[u8], value: Bytes) -> bool;
+
+    /// Takes a TLS session out, so that each is used once; its absence is durable with the next
+    /// [`Store::apply`]. A crash before that can bring one back: what rides in 0-RTT is idempotent.
+    fn take_session(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError>;
+
+    /// The store's size.
+    fn counts(&self) -> Result<Counts, StoreError>;
+
+    /// Names this store; positions of another mean nothing here.
+    fn store_id(&self) -> StoreId;
+
+    /// The latest time seen by an [`Store::apply`] that was made durable.
+    fn relay_clock(&self) -> Result<RelayTime, StoreError>;
+}
+
+/// Why a store cannot be used. None of these is a peer's doing.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// Another process has the store open. Nothing changed; stop the other one, or use another folder.
+    #[error("the data folder is in use by another process")]
+    InUse,
+    /// The file is none of ours. Nothing changed.
+    #[error("the file is not a relay's store")]
+    NotAStore,
+    /// The file was written by a version of this program whose format this one does not know. Nothing changed.
+    #[error("the store has format {found}; this program reads format {expected}")]
+    UnknownFormat {
+        /// What the file says.
+        found: u32,
+        /// What this program reads.
+        expected: u32,
+    },
+    /// The medium is full. Make room, then reopen: what was claimed before is there.
+    #[error("the disk is full")]
+    Full,
+    /// What was read is not what was written. Restore from a backup.
+    #[error("the store is damaged: {0}")]
+    Corrupt(String),
+    /// The medium failed. Reopen once it is well.
+    #[error("the disk failed: {0}")]
+    Io(io::Error),
+    /// An earlier call failed, and this handle is spent. Reopen.
+    #[error("the store failed earlier and must be reopened")]
+    Failed,
+}

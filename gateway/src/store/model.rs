@@ -1,0 +1,161 @@
+//! Random histories, told to both backends: redb must say what memory says, reopened or not.
+
+#![allow(clippy::unwrap_used)]
+
+use std::path::PathBuf;
+
+use proptest::prelude::*;
+use thinpost_wire::ids::{AccountKey, Incarnation, Position, StoreId};
+
+use super::conformance::{append, device_key, small};
+use super::{
+    Append, DeviceNo, Direction, Done, Invite, MemoryStore, Op, RedbStore, Register, RelayTime, Store,
+    Verdict,
+};
+
+/// One step of a history.
+#[derive(Clone, Debug)]
+enum Step {
+    /// Ops in one group, this many seconds after the group before.
+    Apply(Vec<Op>, u64),
+    /// Sweeps until nothing is due.
+    Sweep(u32, u64),
+    /// Ends the process and starts another, on the same file.
+    Reopen,
+}
+
+fn account() -> impl Strategy<Value = AccountKey> {
+    (0..4u8).prop_map(|n| AccountKey([n; 32]))
+}
+
+fn device() -> impl Strategy<Value = DeviceNo> {
+    (1..7u32).prop_map(DeviceNo)
+}
+
+fn register() -> impl Strategy<Value = Op> {
+    let invite = proptest::option::of((0..2u8, 0..3u32));
+    (account(), 0..7u8, invite).prop_map(|(account, device, invite)| {
+        let invite = invite.map(|(id, uses_max)| Invite { id: [id; 8], uses_max });
+        Op::Register(Register { account, device: device_key(device), invite })
+    })
+}
+
+fn envelope() -> impl Strategy<Value = Op> {
+    let origin = (0..4u8, 1..9u64);
+    let collapse = proptest::option::weighted(0.3, 0..2u64);
+    let sender = proptest::option::of(account());
+    (device(), account(), origin, sender, collapse, 0..130u32, (0..3u8, 0..400usize)).prop_map(
+        |(device, mailbox, (incarnation, sequence), sender, collapse, lifetime_s, (byte, len))| {
+            let mut envelope = append(device, mailbox, sequence, &vec![byte; len]);
+            envelope.origin.incarnation = Incarnation([incarnation; 8]);
+            Op::Append(Append { sender, collapse, lifetime_s, ..envelope })
+        },
+    )
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    let direction = prop_oneof![Just(Direction::ToRelay), Just(Direction::FromRelay)];
+    let table = (device(), direction, 0..5u16, proptest::collection::vec(account(), 0..5));
+    prop_oneof![
+        2 => register(),
+        8 => envelope(),
+        3 => (device(), 0..40u64).prop_map(|(device, upto)| Op::Settle { device, upto: Position(upto) }),
+        1 => device().prop_map(|device| Op::Seen { device }),
+        1 => table.prop_map(|(device, direction, from, accounts)| {
+            Op::PutTable { device, direction, from, accounts }
+        }),
+    ]
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        10 => (proptest::collection::vec(op(), 1..12), 0..40u64).prop_map(|(ops, s)| Step::Apply(ops, s)),
+        2 => (1..6u32, 0..80u64).prop_map(|(rows_max, s)| Step::Sweep(rows_max, s)),
+        1 => Just(Step::Reopen),
+    ]
+}
+
+/// How many entries went until nothing was due. Backends may take the rows in different orders.
+fn sweep(store: &dyn Store, rows_max: u32, now: RelayTime) -> u32 {
+    let mut sum = 0;
+    // Every call that leaves more to do removes a row, so this bound is never met.
+    for _ in 0..10_000 {
+        match store.apply(&[Op::Sweep { rows_max }], now).unwrap()[..] {
+            [Ok(Done::Swept { removed, more })] => {
+                sum += removed;
+                if !more {
+                    return sum;
+                }
+            }
+            ref other => panic!("not swept: {other:?}"),
+        }
+    }
+    panic!("a sweep that never ends");
+}
+
+/// Everything that can be read from a store.
+fn look(store: &dyn Store) -> impl PartialEq + std::fmt::Debug + use<> {
+    let accounts = (0..4).map(|n| AccountKey([n; 32]));
+    let mailboxes: Vec<_> = accounts
+        .map(|account| {
+            let entries = store.read(&account, Position(0), 100, usize::MAX).unwrap();
+            (store.mailbox_usage(&account).unwrap(), entries)
+        })
+        .collect();
+    let devices: Vec<_> = (0..7).map(|n| store.device(&device_key(n)).unwrap()).collect();
+    let tables: Vec<_> = (1..7).map(|n| store.tables(DeviceNo(n)).unwrap()).collect();
+    (mailboxes, devices, tables, store.counts().unwrap())
+}
+
+/// redb on a file, reopened at will.
+struct Reopened {
+    path: PathBuf,
+    store: Option<RedbStore>,
+    _folder: tempfile::TempDir,
+}
+
+impl Reopened {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("relay.redb");
+        let mut this = Self { path, store: None, _folder: folder };
+        this.reopen();
+        this
+    }
+
+    fn reopen(&mut self) {
+        self.store = None;
+        self.store = Some(RedbStore::open(&self.path, small()).unwrap());
+    }
+
+    fn store(&self) -> &RedbStore {
+        self.store.as_ref().unwrap()
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn redb_says_what_memory_says(steps in proptest::collection::vec(step(), 1..40)) {
+        let memory = MemoryStore::new(small(), StoreId([1; 8]));
+        let mut redb = Reopened::new();
+        let mut now = RelayTime(0);
+        for step in steps {
+            match step {
+                Step::Apply(ops, elapsed_s) => {
+                    now = now.after_s(elapsed_s);
+                    let expected: Vec<Verdict> = memory.apply(&ops, now).unwrap();
+                    prop_assert_eq!(redb.store().apply(&ops, now).unwrap(), expected);
+                }
+                Step::Sweep(rows_max, elapsed_s) => {
+                    now = now.after_s(elapsed_s);
+                    let expected = sweep(&memory, rows_max, now);
+                    prop_assert_eq!(sweep(redb.store(), rows_max, now), expected);
+                }
+                Step::Reopen => redb.reopen(),
+            }
+            prop_assert_eq!(look(redb.store()), look(&memory));
+        }
+    }
+}

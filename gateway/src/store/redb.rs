@@ -1,0 +1,344 @@
+//! The embedded store: one redb file.
+//!
+//! A transaction commits in two phases: page contents and the new roots are synced before the byte that
+//! makes them current is written and synced. With one phase redb tells a torn commit by checksums that
+//! are not cryptographic, and peers choose the bytes that are hashed. It also saves the allocator's state
+//! ("quick repair"), so that reopening after a kill does not walk the whole file.
+
+mod apply;
+mod records;
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::ops::Bound;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use bytes::Bytes;
+use redb::backends::FileBackend;
+use redb::{
+    Builder, CommitError, Database, DatabaseError, ReadTransaction, ReadableDatabase, ReadableTableMetadata,
+    StorageBackend, StorageError, TableError, TableHandle, TransactionError, WriteTransaction,
+};
+use ring::rand::{SecureRandom, SystemRandom};
+use thinpost_wire::ids::{AccountKey, DeviceKey, Position, StoreId};
+
+use self::apply::Transaction;
+use self::records::{
+    ACCOUNTS, DEVICE_KEYS, DEVICES, Device, ENTRIES, FORMAT, HANDLES, MAILBOXES, META, META_FORMAT,
+    META_STATE, META_STORE_ID, QUEUES, SESSIONS, State,
+};
+use super::sessions::SessionBuffer;
+use super::{
+    Counts, DeviceNo, DeviceRecord, Direction, Entry, HandleTables, Op, RelayTime, Store, StoreConfig,
+    StoreError, Usage, Verdict,
+};
+
+/// A relay's store in one redb file.
+#[derive(Debug)]
+pub struct RedbStore {
+    db: Database,
+    config: StoreConfig,
+    store_id: StoreId,
+    sessions: SessionBuffer,
+    /// Set by the first failure of [`Store::apply`], and never cleared.
+    failed: AtomicBool,
+}
+
+impl RedbStore {
+    /// Opens the store at `path`, or makes one, readable by its owner only.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::InUse`] while another process, or another handle, has it open;
+    /// [`StoreError::NotAStore`] and [`StoreError::UnknownFormat`] leave the file as it is.
+    pub fn open(path: &Path, config: StoreConfig) -> Result<Self, StoreError> {
+        let mut id = [0; 8];
+        SystemRandom::new()
+            .fill(&mut id)
+            .map_err(|_| StoreError::Io(io::Error::other("the system gives no random numbers")))?;
+        let file = open_file(path)?;
+        // The name of a new file is durable only once its folder is.
+        if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+            File::open(folder).and_then(|folder| folder.sync_all()).map_err(io_error)?;
+        }
+        Self::with_backend(FileBackend::new(file)?, config, StoreId(id))
+    }
+
+    /// Opens or makes a store on any redb backend; `new_id` names it if it is made.
+    ///
+    /// For simulations, which bring their own medium and draw the id from their seed.
+    ///
+    /// # Errors
+    ///
+    /// As [`RedbStore::open`].
+    pub fn with_backend(
+        backend: impl StorageBackend,
+        config: StoreConfig,
+        new_id: StoreId,
+    ) -> Result<Self, StoreError> {
+        let db = Builder::new().set_cache_size(config.cache_bytes).create_with_backend(backend)?;
+        let store_id = match recognise(&db)? {
+            Some(id) => id,
+            None => {
+                initialise(&db, &config, new_id)?;
+                new_id
+            }
+        };
+        Ok(Self { db, config, store_id, sessions: SessionBuffer::default(), failed: AtomicBool::new(false) })
+    }
+
+    fn begin_read(&self) -> Result<ReadTransaction, StoreError> {
+        Ok(self.db.begin_read()?)
+    }
+
+    fn try_apply(&self, ops: &[Op], now: RelayTime) -> Result<Vec<Verdict>, StoreError> {
+        let sessions = self.sessions.pending();
+        let write = begin_write(&self.db)?;
+        let mut transaction = Transaction::begin(&write, &self.config, now)?;
+        let verdicts = ops.iter().map(|op| transaction.apply(op)).collect::<Result<Vec<_>, _>>()?;
+        transaction.put_sessions(&sessions)?;
+        if transaction.finish(ops.is_empty())? {
+            write.commit()?;
+        } else {
+            // Every op was refused or a repeat of what an earlier commit made durable.
+            write.abort()?;
+        }
+        self.sessions.committed(&sessions);
+        Ok(verdicts)
+    }
+}
+
+#[cfg(unix)]
+fn open_file(path: &Path) -> Result<File, StoreError> {
+    use std::os::unix::fs::OpenOptionsExt;
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false).mode(0o600).open(path).map_err(io_error)
+}
+
+#[cfg(not(unix))]
+fn open_file(path: &Path) -> Result<File, StoreError> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false).open(path).map_err(io_error)
+}
+
+fn begin_write(db: &Database) -> Result<WriteTransaction, StoreError> {
+    let mut write = db.begin_write()?;
+    write.set_two_phase_commit(true);
+    write.set_quick_repair(true);
+    Ok(write)
+}
+
+/// The id of the store in an open database; `None` if the database is new.
+fn recognise(db: &Database) -> Result<Option<StoreId>, StoreError> {
+    let read = db.begin_read()?;
+    let mut names = read.list_tables()?.peekable();
+    if names.peek().is_none() {
+        return Ok(None);
+    }
+    if !names.any(|table| table.name() == META.name()) {
+        return Err(StoreError::NotAStore);
+    }
+    let meta = read.open_table(META)?;
+    let format = meta.get(META_FORMAT)?.ok_or(StoreError::NotAStore)?;
+    let found = u32::from_le_bytes(format.value().try_into().map_err(|_| StoreError::NotAStore)?);
+    if found != FORMAT {
+        return Err(StoreError::UnknownFormat { found, expected: FORMAT });
+    }
+    let id = meta.get(META_STORE_ID)?.and_then(|id| id.value().try_into().ok());
+    Ok(Some(StoreId(id.ok_or_else(|| StoreError::Corrupt("no store id".into()))?)))
+}
+
+fn initialise(db: &Database, config: &StoreConfig, id: StoreId) -> Result<(), StoreError> {
+    let write = begin_write(db)?;
+    {
+        let mut meta = write.open_table(META)?;
+        meta.insert(META_FORMAT, FORMAT.to_le_bytes().as_slice())?;
+        meta.insert(META_STORE_ID, id.0.as_slice())?;
+        meta.insert(META_STATE, records::encode(&State::default())?.as_slice())?;
+    }
+    // Every table exists from the first commit on, so that reads need not ask.
+    drop(Transaction::begin(&write, config, RelayTime(0))?);
+    Ok(write.commit()?)
+}
+
+fn read_state(read: &ReadTransaction) -> Result<State, StoreError> {
+    let meta = read.open_table(META)?;
+    let state = meta.get(META_STATE)?.ok_or_else(|| StoreError::Corrupt("no state".into()))?;
+    records::decode("state", state.value())
+}
+
+impl Store for RedbStore {
+    fn apply(&self, ops: &[Op], now: RelayTime) -> Result<Vec<Verdict>, StoreError> {
+        if self.failed.load(Ordering::Acquire) {
+            return Err(StoreError::Failed);
+        }
+        let result = self.try_apply(ops, now);
+        if result.is_err() {
+            self.failed.store(true, Ordering::Release);
+        }
+        result
+    }
+
+    fn device(&self, key: &DeviceKey) -> Result<Option<DeviceRecord>, StoreError> {
+        let read = self.begin_read()?;
+        let Some(number) = read.open_table(DEVICE_KEYS)?.get(&key.0)?.map(|row| row.value()) else {
+            return Ok(None);
+        };
+        let devices = read.open_table(DEVICES)?;
+        let row = devices.get(number)?.ok_or_else(|| StoreError::Corrupt(format!("device {number}")))?;
+        Ok(Some(records::decode::<Device>("device", row.value())?.record(number)))
+    }
+
+    fn read(
+        &self,
+        mailbox: &AccountKey,
+        after: Position,
+        entries_max: usize,
+        bytes_max: usize,
+    ) -> Result<Vec<(Position, Entry)>, StoreError> {
+        let read = self.begin_read()?;
+        let Some(number) = read.open_table(ACCOUNTS)?.get(&mailbox.0)?.map(|row| row.value()) else {
+            return Ok(Vec::new());
+        };
+        let queues = read.open_table(QUEUES)?;
+        let entries = read.open_table(ENTRIES)?;
+        let mut found = Vec::new();
+        let mut bytes = 0;
+        let range = (Bound::Excluded((number, after.0)), Bound::Included((number, u64::MAX)));
+        for row in queues.range(range)?.take(entries_max) {
+            let (_, position) = row?.0.value();
+            let value = entries
+                .get(position)?
+                .ok_or_else(|| StoreError::Corrupt(format!("entry {position} is missing")))?;
+            let (header, body) = records::read_entry(position, value.value())?;
+            bytes += body.len();
+            if bytes > bytes_max && !found.is_empty() {
+                break;
+            }
+            found.push((Position(position), header.entry(body)));
+        }
+        Ok(found)
+    }
+
+    fn mailbox_usage(&self, mailbox: &AccountKey) -> Result<Option<Usage>, StoreError> {
+        let read = self.begin_read()?;
+        let Some(number) = read.open_table(ACCOUNTS)?.get(&mailbox.0)?.map(|row| row.value()) else {
+            return Ok(None);
+        };
+        let usage = read.open_table(MAILBOXES)?.get(number)?.map(|row| row.value());
+        Ok(usage.map(|(entries, bytes)| Usage { entries, bytes }))
+    }
+
+    fn tables(&self, device: DeviceNo) -> Result<HandleTables, StoreError> {
+        let read = self.begin_read()?;
+        let handles = read.open_table(HANDLES)?;
+        let table = |direction| -> Result<Vec<AccountKey>, StoreError> {
+            let direction = apply::direction_code(direction);
+            let rows = handles.range((device.0, direction, 0)..=(device.0, direction, u16::MAX))?;
+            rows.map(|row| Ok(AccountKey(*row?.1.value()))).collect()
+        };
+        Ok(HandleTables { to_relay: table(Direction::ToRelay)?, from_relay: table(Direction::FromRelay)? })
+    }
+
+    fn put_session(&self, key: &[u8], value: Bytes) -> bool {
+        self.sessions.put(key, value)
+    }
+
+    fn take_session(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        self.sessions.take(key, || {
+            let read = self.begin_read()?;
+            let row = read.open_table(SESSIONS)?.get(key)?;
+            Ok(row.map(|row| Bytes::copy_from_slice(row.value().1)))
+        })
+    }
+
+    fn counts(&self) -> Result<Counts, StoreError> {
+        let read = self.begin_read()?;
+        Ok(Counts {
+            accounts: read.open_table(ACCOUNTS)?.len()?,
+            devices: read.open_table(DEVICES)?.len()?,
+            entries: read.open_table(ENTRIES)?.len()?,
+            bytes: read_state(&read)?.bytes,
+        })
+    }
+
+    fn store_id(&self) -> StoreId {
+        self.store_id
+    }
+
+    fn relay_clock(&self) -> Result<RelayTime, StoreError> {
+        Ok(RelayTime(read_state(&self.begin_read()?)?.clock_s))
+    }
+}
+
+fn io_error(error: io::Error) -> StoreError {
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
+            StoreError::Full
+        }
+        _ => StoreError::Io(error),
+    }
+}
+
+impl From<StorageError> for StoreError {
+    fn from(error: StorageError) -> Self {
+        match error {
+            StorageError::Io(error) => io_error(error),
+            StorageError::Corrupted(what) => Self::Corrupt(what),
+            StorageError::PreviousIo | StorageError::DatabaseClosed | StorageError::LockPoisoned(_) => {
+                Self::Failed
+            }
+            other => Self::Io(io::Error::other(other)),
+        }
+    }
+}
+
+impl From<DatabaseError> for StoreError {
+    fn from(error: DatabaseError) -> Self {
+        match error {
+            DatabaseError::DatabaseAlreadyOpen | DatabaseError::LockProtocolMismatch => Self::InUse,
+            DatabaseError::UpgradeRequired(found) => {
+                // redb's own format, older than the one this program was built with.
+                Self::Io(io::Error::new(io::ErrorKind::Unsupported, format!("redb file format {found}")))
+            }
+            // How redb says that the file does not begin like one of its own.
+            DatabaseError::Storage(StorageError::Io(error)) if error.kind() == io::ErrorKind::InvalidData => {
+                Self::NotAStore
+            }
+            DatabaseError::Storage(error) => error.into(),
+            other => Self::Io(io::Error::other(other)),
+        }
+    }
+}
+
+impl From<TransactionError> for StoreError {
+    fn from(error: TransactionError) -> Self {
+        match error {
+            TransactionError::Storage(error) => error.into(),
+            other => Self::Io(io::Error::other(other)),
+        }
+    }
+}
+
+impl From<TableError> for StoreError {
+    fn from(error: TableError) -> Self {
+        match error {
+            TableError::Storage(error) => error.into(),
+            // A table that is missing or of another type, in a file whose format says otherwise.
+            other => Self::Corrupt(other.to_string()),
+        }
+    }
+}
+
+impl From<CommitError> for StoreError {
+    fn from(error: CommitError) -> Self {
+        match error {
+            CommitError::Storage(error) => error.into(),
+            other => Self::Io(io::Error::other(other)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,552 @@
+//! Ops inside one write transaction. Each checks all it needs before it writes, so that a refusal has
+//! changed nothing.
+
+use std::cmp::max;
+
+use redb::{ReadableTable, ReadableTableMetadata, Table, WriteTransaction};
+use thinpost_wire::ids::{AccountKey, Position};
+use thinpost_wire::limits::BODY_BYTES_MAX;
+
+use super::records::{
+    ACCEPTED, ACCOUNTS, COLLAPSE, DEADLINES, DEVICE_KEYS, DEVICE_TIMERS, DEVICES, Device, ENTRIES,
+    EntryHeader, HANDLES, INCARNATION_TIMERS, INCARNATIONS, INVITES, MAILBOXES, META, META_STATE, QUEUES,
+    READERS, SESSION_ORDER, SESSIONS, State, collapse_scope, decode, encode, entry_head, read_entry,
+};
+use crate::store::sessions::Change;
+use crate::store::{
+    Append, DeviceNo, Direction, Done, Op, Refusal, Register, RelayTime, StoreConfig, StoreError, Verdict,
+};
+
+type Result<T> = std::result::Result<T, StoreError>;
+
+/// How a direction stands in keys.
+pub(super) fn direction_code(direction: Direction) -> u8 {
+    match direction {
+        Direction::ToRelay => 0,
+        Direction::FromRelay => 1,
+    }
+}
+
+fn missing(what: &str, number: impl std::fmt::Display) -> StoreError {
+    StoreError::Corrupt(format!("{what} {number} is missing"))
+}
+
+/// One incarnation's row.
+#[derive(Clone, Copy)]
+struct Known {
+    /// Numbers below are not told apart any more.
+    floor: u64,
+    /// How many digests are kept.
+    kept: u32,
+    last_used: u64,
+    /// When its timer is due.
+    timer: u64,
+}
+
+/// All tables of a write transaction, open.
+pub(super) struct Transaction<'t> {
+    config: &'t StoreConfig,
+    now: RelayTime,
+    before: State,
+    state: State,
+    /// Whether any table was written to.
+    changed: bool,
+    meta: Table<'t, &'static str, &'static [u8]>,
+    accounts: Table<'t, &'static [u8; 32], u32>,
+    mailboxes: Table<'t, u32, (u32, u64)>,
+    devices: Table<'t, u32, &'static [u8]>,
+    device_keys: Table<'t, &'static [u8; 32], u32>,
+    readers: Table<'t, (u32, u32), ()>,
+    invites: Table<'t, u64, u32>,
+    entries: Table<'t, u64, &'static [u8]>,
+    queues: Table<'t, (u32, u64), ()>,
+    deadlines: Table<'t, (u64, u64), ()>,
+    collapse: Table<'t, (u32, &'static [u8], u64), u64>,
+    accepted: Table<'t, (u32, u64, u64), u64>,
+    incarnations: Table<'t, (u32, u64), (u64, u32, u64, u64)>,
+    device_timers: Table<'t, (u64, u32), ()>,
+    incarnation_timers: Table<'t, (u64, u32, u64), ()>,
+    handles: Table<'t, (u32, u8, u16), &'static [u8; 32]>,
+    sessions: Table<'t, &'static [u8], (u64, &'static [u8])>,
+    session_order: Table<'t, u64, &'static [u8]>,
+}
+
+impl<'t> Transaction<'t> {
+    /// Opens the tables. `now` counts if it is later than the store's.
+    pub(super) fn begin(
+        write: &'t WriteTransaction,
+        config: &'t StoreConfig,
+        now: RelayTime,
+    ) -> Result<Self> {
+        let meta = write.open_table(META)?;
+        let before: State = match meta.get(META_STATE)? {
+            Some(state) => decode("state", state.value())?,
+            None => return Err(StoreError::Corrupt("no state".into())),
+        };
+        let now = max(now, RelayTime(before.clock_s));
+        Ok(Self {
+            config,
+            now,
+            state: State { clock_s: now.0, ..before.clone() },
+            before,
+            changed: false,
+            meta,
+            accounts: write.open_table(ACCOUNTS)?,
+            mailboxes: write.open_table(MAILBOXES)?,
+            devices: write.open_table(DEVICES)?,
+            device_keys: write.open_table(DEVICE_KEYS)?,
+            readers: write.open_table(READERS)?,
+            invites: write.open_table(INVITES)?,
+            entries: write.open_table(ENTRIES)?,
+            queues: write.open_table(QUEUES)?,
+            deadlines: write.open_table(DEADLINES)?,
+            collapse: write.open_table(COLLAPSE)?,
+            accepted: write.open_table(ACCEPTED)?,
+            incarnations: write.open_table(INCARNATIONS)?,
+            device_timers: write.open_table(DEVICE_TIMERS)?,
+            incarnation_timers: write.open_table(INCARNATION_TIMERS)?,
+            handles: write.open_table(HANDLES)?,
+            sessions: write.open_table(SESSIONS)?,
+            session_order: write.open_table(SESSION_ORDER)?,
+        })
+    }
+
+    /// Carries out one op.
+    pub(super) fn apply(&mut self, op: &Op) -> Result<Verdict> {
+        match op {
+            Op::Register(register) => self.register(register),
+            Op::Append(append) => self.append(append),
+            Op::Settle { device, upto } => self.settle(*device, *upto),
+            Op::Seen { device } => self.seen(*device),
+            Op::PutTable { device, direction, from, accounts } => {
+                self.put_table(*device, *direction, *from, accounts)
+            }
+            Op::Sweep { rows_max } => self.sweep(*rows_max).map(Ok),
+        }
+    }
+
+    /// Writes the state. Whether there is anything to commit; the clock alone only if `keep_clock`.
+    pub(super) fn finish(mut self, keep_clock: bool) -> Result<bool> {
+        let clock_moved = keep_clock && self.state.clock_s != self.before.clock_s;
+        if !self.changed && !clock_moved {
+            return Ok(false);
+        }
+        self.meta.insert(META_STATE, encode(&self.state)?.as_slice())?;
+        Ok(true)
+    }
+
+    fn lifetime_s(&self) -> u64 {
+        u64::from(self.config.lifetime_s_max)
+    }
+
+    fn digests_kept(&self) -> u32 {
+        // Without the newest digest not even an immediate repeat would be recognised.
+        self.config.digests_kept.max(1)
+    }
+
+    fn device(&self, number: u32) -> Result<Option<Device>> {
+        self.devices.get(number)?.map(|row| decode("device", row.value())).transpose()
+    }
+
+    fn put_device(&mut self, number: u32, device: &Device) -> Result<()> {
+        self.changed = true;
+        self.devices.insert(number, encode(device)?.as_slice())?;
+        Ok(())
+    }
+
+    fn mailbox_number(&self, account: &AccountKey) -> Result<Option<u32>> {
+        Ok(self.accounts.get(&account.0)?.map(|row| row.value()))
+    }
+
+    fn usage(&self, mailbox: u32) -> Result<(u32, u64)> {
+        self.mailboxes.get(mailbox)?.map(|row| row.value()).ok_or_else(|| missing("mailbox", mailbox))
+    }
+
+    fn readers(&self, mailbox: u32) -> Result<Vec<u32>> {
+        let rows = self.readers.range((mailbox, 0)..=(mailbox, u32::MAX))?;
+        rows.map(|row| Ok(row?.0.value().1)).collect()
+    }
+
+    fn register(&mut self, register: &Register) -> Result<Verdict> {
+        let known = self.device_keys.get(&register.device.0)?.map(|row| row.value());
+        if let Some(number) = known {
+            let device = self.device(number)?.ok_or_else(|| missing("device", number))?;
+            if device.account != register.account.0 {
+                return Ok(Err(Refusal::DeviceOfAnother));
+            }
+            let (device, mailbox) = (DeviceNo(number), device.mailbox);
+            return Ok(Ok(Done::Registered { device, mailbox, new: false }));
+        }
+        let mailbox = match self.mailbox_number(&register.account)? {
+            Some(mailbox) => {
+                if self.readers(mailbox)?.len() >= self.config.devices_max as usize {
+                    return Ok(Err(Refusal::TooManyDevices));
+                }
+                mailbox
+            }
+            None => {
+                if let Some(invite) = register.invite {
+                    let id = u64::from_be_bytes(invite.id);
+                    let used = self.invites.get(id)?.map_or(0, |row| row.value());
+                    if used >= invite.uses_max {
+                        return Ok(Err(Refusal::InviteSpent));
+                    }
+                    self.invites.insert(id, used + 1)?;
+                }
+                self.state.mailbox += 1;
+                self.accounts.insert(&register.account.0, self.state.mailbox)?;
+                self.mailboxes.insert(self.state.mailbox, (0, 0))?;
+                self.state.mailbox
+            }
+        };
+        self.state.device += 1;
+        let number = self.state.device;
+        self.device_keys.insert(&register.device.0, number)?;
+        self.readers.insert((mailbox, number), ())?;
+        self.device_timers.insert((self.now.after_s(self.lifetime_s()).0, number), ())?;
+        let device =
+            Device { account: register.account.0, mailbox, cursor: 0, last_seen: self.now.0, silent: false };
+        self.put_device(number, &device)?;
+        Ok(Ok(Done::Registered { device: DeviceNo(number), mailbox, new: true }))
+    }
+
+    fn append(&mut self, append: &Append) -> Result<Verdict> {
+        if append.body.len() > BODY_BYTES_MAX {
+            return Ok(Err(Refusal::TooLong));
+        }
+        if self.devices.get(append.device.0)?.is_none() {
+            return Ok(Err(Refusal::UnknownDevice));
+        }
+        let incarnation = (append.device.0, u64::from_be_bytes(append.origin.incarnation.0));
+        let sequence = append.origin.sequence;
+        let digest = u64::from_be_bytes(append.digest);
+        let known = self.incarnation(incarnation)?;
+        if let Some(known) = known {
+            if let Some(accepted) = self.accepted.get((incarnation.0, incarnation.1, sequence))? {
+                let same = accepted.value() == digest;
+                return Ok(if same { Ok(Done::Repeat) } else { Err(Refusal::Conflict) });
+            }
+            if sequence < known.floor {
+                return Ok(Err(Refusal::Stale));
+            }
+        }
+        let Some(mailbox) = self.mailbox_number(&append.mailbox)? else {
+            return Ok(Err(Refusal::NoSuchMailbox));
+        };
+        let replaced = self.replaced(append, mailbox)?;
+        let (freed_entries, freed_bytes) = replaced.map_or((0, 0), |(_, bytes)| (1, bytes));
+        let (entries, bytes) = self.usage(mailbox)?;
+        let added = append.body.len() as u64;
+        if entries.saturating_sub(freed_entries) >= self.config.quota.entries_max
+            || bytes.saturating_sub(freed_bytes) + added > self.config.quota.bytes_max
+        {
+            return Ok(Err(Refusal::MailboxFull));
+        }
+        if self.state.bytes.saturating_sub(freed_bytes) + added > self.config.bytes_max {
+            return Ok(Err(Refusal::StoreFull));
+        }
+        if let Some((position, _)) = replaced {
+            self.remove_entry(position)?;
+        }
+        self.remember(incarnation, known, sequence, digest)?;
+        let position = self.store_entry(append, mailbox)?;
+        Ok(Ok(Done::Accepted { position }))
+    }
+
+    /// The queued entry that an envelope replaces, and the length of its body.
+    fn replaced(&self, append: &Append, mailbox: u32) -> Result<Option<(u64, u64)>> {
+        let Some(key) = append.collapse else { return Ok(None) };
+        let scope = collapse_scope(append.sender.map(|sender| sender.0), append.device.0);
+        let Some(position) = self.collapse.get((mailbox, scope.as_slice(), key))?.map(|row| row.value())
+        else {
+            return Ok(None);
+        };
+        let value = self.entries.get(position)?.ok_or_else(|| missing("entry", position))?;
+        let (_, body) = read_entry(position, value.value())?;
+        Ok(Some((position, body.len() as u64)))
+    }
+
+    fn store_entry(&mut self, append: &Append, mailbox: u32) -> Result<Position> {
+        self.changed = true;
+        self.state.position += 1;
+        let position = self.state.position;
+        let lifetime_s = append.lifetime_s.min(self.config.lifetime_s_max);
+        let deadline = self.now.after_s(u64::from(lifetime_s));
+        let header = EntryHeader::new(append, mailbox, self.now, deadline);
+        let head = entry_head(position, &header, &append.body)?;
+        let mut value = self.entries.insert_reserve(position, head.len() + append.body.len())?;
+        let (head_bytes, body_bytes) = value.as_mut().split_at_mut(head.len());
+        head_bytes.copy_from_slice(&head);
+        body_bytes.copy_from_slice(&append.body);
+        drop(value);
+        self.queues.insert((mailbox, position), ())?;
+        self.deadlines.insert((deadline.0, position), ())?;
+        if let Some(key) = append.collapse {
+            let scope = collapse_scope(header.sender, header.device);
+            self.collapse.insert((mailbox, scope.as_slice(), key), position)?;
+        }
+        let (entries, bytes) = self.usage(mailbox)?;
+        let added = append.body.len() as u64;
+        self.mailboxes.insert(mailbox, (entries + 1, bytes + added))?;
+        self.state.bytes += added;
+        Ok(Position(position))
+    }
+
+    fn remove_entry(&mut self, position: u64) -> Result<()> {
+        self.changed = true;
+        let value = self.entries.remove(position)?.ok_or_else(|| missing("entry", position))?;
+        let (header, body) = read_entry(position, value.value())?;
+        let removed = body.len() as u64;
+        drop(value);
+        self.queues.remove((header.mailbox, position))?;
+        self.deadlines.remove((header.deadline, position))?;
+        if let Some(key) = header.collapse {
+            let scope = collapse_scope(header.sender, header.device);
+            self.collapse.remove((header.mailbox, scope.as_slice(), key))?;
+        }
+        let (entries, bytes) = self.usage(header.mailbox)?;
+        let less =
+            (entries.checked_sub(1), bytes.checked_sub(removed), self.state.bytes.checked_sub(removed));
+        let (Some(entries), Some(bytes), Some(all_bytes)) = less else {
+            return Err(StoreError::Corrupt(format!(
+                "mailbox {} holds more than is counted",
+                header.mailbox
+            )));
+        };
+        self.mailboxes.insert(header.mailbox, (entries, bytes))?;
+        self.state.bytes = all_bytes;
+        Ok(())
+    }
+
+    fn incarnation(&self, key: (u32, u64)) -> Result<Option<Known>> {
+        let row = self.incarnations.get(key)?;
+        Ok(row.map(|row| {
+            let (floor, kept, last_used, timer) = row.value();
+            Known { floor, kept, last_used, timer }
+        }))
+    }
+
+    /// Notes that `sequence`, not below the floor and not known, was accepted.
+    fn remember(&mut self, key: (u32, u64), known: Option<Known>, sequence: u64, digest: u64) -> Result<()> {
+        let mut known = match known {
+            Some(known) => known,
+            None => {
+                self.make_room_for_incarnation(key.0)?;
+                let timer = self.now.after_s(self.lifetime_s()).0;
+                self.incarnation_timers.insert((timer, key.0, key.1), ())?;
+                Known { floor: 0, kept: 0, last_used: 0, timer }
+            }
+        };
+        self.accepted.insert((key.0, key.1, sequence), digest)?;
+        known.kept += 1;
+        known.last_used = self.now.0;
+        if known.kept > self.digests_kept() {
+            let smallest = self.smallest_accepted(key)?;
+            self.accepted.remove((key.0, key.1, smallest))?;
+            known.kept -= 1;
+        }
+        if known.kept == self.digests_kept() {
+            // Full: a number below all that are kept would push itself out, and its repeat in again.
+            known.floor = self.smallest_accepted(key)?;
+        }
+        self.put_incarnation(key, known)
+    }
+
+    fn smallest_accepted(&self, key: (u32, u64)) -> Result<u64> {
+        let first = self.accepted.range((key.0, key.1, 0)..=(key.0, key.1, u64::MAX))?.next();
+        let (row, _) = first.ok_or_else(|| missing("digests of device", key.0))??;
+        Ok(row.value().2)
+    }
+
+    fn put_incarnation(&mut self, key: (u32, u64), known: Known) -> Result<()> {
+        self.changed = true;
+        self.incarnations.insert(key, (known.floor, known.kept, known.last_used, known.timer))?;
+        Ok(())
+    }
+
+    /// Forgets the incarnation that a device used longest ago, if it has as many as one may have.
+    fn make_room_for_incarnation(&mut self, device: u32) -> Result<()> {
+        let mut all = Vec::new();
+        for row in self.incarnations.range((device, 0)..=(device, u64::MAX))? {
+            let (key, value) = row?;
+            all.push((value.value().2, key.value().1));
+        }
+        if all.len() >= self.config.incarnations_max as usize
+            && let Some((_, oldest)) = all.into_iter().min()
+        {
+            self.forget_incarnation((device, oldest))?;
+        }
+        Ok(())
+    }
+
+    /// Removes an incarnation with its digests and timer; how many rows that were.
+    fn forget_incarnation(&mut self, key: (u32, u64)) -> Result<u32> {
+        self.changed = true;
+        let Some(known) = self.incarnation(key)? else { return Ok(0) };
+        self.incarnations.remove(key)?;
+        self.incarnation_timers.remove((known.timer, key.0, key.1))?;
+        self.accepted.retain_in((key.0, key.1, 0)..=(key.0, key.1, u64::MAX), |_, _| false)?;
+        Ok(known.kept)
+    }
+
+    fn settle(&mut self, number: DeviceNo, upto: Position) -> Result<Verdict> {
+        let Some(mut device) = self.device(number.0)? else { return Ok(Err(Refusal::UnknownDevice)) };
+        // A cursor beyond what was given out would pass over envelopes that are yet to come.
+        device.cursor = max(device.cursor, upto.0.min(self.state.position));
+        self.touch(number.0, &mut device)?;
+        let released = self.trim(device.mailbox)?;
+        Ok(Ok(Done::Settled { cursor: Position(device.cursor), released }))
+    }
+
+    fn seen(&mut self, number: DeviceNo) -> Result<Verdict> {
+        let Some(mut device) = self.device(number.0)? else { return Ok(Err(Refusal::UnknownDevice)) };
+        self.touch(number.0, &mut device)?;
+        Ok(Ok(Done::Seen))
+    }
+
+    /// Writes a device that has just shown itself.
+    fn touch(&mut self, number: u32, device: &mut Device) -> Result<()> {
+        device.last_seen = self.now.0;
+        if device.silent {
+            device.silent = false;
+            self.device_timers.insert((self.now.after_s(self.lifetime_s()).0, number), ())?;
+        }
+        self.put_device(number, device)
+    }
+
+    /// Lets go of what every live device of a mailbox has settled; how many entries that were.
+    ///
+    /// Without a live device nothing is let go: what is left waits for its deadline, in case one returns.
+    fn trim(&mut self, mailbox: u32) -> Result<u32> {
+        let mut settled: Option<u64> = None;
+        for number in self.readers(mailbox)? {
+            let device = self.device(number)?.ok_or_else(|| missing("device", number))?;
+            if RelayTime(device.last_seen).after_s(self.lifetime_s()) > self.now {
+                settled = Some(settled.map_or(device.cursor, |least| least.min(device.cursor)));
+            }
+        }
+        let Some(settled) = settled else { return Ok(0) };
+        let rows = self.queues.range((mailbox, 0)..=(mailbox, settled))?;
+        let positions = rows.map(|row| Ok(row?.0.value().1)).collect::<Result<Vec<_>>>()?;
+        for position in &positions {
+            self.remove_entry(*position)?;
+        }
+        Ok(positions.len() as u32)
+    }
+
+    fn put_table(
+        &mut self,
+        number: DeviceNo,
+        direction: Direction,
+        from: u16,
+        accounts: &[AccountKey],
+    ) -> Result<Verdict> {
+        if self.devices.get(number.0)?.is_none() {
+            return Ok(Err(Refusal::UnknownDevice));
+        }
+        let direction = direction_code(direction);
+        let whole = (number.0, direction, 0)..=(number.0, direction, u16::MAX);
+        let last = self.handles.range(whole)?.next_back().transpose()?;
+        let entries = last.map_or(0, |(key, _)| key.value().2 + 1);
+        if from > entries {
+            return Ok(Err(Refusal::TableGap { entries }));
+        }
+        if usize::from(from) + accounts.len() > usize::from(self.config.handles_max) {
+            return Ok(Err(Refusal::TableFull));
+        }
+        self.changed = true;
+        self.handles
+            .retain_in((number.0, direction, from)..=(number.0, direction, u16::MAX), |_, _| false)?;
+        for (index, account) in (from..).zip(accounts) {
+            self.handles.insert((number.0, direction, index), &account.0)?;
+        }
+        Ok(Ok(Done::TablePut))
+    }
+
+    /// Writes the changes of TLS sessions, oldest first, and drops the oldest beyond the bound.
+    pub(super) fn put_sessions(&mut self, changes: &[(u64, Vec<u8>, Change)]) -> Result<()> {
+        for (_, key, change) in changes {
+            self.changed = true;
+            let before = self.sessions.remove(key.as_slice())?.map(|row| row.value().0);
+            if let Some(place) = before {
+                self.session_order.remove(place)?;
+            }
+            if let Change::Put(value) = change {
+                self.state.session += 1;
+                self.sessions.insert(key.as_slice(), (self.state.session, value.as_ref()))?;
+                self.session_order.insert(self.state.session, key.as_slice())?;
+            }
+        }
+        while self.sessions.len()? > self.config.sessions_max {
+            let Some((_, key)) = self.session_order.pop_first()? else { break };
+            self.sessions.remove(key.value())?;
+        }
+        Ok(())
+    }
+
+    fn sweep(&mut self, rows_max: u32) -> Result<Done> {
+        let (mut rows, mut removed) = (0, 0);
+        while rows < rows_max {
+            if let Some((_, position)) = self.due_entry()? {
+                self.remove_entry(position)?;
+                removed += 1;
+                rows += 1;
+            } else if let Some((due, number)) = self.due_device()? {
+                let released = self.device_due(due, number)?;
+                removed += released;
+                rows += 1 + released;
+            } else if let Some((due, device, incarnation)) = self.due_incarnation()? {
+                rows += 1 + self.incarnation_due(due, (device, incarnation))?;
+            } else {
+                return Ok(Done::Swept { removed, more: false });
+            }
+        }
+        let more =
+            self.due_entry()?.is_some() || self.due_device()?.is_some() || self.due_incarnation()?.is_some();
+        Ok(Done::Swept { removed, more })
+    }
+
+    fn due_entry(&self) -> Result<Option<(u64, u64)>> {
+        let first = self.deadlines.first()?.map(|(key, _)| key.value());
+        Ok(first.filter(|(due, _)| *due <= self.now.0))
+    }
+
+    fn due_device(&self) -> Result<Option<(u64, u32)>> {
+        let first = self.device_timers.first()?.map(|(key, _)| key.value());
+        Ok(first.filter(|(due, _)| *due <= self.now.0))
+    }
+
+    fn due_incarnation(&self) -> Result<Option<(u64, u32, u64)>> {
+        let first = self.incarnation_timers.first()?.map(|(key, _)| key.value());
+        Ok(first.filter(|(due, _, _)| *due <= self.now.0))
+    }
+
+    /// A device's timer has come due: it is set again, or the device stops holding its log.
+    fn device_due(&mut self, due: u64, number: u32) -> Result<u32> {
+        self.changed = true;
+        self.device_timers.remove((due, number))?;
+        let mut device = self.device(number)?.ok_or_else(|| missing("device", number))?;
+        let silent_at = RelayTime(device.last_seen).after_s(self.lifetime_s());
+        if silent_at > self.now {
+            self.device_timers.insert((silent_at.0, number), ())?;
+            return Ok(0);
+        }
+        device.silent = true;
+        self.put_device(number, &device)?;
+        self.trim(device.mailbox)
+    }
+
+    /// An incarnation's timer has come due: it is set again, or the incarnation is forgotten.
+    fn incarnation_due(&mut self, due: u64, key: (u32, u64)) -> Result<u32> {
+        self.changed = true;
+        self.incarnation_timers.remove((due, key.0, key.1))?;
+        let known = self.incarnation(key)?.ok_or_else(|| missing("incarnation of device", key.0))?;
+        let unused_at = RelayTime(known.last_used).after_s(self.lifetime_s());
+        if unused_at > self.now {
+            self.incarnation_timers.insert((unused_at.0, key.0, key.1), ())?;
+            self.put_incarnation(key, Known { timer: unused_at.0, ..known })?;
+            return Ok(0);
+        }
+        self.forget_incarnation(key)
+    }
+}

@@ -1,0 +1,128 @@
+#![allow(clippy::unwrap_used)]
+
+use redb::backends::InMemoryBackend;
+use redb::{TableDefinition, WriteTransaction};
+
+use super::*;
+use crate::store::Done;
+use crate::store::conformance::{
+    ALICE, BOB, T0, accept, append, bodies, conformance_tests, device_key, join, one, small,
+};
+
+fn empty(config: StoreConfig) -> RedbStore {
+    RedbStore::with_backend(InMemoryBackend::new(), config, StoreId([1; 8])).unwrap()
+}
+
+conformance_tests!(empty);
+
+#[test]
+fn a_reopened_store_is_the_same_store() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("relay.redb");
+    let store = RedbStore::open(&path, small()).unwrap();
+    let id = store.store_id();
+    let device = join(&store, ALICE, 1);
+    let first = accept(&store, append(device, ALICE, 1, b"one"), T0);
+    let table = Op::PutTable { device, direction: Direction::FromRelay, from: 0, accounts: vec![BOB] };
+    one(&store, table, T0).unwrap();
+    one(&store, Op::Settle { device, upto: first }, T0).unwrap();
+    assert!(store.put_session(b"k", Bytes::from_static(b"session")));
+    store.apply(&[], RelayTime(5_000)).unwrap();
+    assert!(store.put_session(b"late", Bytes::from_static(b"not committed")));
+    drop(store);
+
+    let store = RedbStore::open(&path, small()).unwrap();
+    assert_eq!(store.store_id(), id);
+    assert_eq!(store.relay_clock().unwrap(), RelayTime(5_000));
+    assert_eq!(store.device(&device_key(1)).unwrap().unwrap().cursor, first);
+    assert_eq!(store.tables(device).unwrap().from_relay, [BOB]);
+    assert_eq!(one(&store, Op::Append(append(device, ALICE, 1, b"one")), T0), Ok(Done::Repeat));
+    assert_eq!(store.take_session(b"k").unwrap().unwrap(), "session");
+    assert_eq!(store.take_session(b"late").unwrap(), None);
+    let next = accept(&store, append(device, ALICE, 2, b"two"), T0);
+    assert!(next > first, "the position of a settled entry is not given out again");
+}
+
+#[test]
+fn a_store_in_use_is_told_from_a_broken_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("relay.redb");
+    let _open = RedbStore::open(&path, small()).unwrap();
+    assert!(matches!(RedbStore::open(&path, small()), Err(StoreError::InUse)));
+}
+
+#[test]
+fn two_stores_have_two_ids() {
+    let folder = tempfile::tempdir().unwrap();
+    let open = |name| RedbStore::open(&folder.path().join(name), small()).unwrap();
+    assert_ne!(open("a").store_id(), open("b").store_id());
+}
+
+#[test]
+fn a_file_of_another_kind_is_refused_and_left_as_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("relay.redb");
+    let content = b"not a database at all".repeat(100);
+    std::fs::write(&path, &content).unwrap();
+    assert!(matches!(RedbStore::open(&path, small()), Err(StoreError::NotAStore)));
+    assert_eq!(std::fs::read(&path).unwrap(), content);
+}
+
+fn edited(edit: impl Fn(&WriteTransaction)) -> Result<RedbStore, StoreError> {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("relay.redb");
+    let db = Database::create(&path).unwrap();
+    let write = db.begin_write().unwrap();
+    edit(&write);
+    write.commit().unwrap();
+    drop(db);
+    RedbStore::open(&path, small())
+}
+
+#[test]
+fn a_database_of_another_program_is_refused() {
+    const THEIRS: TableDefinition<'_, u64, u64> = TableDefinition::new("theirs");
+    let opened = edited(|write| drop(write.open_table(THEIRS).unwrap()));
+    assert!(matches!(opened, Err(StoreError::NotAStore)));
+}
+
+#[test]
+fn a_store_of_a_later_format_is_refused_by_its_number() {
+    let opened = edited(|write| {
+        let mut meta = write.open_table(META).unwrap();
+        meta.insert(META_FORMAT, 9u32.to_le_bytes().as_slice()).unwrap();
+    });
+    assert!(matches!(opened, Err(StoreError::UnknownFormat { found: 9, expected: FORMAT })));
+}
+
+#[test]
+fn an_entry_damaged_on_disk_is_an_error_and_never_a_wrong_body() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("relay.redb");
+    let store = RedbStore::open(&path, small()).unwrap();
+    let device = join(&store, ALICE, 1);
+    accept(&store, append(device, ALICE, 1, b"a body that is found in the file"), T0);
+    assert_eq!(bodies(&store, ALICE).len(), 1);
+    drop(store);
+    let mut file = std::fs::read(&path).unwrap();
+    let needle = b"a body that is found";
+    let places: Vec<_> =
+        (0..file.len() - needle.len()).filter(|at| file[*at..].starts_with(needle)).collect();
+    assert!(!places.is_empty());
+    for at in places {
+        file[at] ^= 1;
+    }
+    std::fs::write(&path, &file).unwrap();
+    let store = RedbStore::open(&path, small()).unwrap();
+    assert!(matches!(store.read(&ALICE, Position(0), 10, 100), Err(StoreError::Corrupt(_))));
+}
+
+#[cfg(unix)]
+#[test]
+fn only_the_owner_can_read_a_new_store() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("relay.redb");
+    drop(RedbStore::open(&path, small()).unwrap());
+    assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+}

@@ -1,0 +1,343 @@
+//! What goes into the store and what comes out of it.
+
+use std::fmt;
+
+use bytes::Bytes;
+use thinpost_wire::ids::{AccountKey, DeviceKey, Origin, Position};
+use thinpost_wire::limits::{DIGESTS_KEPT, HANDLES_MAX};
+use thiserror::Error;
+
+use super::clock::RelayTime;
+
+/// Names a registered device within one store; never given to another device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct DeviceNo(pub u32);
+
+/// Which of a device's two handle tables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Direction {
+    /// The device's handles for the mailboxes it submits to.
+    ToRelay,
+    /// The relay's handles for the senders it delivers from.
+    FromRelay,
+}
+
+/// One change asked of the store.
+#[derive(Clone, Debug)]
+pub enum Op {
+    /// Makes a device known, and its account too when it is the account's first here.
+    Register(Register),
+    /// Puts an envelope at the tail of a mailbox.
+    Append(Append),
+    /// Moves a device's cursor up to `upto`; what every live device of the account has settled is let go.
+    ///
+    /// A cursor never moves backward, nor past the newest position the store has given out.
+    Settle {
+        /// Whose cursor.
+        device: DeviceNo,
+        /// Everything at or below is settled.
+        upto: Position,
+    },
+    /// Notes that a device is alive: it holds its account's log for another lifetime.
+    Seen {
+        /// Which device.
+        device: DeviceNo,
+    },
+    /// Cuts a handle table to `from` entries, then appends `accounts`.
+    PutTable {
+        /// Whose table.
+        device: DeviceNo,
+        /// Which of its two.
+        direction: Direction,
+        /// How many of the present entries stay.
+        from: u16,
+        /// The entries that follow, in order.
+        accounts: Vec<AccountKey>,
+    },
+    /// Removes what has expired. One call's work is bounded by `rows_max` rows and the remains of the
+    /// last device or incarnation it came to.
+    Sweep {
+        /// About how many rows to remove at most.
+        rows_max: u32,
+    },
+}
+
+/// See [`Op::Register`]. Whether the account vouches for the device, and whether registration is open
+/// at all, the caller has checked.
+#[derive(Clone, Debug)]
+pub struct Register {
+    /// Whose mailbox the device reads.
+    pub account: AccountKey,
+    /// The device's TLS key.
+    pub device: DeviceKey,
+    /// Charged when the account is new; `None` lets any account in.
+    pub invite: Option<Invite>,
+}
+
+/// An invite, and how many accounts it lets in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Invite {
+    /// Names the invite.
+    pub id: [u8; 8],
+    /// Most accounts that may register with it.
+    pub uses_max: u32,
+}
+
+/// See [`Op::Append`].
+#[derive(Clone)]
+pub struct Append {
+    /// The device that submits.
+    pub device: DeviceNo,
+    /// What the recipient is told of the sender; `None` when the envelope is not attributed.
+    pub sender: Option<AccountKey>,
+    /// Names the envelope among all of that device's.
+    pub origin: Origin,
+    /// The recipient.
+    pub mailbox: AccountKey,
+    /// The caller's; kept as it is.
+    pub flags: u8,
+    /// How much longer the envelope is worth delivering, seconds from now; capped by
+    /// [`StoreConfig::lifetime_s_max`]. What `age_s` has used up is not taken off again.
+    pub lifetime_s: u32,
+    /// How old the envelope was when it was submitted, seconds; kept for the recipient.
+    pub age_s: u32,
+    /// The newest envelope of one sender, mailbox and key replaces the queued one. Envelopes that are
+    /// not attributed are told apart by the submitting device instead: nobody may replace another's.
+    pub collapse: Option<u64>,
+    /// The envelope's opaque content, at most [`thinpost_wire::limits::BODY_BYTES_MAX`] bytes.
+    pub body: Bytes,
+    /// Tells a repeat from another envelope under the same origin.
+    pub digest: [u8; 8],
+}
+
+/// An envelope in a mailbox.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// As submitted.
+    pub sender: Option<AccountKey>,
+    /// As submitted.
+    pub flags: u8,
+    /// The device that submitted it.
+    pub device: DeviceNo,
+    /// As submitted.
+    pub origin: Origin,
+    /// When it stops being worth delivering. A reader may still see it until the next sweep.
+    pub deadline: RelayTime,
+    /// When the store accepted it.
+    pub stored_at: RelayTime,
+    /// How old it already was then, seconds.
+    pub age_s: u32,
+    /// As submitted.
+    pub collapse: Option<u64>,
+    /// As submitted.
+    pub body: Bytes,
+}
+
+// Bodies stay out of logs, so neither type derives Debug.
+impl fmt::Debug for Append {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Append")
+            .field("device", &self.device)
+            .field("origin", &self.origin)
+            .field("mailbox", &self.mailbox)
+            .field("body_bytes", &self.body.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Entry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Entry")
+            .field("device", &self.device)
+            .field("origin", &self.origin)
+            .field("deadline", &self.deadline)
+            .field("body_bytes", &self.body.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// What became of one [`Op`]. A refusal changed nothing, and says nothing about the ops around it.
+pub type Verdict = Result<Done, Refusal>;
+
+/// What an accepted [`Op`] did. It is on disk before anyone reads this.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Done {
+    /// The device is known, whether it was before or not.
+    Registered {
+        /// Its number.
+        device: DeviceNo,
+        /// Its account's number.
+        mailbox: u32,
+        /// Whether this call made it known.
+        new: bool,
+    },
+    /// The envelope is in custody.
+    Accepted {
+        /// Its place.
+        position: Position,
+    },
+    /// The same envelope was accepted before; custody is still, or was, the store's. Answer it the same.
+    Repeat,
+    /// The cursor is where it should be.
+    Settled {
+        /// Where it is now.
+        cursor: Position,
+        /// How many entries no reader held any more.
+        released: u32,
+    },
+    /// Noted.
+    Seen,
+    /// The table ends with the entries given.
+    TablePut,
+    /// Some or all of what was due is gone.
+    Swept {
+        /// How many entries expired, or were held by none but silent devices.
+        removed: u32,
+        /// Whether more is due now.
+        more: bool,
+    },
+}
+
+/// Why an [`Op`] changed nothing. Unless said otherwise it stays refused however often it is repeated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// The device key belongs to another account here.
+    #[error("the device is registered to another account")]
+    DeviceOfAnother,
+    /// The account has as many devices as one may have.
+    #[error("the account has too many devices")]
+    TooManyDevices,
+    /// The invite has let in as many accounts as it may.
+    #[error("the invite is used up")]
+    InviteSpent,
+    /// No device has this number.
+    #[error("no such device")]
+    UnknownDevice,
+    /// Another envelope was accepted under this origin: the device's home was restored from an old copy,
+    /// or it is broken. To be sent under a new origin.
+    #[error("another envelope was accepted under this number")]
+    Conflict,
+    /// The origin is older than what repeats are recognised for. It may or may not have been accepted.
+    #[error("the number is older than the relay remembers")]
+    Stale,
+    /// The mailbox is at its quota. Worth repeating later.
+    #[error("the mailbox is full")]
+    MailboxFull,
+    /// The store holds as much as it may. Worth repeating later.
+    #[error("the relay is full")]
+    StoreFull,
+    /// The account has no mailbox here.
+    #[error("no such mailbox")]
+    NoSuchMailbox,
+    /// The body exceeds [`thinpost_wire::limits::BODY_BYTES_MAX`].
+    #[error("the envelope is too long")]
+    TooLong,
+    /// The handle table has fewer entries than were to be kept.
+    #[error("the handle table has only {entries} entries")]
+    TableGap {
+        /// How many it has.
+        entries: u16,
+    },
+    /// The handle table would exceed [`StoreConfig::handles_max`].
+    #[error("the handle table is full")]
+    TableFull,
+}
+
+/// What the store knows of a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DeviceRecord {
+    /// Its number.
+    pub number: DeviceNo,
+    /// Whose device it is.
+    pub account: AccountKey,
+    /// Its account's number.
+    pub mailbox: u32,
+    /// Everything at or below is settled; [`Position`] 0 before the first settlement.
+    pub cursor: Position,
+    /// When it last settled, or was last seen.
+    pub last_seen: RelayTime,
+}
+
+/// A device's handle tables; entry 0 first.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HandleTables {
+    /// See [`Direction::ToRelay`].
+    pub to_relay: Vec<AccountKey>,
+    /// See [`Direction::FromRelay`].
+    pub from_relay: Vec<AccountKey>,
+}
+
+/// How full a mailbox is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Entries.
+    pub entries: u32,
+    /// Their bodies' length, bytes.
+    pub bytes: u64,
+}
+
+/// The store's size.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Accounts registered.
+    pub accounts: u64,
+    /// Devices registered.
+    pub devices: u64,
+    /// Entries in all mailboxes.
+    pub entries: u64,
+    /// Their bodies' length, bytes.
+    pub bytes: u64,
+}
+
+/// The most that one mailbox may hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Quota {
+    /// Entries.
+    pub entries_max: u32,
+    /// Their bodies' length, bytes.
+    pub bytes_max: u64,
+}
+
+/// The store's bounds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoreConfig {
+    /// Of each mailbox. 1,000 entries or 4 MiB: weeks of chat for one person, and 1 GiB serves 256 people
+    /// who are all away.
+    pub quota: Quota,
+    /// The longest an envelope is kept, a silent device is waited for, and an unused incarnation is
+    /// remembered, seconds. 30 days.
+    pub lifetime_s_max: u32,
+    /// Most bytes of bodies in all mailboxes. 8 GiB; an operator with a smaller disk lowers it, because a
+    /// full disk stops the relay and a full store only refuses.
+    pub bytes_max: u64,
+    /// Most devices of one account. 16: each can hold the account's log.
+    pub devices_max: u32,
+    /// How many incarnations of one device are remembered; the one longest unused goes first. 64: a
+    /// client draws one whenever it opens its home, and repeats only what it has not seen settled.
+    pub incarnations_max: u32,
+    /// How many accepted numbers of one incarnation repeats are compared with.
+    pub digests_kept: u32,
+    /// Most entries of one handle table.
+    pub handles_max: u16,
+    /// Most TLS sessions kept; the oldest go first. 65,536 of ~150 bytes are 10 MB.
+    pub sessions_max: u64,
+    /// The backend's page cache, bytes. 16 MiB: mailboxes are read once, so a large cache buys little.
+    pub cache_bytes: usize,
+}
+
+impl Default for StoreConfig {
+    fn default() -> Self {
+        Self {
+            quota: Quota { entries_max: 1_000, bytes_max: 4 << 20 },
+            lifetime_s_max: 30 * 24 * 3_600,
+            bytes_max: 8 << 30,
+            devices_max: 16,
+            incarnations_max: 64,
+            digests_kept: DIGESTS_KEPT as u32,
+            handles_max: HANDLES_MAX,
+            sessions_max: 65_536,
+            cache_bytes: 16 << 20,
+        }
+    }
+}

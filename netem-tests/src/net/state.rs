@@ -1,0 +1,265 @@
+//! The state of a virtual network, and what happens in it: time and datagrams come in as values.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    io,
+    net::{IpAddr, SocketAddr},
+    task::Waker,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use quinn::udp::EcnCodepoint;
+
+use super::{Fate, INBOX_DATAGRAMS_MAX, Leg, SocketId, Trace};
+use crate::{
+    IP_UDP_HEADER_BYTES,
+    agenda::Agenda,
+    link::{Link, LinkParams, PathCounters, Verdict, derive_seed},
+};
+
+pub(super) struct State {
+    seed: u64,
+    /// The latest time seen.
+    clock: Duration,
+    pub(super) paths: BTreeMap<IpAddr, Path>,
+    /// Open sockets by their own address.
+    pub(super) sockets: BTreeMap<SocketAddr, Socket>,
+    sockets_opened: u64,
+    /// Own address to the one that others see, where they differ, and back.
+    public_of: BTreeMap<SocketAddr, SocketAddr>,
+    local_of: BTreeMap<SocketAddr, SocketAddr>,
+    pub(super) agenda: Agenda<Due>,
+    /// What the trace hook has not seen yet; `None` without a hook.
+    pub(super) traces: Option<Vec<Trace>>,
+}
+
+pub(super) struct Socket {
+    opening: u64,
+    pub(super) inbox: VecDeque<Datagram>,
+    pub(super) waker: Option<Waker>,
+}
+
+pub(super) struct Datagram {
+    pub(super) from: SocketAddr,
+    pub(super) to: SocketAddr,
+    pub(super) ecn: Option<EcnCodepoint>,
+    pub(super) payload: Bytes,
+}
+
+impl Datagram {
+    fn ip_bytes(&self) -> usize {
+        self.payload.len() + IP_UDP_HEADER_BYTES
+    }
+}
+
+pub(super) enum Due {
+    /// A datagram comes out of the link of this leg, if the link is still what it was.
+    Arrival {
+        leg: Leg,
+        datagram: Datagram,
+        stamp: Stamp,
+    },
+    Outage {
+        ip: IpAddr,
+        outage: bool,
+    },
+}
+
+/// Which links, and after how many cuts, a packet was offered to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct Stamp {
+    attached: u64,
+    cuts: u64,
+}
+
+impl State {
+    pub(super) fn new(seed: u64) -> Self {
+        Self {
+            seed,
+            clock: Duration::ZERO,
+            paths: BTreeMap::new(),
+            sockets: BTreeMap::new(),
+            sockets_opened: 0,
+            public_of: BTreeMap::new(),
+            local_of: BTreeMap::new(),
+            agenda: Agenda::new(),
+            traces: None,
+        }
+    }
+
+    /// Does all that is due by `now`, in order, and says what time it is: outside its runtime, tokio's clock is
+    /// not the virtual one and may be behind.
+    pub(super) fn advance(&mut self, now: Duration) -> Duration {
+        self.clock = self.clock.max(now);
+        let now = self.clock;
+        while let Some((at, due)) = self.agenda.pop_due(now) {
+            match due {
+                Due::Outage { ip, outage } => self.path(ip).set_outage(at, outage),
+                Due::Arrival { leg, datagram, stamp } => {
+                    let host = match leg {
+                        Leg::Up => datagram.from.ip(),
+                        Leg::Down => datagram.to.ip(),
+                    };
+                    if self.path(host).stamp(leg) != stamp {
+                        self.trace(at, leg, &datagram, Fate::CutOff);
+                    } else if leg == Leg::Up {
+                        self.route(at, datagram);
+                    } else {
+                        self.receive(at, datagram);
+                    }
+                }
+            }
+        }
+        now
+    }
+
+    /// Hands a datagram to the link of `leg`.
+    pub(super) fn offer(&mut self, now: Duration, leg: Leg, datagram: Datagram) {
+        let path = match leg {
+            Leg::Up => self.path(datagram.from.ip()),
+            Leg::Down => self.path(datagram.to.ip()),
+        };
+        let verdict = path.link(leg).offer(now, datagram.ip_bytes());
+        let stamp = path.stamp(leg);
+        self.trace(now, leg, &datagram, Fate::Offered(verdict));
+        if let Verdict::Deliver { at } = verdict {
+            self.agenda.push(at, Due::Arrival { leg, datagram, stamp });
+        }
+    }
+
+    /// Takes a datagram from its sender's link through the NATs to its receiver's link.
+    fn route(&mut self, now: Duration, mut datagram: Datagram) {
+        let to = match self.local_of.get(&datagram.to) {
+            Some(&local) => Some(local),
+            None if self.public_of.contains_key(&datagram.to) => None, // hidden by its NAT
+            None => Some(datagram.to),
+        };
+        match to {
+            Some(to) if self.paths.contains_key(&to.ip()) => {
+                datagram.to = to;
+                datagram.from = self.public_of.get(&datagram.from).copied().unwrap_or(datagram.from);
+                self.offer(now, Leg::Down, datagram);
+            }
+            _ => self.trace(now, Leg::Up, &datagram, Fate::NoRoute),
+        }
+    }
+
+    /// Puts a datagram into its receiver's inbox.
+    fn receive(&mut self, now: Duration, datagram: Datagram) {
+        match self.sockets.get_mut(&datagram.to) {
+            None => self.trace(now, Leg::Down, &datagram, Fate::NoSocket),
+            Some(socket) if socket.inbox.len() >= INBOX_DATAGRAMS_MAX => {
+                self.trace(now, Leg::Down, &datagram, Fate::InboxFull);
+            }
+            Some(socket) => {
+                socket.inbox.push_back(datagram);
+                if let Some(waker) = socket.waker.take() {
+                    waker.wake();
+                }
+            }
+        }
+    }
+
+    pub(super) fn open(&mut self, local: SocketAddr) -> io::Result<SocketId> {
+        if self.sockets.contains_key(&local) || self.local_of.contains_key(&local) {
+            return Err(io::ErrorKind::AddrInUse.into());
+        }
+        self.path(local.ip());
+        let opening = self.sockets_opened;
+        self.sockets_opened += 1;
+        self.sockets.insert(local, Socket { opening, inbox: VecDeque::new(), waker: None });
+        Ok(SocketId { local, opening })
+    }
+
+    pub(super) fn socket(&mut self, id: SocketId) -> io::Result<&mut Socket> {
+        self.sockets
+            .get_mut(&id.local)
+            .filter(|socket| socket.opening == id.opening)
+            .ok_or_else(|| io::Error::new(io::ErrorKind::NotConnected, "this virtual host was unplugged"))
+    }
+
+    pub(super) fn rebind(&mut self, local: SocketAddr, public: SocketAddr) -> io::Result<()> {
+        let taken = self.local_of.get(&public).is_some_and(|&owner| owner != local)
+            || (public != local && self.sockets.contains_key(&public));
+        if taken {
+            return Err(io::ErrorKind::AddrInUse.into());
+        }
+        if let Some(before) = self.public_of.remove(&local) {
+            self.local_of.remove(&before);
+        }
+        if public != local {
+            self.public_of.insert(local, public);
+            self.local_of.insert(public, local);
+        }
+        Ok(())
+    }
+
+    pub(super) fn path(&mut self, ip: IpAddr) -> &mut Path {
+        let seed = self.seed_for(ip);
+        self.paths.entry(ip).or_insert_with(|| Path::direct(seed))
+    }
+
+    pub(super) fn seed_for(&self, ip: IpAddr) -> u64 {
+        let bits = match ip {
+            IpAddr::V4(ip) => u128::from(ip.to_bits()),
+            IpAddr::V6(ip) => ip.to_bits(),
+        };
+        derive_seed(derive_seed(self.seed, (bits >> 64) as u64), bits as u64)
+    }
+
+    fn trace(&mut self, at: Duration, leg: Leg, datagram: &Datagram, fate: Fate) {
+        if let Some(traces) = &mut self.traces {
+            let Datagram { from, to, .. } = *datagram;
+            traces.push(Trace { at, leg, from, to, ip_bytes: datagram.ip_bytes(), fate });
+        }
+    }
+}
+
+/// The links of one host.
+pub(super) struct Path {
+    up: Link,
+    down: Link,
+    /// How often links were attached, to know packets under way on earlier ones.
+    attached: u64,
+    /// What went through earlier links.
+    before: PathCounters,
+}
+
+impl Path {
+    fn direct(seed: u64) -> Self {
+        let up = Link::new(LinkParams::DIRECT, derive_seed(seed, 0));
+        let down = Link::new(LinkParams::DIRECT, derive_seed(seed, 1));
+        Self { up, down, attached: 0, before: PathCounters::default() }
+    }
+
+    pub(super) fn replace(&mut self, now: Duration, up: Link, down: Link) {
+        self.set_outage(now, true);
+        self.before = self.counters(now);
+        self.attached += 1;
+        self.up = up;
+        self.down = down;
+    }
+
+    fn link(&mut self, leg: Leg) -> &mut Link {
+        match leg {
+            Leg::Up => &mut self.up,
+            Leg::Down => &mut self.down,
+        }
+    }
+
+    fn stamp(&mut self, leg: Leg) -> Stamp {
+        Stamp { attached: self.attached, cuts: self.link(leg).cuts() }
+    }
+
+    pub(super) fn set_outage(&mut self, now: Duration, outage: bool) {
+        self.up.set_outage(now, outage);
+        self.down.set_outage(now, outage);
+    }
+
+    pub(super) fn counters(&mut self, now: Duration) -> PathCounters {
+        let mut counters = self.before;
+        counters += PathCounters { up: self.up.counters(now), down: self.down.counters(now) };
+        counters
+    }
+}

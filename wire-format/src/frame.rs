@@ -1,0 +1,567 @@
+//! What the two ends of a link say to each other: the registry of frames.
+//!
+//! A frame is a postcard enum: its tag is the variant's index, so variants are only ever appended.
+//! Devices and relays speak different enums, so that neither can be sent the other's words.
+//! Frames are handled strictly in the order of their numbers on a link; see `PROTOCOL.md`, "Frames".
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{AccountKey, Handle, Origin, Position, StoreId};
+use crate::limits::{BODY_BYTES_MAX, FRAME_BYTES_MAX, HANDLES_MAX};
+use crate::table::TableState;
+use crate::ticket::InviteToken;
+
+/// An Ed25519 signature.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Signature(pub [[u8; 32]; 2]);
+
+impl Signature {
+    /// The 64 bytes as RFC 8032 orders them.
+    pub fn to_bytes(self) -> [u8; 64] {
+        let mut bytes = [0; 64];
+        bytes[..32].copy_from_slice(&self.0[0]);
+        bytes[32..].copy_from_slice(&self.0[1]);
+        bytes
+    }
+
+    /// Takes the 64 bytes of a signature.
+    pub fn from_bytes(bytes: &[u8; 64]) -> Self {
+        let mut halves = [[0; 32]; 2];
+        halves[0].copy_from_slice(&bytes[..32]);
+        halves[1].copy_from_slice(&bytes[32..]);
+        Self(halves)
+    }
+}
+
+/// What a device says to a relay.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum ToRelay<'a> {
+    /// The first frame of every link, and only the first.
+    Hello(Hello),
+    /// Asks to be admitted: the account, its signature over
+    /// [`device_certificate_message`](crate::ids::device_certificate_message), and an invite if the relay
+    /// wants one. Never acted on before the handshake is complete.
+    Register {
+        /// The account that this device belongs to.
+        account: AccountKey,
+        /// The account's signature over the device's key.
+        certificate: Signature,
+        /// What admits a new account where the relay asks for it.
+        invite: Option<InviteToken>,
+    },
+    /// Gives the next free handle of the device's table to a mailbox.
+    Bind {
+        /// One more than the table's length.
+        handle: Handle,
+        /// The account whose mailbox it is.
+        mailbox: AccountKey,
+    },
+    /// From here on, each submit counts up from this number.
+    Numbering(Origin),
+    /// Asks for nothing but to be acknowledged: is this link alive?
+    Ping,
+    /// An envelope with options.
+    SubmitWith {
+        /// The mailbox, by its handle.
+        to: Handle,
+        /// How the relay is to treat it.
+        options: SubmitOptions,
+        /// Opaque to the relay.
+        #[serde(borrow)]
+        body: &'a [u8],
+    },
+    /// An envelope as most are: attributed to its sender, kept as long as the relay keeps envelopes.
+    Submit {
+        /// The mailbox, by its handle.
+        to: Handle,
+        /// Opaque to the relay.
+        #[serde(borrow)]
+        body: &'a [u8],
+    },
+}
+
+/// The opening of a link: what both sides believe to share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    /// Dictionaries that the device can read, as a bitmap.
+    pub dictionaries: u32,
+    /// Whether [`ToRelay::Register`] follows: without it, a relay turns away a device that it does not
+    /// know.
+    pub registers: bool,
+    /// Whether the relay is to deliver what waits in the mailbox.
+    pub deliver: bool,
+    /// The device's handles for mailboxes.
+    pub mailboxes: TableState,
+    /// The relay's handles for senders, as the device has stored them.
+    pub senders: TableState,
+    /// How far the device has read, if ever: the store, and the place in it.
+    pub have: Option<(StoreId, Position)>,
+}
+
+/// How a relay is to treat an envelope.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SubmitOptions {
+    /// Whether the sender's name stays out of the envelope at the relay.
+    pub unattributed: bool,
+    /// Seconds after which it need not be delivered; the relay's own lifetime bounds it.
+    pub lifetime_s: Option<u32>,
+    /// An envelope replaces the queued one of the same sender and key.
+    pub collapse_key: Option<u64>,
+    /// Seconds that it had waited at the sender when it was submitted.
+    pub age_s: u32,
+}
+
+/// What a relay says to a device.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum ToDevice<'a> {
+    /// The answer to hello.
+    Welcome(Welcome),
+    /// A submit was not accepted, and is not at the relay.
+    Refused {
+        /// Which.
+        origin: Origin,
+        /// Why, and so whether to try again.
+        reason: Refusal,
+    },
+    /// Gives the next handle of the relay's table to a sender.
+    Peer {
+        /// One more than the table's length.
+        handle: Handle,
+        /// The sender's account.
+        account: AccountKey,
+    },
+    /// An envelope with what is not ordinary about it.
+    DeliverWith {
+        /// How much further in the mailbox it stands than the one before it on this link.
+        advance: u64,
+        /// Its particulars.
+        options: DeliverOptions,
+        /// As it was submitted.
+        #[serde(borrow)]
+        body: &'a [u8],
+    },
+    /// An envelope from a known sender, delivered within two seconds of being written.
+    Deliver {
+        /// How much further in the mailbox it stands than the one before it on this link; the first
+        /// counts from the position in [`Welcome`].
+        advance: u64,
+        /// Whose it is.
+        from: Handle,
+        /// As it was submitted.
+        #[serde(borrow)]
+        body: &'a [u8],
+    },
+}
+
+/// The answer to [`Hello`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Welcome {
+    /// Dictionaries that the relay can read, as a bitmap.
+    pub dictionaries: u32,
+    /// Names the store that positions belong to.
+    pub store: StoreId,
+    /// How many of the device's handles the relay knows: all that were announced, or none.
+    pub mailboxes_known: u16,
+    /// How many of its own handles the relay holds the device to know: all, or none.
+    pub senders_known: u16,
+    /// Where delivery starts: everything at or below is settled.
+    pub cursor: Position,
+}
+
+/// The particulars of a delivered envelope.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeliverOptions {
+    /// Whose it is, unless it was submitted unattributed.
+    pub from: Option<Handle>,
+    /// Seconds since it was written: its age when submitted and its stay at the relay.
+    pub age_s: u32,
+}
+
+/// Why a device is not admitted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[non_exhaustive]
+pub enum Denial {
+    /// It is unknown here, and has not asked to be registered.
+    #[error("this device is not registered at the relay")]
+    NotRegistered,
+    /// New accounts need an invite.
+    #[error("the relay admits new accounts by invite only")]
+    InviteNeeded,
+    /// The invite was not made by this relay.
+    #[error("the invite was not made by this relay")]
+    InviteForged,
+    /// The invite's uses are spent.
+    #[error("the invite has been used up")]
+    InviteSpent,
+    /// The invite's time has passed.
+    #[error("the invite has expired")]
+    InviteExpired,
+    /// The account is not on the relay's list.
+    #[error("the account is not on the relay's allow-list")]
+    NotListed,
+    /// The account's signature does not match, or the device belongs to another account.
+    #[error("the device's certificate is not valid")]
+    BadCertificate,
+    /// The relay takes no new accounts now.
+    #[error("the relay takes no new accounts now")]
+    Full,
+}
+
+/// Why one end closes the connection: the application error code of QUIC's CONNECTION_CLOSE.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Close {
+    /// Nothing more to say.
+    Done,
+    /// The relay stops, and may be back at once: reconnect after a short random while.
+    Restarting,
+    /// The same device has opened another link.
+    Superseded,
+    /// The other end broke the protocol. Reconnecting to the same version will not help soon.
+    Violation,
+    /// The device is not admitted; the reason phrase is [`Denial::to_reason`].
+    Denied(Denial),
+    /// The relay has too many connections, or this device asks too much: come back later.
+    Busy,
+}
+
+impl Close {
+    /// The application error code.
+    pub fn code(self) -> u32 {
+        match self {
+            Self::Done => 0,
+            Self::Restarting => 1,
+            Self::Superseded => 2,
+            Self::Violation => 3,
+            Self::Denied(_) => 4,
+            Self::Busy => 5,
+        }
+    }
+
+    /// The reason phrase: empty, but for the denial.
+    pub fn reason(self) -> Vec<u8> {
+        match self {
+            Self::Denied(denial) => denial.to_reason(),
+            _ => Vec::new(),
+        }
+    }
+
+    /// Reads code and reason; `None` for a code that this version does not know.
+    pub fn from_wire(code: u64, reason: &[u8]) -> Option<Self> {
+        Some(match code {
+            0 => Self::Done,
+            1 => Self::Restarting,
+            2 => Self::Superseded,
+            3 => Self::Violation,
+            4 => Self::Denied(Denial::from_reason(reason).unwrap_or(Denial::NotRegistered)),
+            5 => Self::Busy,
+            _ => return None,
+        })
+    }
+}
+
+impl Denial {
+    /// One byte, as the reason phrase of [`Close::Denied`].
+    pub fn to_reason(self) -> Vec<u8> {
+        encode(&self)
+    }
+
+    /// Reads [`Denial::to_reason`]; `None` for one that this version does not know.
+    pub fn from_reason(reason: &[u8]) -> Option<Self> {
+        decode(reason).ok()
+    }
+}
+
+/// Why a submit is not accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// The handle is bound to nothing: bind it, then submit under a new number.
+    #[error("the relay does not know the handle")]
+    UnknownHandle,
+    /// Nobody has registered that account here, or not yet.
+    #[error("the recipient has no mailbox at the relay")]
+    NoSuchMailbox,
+    /// The mailbox's quota is used up; it may have room later.
+    #[error("the recipient's mailbox is full")]
+    MailboxFull,
+    /// Too much in too short a time: try again after so many seconds.
+    #[error("too many messages for now; again in {retry_after_s} s")]
+    TooFast {
+        /// Seconds until it may be accepted.
+        retry_after_s: u32,
+    },
+    /// The relay is short of disk or memory for now.
+    #[error("the relay has no room for now")]
+    RelayFull,
+    /// The body is larger than the relay takes.
+    #[error("the message is larger than the relay takes")]
+    TooLarge,
+    /// Another envelope was accepted under the same number.
+    #[error("the number was used for another message")]
+    NumberReused,
+    /// The number is older than the relay can compare; one of this number was accepted before.
+    #[error("a message of this number was accepted long ago")]
+    NumberSettled,
+}
+
+impl Refusal {
+    /// Whether the same body may be accepted later under a new number.
+    pub fn is_temporary(self) -> bool {
+        match self {
+            Self::UnknownHandle
+            | Self::NoSuchMailbox
+            | Self::MailboxFull
+            | Self::TooFast { .. }
+            | Self::RelayFull => true,
+            Self::TooLarge | Self::NumberReused | Self::NumberSettled => false,
+        }
+    }
+}
+
+/// Why bytes are not a frame. The peer is at fault; nothing of the frame was acted on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum FrameError {
+    /// The tag is in no registry of this version, or the bytes do not fit the tag.
+    #[error("the bytes are no frame of this version")]
+    Malformed,
+    /// The frame ends, and bytes follow.
+    #[error("{0} bytes follow the frame")]
+    Trailing(usize),
+    /// A frame or body above the limit.
+    #[error("the frame is longer than {FRAME_BYTES_MAX} bytes, or its body than {BODY_BYTES_MAX}")]
+    TooLong,
+    /// A handle of zero, or above the limit.
+    #[error("the handle {0} is out of range")]
+    BadHandle(u16),
+}
+
+impl<'a> ToRelay<'a> {
+    /// The frame's bytes.
+    pub fn encode(&self) -> Vec<u8> {
+        encode(self)
+    }
+
+    /// Reads exactly one frame; bodies are borrowed, nothing is allocated.
+    ///
+    /// # Errors
+    /// When the bytes are anything but one frame.
+    pub fn decode(bytes: &'a [u8]) -> Result<Self, FrameError> {
+        let frame = decode(bytes)?;
+        match &frame {
+            Self::Bind { handle, .. } => check_handle(*handle)?,
+            Self::Submit { to, body } | Self::SubmitWith { to, body, .. } => {
+                check_handle(*to)?;
+                check_body(body)?;
+            }
+            Self::Hello(_) | Self::Register { .. } | Self::Numbering(_) | Self::Ping => {}
+        }
+        Ok(frame)
+    }
+}
+
+impl<'a> ToDevice<'a> {
+    /// The frame's bytes.
+    pub fn encode(&self) -> Vec<u8> {
+        encode(self)
+    }
+
+    /// Reads exactly one frame; bodies are borrowed, nothing is allocated.
+    ///
+    /// # Errors
+    /// When the bytes are anything but one frame.
+    pub fn decode(bytes: &'a [u8]) -> Result<Self, FrameError> {
+        let frame = decode(bytes)?;
+        match &frame {
+            Self::Peer { handle, .. } => check_handle(*handle)?,
+            Self::Deliver { from, body, .. } => {
+                check_handle(*from)?;
+                check_body(body)?;
+            }
+            Self::DeliverWith { options, body, .. } => {
+                options.from.map_or(Ok(()), check_handle)?;
+                check_body(body)?;
+            }
+            Self::Welcome(_) | Self::Refused { .. } => {}
+        }
+        Ok(frame)
+    }
+}
+
+fn encode(frame: &impl Serialize) -> Vec<u8> {
+    postcard::to_stdvec(frame).expect("frames hold nothing that postcard cannot write")
+}
+
+fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, FrameError> {
+    if bytes.len() > FRAME_BYTES_MAX {
+        return Err(FrameError::TooLong);
+    }
+    let (frame, rest) = postcard::take_from_bytes(bytes).map_err(|_| FrameError::Malformed)?;
+    if rest.is_empty() { Ok(frame) } else { Err(FrameError::Trailing(rest.len())) }
+}
+
+fn check_handle(handle: Handle) -> Result<(), FrameError> {
+    if (1..=HANDLES_MAX).contains(&handle.0) { Ok(()) } else { Err(FrameError::BadHandle(handle.0)) }
+}
+
+fn check_body(body: &[u8]) -> Result<(), FrameError> {
+    if body.len() <= BODY_BYTES_MAX { Ok(()) } else { Err(FrameError::TooLong) }
+}
+
+#[cfg(test)]
+mod tests {
+    use data_encoding::HEXLOWER;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::ids::Incarnation;
+
+    fn table(len: u16, digest: u8) -> TableState {
+        TableState { len, digest: [digest; 8] }
+    }
+
+    /// The vectors of `PROTOCOL.md`, section "Frames": one for each.
+    #[test]
+    fn golden_vectors_of_frames_to_a_relay_hold() {
+        let origin = Origin { incarnation: Incarnation([0xaa; 8]), sequence: 300 };
+        let cases = [
+            (
+                "003f00010201010101010101010002020202020202020107070707070707078002",
+                ToRelay::Hello(Hello {
+                    dictionaries: 63,
+                    registers: false,
+                    deliver: true,
+                    mailboxes: table(2, 1),
+                    senders: table(0, 2),
+                    have: Some((StoreId([7; 8]), Position(256))),
+                }),
+            ),
+            (
+                concat!(
+                    "01",
+                    "0101010101010101010101010101010101010101010101010101010101010101",
+                    "0202020202020202020202020202020202020202020202020202020202020202",
+                    "0303030303030303030303030303030303030303030303030303030303030303",
+                    "010404040404040404",
+                    "0100",
+                    "05050505050505050505050505050505"
+                ),
+                ToRelay::Register {
+                    account: AccountKey([1; 32]),
+                    certificate: Signature([[2; 32], [3; 32]]),
+                    invite: Some(InviteToken { id: [4; 8], uses: 1, expires_unix_s: 0, mac: [5; 16] }),
+                },
+            ),
+            (
+                "02010909090909090909090909090909090909090909090909090909090909090909",
+                ToRelay::Bind { handle: Handle(1), mailbox: AccountKey([9; 32]) },
+            ),
+            ("03aaaaaaaaaaaaaaaaac02", ToRelay::Numbering(origin)),
+            ("04", ToRelay::Ping),
+            (
+                "05010101901c010705026869",
+                ToRelay::SubmitWith {
+                    to: Handle(1),
+                    options: SubmitOptions {
+                        unattributed: true,
+                        lifetime_s: Some(3600),
+                        collapse_key: Some(7),
+                        age_s: 5,
+                    },
+                    body: b"hi",
+                },
+            ),
+            ("0601026869", ToRelay::Submit { to: Handle(1), body: b"hi" }),
+        ];
+        for (hex, frame) in cases {
+            assert_eq!(HEXLOWER.encode(&frame.encode()), hex);
+            assert_eq!(ToRelay::decode(&HEXLOWER.decode(hex.as_bytes()).unwrap()), Ok(frame));
+        }
+    }
+
+    /// The vectors of `PROTOCOL.md`, section "Frames": one for each.
+    #[test]
+    fn golden_vectors_of_frames_to_a_device_hold() {
+        let origin = Origin { incarnation: Incarnation([0xaa; 8]), sequence: 3 };
+        let cases = [
+            (
+                "003f070707070707070702008002",
+                ToDevice::Welcome(Welcome {
+                    dictionaries: 63,
+                    store: StoreId([7; 8]),
+                    mailboxes_known: 2,
+                    senders_known: 0,
+                    cursor: Position(256),
+                }),
+            ),
+            (
+                "01aaaaaaaaaaaaaaaa03033c",
+                ToDevice::Refused { origin, reason: Refusal::TooFast { retry_after_s: 60 } },
+            ),
+            (
+                "02010909090909090909090909090909090909090909090909090909090909090909",
+                ToDevice::Peer { handle: Handle(1), account: AccountKey([9; 32]) },
+            ),
+            (
+                "0305010190e103026869",
+                ToDevice::DeliverWith {
+                    advance: 5,
+                    options: DeliverOptions { from: Some(Handle(1)), age_s: 61_584 },
+                    body: b"hi",
+                },
+            ),
+            ("040101026869", ToDevice::Deliver { advance: 1, from: Handle(1), body: b"hi" }),
+        ];
+        for (hex, frame) in cases {
+            assert_eq!(HEXLOWER.encode(&frame.encode()), hex);
+            assert_eq!(ToDevice::decode(&HEXLOWER.decode(hex.as_bytes()).unwrap()), Ok(frame));
+        }
+    }
+
+    #[test]
+    fn closes_are_read_back_with_their_reason() {
+        for close in [Close::Done, Close::Busy, Close::Denied(Denial::InviteSpent)] {
+            assert_eq!(Close::from_wire(close.code().into(), &close.reason()), Some(close));
+        }
+        assert_eq!(Close::Denied(Denial::InviteNeeded).reason(), [1]);
+        assert_eq!(Close::from_wire(99, &[]), None);
+    }
+
+    #[test]
+    fn each_kind_of_damage_has_its_own_error() {
+        assert_eq!(ToRelay::decode(&[]), Err(FrameError::Malformed));
+        assert_eq!(ToRelay::decode(&[7]), Err(FrameError::Malformed));
+        assert_eq!(ToRelay::decode(&[4, 4]), Err(FrameError::Trailing(1)));
+        assert_eq!(ToRelay::decode(&[6, 0, 0]), Err(FrameError::BadHandle(0)));
+        assert_eq!(ToRelay::decode(&[6, 0xff, 0xff, 1, 0]), Err(FrameError::BadHandle(0x7fff)));
+        assert_eq!(ToRelay::decode(&[6, 1, 5, 0]), Err(FrameError::Malformed));
+        let body = vec![0; BODY_BYTES_MAX + 1];
+        let long = ToRelay::Submit { to: Handle(1), body: &body }.encode();
+        assert_eq!(ToRelay::decode(&long), Err(FrameError::TooLong));
+        assert_eq!(ToDevice::decode(&vec![0; FRAME_BYTES_MAX + 1]), Err(FrameError::TooLong));
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_the_decoders_panic(input in prop::collection::vec(any::<u8>(), 0..120)) {
+            if let Ok(frame) = ToRelay::decode(&input) {
+                let coded = frame.encode();
+                prop_assert_eq!(ToRelay::decode(&coded), Ok(frame));
+            }
+            if let Ok(frame) = ToDevice::decode(&input) {
+                let coded = frame.encode();
+                prop_assert_eq!(ToDevice::decode(&coded), Ok(frame));
+            }
+        }
+
+        #[test]
+        fn bodies_of_any_length_come_back(body in prop::collection::vec(any::<u8>(), 0..3000), to in 1..HANDLES_MAX) {
+            let frame = ToRelay::Submit { to: Handle(to), body: &body };
+            let coded = frame.encode();
+            prop_assert_eq!(ToRelay::decode(&coded), Ok(frame));
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! What a link knows of its path: how long a round trip takes, and how much may be on its way.
+
+use std::time::Duration;
+
+use super::Time;
+
+/// Shortest resend timer. Below it, a slow disk at the other end looks like loss.
+const RTO_MIN: Duration = Duration::from_millis(300);
+
+/// A resend timer is stretched by half with each that runs out in a row, up to this many times itself.
+const BACKOFF_MAX: f64 = 4.0;
+
+/// Round-trip time as RFC 6298 smooths it.
+#[derive(Debug)]
+pub(super) struct Rtt {
+    smoothed: Duration,
+    variation: Duration,
+    latest: Duration,
+    least: Option<Duration>,
+}
+
+impl Rtt {
+    pub(super) fn new(initial: Duration) -> Self {
+        Self { smoothed: initial, variation: initial / 2, latest: initial, least: None }
+    }
+
+    /// Takes in a sample of an item that was sent only once (Karn's rule).
+    pub(super) fn sample(&mut self, rtt: Duration) {
+        self.latest = rtt;
+        match self.least {
+            None => {
+                self.smoothed = rtt;
+                self.variation = rtt / 2;
+                self.least = Some(rtt);
+            }
+            Some(least) => {
+                self.variation = (self.variation * 3 + self.smoothed.abs_diff(rtt)) / 4;
+                self.smoothed = (self.smoothed * 7 + rtt) / 8;
+                self.least = Some(least.min(rtt));
+            }
+        }
+    }
+
+    pub(super) fn smoothed(&self) -> Duration {
+        self.smoothed
+    }
+
+    /// How long the latest round trip waited in queues.
+    fn queueing(&self) -> Duration {
+        self.least.map_or(Duration::ZERO, |least| self.latest - least)
+    }
+
+    /// How long to wait for an answer when `timeouts` in a row brought none.
+    pub(super) fn resend_after(&self, timeouts: u32) -> Duration {
+        let base = (self.smoothed + self.variation * 4).max(RTO_MIN);
+        base.mul_f64(1.5f64.powi(timeouts.min(16) as i32).min(BACKOFF_MAX))
+    }
+
+    /// How long after something sent later was acknowledged an item is held to be lost (RFC 8985: a
+    /// fraction of the round trip, for paths that reorder).
+    pub(super) fn loss_after(&self) -> Duration {
+        self.latest.max(self.smoothed) * 9 / 8
+    }
+}
+
+/// How many bytes may be on their way.
+///
+/// The window grows while round trips stay short and shrinks when they grow: on these links the queue in
+/// the modem, not loss, tells that the link is full. It doubles each round trip until queueing first shows.
+#[derive(Debug)]
+pub(super) struct Window {
+    bytes: u64,
+    doubling: bool,
+    adjusted: Time,
+}
+
+/// One full datagram, about.
+const STEP: u64 = 1_200;
+const WINDOW_MIN: u64 = 2 * STEP;
+const WINDOW_INITIAL: u64 = 4 * STEP;
+const WINDOW_MAX: u64 = 64 * STEP;
+
+/// Queueing below this is noise of hosts and disks, not of the link.
+const QUEUEING_NOISE: Duration = Duration::from_millis(100);
+
+impl Default for Window {
+    fn default() -> Self {
+        Self { bytes: WINDOW_INITIAL, doubling: true, adjusted: Time::default() }
+    }
+}
+
+impl Window {
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Bytes were acknowledged while `in_flight` (these included) were on their way.
+    pub(super) fn acked(&mut self, now: Time, acked: u64, in_flight: u64, rtt: &Rtt) {
+        let target = rtt.least.unwrap_or(rtt.smoothed).max(QUEUEING_NOISE);
+        let queue_is_long = rtt.queueing() > target;
+        self.doubling &= !queue_is_long;
+        let was_used = in_flight * 2 >= self.bytes;
+        if self.doubling {
+            if was_used {
+                self.bytes += acked;
+            }
+        } else if now.since(self.adjusted) >= rtt.smoothed {
+            self.adjusted = now;
+            if queue_is_long {
+                self.bytes = self.bytes.saturating_sub(STEP);
+            } else if was_used {
+                self.bytes += STEP;
+            }
+        }
+        self.bytes = self.bytes.clamp(WINDOW_MIN, WINDOW_MAX);
+    }
+
+    /// A resend timer ran out: the path may be another one now.
+    pub(super) fn timed_out(&mut self) {
+        self.doubling = false;
+        self.bytes = (self.bytes / 2).max(WINDOW_MIN);
+    }
+}

@@ -1,0 +1,282 @@
+//! The machine of one link: who sends what again, and when. Both ends run the same one.
+//!
+//! A link is one connection between a device and a relay over a carrier that delivers datagrams, or loses
+//! them. In each direction frames are cut into numbered items; the other end gets them in order, each
+//! once, and *settles* them when what they ask for is durable. Until its watermark has passed an item,
+//! the sender keeps it. So an acknowledgement here means custody, not arrival.
+//!
+//! No I/O happens inside, and there are four kinds of method:
+//!
+//! - *input*: [`Link::push`], [`Link::settle`], [`Link::handle_datagram`], [`Link::handle_timeout`];
+//! - *output*, to be drained after every input: [`Link::poll_event`], [`Link::poll_transmit`];
+//! - *time*: [`Link::poll_timeout`] says when to call [`Link::handle_timeout`] next;
+//! - *questions*, which change nothing: [`Link::backlog_bytes`], [`Link::unanswered`] and the like.
+//!
+//! `PROTOCOL.md`, section "Link", has the rules in prose.
+
+mod estimate;
+mod inbound;
+mod outbound;
+
+use std::ops::Add;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::batch::{self, Batch, BatchError};
+use crate::codec::{self, CodecError, DictionarySet};
+use crate::limits::{BATCH_DECODED_BYTES_MAX, WINDOW_ITEMS};
+use inbound::Inbound;
+use outbound::Outbound;
+
+/// A moment, as microseconds since any fixed one. The shell reads the clock.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Time(u64);
+
+impl Time {
+    /// The moment so long after the fixed one.
+    pub fn after_start(elapsed: Duration) -> Self {
+        Self(elapsed.as_micros() as u64)
+    }
+
+    /// How long after the fixed moment.
+    pub fn since_start(self) -> Duration {
+        Duration::from_micros(self.0)
+    }
+
+    /// How long after `earlier`; zero if it is not.
+    pub fn since(self, earlier: Self) -> Duration {
+        Duration::from_micros(self.0.saturating_sub(earlier.0))
+    }
+}
+
+impl Add<Duration> for Time {
+    type Output = Self;
+
+    fn add(self, duration: Duration) -> Self {
+        Self(self.0.saturating_add(duration.as_micros() as u64))
+    }
+}
+
+/// What a link starts with.
+#[derive(Clone, Copy, Debug)]
+pub struct LinkConfig {
+    /// The round-trip time assumed until one was measured. The carrier's handshake has usually measured
+    /// one; otherwise what is remembered of this network.
+    pub initial_rtt: Duration,
+    /// The dictionaries that the other end is known to have.
+    pub peer_has: DictionarySet,
+}
+
+/// What the link has for its shell.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A frame has arrived; all before it have, too. Call [`Link::settle`] with its number when what it
+    /// asks for is durable.
+    Frame {
+        /// The number of its last item.
+        number: u64,
+        /// The frame.
+        bytes: Bytes,
+    },
+    /// The other end has settled every item up to and including this number.
+    Settled {
+        /// See [`Link::push`].
+        upto: u64,
+    },
+}
+
+/// How long nothing has answered; see [`Link::unanswered`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unanswered {
+    /// Since the first send after rest, or the last progress after that.
+    pub since: Duration,
+    /// How many resend timers have run out in a row.
+    pub timeouts: u32,
+}
+
+/// Why a link must end. The peer is at fault: it broke the protocol, and would again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum LinkError {
+    /// A datagram whose batch cannot be decoded.
+    #[error("a batch cannot be decoded: {0}")]
+    Codec(CodecError),
+    /// A datagram whose content is no batch.
+    #[error("a batch cannot be read: {0}")]
+    Batch(#[from] BatchError),
+    /// An acknowledgement of what was never sent.
+    #[error("the peer acknowledged item {0}, which was never sent")]
+    AckOfUnsent(u64),
+    /// An item further ahead than the window allows.
+    #[error("the peer sent item {0}, beyond the window")]
+    BeyondWindow(u64),
+    /// A frame in more parts than the largest frame needs.
+    #[error("the peer sent a frame longer than any may be")]
+    FrameTooLong,
+    /// The same number with other bytes.
+    #[error("the peer reused the number of item {0}")]
+    ItemChanged(u64),
+}
+
+/// One end of a link.
+#[derive(Debug)]
+pub struct Link {
+    outbound: Outbound,
+    inbound: Inbound,
+    peer_has: DictionarySet,
+    /// The tag of a batch that could not be read, until the peer has been told.
+    unreadable: Option<u8>,
+    settled_event: Option<u64>,
+}
+
+impl Link {
+    /// A link that has just been opened.
+    pub fn new(config: LinkConfig) -> Self {
+        Self {
+            outbound: Outbound::new(config.initial_rtt),
+            inbound: Inbound::default(),
+            peer_has: config.peer_has,
+            unreadable: None,
+            settled_event: None,
+        }
+    }
+
+    /// Sends a frame, after all before it. Returns the number under which it will be settled.
+    ///
+    /// The link keeps whatever it is given: look at [`Link::backlog_bytes`] first.
+    pub fn push(&mut self, frame: impl Into<Bytes>) -> u64 {
+        self.outbound.push(frame.into())
+    }
+
+    /// Says that every frame up to and including this number has been acted on for good.
+    pub fn settle(&mut self, now: Time, upto: u64) {
+        self.inbound.settle(now, upto);
+    }
+
+    /// Sends again whatever is on its way: the carrier knows that it is lost, as when 0-RTT is refused.
+    pub fn resend_all(&mut self) {
+        self.outbound.lose_all();
+    }
+
+    /// Learns which dictionaries the other end has.
+    pub fn set_peer_dictionaries(&mut self, peer_has: DictionarySet) {
+        self.peer_has = peer_has;
+    }
+
+    /// Takes in a datagram.
+    ///
+    /// # Errors
+    /// When the peer broke the protocol: close the connection.
+    pub fn handle_datagram(&mut self, now: Time, datagram: &[u8]) -> Result<(), LinkError> {
+        let content = match codec::decode(datagram, BATCH_DECODED_BYTES_MAX) {
+            Ok(content) => content,
+            Err(CodecError::UnknownCodec(_) | CodecError::UnknownDictionary(_)) => {
+                self.unreadable = datagram.first().copied();
+                return Ok(());
+            }
+            Err(error) => return Err(LinkError::Codec(error)),
+        };
+        let batch = batch::decode(&content)?;
+        if let Some(ack) = &batch.ack {
+            self.outbound.check(ack)?;
+        }
+        self.inbound.check(&batch.items)?;
+
+        if let Some(tag) = batch.unreadable {
+            self.peer_has = without(self.peer_has, tag);
+            self.outbound.lose_all();
+        }
+        if let Some(ack) = &batch.ack
+            && self.outbound.handle_ack(now, ack)
+        {
+            self.settled_event = Some(self.outbound.settled());
+        }
+        self.inbound.handle_items(now, &batch.items)
+    }
+
+    /// Lets time-driven things happen.
+    pub fn handle_timeout(&mut self, now: Time) {
+        self.outbound.handle_timeout(now);
+    }
+
+    /// When [`Link::handle_timeout`] and [`Link::poll_transmit`] are to be called next, if nothing else
+    /// happens before.
+    pub fn poll_timeout(&self) -> Option<Time> {
+        [self.outbound.timeout(), self.inbound.ack_due()].into_iter().flatten().min()
+    }
+
+    /// What has happened, until there is nothing more.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        if let Some(upto) = self.settled_event.take() {
+            return Some(Event::Settled { upto });
+        }
+        self.inbound.poll_frame().map(|(number, bytes)| Event::Frame { number, bytes })
+    }
+
+    /// The next datagram to send, until there is none. `bytes_max` is what the carrier takes in one.
+    pub fn poll_transmit(&mut self, now: Time, bytes_max: usize) -> Option<Vec<u8>> {
+        let ack_is_due = self.inbound.ack_due().is_some_and(|due| due <= now);
+        let ack = self.inbound.ack();
+        let base = Batch { unreadable: self.unreadable, ack, items: Vec::new() };
+        if let Some(datagram) = self.outbound.poll_transmit(now, bytes_max, base.clone(), self.peer_has) {
+            self.sent_ack();
+            return Some(datagram);
+        }
+        if !ack_is_due && self.unreadable.is_none() {
+            return None;
+        }
+        let mut content = Vec::new();
+        base.encode(&mut content);
+        let mut datagram = Vec::with_capacity(content.len() + 1);
+        codec::encode_best(&content, self.peer_has, &mut datagram);
+        self.sent_ack();
+        Some(datagram)
+    }
+
+    fn sent_ack(&mut self) {
+        self.unreadable = None;
+        self.inbound.ack_sent();
+    }
+
+    /// Bytes pushed that have not been sent once.
+    pub fn backlog_bytes(&self) -> usize {
+        self.outbound.backlog_bytes()
+    }
+
+    /// How many more items may be pushed before the window is full.
+    pub fn free_items(&self) -> u64 {
+        WINDOW_ITEMS.saturating_sub(self.outbound.items())
+    }
+
+    /// Whether everything that was pushed is settled, and everything that arrived is acknowledged.
+    pub fn is_at_rest(&self) -> bool {
+        self.outbound.items() == 0 && self.inbound.is_at_rest() && self.settled_event.is_none()
+    }
+
+    /// Whether and how long the other end has left items unanswered.
+    pub fn unanswered(&self, now: Time) -> Option<Unanswered> {
+        self.outbound.unanswered(now)
+    }
+
+    /// The smoothed round-trip time, or the assumed one.
+    pub fn rtt(&self) -> Duration {
+        self.outbound.rtt()
+    }
+
+    /// Items sent more than once so far.
+    pub fn resent_items(&self) -> u64 {
+        self.outbound.resent_items()
+    }
+}
+
+/// The dictionaries but for the one that this codec tag names, if it names one.
+fn without(set: DictionarySet, tag: u8) -> DictionarySet {
+    match codec::dictionary_number(tag) {
+        Some(number) => DictionarySet::from_bits(set.bits() & !(1 << number)),
+        None => set,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,348 @@
+//! The sending half: keeps items until they are settled, and decides what goes into the next datagram.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::estimate::{Rtt, Window};
+use super::{LinkError, Time, Unanswered};
+use crate::batch::{self, Ack, Batch, Item};
+use crate::codec::{self, DictionarySet};
+use crate::limits::{BATCH_CONTENT_BYTES, WINDOW_ITEMS};
+
+/// Longest item, bytes: with everything around it, it fits the smallest datagram of a QUIC path.
+pub(super) const ITEM_BYTES_MAX: usize = 1_000;
+
+/// How many bytes of items one resend timer sends again: about one datagram.
+const PROBE_BYTES: usize = 1_000;
+
+#[derive(Debug)]
+struct Entry {
+    bytes: Bytes,
+    more: bool,
+    state: State,
+    /// How often it has been sent.
+    sent: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// To be sent, for the first time or again.
+    Waiting,
+    /// Sent in the datagram of this number at this time; its share of the datagram was `wire_bytes`.
+    Flying { datagram: u64, at: Time, wire_bytes: u64 },
+    /// The other end has it, but has not settled it.
+    Arrived,
+}
+
+#[derive(Debug)]
+pub(super) struct Outbound {
+    /// The number before the first entry: everything up to here is settled.
+    settled: u64,
+    entries: VecDeque<Entry>,
+    /// How many entries, from the end, have never been sent.
+    unsent: usize,
+    backlog_bytes: usize,
+    flying_bytes: u64,
+    /// The newest datagram of which something was acknowledged.
+    newest_acked: u64,
+    datagrams: u64,
+    rtt: Rtt,
+    window: Window,
+    /// Resend timers that ran out since anything was acknowledged.
+    timeouts: u32,
+    /// Since when an answer is awaited: the first send after rest, or the last progress.
+    awaiting_since: Option<Time>,
+    timed_out_at: Time,
+    /// One datagram may leave even though the window is full.
+    probe: bool,
+    /// Coded bytes per byte of content, as the last batches had it.
+    ratio: f64,
+    resent_items: u64,
+}
+
+impl Outbound {
+    pub(super) fn new(initial_rtt: Duration) -> Self {
+        Self {
+            settled: 0,
+            entries: VecDeque::new(),
+            unsent: 0,
+            backlog_bytes: 0,
+            flying_bytes: 0,
+            newest_acked: 0,
+            datagrams: 0,
+            rtt: Rtt::new(initial_rtt),
+            window: Window::default(),
+            timeouts: 0,
+            awaiting_since: None,
+            timed_out_at: Time::default(),
+            probe: false,
+            ratio: 0.5,
+            resent_items: 0,
+        }
+    }
+
+    pub(super) fn push(&mut self, frame: Bytes) -> u64 {
+        let mut rest = frame;
+        loop {
+            let part = rest.split_to(rest.len().min(ITEM_BYTES_MAX));
+            self.backlog_bytes += part.len();
+            self.unsent += 1;
+            let more = !rest.is_empty();
+            self.entries.push_back(Entry { bytes: part, more, state: State::Waiting, sent: 0 });
+            if !more {
+                return self.settled + self.entries.len() as u64;
+            }
+        }
+    }
+
+    /// Whether the acknowledgement speaks of what was sent, before anything changes.
+    pub(super) fn check(&self, ack: &Ack) -> Result<(), LinkError> {
+        let highest = ack.received.last().map_or(ack.watermark, |&(_, last)| last);
+        let sent = self.settled + (self.entries.len() - self.unsent) as u64;
+        if highest > sent { Err(LinkError::AckOfUnsent(highest)) } else { Ok(()) }
+    }
+
+    /// Returns whether the watermark moved.
+    pub(super) fn handle_ack(&mut self, now: Time, ack: &Ack) -> bool {
+        let flying_before = self.flying_bytes;
+        let mut newly = Newly::default();
+        let moved = ack.watermark > self.settled;
+        while self.settled < ack.watermark
+            && let Some(entry) = self.entries.pop_front()
+        {
+            self.settled += 1;
+            newly.count(&entry);
+        }
+        for &(first, last) in &ack.received {
+            for number in first.max(self.settled + 1)..=last {
+                if let Some(entry) = self.entries.get_mut((number - self.settled - 1) as usize) {
+                    newly.count(entry);
+                    entry.state = State::Arrived;
+                }
+            }
+        }
+        self.flying_bytes -= newly.bytes;
+        if newly.any || moved {
+            self.timeouts = 0;
+            self.probe = false;
+            self.awaiting_since = (self.entries.len() > self.unsent).then_some(now);
+        }
+        self.newest_acked = self.newest_acked.max(newly.datagram);
+        if let Some(sent_at) = newly.sent_once_at {
+            self.rtt.sample(now.since(sent_at));
+        }
+        if newly.bytes > 0 {
+            self.window.acked(now, newly.bytes, flying_before, &self.rtt);
+        }
+        self.lose_overtaken(now);
+        moved
+    }
+
+    /// Everything on its way must be sent again: the other end could not read it.
+    pub(super) fn lose_all(&mut self) {
+        self.lose(|_, _| true);
+    }
+
+    /// Loses what left so long before something that has arrived that it cannot be on its way.
+    fn lose_overtaken(&mut self, now: Time) {
+        let newest_acked = self.newest_acked;
+        let loss_after = self.rtt.loss_after();
+        self.lose(|datagram, at| datagram < newest_acked && at + loss_after <= now);
+    }
+
+    fn lose(&mut self, is_lost: impl Fn(u64, Time) -> bool) {
+        for entry in &mut self.entries {
+            if let State::Flying { datagram, at, wire_bytes } = entry.state
+                && is_lost(datagram, at)
+            {
+                entry.state = State::Waiting;
+                self.flying_bytes -= wire_bytes;
+            }
+        }
+    }
+
+    fn flying(&self) -> impl Iterator<Item = (u64, Time)> {
+        self.entries.iter().filter_map(|entry| match entry.state {
+            State::Flying { datagram, at, .. } => Some((datagram, at)),
+            State::Waiting | State::Arrived => None,
+        })
+    }
+
+    /// When something on its way is overtaken for good, or the resend timer runs out.
+    pub(super) fn timeout(&self) -> Option<Time> {
+        let overtaken = self
+            .flying()
+            .filter(|&(datagram, _)| datagram < self.newest_acked)
+            .map(|(_, at)| at + self.rtt.loss_after())
+            .min();
+        overtaken.into_iter().chain(self.resend_at()).min()
+    }
+
+    /// The resend timer counts from the oldest item on its way, or from the last sign of life. What has
+    /// arrived but is not settled for long is asked after, too: the other end may have been restarted.
+    fn resend_at(&self) -> Option<Time> {
+        let awaiting_since = self.awaiting_since?;
+        let oldest = self.flying().map(|(_, at)| at).min();
+        let base = oldest.map_or(awaiting_since, |at| at.max(awaiting_since)).max(self.timed_out_at);
+        Some(base + self.rtt.resend_after(self.timeouts))
+    }
+
+    pub(super) fn handle_timeout(&mut self, now: Time) {
+        self.lose_overtaken(now);
+        if self.resend_at().is_none_or(|at| at > now) {
+            return;
+        }
+        self.timeouts += 1;
+        self.timed_out_at = now;
+        self.window.timed_out();
+        self.probe = true;
+        let nothing_flies = self.flying().next().is_none();
+        let mut bytes = 0;
+        for entry in self.entries.iter_mut().filter(|entry| entry.sent > 0) {
+            let wire_bytes = match entry.state {
+                State::Flying { wire_bytes, .. } => wire_bytes,
+                State::Arrived if nothing_flies => 0,
+                State::Arrived | State::Waiting => continue,
+            };
+            if bytes > 0 && bytes + entry.bytes.len() > PROBE_BYTES {
+                break;
+            }
+            bytes += entry.bytes.len();
+            entry.state = State::Waiting;
+            self.flying_bytes -= wire_bytes;
+            if nothing_flies {
+                break;
+            }
+        }
+    }
+
+    /// The next datagram with items in it: `base` completed, or none if there is nothing that may go.
+    pub(super) fn poll_transmit(
+        &mut self,
+        now: Time,
+        bytes_max: usize,
+        base: Batch<'_>,
+        peer_has: DictionarySet,
+    ) -> Option<Vec<u8>> {
+        if self.flying_bytes > 0 && self.flying_bytes >= self.window.bytes() && !self.probe {
+            return None;
+        }
+        let (numbers, datagram, content_len) = self.fill(bytes_max, base, peer_has)?;
+        self.datagrams += 1;
+        self.probe = false;
+        self.awaiting_since.get_or_insert(now);
+        self.ratio = (self.ratio * 3.0 + datagram.len() as f64 / content_len as f64) / 4.0;
+        for number in numbers {
+            let entry = &mut self.entries[(number - self.settled - 1) as usize];
+            let share = (datagram.len() * entry.bytes.len()).div_ceil(content_len) as u64;
+            entry.state = State::Flying { datagram: self.datagrams, at: now, wire_bytes: share };
+            self.flying_bytes += share;
+            if entry.sent == 0 {
+                self.unsent -= 1;
+                self.backlog_bytes -= entry.bytes.len();
+            } else {
+                self.resent_items += 1;
+            }
+            entry.sent += 1;
+        }
+        Some(datagram)
+    }
+
+    /// Gathers what waits, oldest first, into one batch that fits when coded. How well it shrinks shows
+    /// only afterwards: start from how the last batches did, and leave items off until it fits.
+    fn fill(
+        &self,
+        bytes_max: usize,
+        mut batch: Batch<'_>,
+        peer_has: DictionarySet,
+    ) -> Option<(Vec<u64>, Vec<u8>, usize)> {
+        let ranges = batch.ack.as_ref().map_or(0, |ack| ack.received.len());
+        let room = bytes_max - 1 - batch::head_bytes_max(ranges);
+        let content_max = ((room as f64 / self.ratio) as usize).clamp(room, BATCH_CONTENT_BYTES);
+        let mut content_len = 0;
+        let mut chosen: Vec<Item<'_>> = Vec::new();
+        for (entry, number) in self.entries.iter().zip(self.settled + 1..) {
+            if entry.state != State::Waiting {
+                continue;
+            }
+            let len = entry.bytes.len() + batch::item_overhead_max(entry.bytes.len());
+            if content_len + len > content_max && !chosen.is_empty() || number > self.settled + WINDOW_ITEMS {
+                break;
+            }
+            content_len += len;
+            chosen.push(Item { number, more: entry.more, bytes: &entry.bytes });
+        }
+        if chosen.is_empty() {
+            return None;
+        }
+        let (mut content, mut datagram) = (Vec::new(), Vec::new());
+        loop {
+            let numbers: Vec<u64> = chosen.iter().map(|item| item.number).collect();
+            let mut trial = Batch { items: std::mem::take(&mut chosen), ..batch.clone() };
+            content.clear();
+            datagram.clear();
+            trial.encode(&mut content);
+            codec::encode_best(&content, peer_has, &mut datagram);
+            if datagram.len() <= bytes_max {
+                return Some((numbers, datagram, content.len()));
+            }
+            if trial.items.len() == 1 {
+                // A single item fits whatever its coding, unless the acknowledgement beside it is huge.
+                debug_assert!(batch.ack.is_some(), "an item of {} bytes fits", trial.items[0].bytes.len());
+                batch.ack = None;
+            } else {
+                let keep = trial.items.len() * bytes_max / datagram.len();
+                trial.items.truncate(keep.clamp(1, trial.items.len() - 1));
+            }
+            chosen = trial.items;
+        }
+    }
+
+    pub(super) fn settled(&self) -> u64 {
+        self.settled
+    }
+
+    pub(super) fn items(&self) -> u64 {
+        self.entries.len() as u64
+    }
+
+    pub(super) fn backlog_bytes(&self) -> usize {
+        self.backlog_bytes
+    }
+
+    pub(super) fn rtt(&self) -> Duration {
+        self.rtt.smoothed()
+    }
+
+    pub(super) fn resent_items(&self) -> u64 {
+        self.resent_items
+    }
+
+    pub(super) fn unanswered(&self, now: Time) -> Option<Unanswered> {
+        self.awaiting_since.map(|since| Unanswered { since: now.since(since), timeouts: self.timeouts })
+    }
+}
+
+/// What one acknowledgement newly says of items on their way.
+#[derive(Default)]
+struct Newly {
+    any: bool,
+    bytes: u64,
+    datagram: u64,
+    sent_once_at: Option<Time>,
+}
+
+impl Newly {
+    fn count(&mut self, entry: &Entry) {
+        self.any |= entry.state != State::Arrived;
+        if let State::Flying { datagram, at, wire_bytes } = entry.state {
+            self.bytes += wire_bytes;
+            self.datagram = self.datagram.max(datagram);
+            if entry.sent == 1 {
+                self.sent_once_at = Some(self.sent_once_at.map_or(at, |other| other.max(at)));
+            }
+        }
+    }
+}

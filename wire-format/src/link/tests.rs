@@ -1,0 +1,286 @@
+use std::collections::BinaryHeap;
+use std::cmp::Reverse;
+
+use proptest::prelude::*;
+
+use super::*;
+
+/// xorshift64*: enough to lose, double and delay datagrams by seed.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33
+    }
+
+    fn hits(&mut self, percent: u64) -> bool {
+        self.roll() % 100 < percent
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Path {
+    loss_percent: u64,
+    double_percent: u64,
+    delay_ms: u64,
+    jitter_ms: u64,
+    /// How long the receiver takes to settle a frame.
+    settle_ms: u64,
+}
+
+const CLEAN: Path = Path { loss_percent: 0, double_percent: 0, delay_ms: 300, jitter_ms: 0, settle_ms: 3 };
+
+/// Two links and what is between them. End 0 sends frames, end 1 settles them after a while.
+struct Pair {
+    ends: [Link; 2],
+    now: Time,
+    path: Path,
+    dice: Dice,
+    wire: BinaryHeap<Reverse<(Time, u64, usize, Vec<u8>)>>,
+    sent: u64,
+    settles: std::collections::VecDeque<(Time, u64)>,
+    arrived: Vec<Bytes>,
+    settled: u64,
+    is_cut: bool,
+}
+
+impl Pair {
+    fn new(path: Path, seed: u64) -> Self {
+        let config = LinkConfig {
+            initial_rtt: Duration::from_millis(700),
+            peer_has: DictionarySet::compiled_in(),
+        };
+        Self {
+            ends: [Link::new(config), Link::new(config)],
+            now: Time::default(),
+            path,
+            dice: Dice(seed | 1),
+            wire: BinaryHeap::new(),
+            sent: 0,
+            settles: Default::default(),
+            arrived: Vec::new(),
+            settled: 0,
+            is_cut: false,
+        }
+    }
+
+    fn flush(&mut self) {
+        for from in 0..2 {
+            while let Some(event) = self.ends[from].poll_event() {
+                match event {
+                    Event::Frame { number, bytes } => {
+                        assert_eq!(from, 1);
+                        self.arrived.push(bytes);
+                        let at = self.now + Duration::from_millis(self.path.settle_ms);
+                        self.settles.push_back((at, number));
+                    }
+                    Event::Settled { upto } => {
+                        assert_eq!(from, 0);
+                        assert!(upto > self.settled, "the watermark only rises");
+                        self.settled = upto;
+                    }
+                }
+            }
+            while let Some(datagram) = self.ends[from].poll_transmit(self.now, 1_160) {
+                assert!(datagram.len() <= 1_160);
+                self.sent += 1;
+                if self.is_cut || self.dice.hits(self.path.loss_percent) {
+                    continue;
+                }
+                for _ in 0..1 + u32::from(self.dice.hits(self.path.double_percent)) {
+                    let jitter = self.dice.roll() % (self.path.jitter_ms + 1);
+                    let at = self.now + Duration::from_millis(self.path.delay_ms + jitter);
+                    self.wire.push(Reverse((at, self.dice.roll(), 1 - from, datagram.clone())));
+                }
+            }
+        }
+    }
+
+    /// Runs until both ends are at rest, or the time is up.
+    fn run(&mut self, until: Duration) {
+        let end = Time::after_start(until);
+        loop {
+            self.flush();
+            let next = [
+                self.ends[0].poll_timeout(),
+                self.ends[1].poll_timeout(),
+                self.wire.peek().map(|Reverse((at, ..))| *at),
+                self.settles.front().map(|&(at, _)| at),
+            ]
+            .into_iter()
+            .flatten()
+            .min();
+            let Some(next) = next.filter(|&next| next <= end) else { return };
+            self.now = self.now.max(next);
+            while self.wire.peek().is_some_and(|Reverse((at, ..))| *at <= self.now) {
+                let Reverse((_, _, to, datagram)) = self.wire.pop().unwrap();
+                self.ends[to].handle_datagram(self.now, &datagram).unwrap();
+            }
+            while let Some((_, number)) = self.settles.pop_front_if(|&mut (at, _)| at <= self.now) {
+                self.ends[1].settle(self.now, number);
+            }
+            for end in &mut self.ends {
+                end.handle_timeout(self.now);
+            }
+        }
+    }
+}
+
+fn frame(n: usize) -> Bytes {
+    Bytes::from(format!("frame {n}: {}", "text ".repeat(n % 13)))
+}
+
+#[test]
+fn a_lone_frame_costs_one_datagram_each_way_and_one_round_trip() {
+    let mut pair = Pair::new(CLEAN, 1);
+    assert_eq!(pair.ends[0].push(frame(0)), 1);
+    pair.run(Duration::from_secs(60));
+    assert_eq!(pair.settled, 1);
+    assert_eq!(pair.sent, 2);
+    assert_eq!(pair.now.since_start(), Duration::from_millis(603));
+    assert!(pair.ends.iter().all(Link::is_at_rest));
+}
+
+#[test]
+fn a_frame_larger_than_a_datagram_arrives_whole() {
+    let mut pair = Pair::new(CLEAN, 1);
+    let large: Bytes = (0..50_000u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+    let number = pair.ends[0].push(large.clone());
+    assert_eq!(number, 50);
+    pair.run(Duration::from_secs(600));
+    assert_eq!(pair.arrived, [large]);
+    assert_eq!(pair.settled, 50);
+}
+
+#[test]
+fn nothing_is_acknowledged_as_settled_before_it_is() {
+    let mut pair = Pair::new(Path { settle_ms: 5_000, ..CLEAN }, 1);
+    pair.ends[0].push(frame(1));
+    pair.run(Duration::from_millis(5_200));
+    assert_eq!((pair.arrived.len(), pair.settled), (1, 0));
+    pair.run(Duration::from_secs(60));
+    assert_eq!(pair.settled, 1);
+}
+
+#[test]
+fn what_arrived_but_stays_unsettled_is_asked_after() {
+    let mut pair = Pair::new(Path { settle_ms: 1_000_000, ..CLEAN }, 1);
+    pair.ends[0].push(frame(1));
+    pair.run(Duration::from_secs(2));
+    pair.is_cut = true;
+    pair.run(Duration::from_secs(60));
+    let unanswered = pair.ends[0].unanswered(pair.now).unwrap();
+    assert!(unanswered.timeouts >= 5, "{unanswered:?}");
+}
+
+#[test]
+fn after_an_outage_everything_arrives_soon() {
+    let mut pair = Pair::new(CLEAN, 1);
+    let numbers: Vec<_> = (0..40).map(|n| pair.ends[0].push(frame(n))).collect();
+    pair.is_cut = true;
+    pair.run(Duration::from_secs(20));
+    assert_eq!(pair.settled, 0);
+    pair.is_cut = false;
+    pair.run(Duration::from_secs(60));
+    assert_eq!(pair.settled, numbers[39]);
+    assert!(pair.now.since_start() < Duration::from_secs(30), "{:?}", pair.now);
+}
+
+#[test]
+fn an_unreadable_dictionary_is_reported_and_avoided() {
+    let mut pair = Pair::new(CLEAN, 1);
+    let unknown = [0x1f + 16];
+    pair.ends[1].handle_datagram(pair.now, &[&unknown[..], b"whatever"].concat()).unwrap();
+    let report = pair.ends[1].poll_transmit(pair.now, 1_160).unwrap();
+    pair.ends[0].push(frame(1));
+    assert!(pair.ends[0].poll_transmit(pair.now, 1_160).is_some());
+    pair.ends[0].handle_datagram(pair.now, &report).unwrap();
+    assert!(pair.ends[0].poll_transmit(pair.now, 1_160).is_some(), "it is sent again at once");
+    assert!(!pair.ends[0].peer_has.contains(0x1f));
+}
+
+#[test]
+fn a_peer_that_breaks_the_rules_is_told_from_one_that_does_not() {
+    let datagram = |batch: Batch<'_>| {
+        let mut content = vec![0];
+        batch.encode(&mut content);
+        content
+    };
+    let ack = |watermark| datagram(Batch { ack: Some(batch::Ack { watermark, received: vec![] }), ..Batch::default() });
+    let items = |number, more, bytes| {
+        datagram(Batch { items: vec![batch::Item { number, more, bytes }], ..Batch::default() })
+    };
+    let mut link = Pair::new(CLEAN, 1).ends.into_iter().next().unwrap();
+    link.push(frame(1));
+    assert_eq!(link.handle_datagram(Time::default(), &ack(1)), Err(LinkError::AckOfUnsent(1)));
+    let beyond = link.handle_datagram(Time::default(), &items(WINDOW_ITEMS + 1, false, b"x"));
+    assert_eq!(beyond, Err(LinkError::BeyondWindow(WINDOW_ITEMS + 1)));
+    link.handle_datagram(Time::default(), &items(3, false, b"x")).unwrap();
+    assert_eq!(
+        link.handle_datagram(Time::default(), &items(3, false, b"y")),
+        Err(LinkError::ItemChanged(3))
+    );
+    assert!(matches!(link.handle_datagram(Time::default(), &[0, 0]), Err(LinkError::Batch(_))));
+    assert!(matches!(link.handle_datagram(Time::default(), &[]), Err(LinkError::Codec(_))));
+    for number in 1..=100 {
+        let long = link.handle_datagram(Time::default(), &items(number + 3, true, &[0; 1_000]));
+        let first = link.handle_datagram(Time::default(), &items(number, true, &[0; 1_000]));
+        if long.and(first) == Err(LinkError::FrameTooLong) {
+            return;
+        }
+        if number == 3 {
+            // The held "x" ended the frame.
+            while link.poll_event().is_some() {}
+        }
+    }
+    panic!("a frame without end was taken");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(96))]
+
+    #[test]
+    fn over_any_path_all_frames_arrive_in_order_once_and_are_settled(
+        seed: u64,
+        loss_percent in 0u64..45,
+        double_percent in 0u64..20,
+        delay_ms in 1u64..1_500,
+        jitter_ms in 0u64..400,
+        settle_ms in 0u64..100,
+        count in 1usize..400,
+    ) {
+        let path = Path { loss_percent, double_percent, delay_ms, jitter_ms, settle_ms };
+        let mut pair = Pair::new(path, seed);
+        let mut pushed = Vec::new();
+        let mut last = 0;
+        for n in 0..count {
+            if n % 50 == 49 {
+                pair.run(Duration::from_secs(n as u64));
+            }
+            pushed.push(frame(n));
+            last = pair.ends[0].push(frame(n));
+        }
+        pair.run(Duration::from_secs(7_200));
+        prop_assert_eq!(&pair.arrived, &pushed);
+        prop_assert_eq!(pair.settled, last);
+        prop_assert!(pair.ends.iter().all(Link::is_at_rest));
+    }
+
+    #[test]
+    fn no_datagram_makes_a_link_panic(datagrams in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..60), 0..20)) {
+        let mut pair = Pair::new(CLEAN, 1);
+        pair.ends[0].push(frame(3));
+        pair.ends[0].poll_transmit(Time::default(), 1_160);
+        for mut datagram in datagrams {
+            if let Some(tag) = datagram.first_mut() {
+                *tag = 0;
+            }
+            if pair.ends[0].handle_datagram(Time::default(), &datagram).is_err() {
+                break;
+            }
+        }
+    }
+}

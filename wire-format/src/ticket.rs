@@ -1,0 +1,385 @@
+//! Tickets: what a person passes on, as text, link or QR code, to reach a relay or a contact.
+//!
+//! A ticket is `tp`, a letter for its kind, the version `1`, then base32 (RFC 4648, lower case, unpadded)
+//! of the content and a checksum of four bytes: a ticket that was cut or mistyped is told from a wrong one.
+//! `PROTOCOL.md`, section "Tickets", has the layout.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::str::FromStr;
+
+use data_encoding::{BASE32_NOPAD, DecodeKind};
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{AccountKey, RelayKey};
+use crate::limits::{TICKET_ADDRESSES_MAX, TICKET_CHARS_MAX, TICKET_RELAYS_MAX};
+use crate::varint;
+
+/// The scheme under which a ticket is also a link: `thinpost:tpr1...`.
+const LINK_SCHEME: &str = "thinpost:";
+const CHECKSUM_LEN: usize = 4;
+
+/// How to reach a relay, and the key it must prove to hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RelayTicket {
+    /// The relay's identity.
+    pub key: RelayKey,
+    /// Where it listens; 1 to [`TICKET_ADDRESSES_MAX`].
+    pub addresses: Vec<SocketAddr>,
+}
+
+/// A relay's leave to register: what its operator hands to a new user.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InviteTicket {
+    /// The relay it is for.
+    pub relay: RelayTicket,
+    /// What the relay checks.
+    pub token: InviteToken,
+}
+
+/// The part of an invite that goes back to the relay. The relay keeps only how often it was used: the
+/// code proves the rest.
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InviteToken {
+    /// Drawn at random.
+    pub id: [u8; 8],
+    /// How many accounts it admits.
+    pub uses: u32,
+    /// Unix time in seconds after which it admits nobody; 0 for never.
+    pub expires_unix_s: u64,
+    /// The relay's code over the fields above.
+    pub mac: [u8; 16],
+}
+
+/// The code is a secret until it is used.
+impl fmt::Debug for InviteToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "InviteToken({}, {} uses)", data_encoding::HEXLOWER.encode(&self.id), self.uses)
+    }
+}
+
+impl InviteToken {
+    /// The bytes that [`InviteToken::mac`] covers.
+    pub fn covered_bytes(&self) -> [u8; 20] {
+        let mut bytes = [0; 20];
+        bytes[..8].copy_from_slice(&self.id);
+        bytes[8..12].copy_from_slice(&self.uses.to_be_bytes());
+        bytes[12..].copy_from_slice(&self.expires_unix_s.to_be_bytes());
+        bytes
+    }
+}
+
+/// How to reach a person.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ContactTicket {
+    /// Whose mailbox.
+    pub account: AccountKey,
+    /// Where it is; 1 to [`TICKET_RELAYS_MAX`].
+    pub relays: Vec<RelayTicket>,
+}
+
+/// Any ticket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ticket {
+    /// To reach a relay.
+    Relay(RelayTicket),
+    /// To register at a relay.
+    Invite(InviteTicket),
+    /// To reach a person.
+    Contact(ContactTicket),
+}
+
+/// Why a text is not a ticket. Nothing happened; ask for the ticket again.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum TicketError {
+    /// It does not begin as a ticket does.
+    #[error("this is no Thinpost ticket: one begins with tpr1, tpi1 or tpc1")]
+    NotATicket,
+    /// A ticket of another version.
+    #[error("this ticket has version {0}; this program knows version 1")]
+    UnknownVersion(char),
+    /// Another kind than was asked for.
+    #[error("this is {found}, but {wanted} is needed here")]
+    WrongKind {
+        /// What it is.
+        found: &'static str,
+        /// What it should be.
+        wanted: &'static str,
+    },
+    /// More than any ticket has.
+    #[error("the ticket has {0} characters; none has more than {TICKET_CHARS_MAX}")]
+    TooLong(usize),
+    /// A character that no ticket has.
+    #[error("character {0} of the ticket does not belong there")]
+    BadCharacter(usize),
+    /// Cut short, or mistyped.
+    #[error("the ticket is incomplete or mistyped (its checksum does not match)")]
+    Checksum,
+    /// The checksum holds, but the content does not: a newer or faulty program made it.
+    #[error("the ticket's content is damaged: {0}")]
+    Malformed(&'static str),
+}
+
+impl Ticket {
+    fn kind(&self) -> (char, &'static str) {
+        match self {
+            Self::Relay(_) => ('r', "a relay's ticket"),
+            Self::Invite(_) => ('i', "an invite"),
+            Self::Contact(_) => ('c', "a contact's ticket"),
+        }
+    }
+
+    /// The ticket in upper case, which a QR code holds in fewer modules (its alphanumeric mode).
+    pub fn to_qr_text(&self) -> String {
+        self.to_string().to_ascii_uppercase()
+    }
+
+    fn wrong_kind(&self, wanted: &'static str) -> TicketError {
+        TicketError::WrongKind { found: self.kind().1, wanted }
+    }
+}
+
+impl fmt::Display for Ticket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = self.kind().0;
+        let mut content = Vec::new();
+        match self {
+            Self::Relay(relay) => put_relay(&mut content, relay),
+            Self::Invite(InviteTicket { relay, token }) => {
+                put_relay(&mut content, relay);
+                content.extend(token.id);
+                varint::put(&mut content, token.uses.into());
+                varint::put(&mut content, token.expires_unix_s);
+                content.extend(token.mac);
+            }
+            Self::Contact(ContactTicket { account, relays }) => {
+                content.extend(account.0);
+                content.push(relays.len() as u8);
+                relays.iter().for_each(|relay| put_relay(&mut content, relay));
+            }
+        }
+        content.extend(checksum(kind, &content));
+        write!(f, "tp{kind}1{}", BASE32_NOPAD.encode(&content).to_ascii_lowercase())
+    }
+}
+
+impl FromStr for Ticket {
+    type Err = TicketError;
+
+    fn from_str(text: &str) -> Result<Self, TicketError> {
+        let text = text.trim();
+        if text.len() > TICKET_CHARS_MAX {
+            return Err(TicketError::TooLong(text.chars().count()));
+        }
+        let text = text.to_ascii_lowercase();
+        let text = text.strip_prefix(LINK_SCHEME).unwrap_or(&text);
+        let mut chars = text.strip_prefix("tp").ok_or(TicketError::NotATicket)?.chars();
+        let (kind, version) = chars.next().zip(chars.next()).ok_or(TicketError::NotATicket)?;
+        if !matches!(kind, 'r' | 'i' | 'c') || !version.is_ascii_digit() {
+            return Err(TicketError::NotATicket);
+        }
+        if version != '1' {
+            return Err(TicketError::UnknownVersion(version));
+        }
+        let coded = chars.as_str().to_ascii_uppercase();
+        let mut bytes = BASE32_NOPAD.decode(coded.as_bytes()).map_err(|error| match error.kind {
+            DecodeKind::Symbol => TicketError::BadCharacter(error.position + 5),
+            _ => TicketError::Checksum,
+        })?;
+        let found = bytes.split_off(bytes.len().saturating_sub(CHECKSUM_LEN));
+        if found != checksum(kind, &bytes) {
+            return Err(TicketError::Checksum);
+        }
+        let mut content = Content(&bytes);
+        let ticket = match kind {
+            'r' => Self::Relay(content.relay()?),
+            'i' => Self::Invite(InviteTicket { relay: content.relay()?, token: content.token()? }),
+            _ => Self::Contact(content.contact()?),
+        };
+        if content.0.is_empty() { Ok(ticket) } else { Err(TicketError::Malformed("bytes follow its end")) }
+    }
+}
+
+/// Lets `T` be parsed and printed where only one kind of ticket will do.
+macro_rules! single_kind {
+    ($name:ident, $variant:ident, $wanted:literal) => {
+        impl FromStr for $name {
+            type Err = TicketError;
+
+            fn from_str(text: &str) -> Result<Self, TicketError> {
+                match text.parse()? {
+                    Ticket::$variant(ticket) => Ok(ticket),
+                    other => Err(other.wrong_kind($wanted)),
+                }
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                Ticket::$variant(self.clone()).fmt(f)
+            }
+        }
+    };
+}
+
+single_kind!(RelayTicket, Relay, "a relay's ticket");
+single_kind!(InviteTicket, Invite, "an invite");
+single_kind!(ContactTicket, Contact, "a contact's ticket");
+
+fn checksum(kind: char, content: &[u8]) -> [u8; CHECKSUM_LEN] {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&[kind as u8]).update(content);
+    let mut checksum = [0; CHECKSUM_LEN];
+    checksum.copy_from_slice(&hasher.finalize().as_bytes()[..CHECKSUM_LEN]);
+    checksum
+}
+
+fn put_relay(out: &mut Vec<u8>, relay: &RelayTicket) {
+    out.extend(relay.key.0);
+    out.push(relay.addresses.len() as u8);
+    for address in &relay.addresses {
+        match address.ip() {
+            IpAddr::V4(ip) => {
+                out.push(4);
+                out.extend(ip.octets());
+            }
+            IpAddr::V6(ip) => {
+                out.push(6);
+                out.extend(ip.octets());
+            }
+        }
+        out.extend(address.port().to_be_bytes());
+    }
+}
+
+/// A cursor over a ticket's content whose checksum has been verified.
+struct Content<'a>(&'a [u8]);
+
+impl Content<'_> {
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], TicketError> {
+        let (array, rest) = self.0.split_first_chunk().ok_or(TicketError::Malformed("it ends too early"))?;
+        self.0 = rest;
+        Ok(*array)
+    }
+
+    fn count(&mut self, max: usize, what: &'static str) -> Result<u8, TicketError> {
+        let [count] = self.array()?;
+        if count == 0 || usize::from(count) > max { Err(TicketError::Malformed(what)) } else { Ok(count) }
+    }
+
+    fn number(&mut self) -> Result<u64, TicketError> {
+        varint::take(&mut self.0).map_err(|_| TicketError::Malformed("a number is out of range"))
+    }
+
+    fn relay(&mut self) -> Result<RelayTicket, TicketError> {
+        let key = RelayKey(self.array()?);
+        let count = self.count(TICKET_ADDRESSES_MAX, "the count of addresses is out of range")?;
+        let address = |content: &mut Self| {
+            let ip = match content.array()? {
+                [4] => IpAddr::V4(Ipv4Addr::from(content.array::<4>()?)),
+                [6] => IpAddr::V6(Ipv6Addr::from(content.array::<16>()?)),
+                _ => return Err(TicketError::Malformed("an address of an unknown kind")),
+            };
+            Ok(SocketAddr::new(ip, u16::from_be_bytes(content.array()?)))
+        };
+        let addresses = (0..count).map(|_| address(self)).collect::<Result<_, _>>()?;
+        Ok(RelayTicket { key, addresses })
+    }
+
+    fn token(&mut self) -> Result<InviteToken, TicketError> {
+        let id = self.array()?;
+        let uses =
+            self.number()?.try_into().map_err(|_| TicketError::Malformed("the uses are out of range"))?;
+        Ok(InviteToken { id, uses, expires_unix_s: self.number()?, mac: self.array()? })
+    }
+
+    fn contact(&mut self) -> Result<ContactTicket, TicketError> {
+        let account = AccountKey(self.array()?);
+        let count = self.count(TICKET_RELAYS_MAX, "the count of relays is out of range")?;
+        let relays = (0..count).map(|_| self.relay()).collect::<Result<_, _>>()?;
+        Ok(ContactTicket { account, relays })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn relay() -> RelayTicket {
+        RelayTicket {
+            key: RelayKey([0x11; 32]),
+            addresses: vec!["192.0.2.7:4433".parse().unwrap(), "[2001:db8::7]:4433".parse().unwrap()],
+        }
+    }
+
+    fn tickets() -> [Ticket; 3] {
+        let token = InviteToken { id: [0x22; 8], uses: 3, expires_unix_s: 1_800_000_000, mac: [0x33; 16] };
+        [
+            Ticket::Relay(relay()),
+            Ticket::Invite(InviteTicket { relay: relay(), token }),
+            Ticket::Contact(ContactTicket { account: AccountKey([0x44; 32]), relays: vec![relay()] }),
+        ]
+    }
+
+    #[test]
+    fn tickets_are_read_back_from_text_link_and_qr_code() {
+        for ticket in tickets() {
+            let text = ticket.to_string();
+            assert_eq!(text.parse(), Ok(ticket.clone()));
+            assert_eq!(format!(" thinpost:{text}\n").parse(), Ok(ticket.clone()));
+            assert_eq!(ticket.to_qr_text().parse(), Ok(ticket));
+        }
+    }
+
+    #[test]
+    fn every_shortened_ticket_is_refused() {
+        for ticket in tickets() {
+            let text = ticket.to_string();
+            for end in 0..text.len() {
+                let error = text[..end].parse::<Ticket>().unwrap_err();
+                let expected = if end < 4 { TicketError::NotATicket } else { TicketError::Checksum };
+                assert_eq!(error, expected, "cut at {end}");
+            }
+        }
+    }
+
+    #[test]
+    fn each_kind_of_damage_has_its_own_error() {
+        let [relay, _, contact] = tickets().map(|ticket| ticket.to_string());
+        assert_eq!("hello".parse::<Ticket>(), Err(TicketError::NotATicket));
+        assert_eq!(relay.replace("tpr1", "tpr2").parse::<Ticket>(), Err(TicketError::UnknownVersion('2')));
+        assert_eq!(
+            contact.parse::<RelayTicket>(),
+            Err(TicketError::WrongKind { found: "a contact's ticket", wanted: "a relay's ticket" })
+        );
+        assert_eq!("x".repeat(3000).parse::<Ticket>(), Err(TicketError::TooLong(3000)));
+        let mut odd = relay.clone();
+        odd.replace_range(6..7, "!");
+        assert_eq!(odd.parse::<Ticket>(), Err(TicketError::BadCharacter(7)));
+        let swapped = relay.replace("tpr1", "tpc1");
+        assert_eq!(swapped.parse::<Ticket>(), Err(TicketError::Checksum));
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_makes_the_parser_panic(text in "(tp[ric]1)?\\PC{0,200}") {
+            let _ = text.parse::<Ticket>();
+        }
+
+        #[test]
+        fn content_with_a_valid_checksum_never_panics(
+            kind in prop::sample::select(vec!['r', 'i', 'c']),
+            content in prop::collection::vec(any::<u8>(), 0..200),
+        ) {
+            let mut bytes = content.clone();
+            bytes.extend(checksum(kind, &content));
+            let text = format!("tp{kind}1{}", BASE32_NOPAD.encode(&bytes));
+            if let Ok(ticket) = text.parse::<Ticket>() {
+                prop_assert_eq!(ticket.to_string().parse(), Ok(ticket));
+            }
+        }
+    }
+}
