@@ -141,20 +141,18 @@ pub struct Subscription {
     read: VecDeque<Received>,
     events: BroadcastStream<Event>,
     heads: WatchStream<InboxNumber>,
-    ended: bool,
 }
 
 impl Subscription {
     pub(crate) fn new(shared: Arc<Shared>, after: InboxNumber) -> Self {
         let events: broadcast::Receiver<Event> = shared.events.subscribe();
-        let heads: watch::Receiver<InboxNumber> = shared.inbox_head.subscribe();
+        let heads: watch::Receiver<InboxNumber> = shared.inbox_head.clone();
         Self {
             shared,
             after,
             read: VecDeque::new(),
             events: BroadcastStream::new(events),
             heads: WatchStream::new(heads),
-            ended: false,
         }
     }
 
@@ -183,19 +181,19 @@ impl Stream for Subscription {
                 Poll::Ready(Some(Err(BroadcastStreamRecvError::Lagged(count)))) => {
                     return Poll::Ready(Some(Event::Missed(count)));
                 }
-                Poll::Ready(None) => self.ended = true,
-                Poll::Pending => {}
+                // The sender lives as long as what this subscription itself holds.
+                Poll::Ready(None) | Poll::Pending => {}
             }
             if let Some(received) = self.read.pop_front() {
                 return Poll::Ready(Some(Event::Received(received)));
             }
-            match Pin::new(&mut self.heads).poll_next(cx) {
-                Poll::Ready(Some(head)) if head > self.after => {}
-                Poll::Ready(Some(_)) => continue,
-                Poll::Ready(None) => return Poll::Ready(None),
-                Poll::Pending if *self.shared.inbox_head.borrow() > self.after => {}
-                Poll::Pending if self.ended => return Poll::Ready(None),
-                Poll::Pending => return Poll::Pending,
+            let head = *self.shared.inbox_head.borrow();
+            if head <= self.after {
+                match Pin::new(&mut self.heads).poll_next(cx) {
+                    Poll::Ready(Some(_)) => continue,
+                    Poll::Ready(None) => return Poll::Ready(None),
+                    Poll::Pending => return Poll::Pending,
+                }
             }
             if let Err(error) = self.read_inbox() {
                 tracing::error!(%error, "the inbox cannot be read");
@@ -203,7 +201,7 @@ impl Stream for Subscription {
             }
             if self.read.is_empty() {
                 // What was there has been released: nothing more is to come before the head.
-                self.after = *self.shared.inbox_head.borrow();
+                self.after = head;
             }
         }
     }

@@ -34,6 +34,7 @@ struct Row {
     mailbox: AccountKey,
     enqueued_unix_ms: u64,
     app_id: Option<AppId>,
+    bytes: usize,
     place: Place,
 }
 
@@ -59,8 +60,8 @@ pub(crate) struct Outbox {
 impl Outbox {
     pub(crate) fn insert(&mut self, id: MessageId, queued: &Queued) {
         let place = if queued.number.is_some() { Place::Doubt } else { Place::Waiting };
-        let Queued { mailbox, enqueued_unix_ms, app_id, .. } = *queued;
-        self.rows.insert(id, Row { mailbox, enqueued_unix_ms, app_id, place });
+        let Queued { mailbox, enqueued_unix_ms, app_id, bytes, .. } = *queued;
+        self.rows.insert(id, Row { mailbox, enqueued_unix_ms, app_id, bytes, place });
         self.set_of(place).map(|set| set.insert(id));
     }
 
@@ -81,25 +82,27 @@ impl Outbox {
         self.on_link += usize::from(place == Place::OnLink);
     }
 
-    /// Takes up to `max` messages that are to go out now, in order; they count as on the link from here on.
-    pub(crate) fn take_next(&mut self, now: Instant, max: usize) -> Vec<MessageId> {
-        let mut taken: Vec<_> = self.doubt.iter().copied().take(max).collect();
-        let mut probes = Vec::new();
-        for &id in &self.waiting {
-            if taken.len() + probes.len() >= max {
+    /// Takes messages that are to go out now, in order: at most `max`, and no more once they have
+    /// `bytes_max` bytes. They count as on the link from here on.
+    pub(crate) fn take_next(&mut self, now: Instant, max: usize, bytes_max: usize) -> Vec<MessageId> {
+        let (mut taken, mut bytes) = (Vec::new(), 0);
+        for &id in self.doubt.iter().chain(&self.waiting) {
+            if taken.len() >= max || bytes >= bytes_max {
                 break;
             }
-            let mailbox = self.rows[&id].mailbox;
-            match self.holds.get_mut(&mailbox) {
-                None => taken.push(id),
-                Some(hold) if hold.probe.is_none() && hold.until <= now => {
+            let row = self.rows[&id];
+            match self.holds.get_mut(&row.mailbox) {
+                Some(hold) if row.place == Place::Waiting => {
+                    if hold.probe.is_some() || hold.until > now {
+                        continue;
+                    }
                     hold.probe = Some(id);
-                    probes.push(id);
                 }
-                Some(_) => {}
+                _ => {}
             }
+            bytes += row.bytes;
+            taken.push(id);
         }
-        taken.extend(probes);
         for &id in &taken {
             self.put(id, Place::OnLink);
         }
@@ -147,13 +150,13 @@ impl Outbox {
         self.holds.insert(mailbox, Hold { until: now + pause, refusals, probe: None });
     }
 
-    /// Takes out the messages that were enqueued before this and are not on the link.
-    pub(crate) fn take_expired(&mut self, enqueued_before_unix_ms: u64) -> Vec<MessageId> {
+    /// The messages that were enqueued before this and are not on the link.
+    pub(crate) fn expired(&mut self, enqueued_before_unix_ms: u64) -> Vec<MessageId> {
         // Wall clocks jump, so later ids may have been enqueued "earlier": look at all.
-        let expired = |(id, row): (&MessageId, &Row)| {
+        let of_row = |(id, row): (&MessageId, &Row)| {
             (row.enqueued_unix_ms < enqueued_before_unix_ms && row.place != Place::OnLink).then_some(*id)
         };
-        self.rows.iter().filter_map(expired).collect()
+        self.rows.iter().filter_map(of_row).collect()
     }
 
     /// When the next contact's pause ends, if a message waits for that.
@@ -190,18 +193,18 @@ mod tests {
     }
 
     fn queued(mailbox: AccountKey) -> Queued {
-        Queued { mailbox, enqueued_unix_ms: 1_000, app_id: None, number: None }
+        Queued { mailbox, enqueued_unix_ms: 1_000, app_id: None, bytes: 10, number: None }
     }
 
     fn take(outbox: &mut Outbox, now: Instant) -> Vec<u64> {
-        outbox.take_next(now, 100).into_iter().map(|id| id.0).collect()
+        outbox.take_next(now, 100, usize::MAX).into_iter().map(|id| id.0).collect()
     }
 
     #[test]
     fn a_refused_contact_waits_in_order_and_holds_back_nobody_else() {
         let now = Instant::now();
         let mut outbox = outbox(&[BOB, CAROL, BOB, CAROL]);
-        assert_eq!(outbox.take_next(now, 1), [MessageId(1)]);
+        assert_eq!(outbox.take_next(now, 1, usize::MAX), [MessageId(1)]);
         outbox.refused(MessageId(1), Refusal::MailboxFull, now);
         assert_eq!(take(&mut outbox, now), [2, 4]);
         assert_eq!(outbox.next_retry(), Some(now + PAUSE_MIN));
@@ -268,11 +271,11 @@ mod tests {
     fn what_is_on_the_link_does_not_expire() {
         let now = Instant::now();
         let mut outbox = outbox(&[BOB, CAROL]);
-        outbox.take_next(now, 1);
-        assert_eq!(outbox.take_expired(1_000), []);
-        assert_eq!(outbox.take_expired(1_001), [MessageId(2)]);
+        outbox.take_next(now, 1, usize::MAX);
+        assert_eq!(outbox.expired(1_000), []);
+        assert_eq!(outbox.expired(1_001), [MessageId(2)]);
         outbox.link_lost();
-        assert_eq!(outbox.take_expired(1_001), [MessageId(1), MessageId(2)]);
+        assert_eq!(outbox.expired(1_001), [MessageId(1), MessageId(2)]);
     }
 
     #[derive(Clone, Debug)]
@@ -313,7 +316,7 @@ mod tests {
                         next += 1;
                     }
                     Step::Take(max) => {
-                        for id in outbox.take_next(now, max) {
+                        for id in outbox.take_next(now, max, usize::MAX) {
                             let mailbox = outbox.rows[&id].mailbox;
                             refused.remove(&id);
                             if sent.insert(id) {
@@ -343,7 +346,7 @@ mod tests {
             outbox.link_lost();
             for _ in 0..2 * next {
                 now += PAUSE_MAX;
-                for id in outbox.take_next(now, 3) {
+                for id in outbox.take_next(now, 3, usize::MAX) {
                     outbox.remove(id);
                 }
             }

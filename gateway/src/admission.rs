@@ -1,5 +1,7 @@
 //! Who may register.
 
+use std::collections::BTreeSet;
+
 use carrier::verify;
 use thinpost_carrier as carrier;
 use thinpost_wire::frame::{Denial, Signature};
@@ -14,7 +16,7 @@ use crate::store::{Invite, Register};
 #[derive(Debug)]
 pub struct Admission {
     registration: Registration,
-    allow_list: Vec<AccountKey>,
+    allow_list: BTreeSet<AccountKey>,
     invites: Invites,
     unix_time_s: fn() -> u64,
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use quinn::{AsyncUdpSocket, Endpoint, Incoming, Runtime};
 use thinpost_carrier::Identity;
-use thinpost_carrier::quic::{self, ServerLimits};
+use thinpost_carrier::quic;
 use thinpost_wire::frame::Close;
 use thinpost_wire::ids::DeviceKey;
 use tokio::sync::{oneshot, watch};
@@ -22,7 +22,7 @@ use crate::invite::Invites;
 use crate::limits::Limits;
 use crate::session;
 use crate::store::{
-    CommitMode, Committer, GroupCommit, GroupLimits, Op, RelayClock, Store, StoreError, Watches,
+    CommitMode, Committer, GroupCommit, Op, RelayClock, Store, StoreError, Watches,
 };
 use crate::tls_sessions::TlsSessions;
 
@@ -180,14 +180,10 @@ impl Relay {
             store.clone(),
             move || clock.now(),
             parts.commit_mode,
-            GroupLimits { ops_max: config.store.commit_batch_max, ..GroupLimits::default() },
+            config.group_limits(),
             watches.clone(),
         );
-        let limits = ServerLimits {
-            idle_timeout: Duration::from_secs(config.limits.idle_timeout_s),
-            incoming_max: config.limits.incoming_max,
-            ..ServerLimits::default()
-        };
+        let limits = config.server_limits();
         let server = quic::server(&identity, Arc::new(TlsSessions(store.clone())), limits);
         let endpoint = Endpoint::new_with_abstract_socket(
             quic::relay_endpoint(parts.reset_key, parts.rng_seed),
@@ -322,7 +318,7 @@ async fn sweep(shared: Arc<Shared>) {
     let mut every = interval(SWEEP_EVERY);
     loop {
         every.tick().await;
-        shared.limits.forget_idle();
+        shared.limits.sweep();
         loop {
             let verdicts = shared.committer.commit(vec![Op::Sweep { rows_max: SWEEP_ROWS }]).await;
             match verdicts.as_deref() {

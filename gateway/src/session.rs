@@ -30,7 +30,8 @@ use tracing::{debug, warn};
 use self::delivery::Delivery;
 use crate::relay::Shared;
 use crate::store::{
-    self, Append, CommitError, DeviceNo, DeviceRecord, Direction, Done, Op, Pending, StoreError, Verdict,
+    self, Append, CommitError, DeviceNo, DeviceRecord, Direction, Done, Op, Pending, Store, StoreError,
+    Verdict,
 };
 
 /// A handshake takes at most this long, and so does a device to say hello: 60 round trips of 2 s.
@@ -41,6 +42,15 @@ const REST: Duration = Duration::from_millis(1_500);
 
 /// Most ops in one request to the store; the rest waits for the next.
 const OPS_MAX: usize = 256;
+
+/// Deliveries wait in the store while the link has this much to send, and while fewer items are free:
+/// the rest is for what a relay must say at once.
+const BACKLOG_BYTES: usize = 8 * 1024;
+const ITEMS_KEPT_FREE: u64 = 128;
+
+/// How much is read from a mailbox at a time.
+const READ_ENTRIES: usize = 64;
+const READ_BYTES: usize = 16 * 1024;
 
 /// The envelope's sender stays unnamed; see [`SubmitOptions::unattributed`].
 const FLAG_UNATTRIBUTED: u8 = 0x01;
@@ -111,6 +121,7 @@ pub(crate) async fn run(incoming: Incoming, shared: Arc<Shared>) {
         place: None,
         hello: None,
         record: None,
+        registering: None,
         mailboxes: HandleTable::default(),
         numbering: None,
         waiting: VecDeque::new(),
@@ -156,6 +167,8 @@ struct Session {
     place: Option<(u64, oneshot::Receiver<Close>)>,
     hello: Option<Hello>,
     record: Option<DeviceRecord>,
+    /// The account that a pending registration is for.
+    registering: Option<AccountKey>,
     /// What the device's handles stand for.
     mailboxes: HandleTable,
     numbering: Option<Origin>,
@@ -210,17 +223,17 @@ impl Session {
         let unseen = self.hello.is_none();
         tokio::select! {
             biased;
-            close = async { self.place.as_mut().map(|(_, ended)| ended)?.await.ok() }, if self.place.is_some() => {
-                Err(End::Told(close.unwrap_or(Close::Done)))
+            Some(close) = async { (&mut self.place.as_mut()?.1).await.ok() }, if self.place.is_some() => {
+                Err(End::Told(close))
             }
-            verdicts = async { (&mut self.pending.as_mut()?.0).await.into() }, if self.pending.is_some() => {
-                self.answer(verdicts.unwrap_or(Err(CommitError::Closed))?)
+            Some(verdicts) = async { Some((&mut self.pending.as_mut()?.0).await) }, if self.pending.is_some() => {
+                self.answer(verdicts?)
             }
             event = self.channel.next() => {
                 self.handle(event?);
                 Ok(())
             }
-            _ = async { self.confirmed.as_mut()?.await.into() }, if self.confirmed.is_some() => {
+            Some(_) = async { Some(self.confirmed.as_mut()?.await) }, if self.confirmed.is_some() => {
                 self.confirmed = None;
                 Ok(())
             }
@@ -382,6 +395,7 @@ impl Session {
             self.shared.read(move |store| store.mailbox_usage(&account)).await?.is_some();
         let register =
             self.shared.admission.check(self.device, account, &certificate, invite, is_known)?;
+        self.registering = Some(account);
         Ok(Op::Register(register))
     }
 
@@ -478,4 +492,72 @@ impl Session {
         self.settle();
         Ok(())
     }
+
+    fn registered(&mut self, device: DeviceNo, mailbox: u32) -> Result<(), End> {
+        let hello = self.hello.ok_or(Misbehaviour::Hello)?;
+        let account = self.registering.take().ok_or(Misbehaviour::Hello)?;
+        if self.record.is_some() {
+            // It was known, and has been welcomed.
+            return Ok(());
+        }
+        let record = DeviceRecord {
+            number: device,
+            account,
+            mailbox,
+            cursor: Position(0),
+            last_seen: self.shared.clock.now(),
+        };
+        self.delivery.know_senders(HandleTable::default(), hello.senders);
+        self.welcome(record, hello);
+        Ok(())
+    }
+
+    /// Pushes what waits in the mailbox, as far as the link has room.
+    async fn deliver(&mut self) -> Result<(), End> {
+        while self.delivery.has_mail()
+            && self.channel.link().backlog_bytes() < BACKLOG_BYTES
+            && self.channel.link().free_items() > ITEMS_KEPT_FREE
+        {
+            let (account, after) = self.delivery.place();
+            let read = move |store: &dyn Store| store.read(&account, after, READ_ENTRIES, READ_BYTES);
+            let entries = self.shared.read(read).await?;
+            self.delivery.push(self.channel.link(), entries, self.shared.clock.now());
+        }
+        Ok(())
+    }
+
+    /// Lets what is on its way to disk be acknowledged, says goodbye, and leaves.
+    async fn finish(mut self, end: End) {
+        if let End::Told(Close::Restarting) = end {
+            if let Some((pending, _)) = &mut self.pending
+                && let Ok(Ok(verdicts)) = timeout(REST, pending).await
+            {
+                let _ = self.answer(verdicts);
+            }
+            self.channel.come_to_rest(REST).await;
+        }
+        if let Some(close) = end.close() {
+            self.channel.close(close);
+        }
+        if let Some((id, _)) = self.place {
+            self.shared.leave(self.device, id);
+        }
+        let Some(record) = self.record else { return };
+        let device = record.number;
+        let settle = self.cursor.map(|upto| Op::Settle { device, upto });
+        let _ = self.shared.committer.submit(settle.into_iter().collect()).await;
+    }
+}
+
+/// What the device is told of a refusal; `None` when it is no longer registered.
+fn refused(refusal: store::Refusal) -> Option<Refusal> {
+    Some(match refusal {
+        store::Refusal::Conflict => Refusal::NumberReused,
+        store::Refusal::Stale => Refusal::NumberSettled,
+        store::Refusal::MailboxFull => Refusal::MailboxFull,
+        store::Refusal::StoreFull => Refusal::RelayFull,
+        store::Refusal::NoSuchMailbox => Refusal::NoSuchMailbox,
+        store::Refusal::TooLong => Refusal::TooLarge,
+        _ => return None,
+    })
 }

@@ -55,6 +55,8 @@ pub(crate) struct Queued {
     pub(crate) mailbox: AccountKey,
     pub(crate) enqueued_unix_ms: u64,
     pub(crate) app_id: Option<AppId>,
+    /// Of its body.
+    pub(crate) bytes: usize,
     pub(crate) number: Option<Origin>,
 }
 
@@ -64,6 +66,7 @@ impl From<&OutboxRow> for Queued {
             mailbox: row.mailbox,
             enqueued_unix_ms: row.enqueued_unix_ms,
             app_id: row.app_id,
+            bytes: row.body.len(),
             number: row.number,
         }
     }

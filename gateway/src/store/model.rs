@@ -2,12 +2,11 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::path::PathBuf;
-
 use proptest::prelude::*;
 use thinpost_wire::ids::{AccountKey, Incarnation, Position, StoreId};
 
 use super::conformance::{append, device_key, small};
+use super::faults::Medium;
 use super::{
     Append, DeviceNo, Direction, Done, Invite, MemoryStore, Op, RedbStore, Register, RelayTime, Store,
     Verdict,
@@ -20,7 +19,7 @@ enum Step {
     Apply(Vec<Op>, u64),
     /// Sweeps until nothing is due.
     Sweep(u32, u64),
-    /// Ends the process and starts another, on the same file.
+    /// Closes the store and opens it again.
     Reopen,
 }
 
@@ -107,55 +106,37 @@ fn look(store: &dyn Store) -> impl PartialEq + std::fmt::Debug + use<> {
     (mailboxes, devices, tables, store.counts().unwrap())
 }
 
-/// redb on a file, reopened at will.
-struct Reopened {
-    path: PathBuf,
-    store: Option<RedbStore>,
-    _folder: tempfile::TempDir,
-}
-
-impl Reopened {
-    fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("relay.redb");
-        let mut this = Self { path, store: None, _folder: folder };
-        this.reopen();
-        this
-    }
-
-    fn reopen(&mut self) {
-        self.store = None;
-        self.store = Some(RedbStore::open(&self.path, small()).unwrap());
-    }
-
-    fn store(&self) -> &RedbStore {
-        self.store.as_ref().unwrap()
-    }
+fn open(medium: &Medium) -> RedbStore {
+    RedbStore::with_backend(medium.clone(), small(), StoreId([1; 8])).unwrap()
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn redb_says_what_memory_says(steps in proptest::collection::vec(step(), 1..40)) {
         let memory = MemoryStore::new(small(), StoreId([1; 8]));
-        let mut redb = Reopened::new();
+        let medium = Medium::default();
+        let mut redb = open(&medium);
         let mut now = RelayTime(0);
         for step in steps {
             match step {
                 Step::Apply(ops, elapsed_s) => {
                     now = now.after_s(elapsed_s);
                     let expected: Vec<Verdict> = memory.apply(&ops, now).unwrap();
-                    prop_assert_eq!(redb.store().apply(&ops, now).unwrap(), expected);
+                    prop_assert_eq!(redb.apply(&ops, now).unwrap(), expected);
                 }
                 Step::Sweep(rows_max, elapsed_s) => {
                     now = now.after_s(elapsed_s);
                     let expected = sweep(&memory, rows_max, now);
-                    prop_assert_eq!(sweep(redb.store(), rows_max, now), expected);
+                    prop_assert_eq!(sweep(&redb, rows_max, now), expected);
                 }
-                Step::Reopen => redb.reopen(),
+                Step::Reopen => {
+                    drop(redb);
+                    redb = open(&medium);
+                }
             }
-            prop_assert_eq!(look(redb.store()), look(&memory));
+            prop_assert_eq!(look(&redb), look(&memory));
         }
     }
 }

@@ -31,7 +31,7 @@ pub(super) const DEVICE_KEYS: TableDefinition<'_, &[u8; 32], u32> = TableDefinit
 pub(super) const READERS: TableDefinition<'_, (u32, u32), ()> = TableDefinition::new("readers");
 /// Invite -> accounts it has let in.
 pub(super) const INVITES: TableDefinition<'_, u64, u32> = TableDefinition::new("invites");
-/// Position -> entry, as [`write_entry`] lays it out.
+/// Position -> entry: what [`entry_head`] makes, then the body.
 pub(super) const ENTRIES: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("entries");
 /// (Mailbox, position): each mailbox's order.
 pub(super) const QUEUES: TableDefinition<'_, (u32, u64), ()> = TableDefinition::new("queues");

@@ -115,6 +115,9 @@ fn an_entry_damaged_on_disk_is_an_error_and_never_a_wrong_body() {
     std::fs::write(&path, &file).unwrap();
     let store = RedbStore::open(&path, small()).unwrap();
     assert!(matches!(store.read(&ALICE, Position(0), 10, 100), Err(StoreError::Corrupt(_))));
+    let settle = [Op::Settle { device, upto: Position(u64::MAX) }];
+    assert!(matches!(store.apply(&settle, T0), Err(StoreError::Corrupt(_))));
+    assert!(matches!(store.apply(&[], T0), Err(StoreError::Failed)), "the handle is spent");
 }
 
 #[cfg(unix)]

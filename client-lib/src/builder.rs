@@ -1,0 +1,142 @@
+//! How a client is opened.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use thinpost_wire::ids::Incarnation;
+use tokio::sync::{broadcast, mpsc, watch};
+
+use crate::client::{Client, Shared};
+use crate::clock::{SystemClock, WallClock};
+use crate::contacts::Contacts;
+use crate::driver::{Driver, Options, Wish};
+use crate::error::OpenError;
+use crate::event::{EVENTS_KEPT, LinkState, LinkStatus};
+use crate::home::Home;
+use crate::message::InboxNumber;
+use crate::network::{Network, Udp};
+use crate::random::Random;
+use crate::store::Store;
+use crate::store::storage::Storage;
+
+/// Where the home's file is read and written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BlockingMode {
+    /// On tokio's threads for blocking work: for real disks.
+    Pool,
+    /// On the calling task: for simulations on virtual time, where the medium is memory and the order of
+    /// everything must follow from the seed.
+    Inline,
+}
+
+/// Options of a client; see [`Client::builder`].
+#[must_use]
+pub struct Builder {
+    storage: Storage,
+    network: Arc<dyn Network>,
+    clock: Arc<dyn WallClock>,
+    blocking: BlockingMode,
+    seed: Option<u64>,
+    options: Options,
+}
+
+impl Builder {
+    pub(crate) fn new(storage: Storage) -> Self {
+        Self {
+            storage,
+            network: Arc::new(Udp),
+            clock: Arc::new(SystemClock),
+            blocking: BlockingMode::Pool,
+            seed: None,
+            options: Options::default(),
+        }
+    }
+
+    /// Where sockets come from; the system's UDP by default.
+    pub fn network(mut self, network: Arc<dyn Network>) -> Self {
+        self.network = network;
+        self
+    }
+
+    /// The wall clock; the system's by default.
+    pub fn wall_clock(mut self, clock: Arc<dyn WallClock>) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// Where the file is read and written; [`BlockingMode::Pool`] by default.
+    pub fn blocking(mut self, blocking: BlockingMode) -> Self {
+        self.blocking = blocking;
+        self
+    }
+
+    /// Draws everything random but TLS's own keys from this seed and the wall clock at opening: for
+    /// simulations. By default randomness is the system's.
+    ///
+    /// Two openings of one home must differ in seed or clock, or the relay takes new messages for repeats.
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.seed = Some(seed);
+        self
+    }
+
+    /// Asks the relay for a sign of life whenever nothing was said for so long, so that a link that died
+    /// in silence is noticed. By default never: it keeps the phone's radio awake.
+    pub fn keepalive(mut self, after: Duration) -> Self {
+        self.options.keepalive = Some(after);
+        self
+    }
+
+    /// How long a message may wait in the outbox before it fails; 30 days by default.
+    pub fn lifetime(mut self, lifetime: Duration) -> Self {
+        self.options.lifetime = lifetime;
+        self
+    }
+
+    /// Opens the home. Must be called within a tokio runtime, which then drives the client; nothing is
+    /// sent before [`Client::connect`].
+    ///
+    /// # Errors
+    /// See [`OpenError`]; the home is not changed.
+    pub fn open(self) -> Result<Client, OpenError> {
+        let mut random = match self.seed {
+            Some(seed) => Random::from_seed(seed, "client", self.clock.unix_ms()),
+            None => Random::from_system().map_err(|_| OpenError::NoRandomness)?,
+        };
+        let (store, loaded) = Store::open(&self.storage)?;
+        let home = Home::from_record(&loaded.home)?;
+        let (heads, inbox_head) = watch::channel(InboxNumber(loaded.counters.received));
+        let (status, status_seen) = watch::channel(LinkStatus {
+            state: LinkState::Offline,
+            rtt: (loaded.relay.rtt_us > 0).then(|| Duration::from_micros(loaded.relay.rtt_us)),
+            sent_bytes: 0,
+            received_bytes: 0,
+            pending: loaded.outbox.len(),
+            at_rest_since: None,
+        });
+        let (queue, queued) = mpsc::unbounded_channel();
+        let (wish, wished) = watch::channel(Wish::default());
+        let shared = Arc::new(Shared {
+            home,
+            store,
+            contacts: Mutex::new(Contacts::new(loaded.contacts.iter().cloned())),
+            events: broadcast::channel(EVENTS_KEPT).0,
+            inbox_head,
+            status: status_seen,
+            clock: self.clock,
+            blocking: self.blocking,
+            queue,
+        });
+        let incarnation = Incarnation(random.bytes());
+        tracing::debug!(%incarnation, waiting = loaded.outbox.len(), "home opened");
+        let driver = Driver::new(
+            shared.clone(),
+            loaded.into(),
+            self.network,
+            self.options,
+            incarnation,
+            (random, self.seed.is_some()),
+            (wished, queued, heads, status),
+        );
+        Ok(Client::new(shared, wish, tokio::spawn(driver.run())))
+    }
+}

@@ -1,0 +1,313 @@
+//! The face of the library: what an application asks for.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use thinpost_carrier::Identity;
+use thinpost_wire::codec::DictionarySet;
+use thinpost_wire::ids::{AccountKey, DeviceKey};
+use thinpost_wire::letter::{self, Letter};
+use thinpost_wire::ticket::ContactTicket;
+use tokio::sync::{broadcast, mpsc, watch};
+use tokio::task::JoinHandle;
+
+use crate::builder::{BlockingMode, Builder};
+use crate::clock::WallClock;
+use crate::contacts::{Contact, Contacts};
+use crate::driver::Wish;
+use crate::error::{ContactError, SendError, StoreError};
+use crate::event::{Event, LinkStatus, Subscription};
+use crate::home::{Home, RelayAccess};
+use crate::message::{Content, InboxNumber, Message, MessageId, MessageState, Received};
+use crate::store::records::{InboxRow, OutboxRow};
+use crate::store::storage::Storage;
+use crate::store::{Queued, Store};
+
+/// What client, driver and subscriptions share.
+pub(crate) struct Shared {
+    pub(crate) home: Home,
+    pub(crate) store: Store,
+    pub(crate) contacts: Mutex<Contacts>,
+    pub(crate) events: broadcast::Sender<Event>,
+    pub(crate) inbox_head: watch::Receiver<InboxNumber>,
+    pub(crate) status: watch::Receiver<LinkStatus>,
+    pub(crate) clock: Arc<dyn WallClock>,
+    pub(crate) blocking: BlockingMode,
+    /// Tells the driver what was put in the outbox.
+    pub(crate) queue: mpsc::UnboundedSender<(MessageId, Queued)>,
+}
+
+impl Shared {
+    /// Does what touches the disk where it may block. Runs to its end even if the caller stops waiting.
+    pub(crate) async fn on_disk<T: Send + 'static>(
+        self: &Arc<Self>,
+        work: impl FnOnce(&Self) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        match self.blocking {
+            BlockingMode::Inline => work(self),
+            BlockingMode::Pool => {
+                let shared = self.clone();
+                match tokio::task::spawn_blocking(move || work(&shared)).await {
+                    Ok(result) => result,
+                    Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+                    // The runtime is shutting down.
+                    Err(_) => Err(StoreError::Failed),
+                }
+            }
+        }
+    }
+
+    /// Changes under this lock are single calls that do not panic.
+    pub(crate) fn contacts(&self) -> MutexGuard<'_, Contacts> {
+        self.contacts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn inbox(&self, after: InboxNumber, max: usize) -> Result<Vec<Received>, StoreError> {
+        let rows = self.store.inbox(after, max)?;
+        let contacts = self.contacts();
+        let received = |(number, row): (InboxNumber, InboxRow)| Received {
+            number,
+            from: row.from,
+            contact: row.from.and_then(|account| contacts.name_of(&account).map(str::to_owned)),
+            app_id: row.app_id,
+            content: row.content,
+            age_s: row.age_s,
+            received_unix_ms: row.received_unix_ms,
+        };
+        Ok(rows.into_iter().map(received).collect())
+    }
+}
+
+/// How much there is, and how the link stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Status {
+    /// Messages in the outbox.
+    pub waiting: u64,
+    /// Messages that the relay has taken custody of, ever.
+    pub custody: u64,
+    /// Messages that failed, ever.
+    pub failed: u64,
+    /// Messages that have arrived, ever: the last inbox number.
+    pub received: InboxNumber,
+    /// The link, in figures.
+    pub link: LinkStatus,
+}
+
+#[derive(Debug)]
+struct Handle {
+    wish: watch::Sender<Wish>,
+    driver: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// A person's messages, through one open home. Clones are the same client; when the last is dropped, the
+/// link is closed in the background. Use [`Client::close`] where the home is to be opened again.
+#[derive(Clone)]
+pub struct Client {
+    shared: Arc<Shared>,
+    handle: Arc<Handle>,
+}
+
+impl Client {
+    /// Starts to open a home that [`Home::create`] has made.
+    pub fn builder(storage: impl Into<Storage>) -> Builder {
+        Builder::new(storage.into())
+    }
+
+    pub(crate) fn new(shared: Arc<Shared>, wish: watch::Sender<Wish>, driver: JoinHandle<()>) -> Self {
+        Self { shared, handle: Arc::new(Handle { wish, driver: Mutex::new(Some(driver)) }) }
+    }
+
+    /// Puts a message in the outbox. When this returns, it is on disk, and goes out whenever the link
+    /// allows, now or after any number of restarts.
+    ///
+    /// # Errors
+    /// See [`SendError`]. Cancelling may leave the message in the outbox or not.
+    pub async fn send(&self, contact: &str, message: Message) -> Result<MessageId, SendError> {
+        let ids = self.send_all(contact, vec![message]).await?;
+        Ok(ids[0])
+    }
+
+    /// Puts messages in the outbox in this order, all of them or none, at the price of one.
+    ///
+    /// # Errors
+    /// As [`Client::send`].
+    pub async fn send_all(&self, contact: &str, messages: Vec<Message>) -> Result<Vec<MessageId>, SendError> {
+        let mailbox = self.shared.contacts().get(contact).map(|ticket| ticket.account);
+        let mailbox = mailbox.ok_or_else(|| SendError::UnknownContact(contact.to_owned()))?;
+        let enqueued_unix_ms = self.shared.clock.unix_ms();
+        let row = |message: Message| -> Result<OutboxRow, SendError> {
+            let content = match message.content {
+                Content::Text(text) => letter::Content::Text(text.into()),
+                Content::Data(data) => letter::Content::Data(data.into()),
+            };
+            let letter = Letter { app_id: message.app_id, content };
+            let body = letter.encode(DictionarySet::compiled_in())?;
+            Ok(OutboxRow { mailbox, enqueued_unix_ms, app_id: message.app_id, number: None, body })
+        };
+        let rows = messages.into_iter().map(row).collect::<Result<Vec<_>, _>>()?;
+        let enqueue = move |shared: &Shared| {
+            let first = shared.store.enqueue(&rows)?;
+            let ids: Vec<_> = (first.0..).map(MessageId).take(rows.len()).collect();
+            for (id, row) in ids.iter().zip(&rows) {
+                // Without a driver it goes out when the home is opened next.
+                let _ = shared.queue.send((*id, row.into()));
+            }
+            Ok(ids)
+        };
+        Ok(self.shared.on_disk(enqueue).await?)
+    }
+
+    /// Wants a link from now on, and tries at once if the client was waiting to try again.
+    pub fn connect(&self) {
+        self.handle.wish.send_modify(|wish| {
+            wish.online = true;
+            wish.urges += 1;
+        });
+    }
+
+    /// Wants no link. What is on its way gets a moment to be settled; see [`Client::status`] for the end.
+    pub fn disconnect(&self) {
+        self.handle.wish.send_modify(|wish| wish.online = false);
+    }
+
+    /// The device has another network, or a network again: connects anew at once, if a link is wanted.
+    pub fn network_changed(&self) {
+        self.handle.wish.send_modify(|wish| wish.renewals += 1);
+    }
+
+    /// Everything that happens from now on, and every message of the inbox after this place.
+    pub fn subscribe(&self, after: InboxNumber) -> Subscription {
+        Subscription::new(self.shared.clone(), after)
+    }
+
+    /// The link's figures, and a way to wait until they change.
+    pub fn link_status(&self) -> watch::Receiver<LinkStatus> {
+        self.shared.status.clone()
+    }
+
+    /// The first messages after a place in the inbox, at most so many.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub async fn inbox(&self, after: InboxNumber, max: usize) -> Result<Vec<Received>, StoreError> {
+        self.shared.on_disk(move |shared| shared.inbox(after, max)).await
+    }
+
+    /// Forgets messages up to a place in the inbox, to save disk; later ones keep their numbers.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub async fn release_inbox(&self, upto: InboxNumber) -> Result<(), StoreError> {
+        self.shared.on_disk(move |shared| shared.store.release_inbox(upto)).await
+    }
+
+    /// How far a message is. Known for all in the outbox and the last 1,000 that left it.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub async fn message_state(&self, message: MessageId) -> Result<Option<MessageState>, StoreError> {
+        self.shared.on_disk(move |shared| shared.store.message_state(message)).await
+    }
+
+    /// Adds a contact, or brings a known one up to date.
+    ///
+    /// # Errors
+    /// See [`ContactError`]; nothing is changed.
+    pub async fn add_contact(&self, name: &str, ticket: &ContactTicket) -> Result<(), ContactError> {
+        let contact = Contact { name: name.to_owned(), ticket: ticket.clone() };
+        if !self.shared.contacts().check(&contact, self.shared.home.access.relay.key)? {
+            return Ok(());
+        }
+        self.shared
+            .on_disk(move |shared| {
+                shared.store.put_contact(&contact)?;
+                shared.contacts().insert(contact);
+                Ok(())
+            })
+            .await?;
+        Ok(())
+    }
+
+    /// Removes a contact. What waits for it in the outbox still goes out.
+    ///
+    /// # Errors
+    /// See [`ContactError`]; nothing is changed.
+    pub async fn remove_contact(&self, name: &str) -> Result<(), ContactError> {
+        let name = name.to_owned();
+        if self.shared.contacts().get(&name).is_none() {
+            return Err(ContactError::Unknown(name));
+        }
+        self.shared
+            .on_disk(move |shared| {
+                shared.store.remove_contact(&name)?;
+                shared.contacts().remove(&name);
+                Ok(())
+            })
+            .await?;
+        Ok(())
+    }
+
+    /// All contacts, by name.
+    pub fn contacts(&self) -> Vec<Contact> {
+        self.shared.contacts().list()
+    }
+
+    /// How others reach this account.
+    pub fn ticket(&self) -> ContactTicket {
+        self.shared.home.ticket()
+    }
+
+    /// The relay of this home.
+    pub fn relay(&self) -> &RelayAccess {
+        &self.shared.home.access
+    }
+
+    /// This account's key.
+    pub fn account(&self) -> AccountKey {
+        self.shared.home.account_key()
+    }
+
+    /// This device's key.
+    pub fn device(&self) -> DeviceKey {
+        DeviceKey(Identity::public(&self.shared.home.device))
+    }
+
+    /// How much there is, and how the link stands.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub async fn status(&self) -> Result<Status, StoreError> {
+        let (counters, waiting) = self.shared.on_disk(|shared| shared.store.counters()).await?;
+        Ok(Status {
+            waiting,
+            custody: counters.custody,
+            failed: counters.failed,
+            received: InboxNumber(counters.received),
+            link: self.shared.status.borrow().clone(),
+        })
+    }
+
+    /// Closes the link as [`Client::disconnect`] does and waits for it. Subscriptions end. The home is free
+    /// to be opened again when every clone of the client and every subscription is dropped, too.
+    pub async fn close(self) {
+        self.handle.wish.send_modify(|wish| wish.closed = true);
+        let driver = self.take_driver();
+        if let Some(driver) = driver {
+            // Only a panic of the driver is reported here, and it has been printed.
+            let _ = driver.await;
+        }
+    }
+
+    /// Stops in the middle of whatever it is doing, as if the process were killed: for simulations. What
+    /// the home holds is what was confirmed.
+    pub async fn abort(self) {
+        if let Some(driver) = self.take_driver() {
+            driver.abort();
+            let _ = driver.await;
+        }
+    }
+
+    fn take_driver(&self) -> Option<JoinHandle<()>> {
+        self.handle.driver.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}

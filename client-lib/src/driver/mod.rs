@@ -1,0 +1,309 @@
+//! The shell around one link: datagrams and time in, commits and events out.
+//!
+//! [`Driver::run`] is the life of the link: when it is wanted, when to try again. `attempt` makes a
+//! connection, `session` moves frames while it lasts, `outgoing` turns outbox rows into frames,
+//! `incoming` turns frames into changes of the home.
+
+mod attempt;
+mod handles;
+mod incoming;
+mod outgoing;
+mod retry;
+mod session;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use thinpost_carrier::quic;
+use thinpost_wire::ids::Incarnation;
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep_until};
+
+use crate::client::Shared;
+use crate::error::StoreError;
+use crate::event::{Event, LinkState, LinkStatus};
+use crate::message::{Failure, InboxNumber, MessageId};
+use crate::network::{Meter, Network};
+use crate::outbox::Outbox;
+use crate::random::Random;
+use crate::store::records::RelayRecord;
+use crate::store::{Changes, Loaded, Queued};
+use handles::Handles;
+use retry::{End, Next, Retry};
+
+/// Assumed until a round trip was measured: 2G's.
+const RTT_UNKNOWN: Duration = Duration::from_millis(700);
+
+/// How often the outbox is searched for what has expired, at least.
+const EXPIRY_INTERVAL: Duration = Duration::from_secs(3600);
+
+/// What the application wants; the counters say that it has asked again.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Wish {
+    pub(crate) online: bool,
+    /// Ends a pause.
+    pub(crate) urges: u64,
+    /// Ends a pause or a link.
+    pub(crate) renewals: u64,
+    pub(crate) closed: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Options {
+    pub(crate) keepalive: Option<Duration>,
+    pub(crate) lifetime: Duration,
+}
+
+impl Default for Options {
+    /// As long as relays keep envelopes, and no keepalive: it keeps a phone's radio awake.
+    fn default() -> Self {
+        Self { keepalive: None, lifetime: Duration::from_secs(30 * 24 * 3600) }
+    }
+}
+
+/// What the driver starts from.
+pub(crate) struct Start {
+    relay: RelayRecord,
+    outbox: Outbox,
+    mailboxes: Handles,
+    senders: Handles,
+}
+
+impl From<Loaded> for Start {
+    fn from(loaded: Loaded) -> Self {
+        let mut outbox = Outbox::default();
+        for (id, queued) in &loaded.outbox {
+            outbox.insert(*id, queued);
+        }
+        Self {
+            relay: loaded.relay,
+            outbox,
+            mailboxes: Handles::new(loaded.mailboxes),
+            senders: Handles::new(loaded.senders),
+        }
+    }
+}
+
+/// The ends of channels that the driver holds.
+pub(crate) type Ends = (
+    watch::Receiver<Wish>,
+    mpsc::UnboundedReceiver<(MessageId, Queued)>,
+    watch::Sender<InboxNumber>,
+    watch::Sender<LinkStatus>,
+);
+
+pub(crate) struct Driver {
+    shared: Arc<Shared>,
+    network: Arc<dyn Network>,
+    options: Options,
+    quic: quic::Client,
+    random: Random,
+    /// Whether endpoints, too, must follow from the seed.
+    seeded: bool,
+    wish: watch::Receiver<Wish>,
+    queued: mpsc::UnboundedReceiver<(MessageId, Queued)>,
+    heads: watch::Sender<InboxNumber>,
+    status: watch::Sender<LinkStatus>,
+    meter: Arc<Meter>,
+    retry: Retry,
+    incarnation: Incarnation,
+    next_sequence: u64,
+    outbox: Outbox,
+    mailboxes: Handles,
+    senders: Handles,
+    relay: RelayRecord,
+    /// As it is in the store.
+    relay_stored: RelayRecord,
+    /// What the next commit holds beside tables and [`Driver::relay`].
+    changes: Changes,
+    expiry_due: Instant,
+}
+
+impl Driver {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        start: Start,
+        network: Arc<dyn Network>,
+        options: Options,
+        incarnation: Incarnation,
+        (random, seeded): (Random, bool),
+        (wish, queued, heads, status): Ends,
+    ) -> Self {
+        let quic = quic::Client::new(&shared.home.device, shared.home.access.relay.key);
+        Self {
+            shared,
+            network,
+            options,
+            quic,
+            random,
+            seeded,
+            wish,
+            queued,
+            heads,
+            status,
+            meter: Arc::default(),
+            retry: Retry::default(),
+            incarnation,
+            next_sequence: 1,
+            outbox: start.outbox,
+            mailboxes: start.mailboxes,
+            senders: start.senders,
+            relay_stored: start.relay.clone(),
+            relay: start.relay,
+            changes: Changes::default(),
+            expiry_due: Instant::now(),
+        }
+    }
+
+    /// Lives until the client is closed or dropped.
+    pub(crate) async fn run(mut self) {
+        let mut stopped_at = Some(*self.wish.borrow());
+        loop {
+            let wish = *self.wish.borrow_and_update();
+            if wish.closed {
+                break;
+            }
+            let wanted = wish.online && stopped_at.is_none_or(|before| before.urges != wish.urges);
+            if !wanted {
+                if !self.idle(None).await {
+                    break;
+                }
+                continue;
+            }
+            stopped_at = None;
+            let end = self.one_link().await;
+            tracing::debug!(?end, "link ended");
+            let registered = self.relay.registered;
+            if self.registration_was_lost(&end) {
+                self.relay.registered = false;
+            }
+            let end = match self.commit().await {
+                Ok(()) => end,
+                Err(error) => End::Store(error),
+            };
+            match self.retry.after(&end, registered, &mut self.random) {
+                Next::Stop(state) => {
+                    self.set_state(state);
+                    stopped_at = Some(wish);
+                }
+                Next::Wait(state, pause) => {
+                    self.set_state(state);
+                    if !pause.is_zero() && !self.idle(Some(Instant::now() + pause)).await {
+                        break;
+                    }
+                }
+            }
+            if matches!(end, End::Store(_)) {
+                // The file is of no more use, and the application has been told.
+                while self.idle(None).await {}
+                break;
+            }
+        }
+        self.set_state(LinkState::Offline);
+    }
+
+    /// Waits for the application's wish to change, or until then; false when the client is gone.
+    async fn idle(&mut self, until: Option<Instant>) -> bool {
+        let far = Instant::now() + EXPIRY_INTERVAL;
+        loop {
+            tokio::select! {
+                biased;
+                changed = self.wish.changed() => return changed.is_ok() && !self.wish.borrow().closed,
+                Some((id, queued)) = self.queued.recv() => {
+                    self.outbox.insert(id, &queued);
+                    self.publish_pending();
+                }
+                () = sleep_until(until.unwrap_or(far)) => return true,
+            }
+        }
+    }
+
+    fn registration_was_lost(&self, end: &End) -> bool {
+        use thinpost_carrier::Down;
+        use thinpost_wire::frame::{Close, Denial};
+        matches!(end, End::Lost(Down::Closed(Close::Denied(Denial::NotRegistered))))
+    }
+
+    /// Takes in what was put in the outbox meanwhile, and fails what waits there for too long.
+    fn look_at_outbox(&mut self) {
+        while let Ok((id, queued)) = self.queued.try_recv() {
+            self.outbox.insert(id, &queued);
+        }
+        if Instant::now() >= self.expiry_due {
+            self.expiry_due = Instant::now() + EXPIRY_INTERVAL;
+            let lifetime_ms = self.options.lifetime.as_millis() as u64;
+            let oldest = self.shared.clock.unix_ms().saturating_sub(lifetime_ms);
+            let expired = self.outbox.expired(oldest);
+            self.changes.failed.extend(expired.into_iter().map(|id| (id, Failure::Expired)));
+        }
+    }
+
+    /// Makes all that has changed durable, then tells of it.
+    async fn commit(&mut self) -> Result<(), StoreError> {
+        self.changes.mailboxes = self.mailboxes.change();
+        self.changes.senders = self.senders.change();
+        self.changes.relay = (self.relay != self.relay_stored).then(|| self.relay.clone());
+        if self.changes.is_empty() {
+            return Ok(());
+        }
+        let changes = std::mem::take(&mut self.changes);
+        let (changes, counters) = self
+            .shared
+            .on_disk(move |shared| {
+                let counters = shared.store.apply(&changes)?;
+                Ok((changes, counters))
+            })
+            .await?;
+        self.mailboxes.stored();
+        self.senders.stored();
+        if let Some(relay) = changes.relay {
+            self.relay_stored = relay;
+        }
+        for message in changes.custody {
+            if let Some((_, app_id)) = self.outbox.remove(message) {
+                self.tell(Event::Custody { message, app_id });
+            }
+        }
+        for (message, reason) in changes.failed {
+            if let Some((_, app_id)) = self.outbox.remove(message) {
+                self.tell(Event::Failed { message, app_id, reason });
+            }
+        }
+        if !changes.received.is_empty() {
+            self.heads.send_replace(InboxNumber(counters.received));
+        }
+        Ok(())
+    }
+
+    fn tell(&self, event: Event) {
+        // Nobody need listen.
+        let _ = self.shared.events.send(event);
+    }
+
+    fn set_state(&self, state: LinkState) {
+        let changed = self.status.send_if_modified(|status| {
+            let changed = status.state != state;
+            status.state = state.clone();
+            status.at_rest_since = None;
+            status.pending = self.outbox.pending();
+            (status.sent_bytes, status.received_bytes) = self.meter.read();
+            changed
+        });
+        if changed {
+            tracing::info!(state = state.name(), detail = state.detail(), "link");
+            self.tell(Event::Link(state));
+        }
+    }
+
+    fn publish_pending(&self) {
+        self.status.send_modify(|status| status.pending = self.outbox.pending());
+    }
+
+    /// What a round trip is believed to take.
+    fn rtt(&self) -> Duration {
+        match self.relay.rtt_us {
+            0 => RTT_UNKNOWN,
+            known => Duration::from_micros(known),
+        }
+    }
+}

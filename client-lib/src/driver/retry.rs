@@ -1,0 +1,168 @@
+//! When to try again after a link has ended.
+
+use std::time::Duration;
+
+use thinpost_carrier::Down;
+use thinpost_wire::frame::{Close, Denial};
+
+use crate::error::StoreError;
+use crate::event::LinkState;
+use crate::random::Random;
+
+/// The first and the longest pause between attempts that fail.
+const PAUSE_MIN: Duration = Duration::from_secs(1);
+const PAUSE_MAX: Duration = Duration::from_secs(60);
+
+/// The pause after a relay proved to be another, or another version: neither changes soon.
+const PAUSE_MISFIT: Duration = Duration::from_secs(300);
+
+/// A relay that restarts is asked after at most this: spread, so that not all its devices come at once.
+const PAUSE_RESTART: Duration = Duration::from_millis(500);
+
+/// The longest that one attempt to connect may take.
+const ATTEMPT_MAX: Duration = Duration::from_secs(60);
+
+/// Why there is no link any more, or none came about.
+#[derive(Clone, Debug)]
+pub(super) enum End {
+    /// The application does not want one, or is gone.
+    Unwanted,
+    /// The network has changed: connect anew.
+    Renew,
+    /// The channel has ended.
+    Lost(Down),
+    /// No answer came to the handshake in time.
+    NoAnswer,
+    /// The relay went silent.
+    Silent,
+    /// No socket, or no way to the address.
+    NoSocket(String),
+    /// The relay sent what a relay may not send.
+    Misbehaved(&'static str),
+    /// The home's file failed.
+    Store(StoreError),
+}
+
+/// What to do after a link has ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Next {
+    /// Show this state, and try again after the pause.
+    Wait(LinkState, Duration),
+    /// Show this state until the application asks for a link.
+    Stop(LinkState),
+}
+
+/// How often in a row it has failed.
+#[derive(Debug, Default)]
+pub(super) struct Retry {
+    failures: u32,
+}
+
+impl Retry {
+    /// The relay has answered.
+    pub(super) fn succeeded(&mut self) {
+        self.failures = 0;
+    }
+
+    /// How long an attempt may take, given what a round trip is believed to take.
+    pub(super) fn attempt_timeout(&self, rtt: Duration) -> Duration {
+        let first = Duration::from_secs(1) + rtt * 10;
+        first.mul_f64(1.5f64.powi(self.failures.min(16) as i32)).min(ATTEMPT_MAX)
+    }
+
+    /// What to do, and for how long. `registered` says whether the relay had confirmed the registration.
+    pub(super) fn after(&mut self, end: &End, registered: bool, random: &mut Random) -> Next {
+        self.failures = self.failures.saturating_add(1);
+        let again = |reason: &str, retry_in: Duration| {
+            Next::Wait(LinkState::Waiting { retry_in, reason: reason.to_owned() }, retry_in)
+        };
+        let pause = (PAUSE_MIN * 2u32.pow((self.failures - 1).min(6))).min(PAUSE_MAX);
+        let pause = pause.mul_f64(0.75) + random.up_to(pause / 2);
+        match end {
+            End::Unwanted => Next::Stop(LinkState::Offline),
+            End::Renew => Next::Wait(LinkState::Connecting, Duration::ZERO),
+            End::Store(error) => Next::Stop(LinkState::StoreFailed(error.clone())),
+            End::NoAnswer => again("the relay does not answer", pause),
+            End::Silent => again("the relay went silent", random.up_to(PAUSE_MIN)),
+            End::NoSocket(what) => again(what, pause),
+            End::Misbehaved(what) => Next::Wait(LinkState::Violation((*what).to_owned()), PAUSE_MISFIT),
+            End::Lost(down) => match down {
+                Down::Closed(Close::Restarting) if self.failures <= 2 => {
+                    again("the relay restarts", random.up_to(PAUSE_RESTART))
+                }
+                Down::Forgotten if self.failures <= 2 => {
+                    again("the relay was restarted", random.up_to(PAUSE_RESTART))
+                }
+                // The relay's store was lost or replaced: the next link registers again.
+                Down::Closed(Close::Denied(Denial::NotRegistered)) if registered => {
+                    Next::Wait(LinkState::Connecting, Duration::ZERO)
+                }
+                Down::Closed(Close::Denied(denial)) => Next::Stop(LinkState::Denied(*denial)),
+                Down::Closed(Close::Superseded) => Next::Stop(LinkState::Superseded),
+                Down::Closed(Close::Busy) => again("the relay is busy", pause.max(PAUSE_MIN * 5)),
+                Down::Closed(Close::Violation) => {
+                    let what = "the relay holds that this device broke the protocol";
+                    Next::Wait(LinkState::Violation(what.to_owned()), PAUSE_MISFIT)
+                }
+                Down::Violation(error) => Next::Wait(LinkState::Violation(error.to_string()), PAUSE_MISFIT),
+                Down::WrongKey => Next::Wait(LinkState::WrongKey, PAUSE_MISFIT),
+                other => again(&other.to_string(), pause),
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pause(retry: &mut Retry, end: &End) -> Duration {
+        match retry.after(end, true, &mut Random::from_seed(1, "retry", 0)) {
+            Next::Wait(_, pause) => pause,
+            Next::Stop(state) => panic!("stopped: {state:?}"),
+        }
+    }
+
+    #[test]
+    fn pauses_grow_to_a_minute_and_start_anew_after_success() {
+        let mut retry = Retry::default();
+        let pauses: Vec<_> = (0..9).map(|_| pause(&mut retry, &End::NoAnswer)).collect();
+        assert!(pauses[0] <= PAUSE_MIN * 5 / 4, "{pauses:?}");
+        assert!(pauses[3] > pauses[0] * 3 && pauses[8] >= PAUSE_MAX * 3 / 4, "{pauses:?}");
+        assert!(pauses.iter().all(|pause| *pause <= PAUSE_MAX * 5 / 4), "{pauses:?}");
+        retry.succeeded();
+        assert!(pause(&mut retry, &End::NoAnswer) <= PAUSE_MIN * 5 / 4);
+    }
+
+    #[test]
+    fn attempts_get_as_much_time_as_the_network_is_slow() {
+        let mut retry = Retry::default();
+        assert_eq!(retry.attempt_timeout(Duration::from_millis(700)), Duration::from_secs(8));
+        assert!(retry.attempt_timeout(Duration::from_secs(3)) > Duration::from_secs(30));
+        for _ in 0..20 {
+            pause(&mut retry, &End::NoAnswer);
+        }
+        assert_eq!(retry.attempt_timeout(Duration::from_millis(700)), ATTEMPT_MAX);
+    }
+
+    #[test]
+    fn a_restarting_relay_is_asked_after_soon_unless_it_keeps_restarting() {
+        let mut retry = Retry::default();
+        let restarting = End::Lost(Down::Closed(Close::Restarting));
+        assert!(pause(&mut retry, &restarting) <= PAUSE_RESTART);
+        for _ in 0..8 {
+            pause(&mut retry, &restarting);
+        }
+        assert!(pause(&mut retry, &restarting) >= PAUSE_MAX / 2);
+    }
+
+    #[test]
+    fn a_lost_registration_is_renewed_and_a_refused_one_is_final() {
+        let denied = End::Lost(Down::Closed(Close::Denied(Denial::NotRegistered)));
+        let mut random = Random::from_seed(1, "retry", 0);
+        let next = Retry::default().after(&denied, true, &mut random);
+        assert_eq!(next, Next::Wait(LinkState::Connecting, Duration::ZERO));
+        let next = Retry::default().after(&denied, false, &mut random);
+        assert_eq!(next, Next::Stop(LinkState::Denied(Denial::NotRegistered)));
+    }
+}

@@ -1,0 +1,439 @@
+//! A relay's configuration: what the TOML file may say, and what holds where it says nothing.
+//!
+//! # Why the defaults are what they are
+//!
+//! - **`registration = "invite"`**: an open relay fills up with strangers' mailboxes before its operator
+//!   has noticed, and an allow-list needs every key beforehand. An invite is one text to pass on.
+//! - **Mailboxes of 1,000 envelopes or 4 MiB, for 30 days**: weeks of chat for one person who is away. A
+//!   gibibyte of disk then serves 256 people who are all away with full mailboxes.
+//! - **Addresses may do a hundred times what an account may**: mobile operators put thousands of
+//!   phones behind one IPv4 address, and after a relay's restart all of them come back at once.
+//! - **An account may send 1,000 messages at once, then 120 a minute**: a phone that was offline for a
+//!   week empties its outbox in one go; nobody types more than two messages a second.
+//! - **Into one mailbox half of its quota at once**: so that no single sender fills it at a stroke.
+//! - **10,000 connections**: at 40 kB each they fit a relay with 1 GB of memory with room to spare.
+//! - **12 hours of silence**: a sleeping phone's connection costs it nothing and the relay 40 kB, while a
+//!   new handshake costs the phone kilobytes.
+//! - **A cache of 16 MiB**: each envelope is written once and read once, so a larger one buys little.
+//! - **1,024 operations in one commit**: the disk's sync is shared by all of them; beyond that it is a
+//!   small part of the time already.
+
+mod keys;
+
+use std::collections::BTreeSet;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::num::NonZeroU32;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use thinpost_carrier::quic::ServerLimits;
+use thinpost_wire::ids::AccountKey;
+use thinpost_wire::limits::TICKET_ADDRESSES_MAX;
+
+use self::keys::between;
+use crate::limits;
+use crate::store::{GroupLimits, Quota, StoreConfig};
+
+/// The UDP port of a relay unless it is told another.
+pub const PORT: u16 = 4433;
+
+/// Largest configuration file that is read, bytes: an allow-list of 15,000 accounts.
+const FILE_BYTES_MAX: u64 = 1024 * 1024;
+
+/// Everything an operator can set. The module says why the defaults are what they are.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
+pub struct Config {
+    /// The UDP address to listen on.
+    pub listen: SocketAddr,
+    /// The addresses that go into tickets, best first; if empty, one is guessed.
+    pub advertise: Vec<SocketAddr>,
+    /// The data folder; the command line and the environment come first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub data: Option<PathBuf>,
+    /// Who may open an account.
+    pub registration: Registration,
+    /// Who may, if `registration` is `allow-list`.
+    #[serde(with = "keys::accounts")]
+    pub allow_list: BTreeSet<AccountKey>,
+    /// What one mailbox may hold.
+    pub mailbox: MailboxConfig,
+    /// How much peers may ask.
+    pub limits: LimitsConfig,
+    /// How the store works.
+    pub store: StoreSettings,
+}
+
+/// Who may open an account at the relay.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Registration {
+    /// Whoever holds an invite.
+    #[default]
+    Invite,
+    /// Anybody.
+    Open,
+    /// Whoever is on the list.
+    AllowList,
+}
+
+/// What one mailbox may hold, and for how long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
+pub struct MailboxConfig {
+    /// Envelopes.
+    #[serde(deserialize_with = "between::<_, _, 1, 1_000_000>")]
+    pub envelopes_max: u32,
+    /// Their bodies, bytes; at least one of the largest.
+    #[serde(deserialize_with = "between::<_, _, 65_536, 1_099_511_627_776>")]
+    pub bytes_max: u64,
+    /// Days that an envelope is kept, and that a silent device is waited for.
+    #[serde(deserialize_with = "between::<_, _, 1, 3_650>")]
+    pub lifetime_days: u32,
+}
+
+/// How much peers may ask of the relay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
+pub struct LimitsConfig {
+    /// Connections at a time.
+    #[serde(deserialize_with = "between::<_, _, 1, 1_000_000>")]
+    pub connections_max: usize,
+    /// Seconds of silence after which a connection is forgotten.
+    #[serde(deserialize_with = "between::<_, _, 10, 604_800>")]
+    pub idle_timeout_s: u32,
+    /// Handshakes that may wait to be looked at.
+    #[serde(deserialize_with = "between::<_, _, 1, 65_536>")]
+    pub incoming_max: usize,
+    /// Keys that each table of rates remembers.
+    #[serde(deserialize_with = "between::<_, _, 1_000, 10_000_000>")]
+    pub keys_max: usize,
+    /// By IPv4 address, or IPv6 /64.
+    pub address: AddressLimits,
+    /// By sending account.
+    #[serde(deserialize_with = "keys::account_pace")]
+    pub account: PaceLimits,
+    /// By sending account and mailbox.
+    #[serde(deserialize_with = "keys::mailbox_pace")]
+    pub mailbox: PaceLimits,
+}
+
+/// The rates of one address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AddressLimits {
+    /// Connections that come back to its bucket.
+    #[serde(deserialize_with = "between::<_, _, 1, 1_000_000>")]
+    pub connections_per_minute: u32,
+    /// Connections that its bucket holds.
+    #[serde(deserialize_with = "between::<_, _, 1, 1_000_000>")]
+    pub connections_burst: u32,
+    /// Messages that come back.
+    #[serde(deserialize_with = "between::<_, _, 1, 1_000_000>")]
+    pub messages_per_minute: u32,
+    /// Messages that its bucket holds.
+    #[serde(deserialize_with = "between::<_, _, 1, 1_000_000>")]
+    pub messages_burst: u32,
+    /// Bytes that come back.
+    #[serde(deserialize_with = "between::<_, _, 1_024, 1_000_000_000>")]
+    pub bytes_per_minute: u32,
+    /// Bytes that its bucket holds; at least a message of the largest kind.
+    #[serde(deserialize_with = "between::<_, _, 65_536, 1_000_000_000>")]
+    pub bytes_burst: u32,
+}
+
+/// The rates of one sender.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct PaceLimits {
+    /// Messages that come back to its bucket.
+    pub messages_per_minute: u32,
+    /// Messages that its bucket holds.
+    pub messages_burst: u32,
+    /// Bytes that come back.
+    pub bytes_per_minute: u32,
+    /// Bytes that its bucket holds; at least a message of the largest kind.
+    pub bytes_burst: u32,
+}
+
+/// How the store works.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
+pub struct StoreSettings {
+    /// Bodies in all mailboxes, bytes: below what the disk holds, because a full store refuses messages and
+    /// a full disk stops the relay.
+    #[serde(deserialize_with = "between::<_, _, 1_048_576, 1_125_899_906_842_624>")]
+    pub bytes_max: u64,
+    /// The page cache, bytes.
+    #[serde(deserialize_with = "between::<_, _, 1_048_576, 17_179_869_184>")]
+    pub cache_bytes: usize,
+    /// Operations that share one commit.
+    #[serde(deserialize_with = "between::<_, _, 1, 65_536>")]
+    pub commit_batch_max: usize,
+    /// Devices of one account.
+    #[serde(deserialize_with = "between::<_, _, 1, 1_024>")]
+    pub devices_max: u32,
+    /// TLS sessions that are kept for resumption.
+    #[serde(deserialize_with = "between::<_, _, 0, 10_000_000>")]
+    pub tls_sessions_max: u64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from((Ipv4Addr::UNSPECIFIED, PORT)),
+            advertise: Vec::new(),
+            data: None,
+            registration: Registration::default(),
+            allow_list: BTreeSet::new(),
+            mailbox: MailboxConfig::default(),
+            limits: LimitsConfig::default(),
+            store: StoreSettings::default(),
+        }
+    }
+}
+
+impl Default for MailboxConfig {
+    fn default() -> Self {
+        Self { envelopes_max: 1_000, bytes_max: 4 << 20, lifetime_days: 30 }
+    }
+}
+
+impl Default for LimitsConfig {
+    fn default() -> Self {
+        Self {
+            connections_max: 10_000,
+            idle_timeout_s: 12 * 3_600,
+            incoming_max: 4_096,
+            keys_max: 50_000,
+            address: AddressLimits::default(),
+            account: PaceLimits {
+                messages_per_minute: 120,
+                messages_burst: 1_000,
+                bytes_per_minute: 2 << 20,
+                bytes_burst: 8 << 20,
+            },
+            mailbox: PaceLimits {
+                messages_per_minute: 60,
+                messages_burst: 500,
+                bytes_per_minute: 1 << 20,
+                bytes_burst: 2 << 20,
+            },
+        }
+    }
+}
+
+impl Default for AddressLimits {
+    fn default() -> Self {
+        Self {
+            connections_per_minute: 6_000,
+            connections_burst: 10_000,
+            messages_per_minute: 12_000,
+            messages_burst: 100_000,
+            bytes_per_minute: 200 << 20,
+            bytes_burst: 800 << 20,
+        }
+    }
+}
+
+impl Default for StoreSettings {
+    fn default() -> Self {
+        let store = StoreConfig::default();
+        Self {
+            bytes_max: store.bytes_max,
+            cache_bytes: store.cache_bytes,
+            commit_batch_max: GroupLimits::default().ops_max,
+            devices_max: store.devices_max,
+            tls_sessions_max: store.sessions_max,
+        }
+    }
+}
+
+/// How fast a bucket fills, and how much it holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rate {
+    /// Units that come back in a minute.
+    pub per_minute: NonZeroU32,
+    /// Units that it holds.
+    pub burst: NonZeroU32,
+}
+
+/// A rate; zeros, which no file can set, count as one.
+fn rate(per_minute: u32, burst: u32) -> Rate {
+    let nonzero = |number| NonZeroU32::new(number).unwrap_or(NonZeroU32::MIN);
+    Rate { per_minute: nonzero(per_minute), burst: nonzero(burst) }
+}
+
+impl AddressLimits {
+    /// The rate of connections.
+    pub fn connections(&self) -> Rate {
+        rate(self.connections_per_minute, self.connections_burst)
+    }
+
+    /// The rate of messages.
+    pub fn messages(&self) -> Rate {
+        rate(self.messages_per_minute, self.messages_burst)
+    }
+
+    /// The rate of bytes.
+    pub fn bytes(&self) -> Rate {
+        rate(self.bytes_per_minute, self.bytes_burst)
+    }
+}
+
+impl PaceLimits {
+    /// The rate of messages.
+    pub fn messages(&self) -> Rate {
+        rate(self.messages_per_minute, self.messages_burst)
+    }
+
+    /// The rate of bytes.
+    pub fn bytes(&self) -> Rate {
+        rate(self.bytes_per_minute, self.bytes_burst)
+    }
+}
+
+/// Why there is no configuration. Nothing was changed; the operator mends the file or the command line.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read {}: {error}", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
+    /// The file says something it may not.
+    #[error("{}, line {line}, column {column}: {problem}", path.display())]
+    Invalid {
+        /// The file.
+        path: PathBuf,
+        /// Counted from 1.
+        line: usize,
+        /// Counted from 1, in characters.
+        column: usize,
+        /// The key and what is allowed.
+        problem: String,
+    },
+    /// Settings that do not go together.
+    #[error(transparent)]
+    Conflict(#[from] Conflict),
+}
+
+/// Settings of which each is allowed, but not with the others.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{key}: {problem}")]
+pub struct Conflict {
+    /// The key to be changed.
+    pub key: &'static str,
+    /// What is wrong, and what would be right.
+    pub problem: String,
+}
+
+impl Config {
+    /// Reads a TOML file.
+    ///
+    /// # Errors
+    /// When it cannot be read, or anything in it is unknown or out of range: with file, line and key.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let unreadable = |error| ConfigError::Unreadable { path: path.to_owned(), error };
+        let mut text = String::new();
+        let file = std::fs::File::open(path).map_err(unreadable)?;
+        let read = io::Read::read_to_string(&mut io::Read::take(file, FILE_BYTES_MAX + 1), &mut text);
+        if read.map_err(unreadable)? as u64 > FILE_BYTES_MAX {
+            return Err(unreadable(io::Error::other(format!("it has more than {FILE_BYTES_MAX} bytes"))));
+        }
+        Self::parse(&text, path)
+    }
+
+    /// Reads TOML text; `path` is what errors call it.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
+        let config: Self = toml::from_str(text).map_err(|error| keys::locate(text, path, &error))?;
+        config.check().map_err(|conflict| keys::locate_conflict(text, path, conflict))?;
+        Ok(config)
+    }
+
+    /// Whether the settings go together. Call it again after changing any.
+    ///
+    /// # Errors
+    /// When they do not.
+    pub fn check(&self) -> Result<(), Conflict> {
+        let conflict = |key, problem: String| Err(Conflict { key, problem });
+        if self.advertise.len() > TICKET_ADDRESSES_MAX {
+            return conflict("advertise", format!("a ticket holds at most {TICKET_ADDRESSES_MAX} addresses"));
+        }
+        let reachable = |address: &&SocketAddr| !address.ip().is_unspecified() && address.port() != 0;
+        if let Some(address) = self.advertise.iter().find(|address| !reachable(address)) {
+            return conflict("advertise", format!("nobody can reach {address}; name an address and a port"));
+        }
+        if self.registration == Registration::AllowList && self.allow_list.is_empty() {
+            return conflict("registration", "\"allow-list\" needs at least one account in allow_list".into());
+        }
+        if self.registration != Registration::AllowList && !self.allow_list.is_empty() {
+            return conflict("allow_list", "it counts only with registration = \"allow-list\"".into());
+        }
+        Ok(())
+    }
+
+    /// What the store is opened with.
+    pub fn store_config(&self) -> StoreConfig {
+        StoreConfig {
+            quota: Quota { entries_max: self.mailbox.envelopes_max, bytes_max: self.mailbox.bytes_max },
+            lifetime_s_max: self.mailbox.lifetime_days * 24 * 3_600,
+            bytes_max: self.store.bytes_max,
+            cache_bytes: self.store.cache_bytes,
+            devices_max: self.store.devices_max,
+            sessions_max: self.store.tls_sessions_max,
+            ..StoreConfig::default()
+        }
+    }
+
+    /// What one commit may hold.
+    pub fn group_limits(&self) -> GroupLimits {
+        GroupLimits { ops_max: self.store.commit_batch_max, ..GroupLimits::default() }
+    }
+
+    /// What the QUIC endpoint is bounded by.
+    pub fn server_limits(&self) -> ServerLimits {
+        ServerLimits {
+            idle_timeout: Duration::from_secs(self.limits.idle_timeout_s.into()),
+            incoming_max: self.limits.incoming_max,
+            ..ServerLimits::default()
+        }
+    }
+
+    /// The whole configuration as TOML, defaults included, and below it what it bounds.
+    pub fn to_toml(&self) -> String {
+        let settings = toml::to_string(self).expect("a configuration holds nothing that TOML cannot say");
+        let rates = limits::memory_bytes_max(self.limits.keys_max);
+        let group = self.group_limits();
+        let (_, incoming) = self.server_limits().incoming_bytes_max;
+        format!(
+            "{settings}\n\
+             # At most, bytes of memory:\n\
+             # {rates:>14}  tables of rates ({keys} keys each)\n\
+             # {incoming:>14}  packets of handshakes that wait\n\
+             # {waiting:>14}  bodies that wait for the disk\n\
+             # {cache:>14}  the store's cache\n\
+             # At most, bytes of disk:\n\
+             # {disk:>14}  bodies in all mailboxes\n",
+            keys = self.limits.keys_max,
+            waiting = group.waiting_bytes_max,
+            cache = self.store.cache_bytes,
+            disk = self.store.bytes_max,
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,138 @@
+use super::*;
+
+fn parse(text: &str) -> Result<Config, String> {
+    Config::parse(text, Path::new("relay.toml")).map_err(|error| error.to_string())
+}
+
+#[test]
+fn an_empty_file_is_the_default() {
+    assert_eq!(parse(""), Ok(Config::default()));
+}
+
+#[test]
+fn the_effective_configuration_reads_back_as_itself() {
+    let mut config = Config::default();
+    assert_eq!(parse(&config.to_toml()), Ok(config.clone()));
+    config.registration = Registration::AllowList;
+    config.allow_list = [AccountKey([0xab; 32]), AccountKey([1; 32])].into();
+    config.advertise = vec!["203.0.113.5:4433".parse().unwrap(), "[2001:db8::1]:443".parse().unwrap()];
+    config.data = Some("/srv/relay".into());
+    config.mailbox.lifetime_days = 7;
+    assert_eq!(parse(&config.to_toml()), Ok(config));
+}
+
+#[test]
+fn the_example_file_says_the_defaults() {
+    let example = include_str!("../../gateway.example.toml");
+    assert_eq!(parse(example), Ok(Config::default()));
+    // Every setting that the file shows as a comment is a true one, too.
+    let shown: String = example
+        .lines()
+        .map(|line| line.strip_prefix("#= ").unwrap_or(line))
+        .fold(String::new(), |text, line| text + line + "\n");
+    let config = parse(&shown).unwrap();
+    assert_eq!(config.advertise.len(), 2);
+}
+
+#[test]
+fn an_unknown_key_is_named_with_its_line_and_the_known_ones() {
+    let error = parse("listen = \"0.0.0.0:1\"\n\n[mailbox]\nenvelope_max = 5\n").unwrap_err();
+    assert_eq!(
+        error,
+        "relay.toml, line 4, column 1: unknown field `envelope_max`, \
+         expected one of `envelopes_max`, `bytes_max`, `lifetime_days`"
+    );
+}
+
+#[test]
+fn a_value_out_of_range_is_named_with_its_line_and_key() {
+    let cases = [
+        (
+            "[mailbox]\nenvelopes_max = 0",
+            "line 2, column 17: mailbox.envelopes_max: \
+             invalid value: integer `0`, expected a whole number from 1 to 1000000",
+        ),
+        (
+            "\n\nlimits.account.messages_burst = -3",
+            "line 3, column 33: limits.account.messages_burst: \
+             invalid value: integer `-3`, expected a whole number from 1 to 1000000",
+        ),
+        (
+            "[limits]\nkeys_max = \"many\"",
+            "line 2, column 12: limits.keys_max: \
+             invalid type: string \"many\", expected a whole number from 1000 to 10000000",
+        ),
+        (
+            "registration = \"closed\"",
+            "line 1, column 16: registration: \
+             unknown variant `closed`, expected one of `invite`, `open`, `allow-list`",
+        ),
+        ("listen = \"everywhere\"", "line 1, column 10: listen: invalid socket address syntax"),
+        (
+            "registration = \"allow-list\"\nallow_list = [\n  \"12\",\n]",
+            "line 3, column 3: allow_list: \
+             invalid value: string \"12\", expected an account's key as 64 hexadecimal digits",
+        ),
+    ];
+    for (text, expected) in cases {
+        assert_eq!(parse(text).unwrap_err(), format!("relay.toml, {expected}"), "{text}");
+    }
+}
+
+#[test]
+fn what_is_no_toml_is_one_line_with_its_place() {
+    let error = parse("listen = \"0.0.0.0:1\nregistration").unwrap_err();
+    assert!(error.starts_with("relay.toml, line 1, column "), "{error}");
+    assert!(!error.contains('\n'), "{error}");
+}
+
+#[test]
+fn settings_that_do_not_go_together_are_refused_at_the_line_to_change() {
+    let key = "ab".repeat(32);
+    let cases = [
+        (
+            "data = \"x\"\nregistration = \"allow-list\"".to_owned(),
+            "line 2, column 1: registration: \"allow-list\" needs at least one account in allow_list",
+        ),
+        (
+            format!("\nallow_list = [\"{key}\"]"),
+            "line 2, column 1: allow_list: it counts only with registration = \"allow-list\"",
+        ),
+        (
+            "advertise = [\"0.0.0.0:4433\"]".to_owned(),
+            "line 1, column 1: advertise: nobody can reach 0.0.0.0:4433; name an address and a port",
+        ),
+        (
+            format!("advertise = [{}]", "\"192.0.2.1:1\",".repeat(9)),
+            "line 1, column 1: advertise: a ticket holds at most 8 addresses",
+        ),
+    ];
+    for (text, expected) in cases {
+        assert_eq!(parse(&text).unwrap_err(), format!("relay.toml, {expected}"));
+    }
+}
+
+#[test]
+fn a_sections_missing_keys_keep_their_defaults() {
+    let config = parse("[limits.account]\nmessages_burst = 7\n").unwrap();
+    let defaults = LimitsConfig::default().account;
+    assert_eq!(config.limits.account, PaceLimits { messages_burst: 7, ..defaults });
+    assert_eq!(config.limits.mailbox, LimitsConfig::default().mailbox);
+}
+
+#[test]
+fn no_default_exceeds_what_a_file_may_say() {
+    // Reading the printed defaults back goes through every range.
+    assert!(parse(&Config::default().to_toml()).is_ok());
+}
+
+#[test]
+fn a_file_that_is_missing_or_huge_is_refused_by_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("relay.toml");
+    assert!(matches!(Config::load(&path), Err(ConfigError::Unreadable { .. })));
+    std::fs::write(&path, "#".repeat(FILE_BYTES_MAX as usize + 1)).unwrap();
+    assert!(matches!(Config::load(&path), Err(ConfigError::Unreadable { .. })));
+    std::fs::write(&path, "registration = \"open\"").unwrap();
+    assert_eq!(Config::load(&path).unwrap().registration, Registration::Open);
+}

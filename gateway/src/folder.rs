@@ -1,0 +1,389 @@
+//! The data folder: the relay's key, its store, and the lock that keeps a second relay out.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `relay.key` | the key's seed as 64 hexadecimal digits, readable by its owner only |
+//! | `relay.lock` | the process id of the relay that runs |
+//! | `addresses` | what the last run put into its ticket, one address a line |
+//! | `store.redb` | mailboxes, accounts, TLS sessions |
+//!
+//! The key is the relay: who copies it can pose as it, who loses it has to hand out new tickets.
+
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::io::{self, Read, Seek, Write};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use data_encoding::{HEXLOWER, HEXLOWER_PERMISSIVE};
+use ring::rand::{SecureRandom, SystemRandom};
+use thinpost_carrier::Identity;
+use thinpost_wire::limits::TICKET_ADDRESSES_MAX;
+use zeroize::Zeroizing;
+
+use crate::invite::Invites;
+
+const KEY_FILE: &str = "relay.key";
+/// The key while it is being made; renamed once it is on disk.
+const NEW_KEY_FILE: &str = "relay.key.new";
+const LOCK_FILE: &str = "relay.lock";
+const ADDRESSES_FILE: &str = "addresses";
+const NEW_ADDRESSES_FILE: &str = "addresses.new";
+const STORE_FILE: &str = "store.redb";
+
+/// Longest file of this folder that is read whole, bytes.
+const FILE_BYTES_MAX: u64 = 1_024;
+
+/// Why the data folder cannot be used. Each names the file; none of them changed it.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum FolderError {
+    /// The folder is not there and cannot be made.
+    #[error("cannot create the data folder {}: {error}", path.display())]
+    Create {
+        /// The folder.
+        path: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
+    /// Another relay runs on it. Stop that one, or give this one a folder of its own.
+    #[error("the data folder {} is in use{}", path.display(), by_process(*process))]
+    InUse {
+        /// The folder.
+        path: PathBuf,
+        /// Who, if it has said so.
+        process: Option<u32>,
+    },
+    /// Others than the owner can read the key. Nobody should have to wonder who did.
+    #[error("others can read {} (mode {mode:04o}); run: chmod 600 {}", path.display(), path.display())]
+    KeyExposed {
+        /// The key file.
+        path: PathBuf,
+        /// Its permissions.
+        mode: u32,
+    },
+    /// The key file holds no key. Restore it from a backup: a new key needs new tickets.
+    #[error("{} is damaged: it should hold 64 hexadecimal digits", path.display())]
+    KeyDamaged {
+        /// The key file.
+        path: PathBuf,
+    },
+    /// The medium failed, or is full.
+    #[error("cannot {what} {}: {error}", path.display())]
+    Io {
+        /// What was tried: "read", "write".
+        what: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
+}
+
+fn by_process(process: Option<u32>) -> String {
+    process.map(|process| format!(" by process {process}")).unwrap_or_default()
+}
+
+/// A data folder that exists.
+#[derive(Clone, Debug)]
+pub struct Folder {
+    path: PathBuf,
+}
+
+impl Folder {
+    /// Opens the folder, or makes it, open to its owner only.
+    ///
+    /// # Errors
+    /// [`FolderError::Create`] when it can be neither.
+    pub fn open(path: &Path) -> Result<Self, FolderError> {
+        let mut builder = DirBuilder::new();
+        builder.recursive(true);
+        #[cfg(unix)]
+        std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+        builder.create(path).map_err(|error| FolderError::Create { path: path.to_owned(), error })?;
+        Ok(Self { path: path.to_owned() })
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Where the store's file belongs.
+    pub fn store_path(&self) -> PathBuf {
+        self.path.join(STORE_FILE)
+    }
+
+    /// Keeps every other relay out until the returned lock is dropped, or this process ends in any way.
+    ///
+    /// # Errors
+    /// [`FolderError::InUse`] while another holds it.
+    pub fn lock(&self) -> Result<FolderLock, FolderError> {
+        let path = self.path.join(LOCK_FILE);
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false);
+        let mut file = options.open(&path).map_err(io_error("open", &path))?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                // Whoever has it may be about to write its number.
+                let process = read_text(&file).ok().and_then(|text| text.trim().parse().ok());
+                return Err(FolderError::InUse { path: self.path.clone(), process });
+            }
+            Err(TryLockError::Error(error)) => return Err(io_error("lock", &path)(error)),
+        }
+        file.set_len(0)
+            .and_then(|()| file.rewind())
+            .and_then(|()| writeln!(file, "{}", std::process::id()))
+            .map_err(io_error("write", &path))?;
+        Ok(FolderLock { _file: file })
+    }
+
+    /// The relay's keys; the first call ever makes them. Needs no lock, so that tickets and invites can
+    /// be made while the relay runs, or before it first did.
+    ///
+    /// # Errors
+    /// When the key file is exposed, damaged, or cannot be read or written.
+    pub fn keys(&self) -> Result<RelayKeys, FolderError> {
+        let path = self.path.join(KEY_FILE);
+        match File::open(&path) {
+            Ok(file) => read_key(&file, &path),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => self.make_keys(&path),
+            Err(error) => Err(io_error("read", &path)(error)),
+        }
+    }
+
+    /// Several processes may come here at once; one makes the key, and the others take it.
+    fn make_keys(&self, path: &Path) -> Result<RelayKeys, FolderError> {
+        let new_path = self.path.join(NEW_KEY_FILE);
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(false);
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        let mut new = options.open(&new_path).map_err(io_error("write", &new_path))?;
+        new.lock().map_err(io_error("lock", &new_path))?;
+        // Whoever held the lock before has renamed the file: the key is there, and may be `new` itself.
+        if let Ok(file) = File::open(path) {
+            return read_key(&file, path);
+        }
+        let mut seed = Zeroizing::new([0; 32]);
+        SystemRandom::new()
+            .fill(&mut *seed)
+            .map_err(|_| io_error("write", path)(io::Error::other("the system gives no random numbers")))?;
+        let text = Zeroizing::new(HEXLOWER.encode(&*seed) + "\n");
+        // A crash may have left half a key in it.
+        new.set_len(0)
+            .and_then(|()| new.write_all(text.as_bytes()))
+            .and_then(|()| new.sync_all())
+            .and_then(|()| fs::rename(&new_path, path))
+            .and_then(|()| self.sync())
+            .map_err(io_error("write", path))?;
+        Ok(RelayKeys { seed })
+    }
+
+    /// Notes the addresses of a run's ticket, so that `gateway ticket` says the same.
+    ///
+    /// # Errors
+    /// When they cannot be written; the old ones are then still there.
+    pub fn publish_addresses(&self, addresses: &[SocketAddr]) -> Result<(), FolderError> {
+        let path = self.path.join(ADDRESSES_FILE);
+        let new_path = self.path.join(NEW_ADDRESSES_FILE);
+        let text: String = addresses.iter().map(|address| format!("{address}\n")).collect();
+        fs::write(&new_path, text)
+            .and_then(|()| fs::rename(&new_path, &path))
+            .map_err(io_error("write", &path))
+    }
+
+    /// What the last run published; empty if there was none, or the file is not as this program writes it.
+    pub fn published_addresses(&self) -> Vec<SocketAddr> {
+        let Ok(file) = File::open(self.path.join(ADDRESSES_FILE)) else { return Vec::new() };
+        let text = read_text(&file).unwrap_or_default();
+        let addresses: Result<Vec<_>, _> = text.lines().map(str::parse).collect();
+        addresses.ok().filter(|all| all.len() <= TICKET_ADDRESSES_MAX).unwrap_or_default()
+    }
+
+    /// The name of a new file is durable only once its folder is.
+    fn sync(&self) -> io::Result<()> {
+        if cfg!(unix) { File::open(&self.path)?.sync_all() } else { Ok(()) }
+    }
+}
+
+/// Held by the one relay that runs on a folder.
+#[derive(Debug)]
+pub struct FolderLock {
+    _file: File,
+}
+
+/// A relay's seed, and the keys that are derived from it for one purpose each.
+#[derive(Clone)]
+pub struct RelayKeys {
+    seed: Zeroizing<[u8; 32]>,
+}
+
+/// The keys are secrets.
+impl std::fmt::Debug for RelayKeys {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("RelayKeys")
+    }
+}
+
+impl RelayKeys {
+    /// The TLS identity, whose public half is in every ticket.
+    pub fn identity(&self) -> Identity {
+        Identity::from_seed(*self.seed)
+    }
+
+    /// What QUIC's stateless resets are made with: the same after a restart, so that devices learn at once
+    /// that their connections are gone.
+    pub fn reset_key(&self) -> [u8; 32] {
+        blake3::derive_key("thinpost/1 relay 2026 stateless reset", &*self.seed)
+    }
+
+    /// The relay's invites.
+    pub fn invites(&self) -> Invites {
+        Invites::new(blake3::derive_key("thinpost/1 relay 2026 invite", &*self.seed))
+    }
+}
+
+fn io_error<'a>(what: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> FolderError + 'a {
+    move |error| FolderError::Io { what, path: path.to_owned(), error }
+}
+
+fn read_text(file: &File) -> io::Result<String> {
+    let mut text = String::new();
+    file.take(FILE_BYTES_MAX).read_to_string(&mut text)?;
+    Ok(text)
+}
+
+fn read_key(file: &File, path: &Path) -> Result<RelayKeys, FolderError> {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        let mode = file.metadata().map_err(io_error("read", path))?.permissions().mode() & 0o7777;
+        if mode & 0o077 != 0 {
+            return Err(FolderError::KeyExposed { path: path.to_owned(), mode });
+        }
+    }
+    let damaged = || FolderError::KeyDamaged { path: path.to_owned() };
+    let text = match read_text(file) {
+        Ok(text) => Zeroizing::new(text),
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => return Err(damaged()),
+        Err(error) => return Err(io_error("read", path)(error)),
+    };
+    let bytes = HEXLOWER_PERMISSIVE.decode(text.trim().as_bytes()).map(Zeroizing::new);
+    let seed = bytes.ok().and_then(|bytes| <[u8; 32]>::try_from(bytes.as_slice()).ok());
+    Ok(RelayKeys { seed: Zeroizing::new(seed.ok_or_else(damaged)?) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn folder() -> (tempfile::TempDir, Folder) {
+        let parent = tempfile::tempdir().unwrap();
+        let folder = Folder::open(&parent.path().join("a/b")).unwrap();
+        (parent, folder)
+    }
+
+    #[cfg(unix)]
+    fn mode(path: &Path) -> u32 {
+        std::os::unix::fs::PermissionsExt::mode(&fs::metadata(path).unwrap().permissions()) & 0o777
+    }
+
+    #[test]
+    fn the_key_is_made_once_and_read_ever_after() {
+        let (_parent, folder) = folder();
+        let first = folder.keys().unwrap();
+        let again = Folder::open(folder.path()).unwrap().keys().unwrap();
+        assert_eq!(first.identity().public(), again.identity().public());
+        assert_eq!(first.reset_key(), again.reset_key());
+        assert_ne!(first.reset_key(), *first.seed);
+        assert!(!folder.path().join(NEW_KEY_FILE).exists());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn folder_and_key_are_their_owners_only() {
+        let (_parent, folder) = folder();
+        folder.keys().unwrap();
+        assert_eq!(mode(folder.path()), 0o700);
+        assert_eq!(mode(&folder.path().join(KEY_FILE)), 0o600);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_key_that_others_can_read_is_refused() {
+        let (_parent, folder) = folder();
+        folder.keys().unwrap();
+        let path = folder.path().join(KEY_FILE);
+        fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o640)).unwrap();
+        assert!(matches!(folder.keys(), Err(FolderError::KeyExposed { mode: 0o640, .. })));
+    }
+
+    #[test]
+    fn a_damaged_key_is_refused_and_left_as_it_is() {
+        let (_parent, folder) = folder();
+        folder.keys().unwrap();
+        let path = folder.path().join(KEY_FILE);
+        for content in [b"".as_slice(), b"12", &[0xff; 64], "g".repeat(64).as_bytes(), &[b'1'; 2_000]] {
+            fs::write(&path, content).unwrap();
+            assert!(matches!(folder.keys(), Err(FolderError::KeyDamaged { .. })), "{content:?}");
+            assert_eq!(fs::read(&path).unwrap(), content);
+        }
+    }
+
+    #[test]
+    fn half_a_key_from_a_crash_is_never_taken_for_one() {
+        let (_parent, folder) = folder();
+        fs::write(folder.path().join(NEW_KEY_FILE), "12".repeat(60)).unwrap();
+        folder.keys().unwrap();
+        assert_eq!(fs::read(folder.path().join(KEY_FILE)).unwrap().len(), 65);
+        folder.keys().unwrap();
+    }
+
+    #[test]
+    fn all_who_make_the_key_at_once_get_the_same() {
+        let (_parent, folder) = folder();
+        let public = |folder: &Folder| folder.keys().unwrap().identity().public();
+        let keys: Vec<_> = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..8).map(|_| scope.spawn(|| public(&folder))).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        assert!(keys.iter().all(|key| *key == public(&folder)), "{keys:?}");
+    }
+
+    #[test]
+    fn a_second_relay_is_kept_out_and_told_by_whom() {
+        let (_parent, folder) = folder();
+        let lock = folder.lock().unwrap();
+        let error = folder.lock().unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            format!(
+                "the data folder {} is in use by process {}",
+                folder.path().display(),
+                std::process::id()
+            )
+        );
+        drop(lock);
+        folder.lock().unwrap();
+    }
+
+    #[test]
+    fn a_folder_that_cannot_be_made_is_named() {
+        let (parent, _) = folder();
+        fs::write(parent.path().join("file"), "").unwrap();
+        let error = Folder::open(&parent.path().join("file/data")).unwrap_err();
+        assert!(matches!(error, FolderError::Create { .. }), "{error}");
+    }
+
+    #[test]
+    fn the_addresses_of_the_last_run_are_read_back() {
+        let (_parent, folder) = folder();
+        assert_eq!(folder.published_addresses(), []);
+        let addresses = ["192.0.2.1:4433".parse().unwrap(), "[2001:db8::1]:1".parse().unwrap()];
+        folder.publish_addresses(&addresses).unwrap();
+        assert_eq!(folder.published_addresses(), addresses);
+        fs::write(folder.path().join(ADDRESSES_FILE), "192.0.2.1:4433\nnonsense\n").unwrap();
+        assert_eq!(folder.published_addresses(), []);
+    }
+}
