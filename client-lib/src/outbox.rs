@@ -170,7 +170,8 @@ impl Outbox {
         free + self.doubt.len() + self.on_link
     }
 
-    pub(crate) fn len(&self) -> usize {
+    #[cfg(test)]
+    fn len(&self) -> usize {
         self.rows.len()
     }
 }

@@ -377,7 +377,10 @@ impl Config {
             return conflict("advertise", format!("nobody can reach {address}; name an address and a port"));
         }
         if self.registration == Registration::AllowList && self.allow_list.is_empty() {
-            return conflict("registration", "\"allow-list\" needs at least one account in allow_list".into());
+            return conflict(
+                "registration",
+                "\"allow-list\" needs at least one account in allow_list".into(),
+            );
         }
         if self.registration != Registration::AllowList && !self.allow_list.is_empty() {
             return conflict("allow_list", "it counts only with registration = \"allow-list\"".into());

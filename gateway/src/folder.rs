@@ -334,7 +334,12 @@ mod tests {
     #[test]
     fn half_a_key_from_a_crash_is_never_taken_for_one() {
         let (_parent, folder) = folder();
-        fs::write(folder.path().join(NEW_KEY_FILE), "12".repeat(60)).unwrap();
+        let mut options = OpenOptions::new();
+        options.write(true).create_new(true);
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        let mut half = options.open(folder.path().join(NEW_KEY_FILE)).unwrap();
+        half.write_all("12".repeat(60).as_bytes()).unwrap();
         folder.keys().unwrap();
         assert_eq!(fs::read(folder.path().join(KEY_FILE)).unwrap().len(), 65);
         folder.keys().unwrap();

@@ -346,7 +346,9 @@ impl<K: Key, C: Clock<Instant = Nanos>> StateStore for Ledger<K, C> {
         }
         let Pages { known, newcomers, .. } = &mut *pages;
         let full_at = known.get_mut(key).unwrap_or(newcomers);
-        let (outcome, next) = decide(Some((*full_at).min(ahead_max)))?;
+        // Kept also if refused: what a clock that went back left behind then shrinks as time goes on.
+        *full_at = (*full_at).min(ahead_max);
+        let (outcome, next) = decide(Some(*full_at))?;
         *full_at = next;
         Ok(outcome)
     }

@@ -117,6 +117,8 @@ pub(crate) struct Driver {
     /// What the next commit holds beside tables and [`Driver::relay`].
     changes: Changes,
     expiry_due: Instant,
+    /// Which of the relay's addresses is tried next.
+    address: usize,
 }
 
 impl Driver {
@@ -129,6 +131,7 @@ impl Driver {
         (random, seeded): (Random, bool),
         (wish, queued, heads, status): Ends,
     ) -> Self {
+        let address = start.relay.address.into();
         let quic = quic::Client::new(&shared.home.device, shared.home.access.relay.key);
         Self {
             shared,
@@ -152,12 +155,13 @@ impl Driver {
             relay: start.relay,
             changes: Changes::default(),
             expiry_due: Instant::now(),
+            address,
         }
     }
 
     /// Lives until the client is closed or dropped.
     pub(crate) async fn run(mut self) {
-        let mut stopped_at = Some(*self.wish.borrow());
+        let mut stopped_at: Option<Wish> = None;
         loop {
             let wish = *self.wish.borrow_and_update();
             if wish.closed {
@@ -165,6 +169,9 @@ impl Driver {
             }
             let wanted = wish.online && stopped_at.is_none_or(|before| before.urges != wish.urges);
             if !wanted {
+                if !wish.online {
+                    self.set_state(LinkState::Offline);
+                }
                 if !self.idle(None).await {
                     break;
                 }

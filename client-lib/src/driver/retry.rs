@@ -19,6 +19,9 @@ const PAUSE_MISFIT: Duration = Duration::from_secs(300);
 /// A relay that restarts is asked after at most this: spread, so that not all its devices come at once.
 const PAUSE_RESTART: Duration = Duration::from_millis(500);
 
+/// A busy relay is given the pause that follows so many failures.
+const PAUSES_BUSY: u32 = 3;
+
 /// The longest that one attempt to connect may take.
 const ATTEMPT_MAX: Duration = Duration::from_secs(60);
 
@@ -72,44 +75,59 @@ impl Retry {
 
     /// What to do, and for how long. `registered` says whether the relay had confirmed the registration.
     pub(super) fn after(&mut self, end: &End, registered: bool, random: &mut Random) -> Next {
-        self.failures = self.failures.saturating_add(1);
-        let again = |reason: &str, retry_in: Duration| {
-            Next::Wait(LinkState::Waiting { retry_in, reason: reason.to_owned() }, retry_in)
+        let down = match end {
+            End::Unwanted => return Next::Stop(LinkState::Offline),
+            End::Renew => return Next::Wait(LinkState::Connecting, Duration::ZERO),
+            End::Store(error) => return Next::Stop(LinkState::StoreFailed(error.clone())),
+            End::NoAnswer => return self.again("the relay does not answer", random),
+            End::NoSocket(what) => return self.again(what, random),
+            End::Silent => return self.soon("the relay went silent", PAUSE_MIN, random),
+            End::Misbehaved(what) => return violation((*what).to_owned()),
+            End::Lost(down) => down,
         };
-        let pause = (PAUSE_MIN * 2u32.pow((self.failures - 1).min(6))).min(PAUSE_MAX);
-        let pause = pause.mul_f64(0.75) + random.up_to(pause / 2);
-        match end {
-            End::Unwanted => Next::Stop(LinkState::Offline),
-            End::Renew => Next::Wait(LinkState::Connecting, Duration::ZERO),
-            End::Store(error) => Next::Stop(LinkState::StoreFailed(error.clone())),
-            End::NoAnswer => again("the relay does not answer", pause),
-            End::Silent => again("the relay went silent", random.up_to(PAUSE_MIN)),
-            End::NoSocket(what) => again(what, pause),
-            End::Misbehaved(what) => Next::Wait(LinkState::Violation((*what).to_owned()), PAUSE_MISFIT),
-            End::Lost(down) => match down {
-                Down::Closed(Close::Restarting) if self.failures <= 2 => {
-                    again("the relay restarts", random.up_to(PAUSE_RESTART))
-                }
-                Down::Forgotten if self.failures <= 2 => {
-                    again("the relay was restarted", random.up_to(PAUSE_RESTART))
-                }
-                // The relay's store was lost or replaced: the next link registers again.
-                Down::Closed(Close::Denied(Denial::NotRegistered)) if registered => {
-                    Next::Wait(LinkState::Connecting, Duration::ZERO)
-                }
-                Down::Closed(Close::Denied(denial)) => Next::Stop(LinkState::Denied(*denial)),
-                Down::Closed(Close::Superseded) => Next::Stop(LinkState::Superseded),
-                Down::Closed(Close::Busy) => again("the relay is busy", pause.max(PAUSE_MIN * 5)),
-                Down::Closed(Close::Violation) => {
-                    let what = "the relay holds that this device broke the protocol";
-                    Next::Wait(LinkState::Violation(what.to_owned()), PAUSE_MISFIT)
-                }
-                Down::Violation(error) => Next::Wait(LinkState::Violation(error.to_string()), PAUSE_MISFIT),
-                Down::WrongKey => Next::Wait(LinkState::WrongKey, PAUSE_MISFIT),
-                other => again(&other.to_string(), pause),
-            },
+        match down {
+            Down::Closed(Close::Restarting) => self.soon("the relay restarts", PAUSE_RESTART, random),
+            Down::Forgotten => self.soon("the relay was restarted", PAUSE_RESTART, random),
+            // The relay's store was lost or replaced: the next link registers again.
+            Down::Closed(Close::Denied(Denial::NotRegistered)) if registered => {
+                Next::Wait(LinkState::Connecting, Duration::ZERO)
+            }
+            Down::Closed(Close::Denied(denial)) => Next::Stop(LinkState::Denied(*denial)),
+            Down::Closed(Close::Superseded) => Next::Stop(LinkState::Superseded),
+            Down::Closed(Close::Busy) => {
+                self.failures = self.failures.max(PAUSES_BUSY);
+                self.again("the relay is busy", random)
+            }
+            Down::Closed(Close::Violation) => violation("the relay found this device at fault".to_owned()),
+            Down::Violation(error) => violation(error.to_string()),
+            Down::WrongKey => Next::Wait(LinkState::WrongKey, PAUSE_MISFIT),
+            other => self.again(&other.to_string(), random),
         }
     }
+
+    /// After a pause that grows with every failure in a row, drawn from its upper half and a bit above.
+    fn again(&mut self, reason: &str, random: &mut Random) -> Next {
+        let pause = (PAUSE_MIN * 2u32.pow(self.failures.min(6))).min(PAUSE_MAX);
+        self.failures = self.failures.saturating_add(1);
+        wait(reason, pause.mul_f64(0.75) + random.up_to(pause / 2))
+    }
+
+    /// After any part of a short pause, unless that has not helped before.
+    fn soon(&mut self, reason: &str, most: Duration, random: &mut Random) -> Next {
+        if self.failures >= 2 {
+            return self.again(reason, random);
+        }
+        self.failures += 1;
+        wait(reason, random.up_to(most))
+    }
+}
+
+fn wait(reason: &str, retry_in: Duration) -> Next {
+    Next::Wait(LinkState::Waiting { retry_in, reason: reason.to_owned() }, retry_in)
+}
+
+fn violation(what: String) -> Next {
+    Next::Wait(LinkState::Violation(what), PAUSE_MISFIT)
 }
 
 #[cfg(test)]

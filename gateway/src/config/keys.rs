@@ -1,6 +1,7 @@
 //! Reading the values of a configuration, and finding where one stands in the file.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::ops::Range;
 use std::path::Path;
 
@@ -99,14 +100,14 @@ pub(super) mod accounts {
     impl<'de> Deserialize<'de> for Hex {
         fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
             let text = String::deserialize(deserializer)?;
-            let key = HEXLOWER_PERMISSIVE.decode(text.as_bytes()).ok().and_then(|key| key.try_into().ok());
-            key.map(|key| Self(AccountKey(key))).ok_or_else(|| {
-                D::Error::invalid_value(
-                    Unexpected::Str(&text),
-                    &"an account's key as 64 hexadecimal digits",
-                )
+            parse(&text).map(Self).ok_or_else(|| {
+                D::Error::invalid_value(Unexpected::Str(&text), &"an account's key as 64 hexadecimal digits")
             })
         }
+    }
+
+    pub(in crate::config) fn parse(text: &str) -> Option<AccountKey> {
+        HEXLOWER_PERMISSIVE.decode(text.as_bytes()).ok()?.try_into().ok().map(AccountKey)
     }
 
     pub(in crate::config) fn deserialize<'de, D: Deserializer<'de>>(
@@ -126,7 +127,9 @@ pub(super) mod accounts {
 /// Puts file, line, column and key to what the parser says.
 pub(super) fn locate(text: &str, path: &Path, error: &toml::de::Error) -> ConfigError {
     let span = error.span().unwrap_or(0..0);
-    let key = DeTable::parse(text).ok().and_then(|table| key_at(table.get_ref(), span.start));
+    let table = DeTable::parse(text).ok();
+    let found = table.as_ref().and_then(|table| key_at(table.get_ref(), span.start));
+    let (key, span) = found.map_or((None, span), |(key, value)| (Some(key), value));
     // The parser's own message may run over lines; ours is one.
     let message = error.message().replace('\n', ", ");
     let problem = key.map_or_else(|| message.clone(), |key| format!("{key}: {message}"));
@@ -156,12 +159,27 @@ fn invalid(text: &str, path: &Path, span: Range<usize>, problem: String) -> Conf
     }
 }
 
-/// The dotted key whose value covers the offset. A key itself is no value: the parser names it anyway.
-fn key_at(table: &DeTable<'_>, offset: usize) -> Option<String> {
+/// The dotted key whose value covers the offset, and the span of that value; in a list, of its first
+/// element that is not as it should be. A key itself is no value: the parser names it anyway.
+fn key_at(table: &DeTable<'_>, offset: usize) -> Option<(String, Range<usize>)> {
     table.iter().find_map(|(key, value)| match value.get_ref() {
         // A table's span is its header's, so look inside each.
-        DeValue::Table(inner) => key_at(inner, offset).map(|rest| format!("{}.{rest}", key.get_ref())),
-        _ if value.span().contains(&offset) => Some(key.get_ref().to_string()),
-        _ => None,
+        DeValue::Table(inner) => {
+            key_at(inner, offset).map(|(rest, span)| (format!("{}.{rest}", key.get_ref()), span))
+        }
+        _ if !value.span().contains(&offset) => None,
+        DeValue::Array(elements) => {
+            let wrong = elements.iter().find(|element| !is_element_of(key.get_ref(), element.get_ref()));
+            Some((key.get_ref().to_string(), wrong.map_or(value.span(), |element| element.span())))
+        }
+        _ => Some((key.get_ref().to_string(), value.span())),
     })
+}
+
+/// Whether the list of this name takes the element.
+fn is_element_of(key: &str, element: &DeValue<'_>) -> bool {
+    match key {
+        "advertise" => element.as_str().is_some_and(|text| text.parse::<SocketAddr>().is_ok()),
+        _ => element.as_str().and_then(accounts::parse).is_some(),
+    }
 }

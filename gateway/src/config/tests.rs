@@ -67,6 +67,10 @@ fn a_value_out_of_range_is_named_with_its_line_and_key() {
             "line 1, column 16: registration: \
              unknown variant `closed`, expected one of `invite`, `open`, `allow-list`",
         ),
+        (
+            "advertise = [\"192.0.2.1:1\", \"here\"]",
+            "line 1, column 29: advertise: invalid socket address syntax",
+        ),
         ("listen = \"everywhere\"", "line 1, column 10: listen: invalid socket address syntax"),
         (
             "registration = \"allow-list\"\nallow_list = [\n  \"12\",\n]",
@@ -81,8 +85,8 @@ fn a_value_out_of_range_is_named_with_its_line_and_key() {
 
 #[test]
 fn what_is_no_toml_is_one_line_with_its_place() {
-    let error = parse("listen = \"0.0.0.0:1\nregistration").unwrap_err();
-    assert!(error.starts_with("relay.toml, line 1, column "), "{error}");
+    let error = parse("\nlisten = \"0.0.0.0:1\n").unwrap_err();
+    assert!(error.starts_with("relay.toml, line 2, column "), "{error}");
     assert!(!error.contains('\n'), "{error}");
 }
 

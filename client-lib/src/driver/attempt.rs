@@ -1,0 +1,138 @@
+//! Makes one connection, and sees it through to its end.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use quinn::{Connecting, Connection, Endpoint};
+use thinpost_carrier::quic::{self, SERVER_NAME};
+use thinpost_carrier::{Channel, Down};
+use thinpost_wire::codec::DictionarySet;
+use thinpost_wire::frame::Close;
+use thinpost_wire::link::LinkConfig;
+use tokio::time::{Instant, sleep_until, timeout};
+
+use super::incoming::Incoming;
+use super::outgoing::Outgoing;
+use super::retry::End;
+use super::session::Session;
+use super::{Driver, Wish};
+use crate::event::LinkState;
+use crate::network::Metered;
+
+/// How long the last packets may take to leave this host.
+const FAREWELL: Duration = Duration::from_millis(50);
+
+impl Driver {
+    /// One link from the first packet to the last.
+    pub(super) async fn one_link(&mut self) -> End {
+        self.set_state(LinkState::Connecting);
+        let wish = *self.wish.borrow_and_update();
+        let mut outgoing = Outgoing::default();
+        self.look_at_outbox();
+        let end = match self.link(wish, &mut outgoing).await {
+            Ok(()) => End::Unwanted,
+            Err(end) => end,
+        };
+        self.outbox.link_lost();
+        self.mailboxes.forget_unsettled();
+        end
+    }
+
+    async fn link(&mut self, wish: Wish, outgoing: &mut Outgoing) -> Result<(), End> {
+        let incoming = Incoming::new(self.mailboxes.len());
+        let opening = self.opening(outgoing).await.map_err(End::Store)?;
+        let give_up_at = Instant::now() + self.retry.attempt_timeout(self.rtt());
+        let (endpoint, connecting) = self.start().inspect_err(|_| self.try_next_address())?;
+        // From here to the first flush nothing may await: what is in the link by then leaves with, or
+        // right after, the first datagram.
+        let (connection, early) = match connecting.into_0rtt() {
+            Ok((connection, accepted)) => (connection, Some(accepted)),
+            Err(connecting) => {
+                let connected = self.handshake(connecting, wish, give_up_at).await;
+                (connected.inspect_err(|_| self.try_next_address())?, None)
+            }
+        };
+        let config = LinkConfig {
+            initial_rtt: if early.is_some() { self.rtt() } else { connection.rtt() },
+            peer_has: DictionarySet::from_bits(self.relay.dictionaries),
+        };
+        let mut channel = Channel::new(connection, config);
+        for frame in opening {
+            outgoing.push(channel.link(), frame);
+        }
+        let _ = channel.flush();
+        let mut session = Session::new(self, channel, incoming, outgoing, wish);
+        let end = session.run(early, give_up_at).await;
+        let (rtt, welcomed) = session.finish();
+        if welcomed {
+            self.remember_rtt(rtt);
+        } else {
+            self.try_next_address();
+        }
+        // Its sockets live until QUIC has forgotten the connection; the process may end before.
+        let _ = timeout(FAREWELL, endpoint.wait_idle()).await;
+        end
+    }
+
+    fn start(&mut self) -> Result<(Endpoint, Connecting), End> {
+        let addresses = &self.shared.home.access.relay.addresses;
+        let remote = addresses[self.address % addresses.len()];
+        let no_socket = |error: std::io::Error| End::NoSocket(format!("no socket to {remote}: {error}"));
+        let (socket, runtime) = self.network.bind(remote).map_err(no_socket)?;
+        let socket = Arc::new(Metered { socket, meter: self.meter.clone() });
+        let seed = self.seeded.then(|| self.random.bytes());
+        let config = quic::device_endpoint(seed);
+        let endpoint = Endpoint::new_with_abstract_socket(config, None, socket, runtime).map_err(no_socket)?;
+        let connecting = endpoint
+            .connect_with(self.quic.config(self.rtt()), remote, SERVER_NAME)
+            .map_err(|error| End::NoSocket(format!("no way to {remote}: {error}")))?;
+        Ok((endpoint, connecting))
+    }
+
+    async fn handshake(
+        &mut self,
+        mut connecting: Connecting,
+        wish: Wish,
+        give_up_at: Instant,
+    ) -> Result<Connection, End> {
+        loop {
+            tokio::select! {
+                biased;
+                changed = self.wish.changed() => {
+                    let now = *self.wish.borrow();
+                    if changed.is_err() || now.closed || !now.online {
+                        return Err(End::Unwanted);
+                    }
+                    if now.renewals != wish.renewals {
+                        return Err(End::Renew);
+                    }
+                }
+                connected = &mut connecting => return connected.map_err(|error| End::Lost(error.into())),
+                () = sleep_until(give_up_at) => return Err(End::NoAnswer),
+            }
+        }
+    }
+
+    fn try_next_address(&mut self) {
+        self.address = (self.address + 1) % self.shared.home.access.relay.addresses.len();
+    }
+
+    /// Small changes are not worth a write to the disk.
+    fn remember_rtt(&mut self, rtt: Duration) {
+        let before = self.rtt();
+        if self.relay.rtt_us == 0 || rtt.abs_diff(before) > before / 4 {
+            self.relay.rtt_us = rtt.as_micros() as u64;
+        }
+    }
+}
+
+/// Whether the channel's end is worth a farewell, and which.
+pub(super) fn farewell(end: &End) -> Option<Close> {
+    match end {
+        End::Unwanted | End::Renew | End::NoAnswer | End::Silent | End::NoSocket(_) | End::Store(_) => {
+            Some(Close::Done)
+        }
+        End::Misbehaved(_) => Some(Close::Violation),
+        End::Lost(Down::Violation(_)) | End::Lost(_) => None,
+    }
+}

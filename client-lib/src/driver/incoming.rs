@@ -1,0 +1,151 @@
+//! Turns a relay's frames into changes of the home.
+
+use thinpost_wire::codec::DictionarySet;
+use thinpost_wire::frame::{Refusal, ToDevice, Welcome};
+use thinpost_wire::ids::{Handle, Origin, Position};
+use thinpost_wire::letter::{Content, Letter};
+use thinpost_wire::link::Link;
+use tokio::time::Instant;
+
+use super::Driver;
+use super::outgoing::Outgoing;
+use crate::event::LinkState;
+use crate::message::{Failure, ReceivedContent};
+use crate::store::records::InboxRow;
+
+/// What the relay did that no relay may do.
+pub(super) type Misbehaviour = &'static str;
+
+/// How far the relay has spoken on one link.
+#[derive(Debug)]
+pub(super) struct Incoming {
+    /// How many handles for mailboxes this device announced.
+    announced: u16,
+    /// The place of the last delivery; none before the relay's welcome.
+    position: Option<Position>,
+}
+
+impl Incoming {
+    pub(super) fn new(announced: u16) -> Self {
+        Self { announced, position: None }
+    }
+
+    pub(super) fn is_welcomed(&self) -> bool {
+        self.position.is_some()
+    }
+}
+
+impl Driver {
+    /// Acts on one frame; the next commit makes it durable.
+    pub(super) fn incoming(
+        &mut self,
+        incoming: &mut Incoming,
+        outgoing: &mut Outgoing,
+        link: &mut Link,
+        frame: &[u8],
+    ) -> Result<(), Misbehaviour> {
+        match ToDevice::decode(frame) {
+            Ok(ToDevice::Welcome(welcome)) => self.welcome(incoming, outgoing, link, &welcome),
+            Ok(_) if !incoming.is_welcomed() => Err("the relay did not answer the greeting first"),
+            Ok(ToDevice::Refused { origin, reason }) => {
+                self.refused(outgoing, origin, reason);
+                Ok(())
+            }
+            Ok(ToDevice::Peer { handle, account }) => {
+                let before = handle.0 - 1;
+                if before > self.senders.len() {
+                    return Err("the relay left out a sender's handle");
+                }
+                self.senders.truncate(before);
+                self.senders.push(account);
+                self.senders.settle(handle.0);
+                Ok(())
+            }
+            Ok(ToDevice::Deliver { advance, from, body }) => {
+                self.deliver(incoming, advance, Some(from), 0, body)
+            }
+            Ok(ToDevice::DeliverWith { advance, options, body }) => {
+                self.deliver(incoming, advance, options.from, options.age_s, body)
+            }
+            Ok(_) | Err(_) => Err("the relay sent what is no frame of this version"),
+        }
+    }
+
+    fn welcome(
+        &mut self,
+        incoming: &mut Incoming,
+        outgoing: &mut Outgoing,
+        link: &mut Link,
+        welcome: &Welcome,
+    ) -> Result<(), Misbehaviour> {
+        if incoming.is_welcomed() {
+            return Err("the relay answered the greeting twice");
+        }
+        if welcome.mailboxes_known > incoming.announced || welcome.senders_known > self.senders.len() {
+            return Err("the relay knows handles that were never given");
+        }
+        if welcome.mailboxes_known < incoming.announced {
+            self.mailboxes.truncate(welcome.mailboxes_known);
+            outgoing.forget_binds();
+        }
+        self.senders.truncate(welcome.senders_known);
+        self.relay.dictionaries = welcome.dictionaries;
+        link.set_peer_dictionaries(DictionarySet::from_bits(welcome.dictionaries));
+        if self.relay.have.is_none_or(|(store, _)| store != welcome.store) {
+            self.relay.have = Some((welcome.store, welcome.cursor));
+        }
+        self.relay.address = self.address as u8;
+        incoming.position = Some(welcome.cursor);
+        self.retry.succeeded();
+        self.set_state(LinkState::Online);
+        Ok(())
+    }
+
+    fn refused(&mut self, outgoing: &mut Outgoing, origin: Origin, reason: Refusal) {
+        // A repeat of what was said on an earlier link, perhaps.
+        let Some(id) = outgoing.resolve(origin) else { return };
+        tracing::debug!(message = id.0, %reason, "refused");
+        if reason.is_temporary() {
+            self.changes.unnumbered.push(id);
+            self.outbox.refused(id, reason, Instant::now());
+        } else if reason == Refusal::NumberSettled {
+            self.changes.custody.push(id);
+        } else {
+            self.changes.failed.push((id, Failure::Refused(reason)));
+        }
+    }
+
+    fn deliver(
+        &mut self,
+        incoming: &mut Incoming,
+        advance: u64,
+        from: Option<Handle>,
+        age_s: u32,
+        body: &[u8],
+    ) -> Result<(), Misbehaviour> {
+        let before = incoming.position.unwrap_or_default().0;
+        let position = Position(before.checked_add(advance).ok_or("a position beyond all numbers")?);
+        incoming.position = Some(position);
+        let from = match from {
+            Some(handle) => Some(self.senders.key(handle).ok_or("the relay used a handle it never gave")?),
+            None => None,
+        };
+        let Some((_, have)) = &mut self.relay.have else { return Err("a delivery before the greeting") };
+        if position <= *have {
+            // It was delivered before, and the link broke before the relay knew.
+            return Ok(());
+        }
+        *have = position;
+        let (app_id, content) = match Letter::decode(body) {
+            Ok(Letter { app_id, content: Content::Text(text) }) => (app_id, ReceivedContent::Text(text.into_owned())),
+            Ok(Letter { app_id, content: Content::Data(data) }) => (app_id, ReceivedContent::Data(data.into_owned())),
+            Err(error) => {
+                tracing::warn!(%error, "a letter cannot be read; it is kept as it came");
+                (None, ReceivedContent::Unreadable(body.to_vec()))
+            }
+        };
+        let received_unix_ms = self.shared.clock.unix_ms();
+        self.changes.received.push(InboxRow { from, app_id, age_s, received_unix_ms, content });
+        Ok(())
+    }
+}

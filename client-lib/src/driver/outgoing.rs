@@ -1,0 +1,237 @@
+//! Turns outbox rows into frames, and remembers what was said on the present link until it is settled.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use thinpost_wire::codec::DictionarySet;
+use thinpost_wire::frame::{Hello, SubmitOptions, ToRelay};
+use thinpost_wire::ids::{DeviceKey, Handle, Origin, device_certificate_message};
+use thinpost_wire::link::Link;
+use tokio::time::Instant;
+
+use super::Driver;
+use crate::error::StoreError;
+use crate::message::{Failure, MessageId};
+use crate::store::records::OutboxRow;
+
+/// Most bytes that wait in the link: what is handed over later may be ordered better, and an application
+/// that stops loses less time to numbers in doubt.
+pub(super) const BACKLOG_BYTES: usize = 16 * 1024;
+
+/// Most rows that get their numbers in one commit.
+const ROWS_AT_ONCE: usize = 64;
+
+/// Seconds of age that a recipient is not told of.
+const AGE_UNTOLD_S: u32 = 2;
+
+/// What a frame was about, for when it is settled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Said {
+    Register,
+    Bind(Handle),
+    Submit(Origin),
+    Other,
+}
+
+/// A frame, and what it is about.
+pub(super) type Frame = (Said, Vec<u8>);
+
+/// What was said on one link.
+#[derive(Debug, Default)]
+pub(super) struct Outgoing {
+    /// By the number under which the link settles it.
+    unsettled: VecDeque<(u64, Said)>,
+    /// Submits that are neither settled nor refused.
+    submitted: BTreeMap<Origin, MessageId>,
+    /// How the relay will number the next submit.
+    numbering: Option<Origin>,
+}
+
+impl Outgoing {
+    pub(super) fn push(&mut self, link: &mut Link, (said, bytes): Frame) {
+        self.unsettled.push_back((link.push(bytes), said));
+    }
+
+    /// What is settled up to this number, in order.
+    pub(super) fn settled(&mut self, upto: u64) -> impl Iterator<Item = Said> {
+        let count = self.unsettled.partition_point(|(number, _)| *number <= upto);
+        self.unsettled.drain(..count).map(|(_, said)| said)
+    }
+
+    /// The message that was submitted under this number, unless its fate is known.
+    pub(super) fn resolve(&mut self, origin: Origin) -> Option<MessageId> {
+        self.submitted.remove(&origin)
+    }
+
+    /// The relay knows none of the handles that were bound so far on this link.
+    pub(super) fn forget_binds(&mut self) {
+        for (_, said) in &mut self.unsettled {
+            if matches!(said, Said::Bind(_)) {
+                *said = Said::Other;
+            }
+        }
+    }
+
+    fn submit(&mut self, id: MessageId, to: Handle, row: &OutboxRow, now_unix_ms: u64) -> Vec<Frame> {
+        let origin = row.number.expect("rows are numbered when they are handed over");
+        let mut frames = Vec::new();
+        if self.numbering != Some(origin) {
+            frames.push((Said::Other, ToRelay::Numbering(origin).encode()));
+        }
+        self.numbering = Some(Origin { sequence: origin.sequence + 1, ..origin });
+        self.submitted.insert(origin, id);
+        let age_s = now_unix_ms.saturating_sub(row.enqueued_unix_ms) / 1_000;
+        let age_s = u32::try_from(age_s).unwrap_or(u32::MAX);
+        let frame = if age_s < AGE_UNTOLD_S {
+            ToRelay::Submit { to, body: &row.body }
+        } else {
+            let options = SubmitOptions { age_s, ..SubmitOptions::default() };
+            ToRelay::SubmitWith { to, options, body: &row.body }
+        };
+        frames.push((Said::Submit(origin), frame.encode()));
+        frames
+    }
+}
+
+impl Driver {
+    /// The first frames of a link, up to the first messages: made before there is a connection, so that
+    /// they ride in its first datagram if it can be resumed.
+    pub(super) async fn opening(&mut self, outgoing: &mut Outgoing) -> Result<Vec<Frame>, StoreError> {
+        let hello = Hello {
+            registers: !self.relay.registered,
+            dictionaries: DictionarySet::compiled_in().bits(),
+            deliver: true,
+            mailboxes: self.mailboxes.state(),
+            senders: self.senders.state(),
+            have: self.relay.have,
+        };
+        let mut frames = vec![(Said::Other, ToRelay::Hello(hello).encode())];
+        if !self.relay.registered {
+            let home = &self.shared.home;
+            let device = DeviceKey(home.device.public());
+            let register = ToRelay::Register {
+                account: home.account_key(),
+                certificate: home.account.sign(&device_certificate_message(&device)),
+                invite: home.access.invite,
+            };
+            frames.push((Said::Register, register.encode()));
+        }
+        frames.extend(self.next_frames(outgoing, BACKLOG_BYTES).await?);
+        Ok(frames)
+    }
+
+    /// Frames for the next messages that may go out; about so many bytes, and one message beyond.
+    pub(super) async fn next_frames(
+        &mut self,
+        outgoing: &mut Outgoing,
+        bytes_max: usize,
+    ) -> Result<Vec<Frame>, StoreError> {
+        let ids = self.outbox.take_next(Instant::now(), ROWS_AT_ONCE, bytes_max);
+        if ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        let (incarnation, mut next) = (self.incarnation, self.next_sequence);
+        let (rows, next) = self
+            .shared
+            .on_disk(move |shared| Ok((shared.store.hand_over(&ids, incarnation, &mut next)?, next)))
+            .await?;
+        self.next_sequence = next;
+        let now_unix_ms = self.shared.clock.unix_ms();
+        let mut frames = Vec::with_capacity(rows.len());
+        for (id, row) in rows {
+            let to = match self.mailboxes.handle(&row.mailbox) {
+                Some(known) => known,
+                None => match self.mailboxes.push(row.mailbox) {
+                    Some(handle) => {
+                        let bind = ToRelay::Bind { handle, mailbox: row.mailbox };
+                        frames.push((Said::Bind(handle), bind.encode()));
+                        handle
+                    }
+                    None => {
+                        self.changes.failed.push((id, Failure::TooManyRecipients));
+                        continue;
+                    }
+                },
+            };
+            frames.extend(outgoing.submit(id, to, &row, now_unix_ms));
+        }
+        Ok(frames)
+    }
+
+    /// What was said up to this number is durable at the relay. A refusal would have come before.
+    pub(super) fn settled(&mut self, outgoing: &mut Outgoing, upto: u64) {
+        let settled: Vec<_> = outgoing.settled(upto).collect();
+        for said in settled {
+            match said {
+                Said::Register => self.relay.registered = true,
+                Said::Bind(handle) => self.mailboxes.settle(handle.0),
+                Said::Submit(origin) => self.changes.custody.extend(outgoing.resolve(origin)),
+                Said::Other => {}
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use thinpost_wire::ids::{AccountKey, Incarnation};
+    use thinpost_wire::link::LinkConfig;
+
+    use super::*;
+
+    fn row(incarnation: u8, sequence: u64) -> OutboxRow {
+        OutboxRow {
+            mailbox: AccountKey([1; 32]),
+            enqueued_unix_ms: 10_000,
+            app_id: None,
+            number: Some(Origin { incarnation: Incarnation([incarnation; 8]), sequence }),
+            body: b"\x00hi".to_vec(),
+        }
+    }
+
+    fn tags(frames: &[Frame]) -> Vec<&'static str> {
+        let tag = |(_, bytes): &Frame| match ToRelay::decode(bytes).unwrap() {
+            ToRelay::Numbering(_) => "numbering",
+            ToRelay::Submit { .. } => "submit",
+            ToRelay::SubmitWith { options, .. } if options.age_s == 2 => "aged 2 s",
+            other => panic!("{other:?}"),
+        };
+        frames.iter().map(tag).collect()
+    }
+
+    #[test]
+    fn numbers_are_told_only_where_they_do_not_count_up() {
+        let mut outgoing = Outgoing::default();
+        let mut submit = |incarnation, sequence| {
+            tags(&outgoing.submit(MessageId(1), Handle(1), &row(incarnation, sequence), 11_999))
+        };
+        assert_eq!(submit(1, 5), ["numbering", "submit"]);
+        assert_eq!(submit(1, 6), ["submit"]);
+        assert_eq!(submit(1, 8), ["numbering", "submit"]);
+        assert_eq!(submit(2, 9), ["numbering", "submit"]);
+    }
+
+    #[test]
+    fn two_seconds_are_old_enough_to_tell() {
+        let frames = Outgoing::default().submit(MessageId(1), Handle(1), &row(1, 1), 12_000);
+        assert_eq!(tags(&frames), ["numbering", "aged 2 s"]);
+    }
+
+    #[test]
+    fn what_was_refused_is_not_custody_when_it_is_settled() {
+        let mut link = Link::new(LinkConfig { initial_rtt: Duration::from_secs(1), peer_has: DictionarySet::EMPTY });
+        let mut outgoing = Outgoing::default();
+        for sequence in 1..=2 {
+            for frame in outgoing.submit(MessageId(sequence), Handle(1), &row(1, sequence), 10_000) {
+                outgoing.push(&mut link, frame);
+            }
+        }
+        let origin = |sequence| row(1, sequence).number.unwrap();
+        assert_eq!(outgoing.resolve(origin(1)), Some(MessageId(1)));
+        let settled: Vec<_> = outgoing.settled(3).collect();
+        assert_eq!(settled, [Said::Other, Said::Submit(origin(1)), Said::Submit(origin(2))]);
+        assert_eq!(outgoing.resolve(origin(1)), None);
+        assert_eq!(outgoing.resolve(origin(2)), Some(MessageId(2)));
+    }
+}

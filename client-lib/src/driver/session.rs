@@ -1,0 +1,216 @@
+//! Moves frames while a connection lasts.
+
+use std::time::Duration;
+
+use quinn::ZeroRttAccepted;
+use thinpost_carrier::Channel;
+use thinpost_wire::frame::ToRelay;
+use thinpost_wire::link::Event as LinkEvent;
+use tokio::time::{Instant, sleep_until};
+
+use super::attempt::farewell;
+use super::incoming::Incoming;
+use super::outgoing::{BACKLOG_BYTES, Outgoing, Said};
+use super::retry::End;
+use super::{Driver, Wish};
+
+/// The relay is taken for gone when so many resend timers in a row ran out, and that took so long, or so
+/// many round trips. A connection that is alive after all costs more to replace than to wait for.
+const SILENT_TIMEOUTS: u32 = 6;
+const SILENT_FOR_MIN: Duration = Duration::from_secs(5);
+const SILENT_ROUND_TRIPS: u32 = 10;
+
+/// Room in the link's window below which no more is handed over: the largest message fits.
+const FREE_ITEMS_MIN: u64 = 72;
+
+pub(super) struct Session<'a> {
+    driver: &'a mut Driver,
+    channel: Channel,
+    incoming: Incoming,
+    outgoing: &'a mut Outgoing,
+    wish: Wish,
+    at_rest_since: Option<Instant>,
+    /// When to leave even if something is not settled: the application wants no link any more.
+    leave_at: Option<Instant>,
+}
+
+impl<'a> Session<'a> {
+    pub(super) fn new(
+        driver: &'a mut Driver,
+        channel: Channel,
+        incoming: Incoming,
+        outgoing: &'a mut Outgoing,
+        wish: Wish,
+    ) -> Self {
+        Self { driver, channel, incoming, outgoing, wish, at_rest_since: None, leave_at: None }
+    }
+
+    /// The last round-trip time, and whether the relay ever answered.
+    pub(super) fn finish(mut self) -> (Duration, bool) {
+        (self.channel.link().rtt(), self.incoming.is_welcomed())
+    }
+
+    /// Until the link ends. `early` tells whether the relay has taken what left with the handshake, and
+    /// must come before `give_up_at`.
+    pub(super) async fn run(
+        &mut self,
+        early: Option<ZeroRttAccepted>,
+        give_up_at: Instant,
+    ) -> Result<(), End> {
+        let end = match self.turns(early, give_up_at).await {
+            Ok(()) => End::Unwanted,
+            Err(end) => end,
+        };
+        if let Some(close) = farewell(&end) {
+            self.let_it_leave().await;
+            self.channel.close(close);
+        }
+        Err(end)
+    }
+
+    async fn turns(&mut self, mut early: Option<ZeroRttAccepted>, give_up_at: Instant) -> Result<(), End> {
+        loop {
+            self.hand_over().await?;
+            self.observe();
+            if self.leave_at.is_some_and(|at| self.at_rest_since.is_some() || at <= Instant::now()) {
+                return Ok(());
+            }
+            let wake_at = self.wake_at(early.is_some().then_some(give_up_at));
+            tokio::select! {
+                biased;
+                changed = self.driver.wish.changed() => self.wish_changed(changed.is_ok(), early.is_some())?,
+                accepted = async { early.as_mut().expect("guarded").await }, if early.is_some() => {
+                    early = None;
+                    if !accepted {
+                        self.channel.link().resend_all();
+                    }
+                }
+                event = self.channel.next() => self.turn(event.map_err(End::Lost)?).await?,
+                Some((id, queued)) = self.driver.queued.recv() => self.driver.outbox.insert(id, &queued),
+                () = sleep_until(wake_at) => {
+                    if early.is_some() && give_up_at <= Instant::now() {
+                        return Err(End::NoAnswer);
+                    }
+                    self.look_after()?;
+                }
+            }
+        }
+    }
+
+    /// Acts on all that has come, makes it durable with one commit, and only then settles it.
+    async fn turn(&mut self, first: LinkEvent) -> Result<(), End> {
+        let mut last = None;
+        let mut next = Some(first);
+        while let Some(event) = next {
+            match event {
+                LinkEvent::Settled { upto } => self.driver.settled(self.outgoing, upto),
+                LinkEvent::Frame { number, bytes } => {
+                    let link = self.channel.link();
+                    self.driver
+                        .incoming(&mut self.incoming, self.outgoing, link, &bytes)
+                        .map_err(End::Misbehaved)?;
+                    last = Some(number);
+                }
+            }
+            next = self.channel.link().poll_event();
+        }
+        self.driver.commit().await.map_err(End::Store)?;
+        if let Some(last) = last {
+            self.channel.settle(last);
+        }
+        Ok(())
+    }
+
+    /// Gives the link what it has room for.
+    async fn hand_over(&mut self) -> Result<(), End> {
+        self.driver.look_at_outbox();
+        while self.leave_at.is_none() && self.channel.link().free_items() > FREE_ITEMS_MIN {
+            let room = BACKLOG_BYTES.saturating_sub(self.channel.link().backlog_bytes());
+            if room == 0 {
+                break;
+            }
+            let frames = self.driver.next_frames(self.outgoing, room).await.map_err(End::Store)?;
+            if frames.is_empty() {
+                break;
+            }
+            for frame in frames {
+                self.outgoing.push(self.channel.link(), frame);
+            }
+        }
+        // What expired, or found no handle.
+        if !self.driver.changes.is_empty() {
+            self.driver.commit().await.map_err(End::Store)?;
+        }
+        Ok(())
+    }
+
+    /// Publishes the link's figures.
+    fn observe(&mut self) {
+        let at_rest = self.incoming.is_welcomed() && self.channel.link().is_at_rest();
+        self.at_rest_since = at_rest.then(|| self.at_rest_since.unwrap_or_else(Instant::now));
+        let rtt = self.channel.link().rtt();
+        let at_rest_since = self.at_rest_since;
+        let (pending, (sent, received)) = (self.driver.outbox.pending(), self.driver.meter.read());
+        let welcomed = self.incoming.is_welcomed();
+        self.driver.status.send_modify(|status| {
+            status.rtt = if welcomed { Some(rtt) } else { status.rtt };
+            status.pending = pending;
+            status.at_rest_since = at_rest_since;
+            (status.sent_bytes, status.received_bytes) = (sent, received);
+        });
+    }
+
+    /// When to look after the link, if nothing happens before.
+    fn wake_at(&mut self, give_up_at: Option<Instant>) -> Instant {
+        let now = Instant::now();
+        let check_at = if self.channel.link().is_at_rest() {
+            self.driver.options.keepalive.map(|after| self.at_rest_since.unwrap_or(now) + after)
+        } else {
+            Some(now + self.channel.link().rtt().max(Duration::from_secs(1)))
+        };
+        // A pause that is over, while the window is full, ends with the next turn.
+        let retry_at = self.driver.outbox.next_retry().filter(|at| *at > now);
+        let others = [check_at, retry_at, give_up_at, self.leave_at];
+        others.into_iter().flatten().fold(self.driver.expiry_due, Instant::min)
+    }
+
+    fn look_after(&mut self) -> Result<(), End> {
+        let now = self.channel.now();
+        let rtt = self.channel.link().rtt();
+        if let Some(unanswered) = self.channel.link().unanswered(now)
+            && unanswered.timeouts >= SILENT_TIMEOUTS
+            && unanswered.since > SILENT_FOR_MIN.max(rtt * SILENT_ROUND_TRIPS)
+        {
+            return Err(End::Silent);
+        }
+        if let (Some(after), Some(since)) = (self.driver.options.keepalive, self.at_rest_since)
+            && since.elapsed() >= after
+        {
+            self.outgoing.push(self.channel.link(), (Said::Other, ToRelay::Ping.encode()));
+        }
+        Ok(())
+    }
+
+    fn wish_changed(&mut self, client_is_there: bool, handshaking: bool) -> Result<(), End> {
+        let wish = *self.driver.wish.borrow();
+        if client_is_there && !wish.closed && wish.online {
+            return if wish.renewals == self.wish.renewals { Ok(()) } else { Err(End::Renew) };
+        }
+        if handshaking || !self.incoming.is_welcomed() {
+            return Err(End::Unwanted);
+        }
+        let patience = (self.channel.link().rtt() * 2 + Duration::from_secs(1)).min(Duration::from_secs(5));
+        let leave_at = Instant::now() + patience;
+        self.leave_at = Some(self.leave_at.map_or(leave_at, |at| at.min(leave_at)));
+        // A sender that is gone would answer at once, again and again.
+        if client_is_there { Ok(()) } else { Err(End::Unwanted) }
+    }
+
+    /// QUIC drops what it has not sent when it closes: the last acknowledgement would be lost, and the
+    /// relay deliver again.
+    async fn let_it_leave(&mut self) {
+        if self.channel.flush().is_ok() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! A bounded visit to the relay: for phones that wake an application for a few seconds now and then.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep_until};
+
+use crate::client::Client;
+use crate::error::StoreError;
+use crate::event::{LinkState, LinkStatus};
+
+/// The rest after which nothing more is expected from the relay, in round trips and beside: a lost
+/// delivery is repeated within it.
+const REST_ROUND_TRIPS: u32 = 3;
+const REST_MIN: Duration = Duration::from_millis(500);
+
+/// What a [`Client::sync`] may use up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Budget {
+    /// How long it may take.
+    pub time: Duration,
+    /// Bytes on the air, both ways, IP and UDP headers included. What is on its way when they are used
+    /// up still counts: up to the link's window more.
+    pub bytes: u64,
+}
+
+/// Why a sync has ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SyncEnd {
+    /// All that could be sent is in custody, and nothing more came.
+    Complete,
+    /// The time is used up.
+    OutOfTime,
+    /// The bytes are used up.
+    OutOfBytes,
+    /// The link cannot be had; the state says why.
+    NoLink(LinkState),
+}
+
+/// What a sync has done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SyncReport {
+    /// Why it ended.
+    pub end: SyncEnd,
+    /// Messages taken into custody.
+    pub custody: u64,
+    /// Messages that failed.
+    pub failed: u64,
+    /// Messages that arrived.
+    pub received: u64,
+    /// Messages left in the outbox.
+    pub waiting: u64,
+    /// Bytes on the air, both ways, IP and UDP headers included.
+    pub bytes: u64,
+}
+
+impl Client {
+    /// Connects, sends and receives all there is within the budget, and leaves the link as it was before.
+    ///
+    /// # Errors
+    /// When the home's file failed. A relay that cannot be reached is no error; see [`SyncEnd`].
+    pub async fn sync(&self, budget: Budget) -> Result<SyncReport, StoreError> {
+        let before = self.status().await?;
+        let was_offline = before.link.state == LinkState::Offline;
+        let bytes = |link: &LinkStatus| link.sent_bytes + link.received_bytes;
+        let bytes_before = bytes(&before.link);
+        self.connect();
+        let end = self.visit(budget, |link| bytes(link) - bytes_before).await;
+        if was_offline {
+            self.disconnect();
+            let mut link = self.link_status();
+            // The client's driver has ended if this fails, and so has the link.
+            let _ = link.wait_for(|link| link.state == LinkState::Offline || link.state.is_final()).await;
+        }
+        let after = self.status().await?;
+        if let LinkState::StoreFailed(error) = after.link.state {
+            return Err(error);
+        }
+        Ok(SyncReport {
+            end,
+            custody: after.custody - before.custody,
+            failed: after.failed - before.failed,
+            received: after.received.0 - before.received.0,
+            waiting: after.waiting,
+            bytes: bytes(&after.link) - bytes_before,
+        })
+    }
+
+    async fn visit(&self, budget: Budget, used: impl Fn(&LinkStatus) -> u64) -> SyncEnd {
+        let deadline = Instant::now() + budget.time;
+        let mut link = self.link_status();
+        let mut has_tried = false;
+        loop {
+            let now = Instant::now();
+            let status = link.borrow_and_update().clone();
+            has_tried |= matches!(status.state, LinkState::Connecting | LinkState::Online);
+            if used(&status) >= budget.bytes {
+                return SyncEnd::OutOfBytes;
+            }
+            let is_hopeless = matches!(status.state, LinkState::WrongKey | LinkState::Violation(_));
+            if has_tried && (status.state.is_final() || is_hopeless) {
+                return SyncEnd::NoLink(status.state);
+            }
+            if now >= deadline {
+                return match status.state {
+                    LinkState::Waiting { .. } => SyncEnd::NoLink(status.state),
+                    _ => SyncEnd::OutOfTime,
+                };
+            }
+            let rest = status.rtt.unwrap_or_default() * REST_ROUND_TRIPS + REST_MIN;
+            let done_at = status
+                .at_rest_since
+                .filter(|_| status.state == LinkState::Online && status.pending == 0)
+                .map(|since| since + rest);
+            if done_at.is_some_and(|at| at <= now) {
+                return SyncEnd::Complete;
+            }
+            tokio::select! {
+                biased;
+                changed = link.changed() => if changed.is_err() {
+                    return SyncEnd::NoLink(LinkState::Offline);
+                },
+                () = sleep_until(done_at.unwrap_or(deadline).min(deadline)) => {}
+            }
+        }
+    }
+}
