@@ -109,6 +109,11 @@ impl Outbox {
         taken
     }
 
+    /// It was taken, but not said.
+    pub(crate) fn put_back(&mut self, id: MessageId) {
+        self.put(id, Place::Doubt);
+    }
+
     /// The link is gone: what was on it is in doubt.
     pub(crate) fn link_lost(&mut self) {
         let lost: Vec<_> =

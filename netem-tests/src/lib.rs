@@ -3,6 +3,7 @@
 //! - [`profile`]: what a link is like (`gprs`, `edge`, ...), read from `profiles/*.toml`.
 //! - [`link`]: one direction of a link as a pure function of time, packets and a seed; [`loss`] is its loss process.
 //! - [`net`]: a whole network in virtual time, on which unmodified quinn endpoints run under tokio's paused clock.
+//! - [`world`]: the real relay and real clients on that network, with faults, by seed.
 //! - [`proxy`]: the same links on real UDP sockets, between a client and a relay on this machine.
 //!
 //! Time is a [`Duration`](std::time::Duration) since the start of the world, and all randomness comes from a `u64` seed:
@@ -16,6 +17,7 @@ pub mod net;
 pub mod profile;
 pub mod proxy;
 mod socket;
+pub mod world;
 
 pub use link::{Link, LinkCounters, LinkParams, LossCause, PathCounters, Tally, Verdict};
 pub use loss::{Burst, Loss, LossError};
@@ -23,6 +25,7 @@ pub use net::{Fate, Leg, Net, Trace};
 pub use profile::{Profile, ProfileError};
 pub use proxy::UdpProxy;
 pub use socket::NetRuntime;
+pub use world::{Person, World};
 
 /// Bytes that IPv4 (20, no options) and UDP (8) add to each datagram.
 ///

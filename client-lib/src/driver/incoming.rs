@@ -30,6 +30,11 @@ impl Incoming {
         Self { announced, position: None }
     }
 
+    /// Whether a new handle cannot be out of turn for the relay, whatever it knows of the others.
+    pub(super) fn may_bind(&self) -> bool {
+        self.is_welcomed() || self.announced == 0
+    }
+
     pub(super) fn is_welcomed(&self) -> bool {
         self.position.is_some()
     }

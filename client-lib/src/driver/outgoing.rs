@@ -115,15 +115,19 @@ impl Driver {
             };
             frames.push((Said::Register, register.encode()));
         }
-        frames.extend(self.next_frames(outgoing, BACKLOG_BYTES).await?);
+        // The relay may know fewer handles than this device has: until it has said so, it is not told new ones.
+        let may_bind = self.mailboxes.len() == 0;
+        frames.extend(self.next_frames(outgoing, BACKLOG_BYTES, may_bind).await?);
         Ok(frames)
     }
 
-    /// Frames for the next messages that may go out; about so many bytes, and one message beyond.
+    /// Frames for the next messages that may go out; about so many bytes, and one message beyond. Messages
+    /// that need a new handle are left for the next call unless `may_bind`.
     pub(super) async fn next_frames(
         &mut self,
         outgoing: &mut Outgoing,
         bytes_max: usize,
+        may_bind: bool,
     ) -> Result<Vec<Frame>, StoreError> {
         let ids = self.outbox.take_next(Instant::now(), ROWS_AT_ONCE, bytes_max);
         if ids.is_empty() {
@@ -140,6 +144,10 @@ impl Driver {
         for (id, row) in rows {
             let to = match self.mailboxes.handle(&row.mailbox) {
                 Some(known) => known,
+                None if !may_bind => {
+                    self.outbox.put_back(id);
+                    continue;
+                }
                 None => match self.mailboxes.push(row.mailbox) {
                     Some(handle) => {
                         let bind = ToRelay::Bind { handle, mailbox: row.mailbox };

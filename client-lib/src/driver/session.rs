@@ -124,12 +124,13 @@ impl<'a> Session<'a> {
     /// Gives the link what it has room for.
     async fn hand_over(&mut self) -> Result<(), End> {
         self.driver.look_at_outbox();
-        while self.leave_at.is_none() && self.channel.link().free_items() > FREE_ITEMS_MIN {
+        let may_send = self.leave_at.is_none() && self.incoming.may_bind();
+        while may_send && self.channel.link().free_items() > FREE_ITEMS_MIN {
             let room = BACKLOG_BYTES.saturating_sub(self.channel.link().backlog_bytes());
             if room == 0 {
                 break;
             }
-            let frames = self.driver.next_frames(self.outgoing, room).await.map_err(End::Store)?;
+            let frames = self.driver.next_frames(self.outgoing, room, true).await.map_err(End::Store)?;
             if frames.is_empty() {
                 break;
             }

@@ -1,0 +1,246 @@
+//! Whole worlds in virtual time: the real relay and real clients, on emulated links, from one seed.
+//!
+//! Nothing is a mock: client and relay are what a person runs, QUIC and TLS included. What differs is
+//! the outermost shell: datagrams go through a [`Net`], homes and the relay's store are in memory, and
+//! tokio's clock is paused, so that an hour passes in a second. A world must be built inside a runtime
+//! whose clock is paused, and is repeatable in times and byte counts.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::Duration;
+
+use quinn::{AsyncUdpSocket, Runtime};
+use thinpost_carrier::Identity;
+use thinpost_client::{BlockingMode, Builder, Client, Home, MemoryStorage, Network, WallClock};
+use thinpost_gateway::config::{Config, Registration};
+use thinpost_gateway::invite::Invites;
+use thinpost_gateway::store::{CommitMode, MemoryStore, Store};
+use thinpost_gateway::{Relay, RelayParts};
+use thinpost_wire::ids::{RelayKey, StoreId};
+use thinpost_wire::ticket::{RelayTicket, Ticket};
+use tokio::time::Instant;
+
+use crate::{Net, Profile};
+
+/// Where a world's relay listens.
+const RELAY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), 4433);
+
+/// When every world begins: 2026-01-01 in UTC.
+const BEGINNING_UNIX_S: u64 = 1_767_225_600;
+
+/// A relay and the network that people reach it through.
+pub struct World {
+    seed: u64,
+    net: Net,
+    began: Instant,
+    config: Config,
+    identity: Identity,
+    store: Arc<dyn Store>,
+    relay: Option<Relay>,
+    relay_starts: u64,
+    people: u8,
+}
+
+/// Somebody with a home, and perhaps an open client.
+pub struct Person {
+    name: &'static str,
+    ip: IpAddr,
+    seed: u64,
+    storage: MemoryStorage,
+    network: Arc<dyn Network>,
+    clock: Arc<dyn WallClock>,
+    client: Option<Client>,
+}
+
+impl World {
+    /// A world with a running relay that admits everyone, and nobody in it.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub fn new(seed: u64) -> Self {
+        Self::with_config(seed, Config { registration: Registration::Open, ..Config::default() })
+    }
+
+    /// The same with a relay configured otherwise.
+    ///
+    /// # Panics
+    /// As [`World::new`].
+    pub fn with_config(seed: u64, config: Config) -> Self {
+        let store = MemoryStore::new(config.store_config(), StoreId(seed.to_be_bytes()));
+        let mut world = Self {
+            seed,
+            net: Net::new(seed),
+            began: Instant::now(),
+            config,
+            identity: Identity::from_seed([0x52; 32]),
+            store: Arc::new(store),
+            relay: None,
+            relay_starts: 0,
+            people: 0,
+        };
+        world.start_relay();
+        world
+    }
+
+    /// The network between everyone.
+    pub fn net(&self) -> &Net {
+        &self.net
+    }
+
+    /// How long this world has lasted.
+    pub fn age(&self) -> Duration {
+        self.began.elapsed()
+    }
+
+    /// Starts the relay from what its store holds.
+    ///
+    /// # Panics
+    /// If it runs already.
+    pub fn start_relay(&mut self) {
+        self.relay_starts += 1;
+        let parts = RelayParts {
+            identity: self.identity.clone(),
+            reset_key: [0x53; 32],
+            invites: Invites::new([0x54; 32]),
+            config: self.config.clone(),
+            store: self.store.clone(),
+            socket: self.net.host(RELAY).expect("the relay's address is free"),
+            runtime: self.net.runtime(),
+            commit_mode: CommitMode::Inline,
+            rng_seed: Some(rng_seed(self.seed, self.relay_starts)),
+            unix_time_s: || BEGINNING_UNIX_S,
+        };
+        self.relay = Some(Relay::start(parts).expect("a socket and a store in memory do not fail"));
+    }
+
+    /// Ends the relay between two instructions; only its store remains.
+    pub fn kill_relay(&mut self) {
+        self.net.unplug(RELAY);
+        self.relay = None;
+    }
+
+    /// Stops the relay in good order.
+    pub async fn stop_relay(&mut self) {
+        if let Some(relay) = self.relay.take() {
+            relay.shutdown().await;
+        }
+        self.net.unplug(RELAY);
+    }
+
+    /// The relay's store.
+    pub fn store(&self) -> &Arc<dyn Store> {
+        &self.store
+    }
+
+    /// How to reach the relay.
+    pub fn relay_ticket(&self) -> RelayTicket {
+        RelayTicket { key: RelayKey(self.identity.public()), addresses: vec![RELAY] }
+    }
+
+    /// Somebody new behind a link of this profile, with a fresh home and no client.
+    pub fn person(&mut self, name: &'static str, profile: &Profile) -> Person {
+        self.people += 1;
+        let ip = IpAddr::V4(Ipv4Addr::new(10, 0, 0, self.people));
+        self.net.attach_profile(ip, profile);
+        let seed = self.seed.wrapping_mul(1_000).wrapping_add(self.people.into());
+        let storage = MemoryStorage::new();
+        Home::create_seeded(&storage, &Ticket::Relay(self.relay_ticket()), seed)
+            .expect("an empty home can be made");
+        Person {
+            name,
+            ip,
+            seed,
+            storage,
+            network: Arc::new(Sockets { net: self.net.clone(), ip, next_port: AtomicU16::new(40_000) }),
+            clock: Arc::new(Clock(self.began)),
+            client: None,
+        }
+    }
+}
+
+impl Person {
+    /// What others call them.
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// Where they are.
+    pub fn ip(&self) -> IpAddr {
+        self.ip
+    }
+
+    /// Their home.
+    pub fn storage(&self) -> &MemoryStorage {
+        &self.storage
+    }
+
+    /// Puts another home in the place of theirs, as when a backup is restored.
+    pub fn restore(&mut self, storage: MemoryStorage) {
+        assert!(self.client.is_none(), "kill the client first");
+        self.storage = storage;
+    }
+
+    /// Opens their client, with options of your own.
+    pub fn open_with(&mut self, options: impl FnOnce(Builder) -> Builder) -> &Client {
+        let builder = Client::builder(&self.storage)
+            .network(self.network.clone())
+            .wall_clock(self.clock.clone())
+            .blocking(BlockingMode::Inline)
+            .seed(self.seed);
+        self.client.insert(options(builder).open().expect("a home in memory can be opened"))
+    }
+
+    /// Opens their client, with keep-alives so that a relay that vanished is noticed.
+    pub fn open(&mut self) -> &Client {
+        self.open_with(|builder| builder.keepalive(Duration::from_secs(20)))
+    }
+
+    /// Their open client.
+    ///
+    /// # Panics
+    /// If there is none.
+    pub fn client(&self) -> &Client {
+        self.client.as_ref().expect("the client is open")
+    }
+
+    /// Ends their client between two instructions; what their home holds then is all that remains.
+    pub async fn kill(&mut self) {
+        if let Some(client) = self.client.take() {
+            self.storage = self.storage.fork();
+            client.abort().await;
+        }
+    }
+}
+
+/// Sockets of one address, each on a port of its own.
+#[derive(Debug)]
+struct Sockets {
+    net: Net,
+    ip: IpAddr,
+    next_port: AtomicU16,
+}
+
+impl Network for Sockets {
+    fn bind(&self, _: SocketAddr) -> io::Result<(Arc<dyn AsyncUdpSocket>, Arc<dyn Runtime>)> {
+        let port = self.next_port.fetch_add(1, Ordering::Relaxed);
+        Ok((self.net.host(SocketAddr::new(self.ip, port))?, self.net.runtime()))
+    }
+}
+
+/// A wall clock that goes with the world's time.
+struct Clock(Instant);
+
+impl WallClock for Clock {
+    fn unix_ms(&self) -> u64 {
+        BEGINNING_UNIX_S * 1_000 + self.0.elapsed().as_millis() as u64
+    }
+}
+
+fn rng_seed(seed: u64, start: u64) -> [u8; 32] {
+    let mut bytes = [0; 32];
+    bytes[..8].copy_from_slice(&seed.to_be_bytes());
+    bytes[8..16].copy_from_slice(&start.to_be_bytes());
+    bytes
+}
