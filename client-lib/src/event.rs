@@ -161,6 +161,12 @@ impl Subscription {
         std::future::poll_fn(|cx| Pin::new(&mut *self).poll_next(cx)).await
     }
 
+    /// Goes on with the first message after this place in the inbox.
+    pub fn seek(&mut self, after: InboxNumber) {
+        self.read.clear();
+        self.after = after;
+    }
+
     /// Reads on from the inbox. Done here and not on another thread, as it comes from memory mostly.
     fn read_inbox(&mut self) -> Result<(), StoreError> {
         self.read.extend(self.shared.inbox(self.after, READ_AT_ONCE)?);

@@ -1,2 +1,251 @@
-//! (being written)
-fn main() {}
+//! `gateway`: runs a relay, and makes what its operator hands out.
+
+mod address;
+mod cli;
+mod qr;
+
+use std::io::{self, IsTerminal, Write};
+use std::net::{SocketAddr, UdpSocket};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use clap::Parser;
+use clap::error::ErrorKind;
+use quinn::Runtime;
+use thinpost_gateway::config::{Config, Registration};
+use thinpost_gateway::folder::{Folder, RelayKeys};
+use thinpost_gateway::invite::InviteParams;
+use thinpost_gateway::store::{CommitMode, RedbStore};
+use thinpost_gateway::{Relay, RelayParts, Stopped};
+use thinpost_wire::ids::RelayKey;
+use thinpost_wire::ticket::{RelayTicket, Ticket};
+use tracing_subscriber::EnvFilter;
+
+use self::address::Advertised;
+use self::cli::{Cli, Command, Failure, InviteArgs, QrArgs, RelayArgs, RunArgs, TicketArgs};
+
+/// A relay that was told to stop is gone after this long, even if the disk hangs: what it has not
+/// written, it has not promised.
+const STOP_MAX: Duration = Duration::from_millis(4_500);
+
+fn main() -> ExitCode {
+    let outcome = match Cli::try_parse() {
+        Ok(cli) => perform(cli.command),
+        Err(help) if matches!(help.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
+            help.print().map_err(stdout_failed)
+        }
+        Err(error) => Err(error.into()),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("gateway: {failure}");
+            ExitCode::from(failure.code)
+        }
+    }
+}
+
+fn perform(command: Command) -> Result<(), Failure> {
+    match command {
+        Command::Run(args) => run(&args),
+        Command::Ticket(args) => ticket(&args),
+        Command::Invite(args) => invite(&args),
+        Command::CheckConfig(args) => print(&args.load()?.to_toml()),
+    }
+}
+
+fn run(args: &RunArgs) -> Result<(), Failure> {
+    let config = args.load()?;
+    tracing_subscriber::fmt()
+        .with_writer(io::stderr)
+        .with_env_filter(EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn")))
+        .init();
+    let folder = Folder::open(&args.relay.data(&config))?;
+    // Held until the process ends.
+    let _lock = folder.lock()?;
+    let keys = folder.keys()?;
+    let socket = bind(config.listen)?;
+    let store = RedbStore::open(&folder.store_path(), config.store_config())
+        .map_err(|error| Failure::from(&error))?;
+
+    let executor = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::new(Failure::IO, format!("cannot start threads: {error}")))?;
+    let outcome = executor.block_on(async {
+        let stop = stop_signal()?;
+        let runtime = Arc::new(quinn::TokioRuntime);
+        let relay = Relay::start(RelayParts {
+            identity: keys.identity(),
+            reset_key: keys.reset_key(),
+            invites: keys.invites(),
+            config: config.clone(),
+            store: Arc::new(store),
+            socket: runtime.wrap_udp_socket(socket).map_err(listen_failed(config.listen))?,
+            runtime,
+            commit_mode: CommitMode::Blocking,
+            rng_seed: None,
+            unix_time_s,
+        })?;
+        announce(args, &config, &folder, &keys, &relay)?;
+        tokio::select! {
+            biased;
+            () = stop => match tokio::time::timeout(STOP_MAX, relay.shutdown()).await {
+                Ok(()) => Ok(()),
+                Err(_) => Err(Failure::new(Failure::IO, "stopped without waiting for the disk any longer")),
+            },
+            stopped = relay.stopped() => match stopped {
+                Stopped::Store(error) => Err(Failure::from(&*error)),
+                _ => Ok(()),
+            },
+        }
+    });
+    // A thread that waits for a hanging disk must not hold up the end.
+    executor.shutdown_background();
+    outcome
+}
+
+/// Says where the relay is and how to let people in, once it can be reached.
+fn announce(
+    args: &RunArgs,
+    config: &Config,
+    folder: &Folder,
+    keys: &RelayKeys,
+    relay: &Relay,
+) -> Result<(), Failure> {
+    let local = relay.local_addr().map_err(listen_failed(config.listen))?;
+    let advertised = if config.advertise.is_empty() {
+        Advertised::of_listener(local)
+    } else {
+        Advertised::named(config.advertise.clone())
+    };
+    folder.publish_addresses(&advertised.addresses)?;
+    warn_of_guess(&advertised);
+    let how = match config.registration {
+        Registration::Invite => {
+            format!("to let somebody in: gateway invite --data {}", folder.path().display())
+        }
+        Registration::Open => "anybody may open an account with this ticket".to_owned(),
+        Registration::AllowList => {
+            format!("{} accounts are on the list, and open with this ticket", config.allow_list.len())
+        }
+    };
+    let ticket = Ticket::Relay(relay_ticket(keys, advertised.addresses));
+    print(&format!("listening on {local}\n"))?;
+    print_ticket(&ticket, &args.relay.qr)?;
+    print(&format!("{how}\n"))
+}
+
+fn ticket(args: &TicketArgs) -> Result<(), Failure> {
+    let (_, relay) = reach(&args.relay)?;
+    print_ticket(&Ticket::Relay(relay), &args.relay.qr)
+}
+
+fn invite(args: &InviteArgs) -> Result<(), Failure> {
+    let (keys, relay) = reach(&args.relay)?;
+    let params = InviteParams { uses: args.uses, valid: args.valid.0 };
+    let minted = keys.invites().mint(relay, params, unix_time_s());
+    let invite = minted.map_err(|error| Failure::new(Failure::IO, error))?;
+    print_ticket(&Ticket::Invite(invite), &args.relay.qr)
+}
+
+/// The keys and the ticket of a relay that may be running, stopped, or yet to run for the first time.
+fn reach(args: &RelayArgs) -> Result<(RelayKeys, RelayTicket), Failure> {
+    let config = args.load()?;
+    let folder = Folder::open(&args.data(&config))?;
+    let keys = folder.keys()?;
+    let published = folder.published_addresses();
+    let advertised = if !config.advertise.is_empty() {
+        Advertised::named(config.advertise)
+    } else if !published.is_empty() {
+        Advertised::named(published)
+    } else if config.listen.port() == 0 {
+        let problem = "listen: the port is chosen when the relay runs; run it first, or use --advertise";
+        return Err(Failure::new(Failure::CONFIG, problem));
+    } else {
+        let advertised = Advertised::of_listener(config.listen);
+        warn_of_guess(&advertised);
+        advertised
+    };
+    let ticket = relay_ticket(&keys, advertised.addresses);
+    Ok((keys, ticket))
+}
+
+fn relay_ticket(keys: &RelayKeys, addresses: Vec<SocketAddr>) -> RelayTicket {
+    RelayTicket { key: RelayKey(keys.identity().public()), addresses }
+}
+
+fn warn_of_guess(advertised: &Advertised) {
+    if advertised.is_guess {
+        let addresses: Vec<_> = advertised.addresses.iter().map(ToString::to_string).collect();
+        eprintln!(
+            "gateway: the ticket holds a guessed address ({}); use --advertise if others reach you elsewhere",
+            addresses.join(", ")
+        );
+    }
+}
+
+fn bind(listen: SocketAddr) -> Result<UdpSocket, Failure> {
+    UdpSocket::bind(listen).map_err(listen_failed(listen))
+}
+
+fn listen_failed(listen: SocketAddr) -> impl FnOnce(io::Error) -> Failure {
+    move |error| {
+        let why = match error.kind() {
+            io::ErrorKind::AddrInUse => "the port is in use".to_owned(),
+            io::ErrorKind::AddrNotAvailable => "this machine has no such address".to_owned(),
+            _ => error.to_string(),
+        };
+        Failure::new(Failure::UNAVAILABLE, format!("cannot listen on UDP {listen}: {why}"))
+    }
+}
+
+/// Completes at SIGTERM or SIGINT. From the call on, neither ends the process by itself.
+#[cfg(unix)]
+fn stop_signal() -> Result<impl Future<Output = ()>, Failure> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let failed = |error| Failure::new(Failure::IO, format!("cannot listen for signals: {error}"));
+    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+    Ok(async move {
+        tokio::select! {
+            biased;
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
+}
+
+/// Completes at Ctrl-C.
+#[cfg(not(unix))]
+fn stop_signal() -> Result<impl Future<Output = ()>, Failure> {
+    Ok(async {
+        if tokio::signal::ctrl_c().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    })
+}
+
+/// The ticket alone on its line, for scripts; before it the QR code, for people.
+fn print_ticket(ticket: &Ticket, qr: &QrArgs) -> Result<(), Failure> {
+    let is_terminal = io::stdout().is_terminal();
+    let wants_image = qr.qr || (is_terminal && !qr.no_qr);
+    if wants_image && let Some(image) = qr::draw(ticket, is_terminal) {
+        print(&image)?;
+    }
+    print(&format!("{ticket}\n"))
+}
+
+fn print(text: &str) -> Result<(), Failure> {
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).map_err(stdout_failed)
+}
+
+fn stdout_failed(error: io::Error) -> Failure {
+    Failure::new(Failure::IO, format!("cannot write to the standard output: {error}"))
+}
+
+fn unix_time_s() -> u64 {
+    SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_secs())
+}

@@ -60,7 +60,9 @@ impl World {
     /// # Panics
     /// Outside a tokio runtime.
     pub fn new(seed: u64) -> Self {
-        Self::with_config(seed, Config { registration: Registration::Open, ..Config::default() })
+        let mut config = Config::default();
+        config.registration = Registration::Open;
+        Self::with_config(seed, config)
     }
 
     /// The same with a relay configured otherwise.

@@ -41,7 +41,7 @@ impl Driver {
     async fn link(&mut self, wish: Wish, outgoing: &mut Outgoing) -> Result<(), End> {
         let incoming = Incoming::new(self.mailboxes.len());
         let opening = self.opening(outgoing).await.map_err(End::Store)?;
-        let give_up_at = Instant::now() + self.retry.attempt_timeout(self.rtt());
+        let give_up_at = Instant::now() + self.retry.attempt_timeout(self.rtt_expected());
         let (endpoint, connecting) = self.start().inspect_err(|_| self.try_next_address())?;
         // From here to the first flush nothing may await: what is in the link by then leaves with, or
         // right after, the first datagram.
@@ -53,7 +53,7 @@ impl Driver {
             }
         };
         let config = LinkConfig {
-            initial_rtt: if early.is_some() { self.rtt() } else { connection.rtt() },
+            initial_rtt: if early.is_some() { self.rtt_expected() } else { connection.rtt() },
             peer_has: DictionarySet::from_bits(self.relay.dictionaries),
         };
         let mut channel = Channel::new(connection, config);
@@ -84,7 +84,7 @@ impl Driver {
         let config = quic::device_endpoint(seed);
         let endpoint = Endpoint::new_with_abstract_socket(config, None, socket, runtime).map_err(no_socket)?;
         let connecting = endpoint
-            .connect_with(self.quic.config(self.rtt()), remote, SERVER_NAME)
+            .connect_with(self.quic.config(self.rtt_expected()), remote, SERVER_NAME)
             .map_err(|error| End::NoSocket(format!("no way to {remote}: {error}")))?;
         Ok((endpoint, connecting))
     }
@@ -119,8 +119,8 @@ impl Driver {
 
     /// Small changes are not worth a write to the disk.
     fn remember_rtt(&mut self, rtt: Duration) {
-        let before = self.rtt();
-        if self.relay.rtt_us == 0 || rtt.abs_diff(before) > before / 4 {
+        let before = Duration::from_micros(self.relay.rtt_us);
+        if rtt.abs_diff(before) > before / 4 {
             self.relay.rtt_us = rtt.as_micros() as u64;
         }
     }

@@ -306,11 +306,10 @@ impl Driver {
         self.status.send_modify(|status| status.pending = self.outbox.pending());
     }
 
-    /// What a round trip is believed to take.
-    fn rtt(&self) -> Duration {
-        match self.relay.rtt_us {
-            0 => RTT_UNKNOWN,
-            known => Duration::from_micros(known),
-        }
+    /// What a round trip may take on the next network: as long as on the last, and never less than on 2G.
+    /// Too high a guess costs time when a handshake's packet is lost; too low a guess costs kilobytes of
+    /// needless repeats on the links that can afford it least.
+    fn rtt_expected(&self) -> Duration {
+        Duration::from_micros(self.relay.rtt_us).max(RTT_UNKNOWN)
     }
 }

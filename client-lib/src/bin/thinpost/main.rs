@@ -1,2 +1,77 @@
-//! (being written)
-fn main() {}
+//! `thinpost`: messages over the thinnest link, from a terminal or a script.
+
+mod args;
+mod commands;
+mod failure;
+mod input;
+mod listen;
+mod position;
+mod rpc;
+mod send;
+mod show;
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::Parser;
+use clap::error::ErrorKind;
+use tracing_subscriber::EnvFilter;
+
+use args::{Args, Command};
+use failure::{Failure, exit};
+
+fn main() -> ExitCode {
+    let args = match Args::try_parse() {
+        Ok(args) => args,
+        Err(error) if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
+            print!("{error}");
+            return ExitCode::SUCCESS;
+        }
+        Err(error) => return report(Failure::new(exit::USAGE, usage_line(&error))),
+    };
+    let filter = EnvFilter::try_from_env("THINPOST_LOG").unwrap_or_else(|_| EnvFilter::new("off"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return report(error.into()),
+    };
+    let result = runtime.block_on(run(args));
+    // A read of standard input that nobody waits for any more must not hold up the end.
+    runtime.shutdown_background();
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => report(failure),
+    }
+}
+
+async fn run(args: Args) -> Result<(), Failure> {
+    let home = args::home(args.home)?;
+    match args.command {
+        Command::Init(init) => commands::init(&home, init).await,
+        Command::Ticket { no_qr } => commands::ticket(&home, no_qr).await,
+        Command::Contact(contact) => commands::contact(&home, contact).await,
+        Command::Send(send) => send::send(&home, send).await,
+        Command::Listen(listen) => listen::listen(&home, listen).await,
+        Command::Sync { time, budget } => commands::sync(&home, time, budget).await,
+        Command::Status { json } => commands::status(&home, json).await,
+        Command::Rpc => rpc::serve(&home).await,
+    }
+}
+
+fn report(failure: Failure) -> ExitCode {
+    if !failure.is_quiet() {
+        // Where standard error is closed there is nobody to tell.
+        let _ = writeln!(std::io::stderr(), "thinpost: {failure}");
+    }
+    ExitCode::from(failure.code)
+}
+
+/// What clap says, in one line.
+fn usage_line(error: &clap::Error) -> String {
+    let text = error.to_string();
+    let lines = text.lines().map(str::trim).take_while(|line| !line.starts_with("Usage:"));
+    let line = lines.filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ");
+    let line = line.strip_prefix("error: ").unwrap_or(&line);
+    let line = line.split(" tip: ").next().unwrap_or(line);
+    format!("{} (see `thinpost --help`)", line.trim_end_matches(" For more information, try '--help'."))
+}

@@ -1,0 +1,192 @@
+//! The command line.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Parser, Subcommand};
+use thinpost_client::AppId;
+
+use crate::failure::{Failure, exit};
+
+/// What each exit code means; `docs/rpc.md` and scripts rely on it.
+const EXIT_CODES: &str = "\
+Exit codes:
+   0  done
+  64  wrong usage
+  65  a ticket or a message that cannot be used
+  66  no such home, contact or file
+  73  the home exists already, or cannot be made
+  74  reading or writing failed, or the disk is full
+  75  not now: the message is queued, the relay cannot be reached, or the home is in use
+  76  the relay holds another key than its ticket says, or broke the protocol
+  77  the relay does not admit this device
+
+Logs go to standard error, as THINPOST_LOG says (for example THINPOST_LOG=debug).";
+
+/// Messages over the thinnest link.
+#[derive(Debug, Parser)]
+#[command(name = "thinpost", version, after_help = EXIT_CODES)]
+pub(crate) struct Args {
+    /// The folder with keys, contacts and messages [default: $THINPOST_HOME or ~/.thinpost]
+    #[arg(long, global = true, value_name = "DIR")]
+    pub(crate) home: Option<PathBuf>,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Make a home, and register at the relay if it can be reached
+    Init(Init),
+    /// Print your ticket: what others need to write to you
+    Ticket {
+        /// Leave out the QR code
+        #[arg(long)]
+        no_qr: bool,
+    },
+    /// Whom you write to
+    #[command(subcommand)]
+    Contact(Contact),
+    /// Send a message, and wait until the relay has taken custody of it
+    Send(Send),
+    /// Print messages as they arrive, each once
+    Listen(Listen),
+    /// Send and receive all there is, then stop
+    Sync {
+        /// How long it may take
+        #[arg(long = "for", value_name = "TIME", default_value = "25s", value_parser = humantime::parse_duration)]
+        time: Duration,
+        /// How many bytes it may use, as in 16KB [default: no bound]
+        #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
+        budget: Option<u64>,
+    },
+    /// Print how much is waiting, sent and received
+    Status {
+        /// As one line of JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Serve JSON-RPC 2.0 on standard input and output, for programs
+    Rpc,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Init {
+    /// An invite or a relay's ticket, as its operator gave it to you
+    pub(crate) ticket: String,
+    /// How long to try to reach the relay
+    #[arg(long = "for", value_name = "TIME", default_value = "10s", value_parser = humantime::parse_duration)]
+    pub(crate) time: Duration,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Contact {
+    /// Give a name to the person a ticket leads to
+    Add {
+        /// Your name for them
+        name: String,
+        /// Their ticket
+        ticket: String,
+    },
+    /// Print all contacts
+    List,
+    /// Forget a contact
+    Remove {
+        /// Your name for them
+        name: String,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Send {
+    /// A contact
+    pub(crate) name: String,
+    /// What to say; read from standard input if neither this nor --lines is given
+    pub(crate) text: Option<String>,
+    /// Send each line of a file as a message (- for standard input)
+    #[arg(long, value_name = "FILE", conflicts_with = "text")]
+    pub(crate) lines: Option<PathBuf>,
+    /// Your own id for the message, 32 hex digits; it reaches the recipient
+    #[arg(long, value_name = "HEX", value_parser = parse_app_id, conflicts_with = "lines")]
+    pub(crate) id: Option<AppId>,
+    /// Only put it in the outbox
+    #[arg(long)]
+    pub(crate) offline: bool,
+    /// How long to wait for the relay
+    #[arg(long = "for", value_name = "TIME", default_value = "25s", value_parser = humantime::parse_duration)]
+    pub(crate) time: Duration,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Listen {
+    /// Print a line of JSON for each message
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Ask the relay for a sign of life when it was silent for so long
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = humantime::parse_duration)]
+    pub(crate) keepalive: Duration,
+    /// Start after this place in the inbox instead of where the last `listen` stopped
+    #[arg(long, value_name = "N")]
+    pub(crate) after: Option<u64>,
+}
+
+/// The home's folder.
+pub(crate) fn home(given: Option<PathBuf>) -> Result<PathBuf, Failure> {
+    let set = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    given
+        .or_else(|| set("THINPOST_HOME"))
+        .or_else(|| set("HOME").map(|home| home.join(".thinpost")))
+        .ok_or_else(|| Failure::new(exit::USAGE, "neither --home, $THINPOST_HOME nor $HOME says where the home is"))
+}
+
+/// Thirty-two hex digits.
+pub(crate) fn parse_app_id(text: &str) -> Result<AppId, String> {
+    let bytes = data_encoding::HEXLOWER_PERMISSIVE.decode(text.as_bytes()).ok();
+    let id = bytes.and_then(|bytes| <[u8; 16]>::try_from(bytes).ok());
+    id.map(AppId).ok_or_else(|| "an id has 32 hex digits".to_owned())
+}
+
+/// A number with a unit of bytes: B, KB, MB (thousands), KiB, MiB.
+fn parse_bytes(text: &str) -> Result<u64, String> {
+    let digits = text.trim().trim_end_matches(|c: char| c.is_ascii_alphabetic()).trim_end();
+    let unit = match text.trim()[digits.len()..].trim().to_ascii_lowercase().as_str() {
+        "" | "b" => 1,
+        "k" | "kb" => 1_000,
+        "kib" => 1 << 10,
+        "m" | "mb" => 1_000_000,
+        "mib" => 1 << 20,
+        other => return Err(format!("{other:?} is no unit of bytes")),
+    };
+    let number: u64 = digits.parse().map_err(|_| format!("{digits:?} is not a whole number"))?;
+    number.checked_mul(unit).ok_or_else(|| "that is too much".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn budgets_have_units() {
+        assert_eq!(parse_bytes("16KB"), Ok(16_000));
+        assert_eq!(parse_bytes("2 MiB"), Ok(2 << 20));
+        assert_eq!(parse_bytes("512"), Ok(512));
+        for bad in ["", "KB", "1.5KB", "16 parsecs", "99999999999999999999"] {
+            assert!(parse_bytes(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn ids_have_thirty_two_digits() {
+        assert_eq!(parse_app_id(&"aB".repeat(16)), Ok(AppId([0xab; 16])));
+        for bad in ["", "ab", &"g".repeat(32), &"a".repeat(33)] {
+            assert!(parse_app_id(bad).is_err(), "{bad}");
+        }
+    }
+}

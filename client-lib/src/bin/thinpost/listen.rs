@@ -1,0 +1,61 @@
+//! `listen`: prints messages as they arrive.
+
+use std::io::{Write, stdout};
+use std::path::Path;
+
+use thinpost_client::{Client, Event, InboxNumber, Subscription};
+
+use crate::args::Listen;
+use crate::failure::Failure;
+use crate::input;
+use crate::position::Position;
+use crate::show;
+
+pub(crate) async fn listen(home: &Path, args: Listen) -> Result<(), Failure> {
+    let client = Client::builder(home).keepalive(args.keepalive).open()?;
+    let mut position = match args.after {
+        Some(_) => None,
+        None => Some(Position::open(home, "listen.position", client.status().await?.received)?),
+    };
+    let after = args.after.map(InboxNumber).or(position.as_ref().map(Position::get)).unwrap_or_default();
+    let events = client.subscribe(after);
+    client.connect();
+    let listened = tokio::select! {
+        biased;
+        interrupted = input::asked_to_end() => interrupted.map_err(Failure::from),
+        printed = print(events, args.json, position.as_mut()) => printed,
+    };
+    client.close().await;
+    listened
+}
+
+async fn print(
+    mut events: Subscription,
+    as_json: bool,
+    mut position: Option<&mut Position>,
+) -> Result<(), Failure> {
+    while let Some(event) = events.next().await {
+        match event {
+            Event::Received(message) => {
+                let line = if as_json {
+                    show::received(&message).to_string()
+                } else {
+                    show::received_line(&message)
+                };
+                let mut out = stdout().lock();
+                out.write_all(format!("{line}\n").as_bytes())?;
+                out.flush()?;
+                if let Some(position) = &mut position {
+                    position.set(message.number)?;
+                }
+            }
+            Event::Link(state) => {
+                if let Some(failure) = Failure::of_link(&state) {
+                    return Err(failure);
+                }
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,113 @@
+//! `send`: into the outbox, and then until the relay has taken custody.
+
+use std::collections::BTreeSet;
+use std::io::{Write, stdout};
+use std::path::Path;
+
+use thinpost_client::{
+    Client, Event, Failure as MessageFailure, InboxNumber, LinkState, Message, MessageId, MessageState, Subscription,
+};
+use tokio::time::{Instant, sleep_until};
+
+use crate::args::Send;
+use crate::commands;
+use crate::failure::{Failure, exit};
+use crate::input;
+
+pub(crate) async fn send(home: &Path, args: Send) -> Result<(), Failure> {
+    // The home is looked for before a person types a message for nothing.
+    let client = commands::open(home)?;
+    if !client.contacts().iter().any(|contact| contact.name == args.name) {
+        return Err(thinpost_client::SendError::UnknownContact(args.name).into());
+    }
+    let messages = match (&args.lines, args.text) {
+        (Some(path), _) => input::lines(path)?.into_iter().map(Message::from).collect(),
+        (None, Some(text)) if text != "-" => vec![Message { app_id: args.id, ..text.into() }],
+        (None, _) => vec![Message { app_id: args.id, ..input::text()?.into() }],
+    };
+    if messages.is_empty() {
+        return Err(Failure::new(exit::DATA, "there is nothing to send"));
+    }
+    let events = client.subscribe(InboxNumber(u64::MAX));
+    let ids = client.send_all(&args.name, messages).await?;
+    let count = count(ids.len());
+    if args.offline {
+        writeln!(stdout().lock(), "{count} queued")?;
+        client.close().await;
+        return Ok(());
+    }
+    client.connect();
+    let waited = tokio::select! {
+        biased;
+        waited = wait(&client, events, ids, Instant::now() + args.time) => waited,
+        interrupted = input::asked_to_end() => {
+            interrupted?;
+            Err(Failure::new(exit::TEMPORARY, "queued; interrupted before the relay had it"))
+        }
+    };
+    client.close().await;
+    waited?;
+    writeln!(stdout().lock(), "{count} in the relay's custody")?;
+    Ok(())
+}
+
+fn count(messages: usize) -> String {
+    if messages == 1 { "1 message".to_owned() } else { format!("{messages} messages") }
+}
+
+/// Until each message has met its fate.
+async fn wait(
+    client: &Client,
+    mut events: Subscription,
+    ids: Vec<MessageId>,
+    deadline: Instant,
+) -> Result<(), Failure> {
+    let mut open: BTreeSet<_> = ids.into_iter().collect();
+    let mut failed: Option<MessageFailure> = None;
+    while !open.is_empty() {
+        let event = tokio::select! {
+            biased;
+            event = events.next() => event,
+            () = sleep_until(deadline) => None,
+        };
+        match event {
+            Some(Event::Custody { message, .. }) => drop(open.remove(&message)),
+            Some(Event::Failed { message, reason, .. }) => {
+                if open.remove(&message) {
+                    failed = Some(reason);
+                }
+            }
+            Some(Event::Link(state)) => {
+                if let Some(failure) = Failure::of_link(&state) {
+                    return Err(Failure::new(failure.code, format!("queued; {failure}")));
+                }
+            }
+            Some(Event::Missed(_)) => {
+                for id in open.clone() {
+                    match client.message_state(id).await? {
+                        Some(MessageState::Waiting) => {}
+                        Some(MessageState::Failed(reason)) => {
+                            failed = Some(reason);
+                            open.remove(&id);
+                        }
+                        // What is done for so long that it was forgotten has not failed within this wait.
+                        _ => drop(open.remove(&id)),
+                    }
+                }
+            }
+            Some(_) => {}
+            None => return Err(queued(client, open.len())),
+        }
+    }
+    failed.map_or(Ok(()), |reason| Err(Failure::of_message(reason)))
+}
+
+/// Time is up.
+fn queued(client: &Client, waiting: usize) -> Failure {
+    let state = client.link_status().borrow().state.clone();
+    let why = match state {
+        LinkState::Online => "the relay does not take it now; its mailbox may be full or not there yet".to_owned(),
+        state => commands::unreachable_relay(&state).to_string(),
+    };
+    Failure::new(exit::TEMPORARY, format!("queued, {} waiting; {why}", count(waiting)))
+}

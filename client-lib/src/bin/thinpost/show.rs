@@ -1,0 +1,157 @@
+//! Messages and figures, as people and programs read them.
+
+use std::time::{Duration, UNIX_EPOCH};
+
+use data_encoding::{BASE64, HEXLOWER};
+use serde_json::{Value, json};
+use thinpost_client::{AccountKey, AppId, LinkState, Received, ReceivedContent, Status, SyncEnd, SyncReport};
+
+/// A message as one object; the fields are described in `docs/rpc.md`.
+pub(crate) fn received(message: &Received) -> Value {
+    let mut value = json!({
+        "n": message.number,
+        "from": message.contact,
+        "account": message.from.as_ref().map(account),
+        "id": message.app_id.as_ref().map(AppId::to_string),
+        "age_s": message.age_s,
+        "received_at": rfc3339(message.received_unix_ms),
+    });
+    let (kind, content) = match &message.content {
+        ReceivedContent::Text(text) => ("text", text.clone()),
+        ReceivedContent::Data(data) => ("data", BASE64.encode(data)),
+        ReceivedContent::Unreadable(bytes) => ("unreadable", BASE64.encode(bytes)),
+        _ => ("unreadable", String::new()),
+    };
+    value[kind] = content.into();
+    value
+}
+
+/// A message as a line, or a few, for people.
+pub(crate) fn received_line(message: &Received) -> String {
+    let from = match (&message.contact, &message.from) {
+        (Some(name), _) => name.clone(),
+        (None, Some(account)) => account.to_string(),
+        (None, None) => "(unnamed)".to_owned(),
+    };
+    match &message.content {
+        ReceivedContent::Text(text) => format!("{from}: {}", harmless(text)),
+        ReceivedContent::Data(data) => format!("{from}: [{} bytes of data]", data.len()),
+        ReceivedContent::Unreadable(bytes) => {
+            format!("{from}: [{} bytes that this version cannot read]", bytes.len())
+        }
+        _ => format!("{from}: [a message of another kind]"),
+    }
+}
+
+/// Text from strangers must not steer a terminal, nor look like another message's line.
+fn harmless(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '\n' => shown.push_str("\n    "),
+            '\t' => shown.push('\t'),
+            c if c.is_control() => shown.push(char::REPLACEMENT_CHARACTER),
+            c => shown.push(c),
+        }
+    }
+    shown
+}
+
+pub(crate) fn account(account: &AccountKey) -> String {
+    HEXLOWER.encode(&account.0)
+}
+
+pub(crate) fn link(state: &LinkState) -> Value {
+    let mut value = json!({ "state": state.name() });
+    if let Some(detail) = state.detail() {
+        value["detail"] = detail.into();
+    }
+    if let LinkState::Waiting { retry_in, .. } = state {
+        value["retry_in_s"] = retry_in.as_secs_f64().into();
+    }
+    value
+}
+
+pub(crate) fn status(status: &Status) -> Value {
+    json!({
+        "waiting": status.waiting,
+        "custody": status.custody,
+        "failed": status.failed,
+        "received": status.received,
+        "link": link(&status.link.state),
+        "rtt_ms": status.link.rtt.map(|rtt| rtt.as_millis() as u64),
+        "sent_bytes": status.link.sent_bytes,
+        "received_bytes": status.link.received_bytes,
+    })
+}
+
+pub(crate) fn sync_report(report: &SyncReport) -> Value {
+    let (end, link) = match &report.end {
+        SyncEnd::Complete => ("complete", None),
+        SyncEnd::OutOfTime => ("out-of-time", None),
+        SyncEnd::OutOfBytes => ("out-of-bytes", None),
+        SyncEnd::NoLink(state) => ("no-link", Some(link(state))),
+        _ => ("other", None),
+    };
+    json!({
+        "end": end,
+        "link": link,
+        "custody": report.custody,
+        "failed": report.failed,
+        "received": report.received,
+        "waiting": report.waiting,
+        "bytes": report.bytes,
+    })
+}
+
+fn rfc3339(unix_ms: u64) -> String {
+    let time = UNIX_EPOCH.checked_add(Duration::from_millis(unix_ms)).unwrap_or(UNIX_EPOCH);
+    // The last year that the format knows is 9999.
+    let time = time.min(UNIX_EPOCH + Duration::from_secs(253_402_300_799));
+    humantime::format_rfc3339_millis(time).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use thinpost_client::InboxNumber;
+
+    use super::*;
+
+    fn message(content: ReceivedContent) -> Received {
+        Received {
+            number: InboxNumber(5),
+            from: Some(AccountKey([0xaa; 32])),
+            contact: Some("bob".into()),
+            app_id: Some(AppId([1; 16])),
+            content,
+            age_s: 3,
+            received_unix_ms: 1_767_225_600_123,
+        }
+    }
+
+    #[test]
+    fn a_message_is_one_object() {
+        let text = received(&message(ReceivedContent::Text("hi".into())));
+        assert_eq!(
+            text,
+            json!({
+                "n": 5, "from": "bob", "account": "aa".repeat(32), "id": "01".repeat(16), "age_s": 3,
+                "received_at": "2026-01-01T00:00:00.123Z", "text": "hi",
+            })
+        );
+        assert_eq!(received(&message(ReceivedContent::Data(vec![0, 255])))["data"], "AP8=");
+    }
+
+    #[test]
+    fn a_strangers_text_cannot_steer_the_terminal_or_pose_as_another_message() {
+        let mut message = message(ReceivedContent::Text("a\u{1b}[2J\nmallory: b".into()));
+        assert_eq!(received_line(&message), "bob: a\u{fffd}[2J\n    mallory: b");
+        message.contact = None;
+        assert!(received_line(&message).starts_with("aaaaaaaaaaaaaaaa: "));
+    }
+
+    #[test]
+    fn times_beyond_the_calendar_are_shown_as_its_end() {
+        assert_eq!(rfc3339(u64::MAX), "9999-12-31T23:59:59.000Z");
+    }
+}

@@ -1,0 +1,318 @@
+//! The program as an operator meets it: its output, its one-line errors, its exit codes.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::net::{SocketAddr, UdpSocket};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdout, Command, Output, Stdio};
+use std::time::{Duration, Instant, SystemTime};
+
+use tempfile::TempDir;
+use thinpost_gateway::folder::Folder;
+use thinpost_wire::frame::Denial;
+use thinpost_wire::ticket::{InviteTicket, RelayTicket};
+
+const ADVERTISED: &str = "203.0.113.5:4433";
+
+fn gateway(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_gateway"));
+    command.args(args).env_remove("THINPOST_RELAY_DATA").env_remove("RUST_LOG").stdin(Stdio::null());
+    command
+}
+
+/// What a command that succeeds prints.
+fn stdout_of(args: &[&str]) -> String {
+    let output = gateway(args).output().unwrap();
+    assert!(output.status.success(), "{args:?}: {output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// The one line of a command that fails with `code`, without the program's name.
+fn failure_of(args: &[&str], code: i32) -> String {
+    let output = gateway(args).output().unwrap();
+    failure(&output, code)
+}
+
+fn failure(output: &Output, code: i32) -> String {
+    let stderr = String::from_utf8(output.stderr.clone()).unwrap();
+    assert_eq!(output.status.code(), Some(code), "{stderr}");
+    assert_eq!(stderr.lines().count(), 1, "{stderr}");
+    assert!(output.stdout.is_empty(), "{output:?}");
+    stderr.trim_end().strip_prefix("gateway: ").expect("the program's name comes first").to_owned()
+}
+
+/// A place for one relay's data and configuration.
+struct Place {
+    _folder: TempDir,
+    data: PathBuf,
+    config: PathBuf,
+}
+
+impl Place {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let (data, config) = (folder.path().join("data"), folder.path().join("relay.toml"));
+        Self { _folder: folder, data, config }
+    }
+
+    fn data(&self) -> &str {
+        self.data.to_str().unwrap()
+    }
+
+    fn configure(&self, text: &str) -> &str {
+        fs::write(&self.config, text).unwrap();
+        self.config.to_str().unwrap()
+    }
+
+    fn run(&self, more: &[&str]) -> Running {
+        let args = ["run", "--data", self.data(), "--listen", "127.0.0.1:0"];
+        Running::start(&[&args, more].concat())
+    }
+}
+
+/// A relay that has said that it listens. Killed when dropped, unless it was stopped.
+struct Running {
+    child: Child,
+    _stdout: BufReader<ChildStdout>,
+    listening: SocketAddr,
+    ticket: RelayTicket,
+}
+
+impl Running {
+    fn start(args: &[&str]) -> Self {
+        let mut child = gateway(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut stdout = BufReader::new(child.stdout.take().unwrap());
+        let mut line = || {
+            let mut line = String::new();
+            stdout.read_line(&mut line).unwrap();
+            line.trim_end().to_owned()
+        };
+        let listening = line();
+        let Some(listening) = listening.strip_prefix("listening on ") else {
+            let _ = child.kill();
+            panic!("{listening:?}, {:?}", child.wait_with_output());
+        };
+        let listening = listening.parse().unwrap();
+        let ticket = line().parse().unwrap();
+        line();
+        Self { child, _stdout: stdout, listening, ticket }
+    }
+
+    /// Ends it as a service manager would; returns its exit code and how long it took.
+    #[cfg(unix)]
+    fn stop(mut self, signal: &str) -> (Option<i32>, Duration) {
+        let begun = Instant::now();
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args(["-s", signal, &pid]).status().unwrap().success());
+        let status = self.child.wait().unwrap();
+        (status.code(), begun.elapsed())
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn now_unix_s() -> u64 {
+    SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs()
+}
+
+#[test]
+fn the_first_run_makes_the_key_and_later_ones_print_the_same_ticket() {
+    let place = Place::new();
+    let advertise = ["--advertise", ADVERTISED];
+    let first = place.run(&advertise).ticket.clone();
+    assert_eq!(first.addresses, [ADVERTISED.parse().unwrap()]);
+    #[cfg(unix)]
+    for (path, expected) in [(place.data.join("relay.key"), 0o600), (place.data.clone(), 0o700)] {
+        use std::os::unix::fs::PermissionsExt;
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, expected, "{path:?}");
+    }
+    assert_eq!(place.run(&advertise).ticket, first);
+}
+
+#[test]
+fn ticket_says_what_the_running_relay_said_alone_on_its_line() {
+    let place = Place::new();
+    let running = place.run(&[]);
+    assert_eq!(running.ticket.addresses, [running.listening]);
+    let printed = stdout_of(&["ticket", "--data", place.data()]);
+    assert_eq!(printed, format!("{}\n", running.ticket));
+}
+
+#[test]
+fn a_qr_code_is_printed_where_there_is_no_terminal_only_if_asked_for() {
+    let place = Place::new();
+    let args = ["ticket", "--data", place.data(), "--advertise", ADVERTISED];
+    assert_eq!(stdout_of(&args).lines().count(), 1);
+    let printed = stdout_of(&[&args[..], &["--qr"]].concat());
+    assert!(printed.contains('\u{2588}') && !printed.contains('\x1b'), "{printed}");
+    printed.lines().last().unwrap().parse::<RelayTicket>().unwrap();
+}
+
+#[test]
+fn an_invite_made_before_the_first_run_is_the_relays_own() {
+    let place = Place::new();
+    let args = ["invite", "--data", place.data(), "--advertise", ADVERTISED, "--uses", "3", "--valid", "1h"];
+    let before = now_unix_s();
+    let invite: InviteTicket = stdout_of(&args).trim_end().parse().unwrap();
+    let after = now_unix_s();
+    assert_eq!(invite.token.uses, 3);
+    let expires = invite.token.expires_unix_s;
+    assert!((before + 3_600..=after + 3_600).contains(&expires), "{expires}");
+
+    let running = place.run(&["--advertise", ADVERTISED]);
+    assert_eq!(invite.relay, running.ticket);
+    let invites = Folder::open(&place.data).unwrap().keys().unwrap().invites();
+    assert_eq!(invites.verify(&invite.token, expires), Ok(()));
+    assert_eq!(invites.verify(&invite.token, expires + 1), Err(Denial::InviteExpired));
+
+    // The relay that runs does not keep its operator from making more.
+    let again: InviteTicket =
+        stdout_of(&["invite", "--data", place.data(), "--valid", "never"]).trim_end().parse().unwrap();
+    assert_eq!((again.relay, again.token.expires_unix_s), (invite.relay, 0));
+    assert_ne!(again.token.id, invite.token.id);
+}
+
+#[cfg(unix)]
+#[test]
+fn either_signal_stops_the_relay_in_good_order_within_five_seconds() {
+    for signal in ["TERM", "INT"] {
+        let place = Place::new();
+        let (code, took) = place.run(&[]).stop(signal);
+        assert_eq!(code, Some(0), "SIG{signal}");
+        assert!(took < Duration::from_secs(5), "{took:?}");
+        // The folder is free again, and the store is sound.
+        place.run(&[]);
+    }
+}
+
+#[test]
+fn a_data_folder_in_use_is_refused_naming_the_process() {
+    let place = Place::new();
+    let running = place.run(&[]);
+    let error = failure_of(&["run", "--data", place.data(), "--listen", "127.0.0.1:0"], 75);
+    assert_eq!(
+        error,
+        format!("the data folder {} is in use by process {}", place.data(), running.child.id())
+    );
+}
+
+#[test]
+fn a_port_in_use_is_refused() {
+    let place = Place::new();
+    let taken = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let error = failure_of(&["run", "--data", place.data(), "--listen", &address], 69);
+    assert_eq!(error, format!("cannot listen on UDP {address}: the port is in use"));
+}
+
+#[test]
+fn an_address_of_another_machine_is_refused() {
+    let place = Place::new();
+    let error = failure_of(&["run", "--data", place.data(), "--listen", "192.0.2.1:4433"], 69);
+    assert_eq!(error, "cannot listen on UDP 192.0.2.1:4433: this machine has no such address");
+}
+
+#[test]
+fn a_data_folder_that_cannot_be_made_is_refused() {
+    let place = Place::new();
+    let file = place.configure("");
+    let below = Path::new(file).join("data");
+    let error = failure_of(&["run", "--data", below.to_str().unwrap()], 73);
+    assert!(error.starts_with(&format!("cannot create the data folder {}: ", below.display())), "{error}");
+}
+
+#[cfg(unix)]
+#[test]
+fn a_key_that_others_can_read_stops_every_command_that_needs_it() {
+    use std::os::unix::fs::PermissionsExt;
+    let place = Place::new();
+    stdout_of(&["ticket", "--data", place.data(), "--advertise", ADVERTISED]);
+    let key = place.data.join("relay.key");
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o644)).unwrap();
+    for command in ["run", "ticket", "invite"] {
+        let error = failure_of(&[command, "--data", place.data()], 77);
+        assert!(error.ends_with(&format!("run: chmod 600 {}", key.display())), "{error}");
+    }
+}
+
+#[test]
+fn a_damaged_key_or_store_is_refused_and_left_as_it_is() {
+    let place = Place::new();
+    stdout_of(&["ticket", "--data", place.data(), "--advertise", ADVERTISED]);
+    let run = ["run", "--data", place.data(), "--listen", "127.0.0.1:0"];
+
+    let store = place.data.join("store.redb");
+    let nonsense = b"this is no store".repeat(1_000);
+    fs::write(&store, &nonsense).unwrap();
+    failure_of(&run, 65);
+    assert_eq!(fs::read(&store).unwrap(), nonsense);
+
+    fs::write(place.data.join("relay.key"), "short\n").unwrap();
+    let error = failure_of(&run, 65);
+    assert!(error.ends_with("is damaged: it should hold 64 hexadecimal digits"), "{error}");
+}
+
+#[test]
+fn a_bad_configuration_is_refused_with_its_line() {
+    let place = Place::new();
+    let cases = [
+        ("\n[mailbox]\nlifetime = 3\n", "line 3, column 1: unknown field `lifetime`, expected one of"),
+        ("\n\nregistration = \"closed\"\n", "line 3, column 16: registration: unknown variant `closed`"),
+        ("[limits]\nkeys_max = 1\n", "line 2, column 12: limits.keys_max: invalid value: integer `1`"),
+        ("listen = \n", "line 1, column "),
+    ];
+    for (text, expected) in cases {
+        let file = place.configure(text);
+        for command in ["run", "ticket", "invite", "check-config"] {
+            let error = failure_of(&[command, "--config", file], 78);
+            assert!(error.starts_with(&format!("{file}, {expected}")), "{error}");
+        }
+    }
+    failure_of(&["check-config", "--config", "/nowhere/relay.toml"], 78);
+}
+
+#[test]
+fn an_unknown_mode_or_flag_is_refused_with_what_is_allowed() {
+    let error = failure_of(&["run", "--registration", "closed"], 64);
+    assert!(error.contains("[possible values: invite, open, allow-list]"), "{error}");
+    let error = failure_of(&["run", "--port", "4433"], 64);
+    assert!(error.starts_with("unexpected argument '--port' found"), "{error}");
+    failure_of(&[], 64);
+}
+
+#[test]
+fn a_ticket_without_a_port_to_reach_is_refused() {
+    let place = Place::new();
+    let file = place.configure("listen = \"127.0.0.1:0\"\n");
+    let error = failure_of(&["ticket", "--data", place.data(), "--config", file], 78);
+    assert!(error.contains("run it first, or use --advertise"), "{error}");
+}
+
+#[test]
+fn check_config_prints_a_configuration_that_says_the_same() {
+    let place = Place::new();
+    let file = place.configure("registration = \"open\"\n[mailbox]\nenvelopes_max = 7\n");
+    let printed = stdout_of(&["check-config", "--config", file]);
+    assert!(printed.contains("envelopes_max = 7\n") && printed.contains("lifetime_days = 30\n"), "{printed}");
+    assert!(printed.contains("# At most, bytes of memory:\n"), "{printed}");
+    let file = place.configure(&printed);
+    assert_eq!(stdout_of(&["check-config", "--config", file]), printed);
+}
+
+#[test]
+fn the_environment_names_the_data_folder_unless_the_command_line_does() {
+    let [place, other] = [Place::new(), Place::new()];
+    let ticket = |args: &[&str]| {
+        let args = [&["ticket", "--advertise", ADVERTISED], args].concat();
+        gateway(&args).env("THINPOST_RELAY_DATA", &place.data).output().unwrap().stdout
+    };
+    let of_environment = ticket(&[]);
+    assert!(place.data.join("relay.key").exists());
+    assert_eq!(ticket(&["--data", place.data()]), of_environment);
+    assert_ne!(ticket(&["--data", other.data()]), of_environment);
+}
