@@ -16,7 +16,7 @@ use crate::home::Home;
 use crate::message::InboxNumber;
 use crate::network::{Network, Udp};
 use crate::random::Random;
-use crate::store::Store;
+use crate::store::{Numbers, Store};
 use crate::store::storage::Storage;
 
 /// Where the home's file is read and written.
@@ -103,6 +103,8 @@ impl Builder {
             None => Random::from_system().map_err(|_| OpenError::NoRandomness)?,
         };
         let (store, loaded) = Store::open(&self.storage)?;
+        let incarnation = Incarnation(random.bytes());
+        tracing::debug!(%incarnation, waiting = loaded.outbox.len(), "home opened");
         let home = Home::from_record(&loaded.home)?;
         let (heads, inbox_head) = watch::channel(InboxNumber(loaded.counters.received));
         let (status, status_seen) = watch::channel(LinkStatus {
@@ -118,6 +120,7 @@ impl Builder {
         let shared = Arc::new(Shared {
             home,
             store,
+            numbers: Numbers::new(incarnation),
             contacts: Mutex::new(Contacts::new(loaded.contacts.iter().cloned())),
             events: broadcast::channel(EVENTS_KEPT).0,
             inbox_head,
@@ -126,14 +129,11 @@ impl Builder {
             blocking: self.blocking,
             queue,
         });
-        let incarnation = Incarnation(random.bytes());
-        tracing::debug!(%incarnation, waiting = loaded.outbox.len(), "home opened");
         let driver = Driver::new(
             shared.clone(),
             loaded.into(),
             self.network,
             self.options,
-            incarnation,
             (random, self.seed.is_some()),
             (wished, queued, heads, status),
         );

@@ -20,12 +20,13 @@ use crate::home::{Home, RelayAccess};
 use crate::message::{Content, InboxNumber, Message, MessageId, MessageState, Received};
 use crate::store::records::{InboxRow, OutboxRow};
 use crate::store::storage::Storage;
-use crate::store::{Queued, Store};
+use crate::store::{Numbers, Queued, Store};
 
 /// What client, driver and subscriptions share.
 pub(crate) struct Shared {
     pub(crate) home: Home,
     pub(crate) store: Store,
+    pub(crate) numbers: Numbers,
     pub(crate) contacts: Mutex<Contacts>,
     pub(crate) events: broadcast::Sender<Event>,
     pub(crate) inbox_head: watch::Receiver<InboxNumber>,
@@ -144,13 +145,13 @@ impl Client {
             let body = letter.encode(DictionarySet::compiled_in())?;
             Ok(OutboxRow { mailbox, enqueued_unix_ms, app_id: message.app_id, number: None, body })
         };
-        let rows = messages.into_iter().map(row).collect::<Result<Vec<_>, _>>()?;
+        let mut rows = messages.into_iter().map(row).collect::<Result<Vec<_>, _>>()?;
         let enqueue = move |shared: &Shared| {
-            let first = shared.store.enqueue(&rows)?;
+            let first = shared.store.enqueue(&mut rows, &shared.numbers)?;
             let ids: Vec<_> = (first.0..).map(MessageId).take(rows.len()).collect();
             for (id, row) in ids.iter().zip(&rows) {
                 // Without a driver it goes out when the home is opened next.
-                let _ = shared.queue.send((*id, row.into()));
+                let _ = shared.queue.send((*id, Queued { number: None, ..row.into() }));
             }
             Ok(ids)
         };

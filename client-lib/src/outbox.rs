@@ -86,6 +86,12 @@ impl Outbox {
     /// `bytes_max` bytes. They count as on the link from here on.
     pub(crate) fn take_next(&mut self, now: Instant, max: usize, bytes_max: usize) -> Vec<MessageId> {
         let (mut taken, mut bytes) = (Vec::new(), 0);
+        let on_link: BTreeSet<_> = self
+            .rows
+            .values()
+            .filter(|row| row.place == Place::OnLink && self.holds.contains_key(&row.mailbox))
+            .map(|row| row.mailbox)
+            .collect();
         for &id in self.doubt.iter().chain(&self.waiting) {
             if taken.len() >= max || bytes >= bytes_max {
                 break;
@@ -93,7 +99,8 @@ impl Outbox {
             let row = self.rows[&id];
             match self.holds.get_mut(&row.mailbox) {
                 Some(hold) if row.place == Place::Waiting => {
-                    if hold.probe.is_some() || hold.until > now {
+                    // What was on the link with the refused one is to be refused first: nothing overtakes.
+                    if hold.probe.is_some() || hold.until > now || on_link.contains(&row.mailbox) {
                         continue;
                     }
                     hold.probe = Some(id);
@@ -107,6 +114,14 @@ impl Outbox {
             self.put(id, Place::OnLink);
         }
         taken
+    }
+
+    /// Whether it goes out to see whether the relay takes what it refused before.
+    pub(crate) fn is_probe(&self, id: MessageId) -> bool {
+        self.rows
+            .get(&id)
+            .and_then(|row| self.holds.get(&row.mailbox))
+            .is_some_and(|hold| hold.probe == Some(id))
     }
 
     /// It was taken, but not said.

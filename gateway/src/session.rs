@@ -6,7 +6,7 @@
 
 mod delivery;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -128,6 +128,7 @@ pub(crate) async fn run(incoming: Incoming, shared: Arc<Shared>) {
         pending: None,
         processed: 0,
         refused: VecDeque::new(),
+        held: BTreeMap::new(),
         delivery: Delivery::default(),
         cursor: None,
     };
@@ -181,6 +182,9 @@ struct Session {
     /// Refusals that the device has not settled: their number, and the submit's. The submit is not
     /// settled before, or a device that restarts between the two would take it for custody.
     refused: VecDeque<(u64, u64)>,
+    /// Handles to which a submit was refused for now: whatever else comes for them is refused, too, until
+    /// the device resumes, or it would overtake.
+    held: BTreeMap<Handle, Refusal>,
     delivery: Delivery,
     /// How far the device has settled, when the store has not been told.
     cursor: Option<Position>,
@@ -196,7 +200,7 @@ struct Asked {
 
 #[derive(Debug)]
 enum What {
-    Submit(Origin),
+    Submit(Origin, Handle),
     Register,
     /// Nobody waits for the verdict, but it must not be a refusal.
     Table,
@@ -290,6 +294,10 @@ impl Session {
                     (None, What::Housekeeping)
                 }
                 ToRelay::Ping => (None, What::Housekeeping),
+                ToRelay::Resume { to } => {
+                    self.held.remove(&to);
+                    (None, What::Housekeeping)
+                }
                 ToRelay::Submit { to, body } => {
                     self.submit(number, to, SubmitOptions::default(), bytes.slice_ref(body))?
                 }
@@ -425,14 +433,23 @@ impl Session {
         let origin = self.numbering.ok_or(Misbehaviour::Numbering)?;
         self.numbering = Some(Origin { sequence: origin.sequence.saturating_add(1), ..origin });
         let account = self.account()?;
-        let Some(mailbox) = self.mailboxes.key(to) else {
-            self.refuse(number, origin, Refusal::UnknownHandle);
-            return Ok((None, What::Housekeeping));
+        let mailbox = match (self.held.get(&to), self.mailboxes.key(to)) {
+            (Some(reason), _) => Err(*reason),
+            (None, None) => Err(Refusal::UnknownHandle),
+            (None, Some(mailbox)) => self
+                .shared
+                .limits
+                .check_submit(self.remote, account, mailbox, body.len())
+                .map(|()| mailbox)
+                .map_err(|retry| Refusal::TooFast { retry_after_s: retry.seconds }),
         };
-        if let Err(retry) = self.shared.limits.check_submit(self.remote, account, mailbox, body.len()) {
-            self.refuse(number, origin, Refusal::TooFast { retry_after_s: retry.seconds });
-            return Ok((None, What::Housekeeping));
-        }
+        let mailbox = match mailbox {
+            Ok(mailbox) => mailbox,
+            Err(reason) => {
+                self.refuse(number, origin, to, reason);
+                return Ok((None, What::Housekeeping));
+            }
+        };
         let append = Append {
             device,
             sender: (!options.unattributed).then_some(account),
@@ -445,7 +462,7 @@ impl Session {
             digest: envelope_digest(&mailbox, &body),
             body,
         };
-        Ok((Some(Op::Append(append)), What::Submit(origin)))
+        Ok((Some(Op::Append(append)), What::Submit(origin, to)))
     }
 
     fn number(&self) -> Result<DeviceNo, End> {
@@ -456,7 +473,10 @@ impl Session {
         self.record.map(|record| record.account).ok_or(End::Denied(Denial::NotRegistered))
     }
 
-    fn refuse(&mut self, submit: u64, origin: Origin, reason: Refusal) {
+    fn refuse(&mut self, submit: u64, origin: Origin, to: Handle, reason: Refusal) {
+        if reason.is_temporary() {
+            self.held.insert(to, reason);
+        }
         let number = self.channel.link().push(ToDevice::Refused { origin, reason }.encode());
         self.refused.push_back((number, submit));
     }
@@ -466,8 +486,8 @@ impl Session {
         let Some((_, asked)) = self.pending.take() else { return Ok(()) };
         for (Asked { number, what }, verdict) in asked.into_iter().zip(verdicts) {
             match (what, verdict) {
-                (What::Submit(origin), Err(refusal)) => match refused(refusal) {
-                    Some(reason) => self.refuse(number, origin, reason),
+                (What::Submit(origin, to), Err(refusal)) => match refused(refusal) {
+                    Some(reason) => self.refuse(number, origin, to, reason),
                     None => return Err(Denial::NotRegistered.into()),
                 },
                 (What::Register, Ok(Done::Registered { device, mailbox, .. })) => {

@@ -79,6 +79,12 @@ pub enum ToRelay<'a> {
         #[serde(borrow)]
         body: &'a [u8],
     },
+    /// The device has dealt with a temporary refusal: until this frame the relay refuses whatever else
+    /// comes for that mailbox, so that nothing overtakes what was refused.
+    Resume {
+        /// The mailbox, by its handle.
+        to: Handle,
+    },
 }
 
 /// The opening of a link: what both sides believe to share.
@@ -352,7 +358,7 @@ impl<'a> ToRelay<'a> {
     pub fn decode(bytes: &'a [u8]) -> Result<Self, FrameError> {
         let frame = decode(bytes)?;
         match &frame {
-            Self::Bind { handle, .. } => check_handle(*handle)?,
+            Self::Bind { handle: to, .. } | Self::Resume { to } => check_handle(*to)?,
             Self::Submit { to, body } | Self::SubmitWith { to, body, .. } => {
                 check_handle(*to)?;
                 check_body(body)?;
@@ -475,6 +481,7 @@ mod tests {
                 },
             ),
             ("0601026869", ToRelay::Submit { to: Handle(1), body: b"hi" }),
+            ("0701", ToRelay::Resume { to: Handle(1) }),
         ];
         for (hex, frame) in cases {
             assert_eq!(HEXLOWER.encode(&frame.encode()), hex);
@@ -533,7 +540,7 @@ mod tests {
     #[test]
     fn each_kind_of_damage_has_its_own_error() {
         assert_eq!(ToRelay::decode(&[]), Err(FrameError::Malformed));
-        assert_eq!(ToRelay::decode(&[7]), Err(FrameError::Malformed));
+        assert_eq!(ToRelay::decode(&[8]), Err(FrameError::Malformed));
         assert_eq!(ToRelay::decode(&[4, 4]), Err(FrameError::Trailing(1)));
         assert_eq!(ToRelay::decode(&[6, 0, 0]), Err(FrameError::BadHandle(0)));
         assert_eq!(ToRelay::decode(&[6, 0xff, 0xff, 1, 0]), Err(FrameError::BadHandle(0x7fff)));

@@ -15,7 +15,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use thinpost_carrier::quic;
-use thinpost_wire::ids::Incarnation;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 
@@ -106,8 +105,6 @@ pub(crate) struct Driver {
     status: watch::Sender<LinkStatus>,
     meter: Arc<Meter>,
     retry: Retry,
-    incarnation: Incarnation,
-    next_sequence: u64,
     outbox: Outbox,
     mailboxes: Handles,
     senders: Handles,
@@ -127,7 +124,6 @@ impl Driver {
         start: Start,
         network: Arc<dyn Network>,
         options: Options,
-        incarnation: Incarnation,
         (random, seeded): (Random, bool),
         (wish, queued, heads, status): Ends,
     ) -> Self {
@@ -146,8 +142,6 @@ impl Driver {
             status,
             meter: Arc::default(),
             retry: Retry::default(),
-            incarnation,
-            next_sequence: 1,
             outbox: start.outbox,
             mailboxes: start.mailboxes,
             senders: start.senders,

@@ -133,12 +133,7 @@ impl Driver {
         if ids.is_empty() {
             return Ok(Vec::new());
         }
-        let (incarnation, mut next) = (self.incarnation, self.next_sequence);
-        let (rows, next) = self
-            .shared
-            .on_disk(move |shared| Ok((shared.store.hand_over(&ids, incarnation, &mut next)?, next)))
-            .await?;
-        self.next_sequence = next;
+        let rows = self.shared.on_disk(move |shared| shared.store.hand_over(&ids, &shared.numbers)).await?;
         let now_unix_ms = self.shared.clock.unix_ms();
         let mut frames = Vec::with_capacity(rows.len());
         for (id, row) in rows {
@@ -160,6 +155,9 @@ impl Driver {
                     }
                 },
             };
+            if self.outbox.is_probe(id) {
+                frames.push((Said::Other, ToRelay::Resume { to }.encode()));
+            }
             frames.extend(outgoing.submit(id, to, &row, now_unix_ms));
         }
         Ok(frames)

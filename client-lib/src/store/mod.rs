@@ -9,6 +9,7 @@ pub(crate) mod storage;
 #[cfg(test)]
 mod tests;
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::fs::{self, File};
 use std::io;
 
@@ -47,6 +48,25 @@ pub(crate) struct Loaded {
     pub(crate) outbox: Vec<(MessageId, Queued)>,
     pub(crate) mailboxes: Vec<AccountKey>,
     pub(crate) senders: Vec<AccountKey>,
+}
+
+/// The numbers of one opening of the home. A message gets its own when it is enqueued, so that a home
+/// restored from a copy sends what waited then under the same numbers as its newer self did.
+#[derive(Debug)]
+pub(crate) struct Numbers {
+    incarnation: Incarnation,
+    next: AtomicU64,
+}
+
+impl Numbers {
+    pub(crate) fn new(incarnation: Incarnation) -> Self {
+        Self { incarnation, next: AtomicU64::new(1) }
+    }
+
+    /// The next one. Called within write transactions only, which keeps numbers in the order of ids.
+    fn take(&self) -> Origin {
+        Origin { incarnation: self.incarnation, sequence: self.next.fetch_add(1, Ordering::Relaxed) }
+    }
 }
 
 /// What deciding about a row takes.
@@ -195,8 +215,9 @@ impl Store {
         })
     }
 
-    /// Puts messages at the end of the outbox, in this order. Returns the id of the first; the others follow.
-    pub(crate) fn enqueue(&self, rows: &[OutboxRow]) -> Result<MessageId, StoreError> {
+    /// Numbers messages and puts them at the end of the outbox, in this order. Returns the id of the first;
+    /// the others follow.
+    pub(crate) fn enqueue(&self, rows: &mut [OutboxRow], numbers: &Numbers) -> Result<MessageId, StoreError> {
         let write = self.begin_write()?;
         let first;
         {
@@ -206,6 +227,7 @@ impl Store {
             let mut outbox = write.open_table(OUTBOX)?;
             for row in rows {
                 counters.messages += 1;
+                row.number = Some(numbers.take());
                 outbox.insert(counters.messages, encode(row).as_slice())?;
             }
             meta.insert(META_COUNTERS, encode(&counters).as_slice())?;
@@ -214,13 +236,12 @@ impl Store {
         Ok(MessageId(first))
     }
 
-    /// Gives numbers from `next` on to those of the rows that have none, and returns the rows. Rows that
-    /// are not in the outbox are left out.
+    /// Numbers those of the rows anew that were refused under their old number, and returns the rows. Rows
+    /// that are not in the outbox are left out.
     pub(crate) fn hand_over(
         &self,
         ids: &[MessageId],
-        incarnation: Incarnation,
-        next: &mut u64,
+        numbers: &Numbers,
     ) -> Result<Vec<(MessageId, OutboxRow)>, StoreError> {
         let mut rows = Vec::with_capacity(ids.len());
         let read = self.db.begin_read()?;
@@ -238,8 +259,7 @@ impl Store {
         {
             let mut outbox = write.open_table(OUTBOX)?;
             for (id, row) in rows.iter_mut().filter(|(_, row)| row.number.is_none()) {
-                row.number = Some(Origin { incarnation, sequence: *next });
-                *next += 1;
+                row.number = Some(numbers.take());
                 outbox.insert(id.0, encode(row).as_slice())?;
             }
         }

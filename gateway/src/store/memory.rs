@@ -11,6 +11,7 @@ use thinpost_wire::ids::{AccountKey, DeviceKey, Incarnation, Position, StoreId};
 use thinpost_wire::limits::BODY_BYTES_MAX;
 
 use super::sessions;
+use super::types::Order;
 use super::{
     Append, Counts, DeviceNo, DeviceRecord, Direction, Done, Entry, HandleTables, Op, Refusal, Register,
     RelayTime, Store, StoreConfig, StoreError, Usage, Verdict,
@@ -304,7 +305,13 @@ impl Store for MemoryStore {
     fn apply(&self, ops: &[Op], now: RelayTime) -> Result<Vec<Verdict>, StoreError> {
         let mut state = self.state();
         state.clock = max(state.clock, now);
-        Ok(ops.iter().map(|op| state.apply(op, &self.config)).collect())
+        let mut order = Order::default();
+        let carry_out = |op| {
+            let verdict = order.refuses(op).map_or_else(|| state.apply(op, &self.config), Err);
+            order.note(op, Some(&verdict));
+            verdict
+        };
+        Ok(ops.iter().map(carry_out).collect())
     }
 
     fn device(&self, key: &DeviceKey) -> Result<Option<DeviceRecord>, StoreError> {

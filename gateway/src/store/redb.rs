@@ -29,6 +29,7 @@ use self::records::{
     META_STATE, META_STORE_ID, QUEUES, SESSIONS, State,
 };
 use super::sessions::SessionBuffer;
+use super::types::Order;
 use super::{
     Counts, DeviceNo, DeviceRecord, Direction, Entry, HandleTables, Op, RelayTime, Store, StoreConfig,
     StoreError, Usage, Verdict,
@@ -96,7 +97,15 @@ impl RedbStore {
         let sessions = self.sessions.pending();
         let write = begin_write(&self.db)?;
         let mut transaction = Transaction::begin(&write, &self.config, now)?;
-        let verdicts = ops.iter().map(|op| transaction.apply(op)).collect::<Result<Vec<_>, _>>()?;
+        let mut order = Order::default();
+        let mut verdicts = Vec::with_capacity(ops.len());
+        for op in ops {
+            verdicts.push(match order.refuses(op) {
+                Some(refusal) => Err(refusal),
+                None => transaction.apply(op)?,
+            });
+            order.note(op, verdicts.last());
+        }
         transaction.put_sessions(&sessions)?;
         if transaction.finish(ops.is_empty())? {
             write.commit()?;

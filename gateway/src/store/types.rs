@@ -1,5 +1,6 @@
 //! What goes into the store and what comes out of it.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use bytes::Bytes;
@@ -338,6 +339,30 @@ impl Default for StoreConfig {
             handles_max: HANDLES_MAX,
             sessions_max: 65_536,
             cache_bytes: 16 << 20,
+        }
+    }
+}
+
+/// Keeps a sender's envelopes in order within one call: behind an append that was refused for now, no
+/// other of the same device to the same mailbox is accepted.
+#[derive(Default)]
+pub(super) struct Order {
+    refused: BTreeMap<(DeviceNo, AccountKey), Refusal>,
+}
+
+impl Order {
+    pub(super) fn refuses(&self, op: &Op) -> Option<Refusal> {
+        match op {
+            Op::Append(append) => self.refused.get(&(append.device, append.mailbox)).copied(),
+            _ => None,
+        }
+    }
+
+    pub(super) fn note(&mut self, op: &Op, verdict: Option<&Verdict>) {
+        let Some(Err(refusal)) = verdict else { return };
+        let for_now = matches!(refusal, Refusal::MailboxFull | Refusal::StoreFull | Refusal::NoSuchMailbox);
+        if let (Op::Append(append), true) = (op, for_now) {
+            self.refused.insert((append.device, append.mailbox), *refusal);
         }
     }
 }

@@ -27,13 +27,12 @@ pub(crate) async fn init(home: &Path, args: Init) -> Result<(), Failure> {
     let relay = client.relay().relay.key;
     let mut link = client.link_status();
     let is_decided = |state: &LinkState| *state == LinkState::Online || Failure::of_link(state).is_some();
-    let decided = timeout(args.time, link.wait_for(|link| is_decided(&link.state))).await;
-    let state = match decided {
+    // What is awaited locks the status for as long as it is held.
+    let state = match timeout(args.time, link.wait_for(|link| is_decided(&link.state))).await {
         Ok(Ok(link)) => Some(link.state.clone()),
         Ok(Err(_)) | Err(_) => None,
     };
     client.close().await;
-    drop(link);
     if let Some(failure) = state.as_ref().and_then(Failure::of_link) {
         // Nothing is in it but keys that nobody has seen.
         let _ = std::fs::remove_file(home.join("client.redb"));

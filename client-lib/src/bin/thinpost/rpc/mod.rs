@@ -1,0 +1,277 @@
+//! `rpc`: JSON-RPC 2.0 over standard input and output, a line a message. `docs/rpc.md` is its manual.
+
+mod lines;
+mod protocol;
+
+use std::io::{Write, stdout};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use data_encoding::BASE64;
+use serde_json::{Value, json};
+use thinpost_client::ticket::{ContactTicket, Ticket};
+use thinpost_client::{
+    AppId, Budget, Client, Event, Home, InboxNumber, Message, OpenError, Subscription,
+};
+use tokio::io::BufReader;
+use tokio::task::JoinSet;
+
+use crate::args::parse_app_id;
+use crate::failure::Failure;
+use crate::input;
+use crate::position::Position;
+use crate::show;
+use lines::{Line, Lines};
+use protocol::{Call, ConnectParams, InboxParams, LINE_BYTES_MAX, Request, RpcError, SendParams};
+
+/// Most messages in one answer of `inbox`.
+const INBOX_MAX: u16 = 1_000;
+
+/// Serves until standard input ends, then finishes what was asked.
+pub(crate) async fn serve(home: &Path) -> Result<(), Failure> {
+    let mut server = Server { home: home.to_owned(), open: None, syncs: JoinSet::new() };
+    // A home that another process has open is an error of each request, not of this program.
+    let _ = server.client().await;
+    let mut lines = Lines::new(BufReader::new(tokio::io::stdin()), LINE_BYTES_MAX);
+    let mut asked_to_end = std::pin::pin!(input::asked_to_end());
+    let served = loop {
+        tokio::select! {
+            biased;
+            interrupted = &mut asked_to_end => break interrupted.map_err(Failure::from),
+            Some(done) = server.syncs.join_next() => {
+                if let Ok((id, result)) = done && let Err(failure) = answer(id, result) {
+                    break Err(failure);
+                }
+            }
+            line = lines.next() => match line {
+                Ok(Some(line)) => if let Err(failure) = server.handle(line).await {
+                    break Err(failure);
+                },
+                Ok(None) => break server.finish().await,
+                Err(error) => break Err(error.into()),
+            },
+            Some(event) = next_event(&mut server.open) => if let Err(failure) = server.tell(event) {
+                break Err(failure);
+            },
+        }
+    };
+    if let Some(Open { client, .. }) = server.open {
+        client.close().await;
+    }
+    served
+}
+
+/// An open home, and what is told of it.
+struct Open {
+    client: Client,
+    events: Subscription,
+    position: Option<Position>,
+}
+
+struct Server {
+    home: PathBuf,
+    open: Option<Open>,
+    /// Requests that take their time; others are answered in the order in which they came.
+    syncs: JoinSet<(Option<Value>, Result<Value, RpcError>)>,
+}
+
+impl Server {
+    /// The client, opened if it is not.
+    async fn client(&mut self) -> Result<&mut Open, OpenError> {
+        if self.open.is_none() {
+            let client = Client::builder(&self.home).open()?;
+            // Messages are told once `connect` has said from where on.
+            let events = client.subscribe(InboxNumber(u64::MAX));
+            self.open = Some(Open { client, events, position: None });
+        }
+        self.open.as_mut().ok_or(OpenError::InUse)
+    }
+
+    async fn handle(&mut self, line: Line) -> Result<(), Failure> {
+        let request = match line {
+            Line::Whole(bytes) if bytes.iter().all(u8::is_ascii_whitespace) => return Ok(()),
+            Line::Whole(bytes) => protocol::parse(&bytes),
+            Line::TooLong => Err(RpcError::parse(format!("a line has more than {LINE_BYTES_MAX} bytes"))),
+        };
+        match request {
+            Ok(Request { id, call: Ok(call) }) => match self.call(call, &id).await {
+                Some(result) => answer(id, result),
+                None => Ok(()),
+            },
+            Ok(Request { id, call: Err(error) }) => answer(id, Err(error)),
+            // The standard wants an answer even where no id could be read.
+            Err(error) => answer(Some(Value::Null), Err(error)),
+        }
+    }
+
+    /// Nothing is returned for what is answered later.
+    async fn call(&mut self, call: Call, id: &Option<Value>) -> Option<Result<Value, RpcError>> {
+        if let Call::Sync(params) = call {
+            let client = match self.client().await {
+                Ok(open) => open.client.clone(),
+                Err(error) => return Some(Err(error.into())),
+            };
+            let budget = Budget {
+                time: Duration::from_secs(params.for_s.into()),
+                bytes: params.bytes.unwrap_or(u64::MAX),
+            };
+            let id = id.clone();
+            self.syncs.spawn(async move {
+                let report = client.sync(budget).await;
+                (id, report.map(|report| show::sync_report(&report)).map_err(RpcError::from))
+            });
+            return None;
+        }
+        Some(self.call_at_once(call).await)
+    }
+
+    async fn call_at_once(&mut self, call: Call) -> Result<Value, RpcError> {
+        if let Call::Init(params) = call {
+            let ticket: Ticket = params.ticket.parse().map_err(RpcError::ticket)?;
+            Home::create(&self.home, &ticket)?;
+            return Ok(whoami(&self.client().await?.client));
+        }
+        let home = self.home.clone();
+        let open = self.client().await?;
+        let client = &open.client;
+        match call {
+            Call::Ticket => Ok(whoami(client)),
+            Call::ContactAdd(params) => {
+                let ticket: ContactTicket = params.ticket.parse().map_err(RpcError::ticket)?;
+                client.add_contact(&params.name, &ticket).await?;
+                Ok(json!({}))
+            }
+            Call::ContactRemove(params) => {
+                client.remove_contact(&params.name).await?;
+                Ok(json!({}))
+            }
+            Call::ContactList => {
+                let contact = |contact: thinpost_client::Contact| {
+                    json!({
+                        "name": contact.name,
+                        "account": show::account(&contact.ticket.account),
+                        "ticket": contact.ticket.to_string(),
+                    })
+                };
+                Ok(json!({ "contacts": client.contacts().into_iter().map(contact).collect::<Vec<_>>() }))
+            }
+            Call::Send(params) => {
+                let to = params.to.clone();
+                let message = client.send(&to, message(params)?).await?;
+                Ok(json!({ "message": message }))
+            }
+            Call::Status => Ok(show::status(&client.status().await?)),
+            Call::Connect(params) => connect(&home, open, params).await,
+            Call::Disconnect => {
+                client.disconnect();
+                Ok(json!({}))
+            }
+            Call::Inbox(InboxParams { after, max }) => {
+                let messages = client.inbox(InboxNumber(after), max.min(INBOX_MAX).into()).await?;
+                Ok(json!({ "messages": messages.iter().map(show::received).collect::<Vec<_>>() }))
+            }
+            Call::Init(_) | Call::Sync(_) => Err(RpcError::invalid_request("answered elsewhere")),
+        }
+    }
+
+    fn tell(&mut self, event: Event) -> Result<(), Failure> {
+        let hex = |id: Option<AppId>| id.map(|id| id.to_string());
+        let line = match &event {
+            Event::Link(state) => protocol::notification("link", show::link(state)),
+            Event::Custody { message, app_id } => {
+                protocol::notification("custody", json!({ "message": message, "id": hex(*app_id) }))
+            }
+            Event::Failed { message, app_id, reason } => protocol::notification(
+                "failed",
+                json!({ "message": message, "id": hex(*app_id), "reason": reason.to_string() }),
+            ),
+            Event::Received(message) => protocol::notification("received", show::received(message)),
+            Event::Missed(count) => protocol::notification("missed", json!({ "count": count })),
+            _ => return Ok(()),
+        };
+        print(&line)?;
+        if let (Event::Received(message), Some(open)) = (&event, &mut self.open)
+            && let Some(position) = &mut open.position
+        {
+            position.set(message.number)?;
+        }
+        Ok(())
+    }
+
+    /// Standard input has ended: what was asked is answered, and what has happened is told.
+    async fn finish(&mut self) -> Result<(), Failure> {
+        loop {
+            tokio::select! {
+                biased;
+                done = self.syncs.join_next() => match done {
+                    Some(Ok((id, result))) => answer(id, result)?,
+                    Some(Err(_)) => {}
+                    None => return Ok(()),
+                },
+                Some(event) = next_event(&mut self.open) => {
+                    self.tell(event)?;
+                }
+            }
+        }
+    }
+}
+
+async fn next_event(open: &mut Option<Open>) -> Option<Event> {
+    match open {
+        Some(open) => open.events.next().await,
+        None => std::future::pending().await,
+    }
+}
+
+fn whoami(client: &Client) -> Value {
+    json!({ "account": show::account(&client.account()), "ticket": client.ticket().to_string() })
+}
+
+fn message(params: SendParams) -> Result<Message, RpcError> {
+    let message = match (params.text, params.data) {
+        (Some(text), None) => Message::from(text),
+        (None, Some(data)) => Message::data(
+            BASE64.decode(data.as_bytes()).map_err(|error| RpcError::params(format!("\"data\": {error}")))?,
+        ),
+        _ => return Err(RpcError::params("exactly one of \"text\" and \"data\" is needed")),
+    };
+    match params.id {
+        Some(id) => Ok(message.with_app_id(parse_app_id(&id).map_err(RpcError::params)?)),
+        None => Ok(message),
+    }
+}
+
+/// From here on messages are told: after the place that is given, or after the last one that was told.
+async fn connect(home: &Path, open: &mut Open, params: ConnectParams) -> Result<Value, RpcError> {
+    match params.after {
+        Some(after) => {
+            open.position = None;
+            open.events.seek(InboxNumber(after));
+        }
+        None if open.position.is_none() => {
+            let head = open.client.status().await?.received;
+            let position = Position::open(home, "rpc.position", head)
+                .map_err(|failure| RpcError::from(thinpost_client::StoreError::Damaged(failure.to_string())))?;
+            open.events.seek(position.get());
+            open.position = Some(position);
+        }
+        // They are being told already.
+        None => {}
+    }
+    open.client.connect();
+    Ok(json!({ "state": open.client.link_status().borrow().state.name() }))
+}
+
+fn answer(id: Option<Value>, result: Result<Value, RpcError>) -> Result<(), Failure> {
+    match id {
+        Some(id) => print(&protocol::response(&id, result)),
+        None => Ok(()),
+    }
+}
+
+fn print(line: &str) -> Result<(), Failure> {
+    let mut out = stdout().lock();
+    out.write_all(line.as_bytes())?;
+    out.write_all(b"\n")?;
+    Ok(out.flush()?)
+}

@@ -1,0 +1,312 @@
+//! JSON-RPC 2.0: a request from a line, a line from an answer.
+
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use thinpost_client::{ContactError, CreateError, OpenError, SendError, StoreError};
+
+/// Longest line that is read, bytes: the largest message, however its characters are escaped.
+pub(super) const LINE_BYTES_MAX: usize = 1 << 20;
+
+/// What went wrong with a request.
+#[derive(Debug, PartialEq)]
+pub(super) struct RpcError {
+    pub(super) code: i32,
+    pub(super) message: String,
+    /// A word that names the error for programs.
+    pub(super) kind: Option<&'static str>,
+}
+
+impl RpcError {
+    fn new(code: i32, kind: Option<&'static str>, message: impl ToString) -> Self {
+        Self { code, message: message.to_string(), kind }
+    }
+
+    pub(super) fn parse(message: impl ToString) -> Self {
+        Self::new(-32700, None, message)
+    }
+
+    pub(super) fn invalid_request(message: &str) -> Self {
+        Self::new(-32600, None, message)
+    }
+
+    fn unknown_method(method: &str) -> Self {
+        Self::new(-32601, None, format!("there is no method {method:?}"))
+    }
+
+    pub(super) fn params(message: impl ToString) -> Self {
+        Self::new(-32602, None, message)
+    }
+
+    pub(super) fn ticket(error: impl ToString) -> Self {
+        Self::new(-32004, Some("bad-ticket"), error)
+    }
+}
+
+impl From<StoreError> for RpcError {
+    fn from(error: StoreError) -> Self {
+        let kind = if error == StoreError::Full { "disk-full" } else { "store-failed" };
+        Self::new(-32000, Some(kind), error)
+    }
+}
+
+impl From<OpenError> for RpcError {
+    fn from(error: OpenError) -> Self {
+        match error {
+            OpenError::NoHome(_) => Self::new(-32001, Some("no-home"), error),
+            OpenError::InUse => Self::new(-32002, Some("home-in-use"), error),
+            OpenError::Store(error) => error.into(),
+            _ => Self::new(-32000, Some("store-failed"), error),
+        }
+    }
+}
+
+impl From<CreateError> for RpcError {
+    fn from(error: CreateError) -> Self {
+        match error {
+            CreateError::Exists(_) => Self::new(-32003, Some("home-exists"), error),
+            CreateError::NotARelay => Self::ticket(error),
+            CreateError::Store(error) => error.into(),
+            _ => Self::new(-32000, Some("store-failed"), error),
+        }
+    }
+}
+
+impl From<SendError> for RpcError {
+    fn from(error: SendError) -> Self {
+        match error {
+            SendError::UnknownContact(_) => Self::new(-32005, Some("unknown-contact"), error),
+            SendError::TooLong(_) => Self::new(-32006, Some("too-long"), error),
+            SendError::Store(error) => error.into(),
+            _ => Self::new(-32000, Some("store-failed"), error),
+        }
+    }
+}
+
+impl From<ContactError> for RpcError {
+    fn from(error: ContactError) -> Self {
+        match error {
+            ContactError::Unknown(_) => Self::new(-32005, Some("unknown-contact"), error),
+            ContactError::Store(error) => error.into(),
+            ContactError::BadName => Self::new(-32007, Some("bad-name"), error),
+            ContactError::OtherRelay => Self::new(-32007, Some("other-relay"), error),
+            _ => Self::new(-32007, Some("contact-exists"), error),
+        }
+    }
+}
+
+/// A request with its id; one without an id wants no answer.
+#[derive(Debug, PartialEq)]
+pub(super) struct Request {
+    pub(super) id: Option<Value>,
+    pub(super) call: Result<Call, RpcError>,
+}
+
+#[derive(Debug, PartialEq)]
+pub(super) enum Call {
+    Init(TicketParams),
+    Ticket,
+    ContactAdd(ContactParams),
+    ContactList,
+    ContactRemove(NameParams),
+    Send(SendParams),
+    Sync(SyncParams),
+    Status,
+    Connect(ConnectParams),
+    Disconnect,
+    Inbox(InboxParams),
+}
+
+#[derive(Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct TicketParams {
+    pub(super) ticket: String,
+}
+
+#[derive(Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct NameParams {
+    pub(super) name: String,
+}
+
+#[derive(Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ContactParams {
+    pub(super) name: String,
+    pub(super) ticket: String,
+}
+
+#[derive(Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SendParams {
+    pub(super) to: String,
+    pub(super) text: Option<String>,
+    /// Base64.
+    pub(super) data: Option<String>,
+    /// Hex.
+    pub(super) id: Option<String>,
+}
+
+#[derive(Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SyncParams {
+    #[serde(default = "SyncParams::for_s_default")]
+    pub(super) for_s: u32,
+    pub(super) bytes: Option<u64>,
+}
+
+impl SyncParams {
+    fn for_s_default() -> u32 {
+        25
+    }
+}
+
+#[derive(Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ConnectParams {
+    pub(super) after: Option<u64>,
+}
+
+#[derive(Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct InboxParams {
+    #[serde(default)]
+    pub(super) after: u64,
+    #[serde(default = "InboxParams::max_default")]
+    pub(super) max: u16,
+}
+
+impl InboxParams {
+    fn max_default() -> u16 {
+        100
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NoParams {}
+
+/// Reads a request; an error is one that cannot be laid to any request's id.
+pub(super) fn parse(line: &[u8]) -> Result<Request, RpcError> {
+    let value: Value = serde_json::from_slice(line).map_err(RpcError::parse)?;
+    let Value::Object(mut object) = value else {
+        return Err(RpcError::invalid_request(if value.is_array() {
+            "batches are not served: send one request a line"
+        } else {
+            "a request is an object"
+        }));
+    };
+    let id = object.remove("id");
+    if id.as_ref().is_some_and(|id| !(id.is_string() || id.is_number() || id.is_null())) {
+        return Err(RpcError::invalid_request("an id is a string, a number or null"));
+    }
+    let call = if object.get("jsonrpc").is_none_or(|version| version != "2.0") {
+        Err(RpcError::invalid_request("\"jsonrpc\" must be \"2.0\""))
+    } else {
+        match object.remove("method") {
+            Some(Value::String(method)) => call(&method, object.remove("params")),
+            _ => Err(RpcError::invalid_request("\"method\" must be a string")),
+        }
+    };
+    Ok(Request { id, call })
+}
+
+fn call(method: &str, params: Option<Value>) -> Result<Call, RpcError> {
+    fn read<T: DeserializeOwned>(params: Option<Value>) -> Result<T, RpcError> {
+        match params.unwrap_or_else(|| json!({})) {
+            object @ Value::Object(_) => serde_json::from_value(object).map_err(RpcError::params),
+            _ => Err(RpcError::params("parameters are given by name, as an object")),
+        }
+    }
+    let none = |call: Call, params| read::<NoParams>(params).map(|_| call);
+    match method {
+        "init" => read(params).map(Call::Init),
+        "ticket" => none(Call::Ticket, params),
+        "contact.add" => read(params).map(Call::ContactAdd),
+        "contact.list" => none(Call::ContactList, params),
+        "contact.remove" => read(params).map(Call::ContactRemove),
+        "send" => read(params).map(Call::Send),
+        "sync" => read(params).map(Call::Sync),
+        "status" => none(Call::Status, params),
+        "connect" => read(params).map(Call::Connect),
+        "disconnect" => none(Call::Disconnect, params),
+        "inbox" => read(params).map(Call::Inbox),
+        other => Err(RpcError::unknown_method(other)),
+    }
+}
+
+/// The answer to a request.
+pub(super) fn response(id: &Value, result: Result<Value, RpcError>) -> String {
+    let answer = match result {
+        Ok(result) => json!({ "jsonrpc": "2.0", "id": id, "result": result }),
+        Err(RpcError { code, message, kind }) => {
+            let mut error = json!({ "code": code, "message": message });
+            if let Some(kind) = kind {
+                error["data"] = json!({ "kind": kind });
+            }
+            json!({ "jsonrpc": "2.0", "id": id, "error": error })
+        }
+    };
+    answer.to_string()
+}
+
+/// What is said unasked.
+pub(super) fn notification(method: &str, params: Value) -> String {
+    json!({ "jsonrpc": "2.0", "method": method, "params": params }).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn code(line: &str) -> i32 {
+        match parse(line.as_bytes()) {
+            Err(error) => error.code,
+            Ok(request) => request.call.unwrap_err().code,
+        }
+    }
+
+    #[test]
+    fn requests_are_read_with_ids_of_every_kind() {
+        for (id, json) in [(Some(json!(1)), r#","id":1"#), (Some(json!("a")), r#","id":"a""#), (None, "")] {
+            let line = format!(r#"{{"jsonrpc":"2.0","method":"status"{json}}}"#);
+            assert_eq!(parse(line.as_bytes()), Ok(Request { id, call: Ok(Call::Status) }));
+        }
+    }
+
+    #[test]
+    fn parameters_have_defaults() {
+        let call = |line: &str| parse(line.as_bytes()).unwrap().call.unwrap();
+        assert_eq!(
+            call(r#"{"jsonrpc":"2.0","id":1,"method":"sync"}"#),
+            Call::Sync(SyncParams { for_s: 25, bytes: None })
+        );
+        assert_eq!(
+            call(r#"{"jsonrpc":"2.0","id":1,"method":"inbox","params":{"after":7}}"#),
+            Call::Inbox(InboxParams { after: 7, max: 100 })
+        );
+    }
+
+    #[test]
+    fn every_fault_has_the_code_of_the_standard() {
+        assert_eq!(code("{"), -32700);
+        assert_eq!(code(r#"[{"jsonrpc":"2.0","method":"status","id":1}]"#), -32600);
+        assert_eq!(code("7"), -32600);
+        assert_eq!(code(r#"{"method":"status","id":1}"#), -32600);
+        assert_eq!(code(r#"{"jsonrpc":"2.0","method":7,"id":1}"#), -32600);
+        assert_eq!(code(r#"{"jsonrpc":"2.0","method":"status","id":{}}"#), -32600);
+        assert_eq!(code(r#"{"jsonrpc":"2.0","method":"fly","id":1}"#), -32601);
+        assert_eq!(code(r#"{"jsonrpc":"2.0","method":"send","id":1}"#), -32602);
+        assert_eq!(code(r#"{"jsonrpc":"2.0","method":"send","params":["bob","hi"],"id":1}"#), -32602);
+        assert_eq!(code(r#"{"jsonrpc":"2.0","method":"status","params":{"x":1},"id":1}"#), -32602);
+    }
+
+    #[test]
+    fn errors_of_our_own_carry_a_word_for_programs() {
+        let error = RpcError::from(SendError::UnknownContact("bob".into()));
+        let answer: Value = serde_json::from_str(&response(&json!(3), Err(error))).unwrap();
+        assert_eq!(answer["error"]["code"], -32005);
+        assert_eq!(answer["error"]["data"]["kind"], "unknown-contact");
+        assert_eq!(answer["id"], 3);
+    }
+}
