@@ -3,7 +3,7 @@
 //! Messages for one contact go out in the order of their ids. A temporary refusal holds that contact back
 //! and nobody else: after the pause one message goes out alone, and the rest follow when the relay takes
 //! it. A message *in doubt* was on a link that broke: the relay may have it, so it goes out again under
-//! its old number, before everything else and whatever holds its contact back.
+//! its old number, before everything else; unless one before it was refused, for then the relay has not.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -138,6 +138,26 @@ impl Outbox {
         }
     }
 
+    /// What is in doubt behind a message of the same contact that was refused: the relay took none of it,
+    /// since it holds a mailbox shut from a refusal on. It waits again, and is to lose its numbers.
+    pub(crate) fn settle_doubts(&mut self) -> Vec<MessageId> {
+        let mut refused = BTreeSet::new();
+        let mut behind = Vec::new();
+        for (id, row) in &self.rows {
+            match row.place {
+                Place::Waiting => {
+                    refused.insert(row.mailbox);
+                }
+                Place::Doubt if refused.contains(&row.mailbox) => behind.push(*id),
+                Place::Doubt | Place::OnLink => {}
+            }
+        }
+        for id in &behind {
+            self.put(*id, Place::Waiting);
+        }
+        behind
+    }
+
     /// The relay has it, or it failed for good.
     pub(crate) fn remove(&mut self, id: MessageId) -> Option<(AccountKey, Option<AppId>)> {
         let row = self.rows.remove(&id)?;
@@ -267,14 +287,19 @@ mod tests {
     }
 
     #[test]
-    fn what_is_in_doubt_goes_first_whatever_holds_its_contact_back() {
+    fn what_is_in_doubt_goes_first_but_not_before_what_was_refused() {
         let now = Instant::now();
-        let mut outbox = outbox(&[BOB, BOB, CAROL]);
+        let mut outbox = outbox(&[BOB, BOB, BOB, CAROL]);
         take(&mut outbox, now);
-        outbox.refused(MessageId(1), Refusal::MailboxFull, now);
+        outbox.refused(MessageId(2), Refusal::MailboxFull, now);
         outbox.link_lost();
-        outbox.insert(MessageId(4), &queued(CAROL));
-        assert_eq!(take(&mut outbox, now), [2, 3, 4]);
+        outbox.insert(MessageId(5), &queued(CAROL));
+        assert_eq!(outbox.settle_doubts(), [MessageId(3)]);
+        assert_eq!(take(&mut outbox, now), [1, 4, 5]);
+        outbox.remove(MessageId(1));
+        assert_eq!(take(&mut outbox, now + PAUSE_MIN), [2]);
+        outbox.remove(MessageId(2));
+        assert_eq!(take(&mut outbox, now + PAUSE_MIN), [3]);
     }
 
     #[test]
@@ -357,6 +382,7 @@ mod tests {
                     }
                     Step::LoseLink => {
                         outbox.link_lost();
+                        outbox.settle_doubts();
                         on_link.clear();
                     }
                     Step::Wait => now += PAUSE_MIN,

@@ -305,7 +305,7 @@ mod tests {
             ),
             (
                 &["gateway", "invite", "--uses", "0"],
-                "invalid value '0' for '--uses <N>': 0 is not in 1..4294967295",
+                "invalid value '0' for '--uses <N>': 0 is not in 1..=4294967295",
             ),
         ];
         for (args, expected) in cases {

@@ -29,6 +29,11 @@ impl Driver {
         let wish = *self.wish.borrow_and_update();
         let mut outgoing = Outgoing::default();
         self.look_at_outbox();
+        let unnumbered = self.outbox.settle_doubts();
+        self.changes.unnumbered.extend(unnumbered);
+        if let Err(error) = self.commit().await {
+            return End::Store(error);
+        }
         let end = match self.link(wish, &mut outgoing).await {
             Ok(()) => End::Unwanted,
             Err(end) => end,
