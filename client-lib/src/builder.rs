@@ -16,8 +16,8 @@ use crate::home::Home;
 use crate::message::InboxNumber;
 use crate::network::{Network, Udp};
 use crate::random::Random;
-use crate::store::{Numbers, Store};
 use crate::store::storage::Storage;
+use crate::store::{Numbers, Store};
 
 /// Where the home's file is read and written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -72,7 +72,10 @@ impl Contacts {
     }
 
     pub(crate) fn list(&self) -> Vec<Contact> {
-        let contact = |(name, ticket): (&String, &ContactTicket)| Contact { name: name.clone(), ticket: ticket.clone() };
+        let contact = |(name, ticket): (&String, &ContactTicket)| Contact {
+            name: name.clone(),
+            ticket: ticket.clone(),
+        };
         self.by_name.iter().map(contact).collect()
     }
 }

@@ -6,9 +6,9 @@ use thinpost_wire::ticket::{ContactTicket, InviteToken, RelayTicket, Ticket};
 
 use crate::error::{CreateError, StoreError};
 use crate::random::Random;
+use crate::store::Store;
 use crate::store::records::HomeRecord;
 use crate::store::storage::Storage;
-use crate::store::Store;
 
 /// The relay of a home, and what admits the home there.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,7 +50,11 @@ impl Home {
         Self::create_with(storage.into(), ticket, &mut Random::from_seed(seed, "keys", 0))
     }
 
-    fn create_with(storage: Storage, ticket: &Ticket, random: &mut Random) -> Result<ContactTicket, CreateError> {
+    fn create_with(
+        storage: Storage,
+        ticket: &Ticket,
+        random: &mut Random,
+    ) -> Result<ContactTicket, CreateError> {
         let access = match ticket {
             Ticket::Relay(relay) => RelayAccess { relay: relay.clone(), invite: None },
             Ticket::Invite(invite) => RelayAccess { relay: invite.relay.clone(), invite: Some(invite.token) },
@@ -81,7 +85,10 @@ impl Home {
     }
 
     pub(crate) fn from_record(record: &HomeRecord) -> Result<Self, StoreError> {
-        let relay = record.relay.parse().map_err(|error| StoreError::Damaged(format!("the relay's ticket: {error}")))?;
+        let relay = record
+            .relay
+            .parse()
+            .map_err(|error| StoreError::Damaged(format!("the relay's ticket: {error}")))?;
         Ok(Self {
             account: Identity::from_seed(record.account_seed),
             device: Identity::from_seed(record.device_seed),

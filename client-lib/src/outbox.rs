@@ -58,11 +58,15 @@ pub(crate) struct Outbox {
 }
 
 impl Outbox {
-    pub(crate) fn insert(&mut self, id: MessageId, queued: &Queued) {
+    /// Takes in a message. Returns whether it must lose its number, if it has one, since its contact is
+    /// held back: a relay can tell only so many of the last numbers from those it has settled, and others
+    /// will have moved on when this one goes out.
+    pub(crate) fn insert(&mut self, id: MessageId, queued: &Queued) -> bool {
         let place = if queued.number.is_some() { Place::Doubt } else { Place::Waiting };
         let Queued { mailbox, enqueued_unix_ms, app_id, bytes, .. } = *queued;
         self.rows.insert(id, Row { mailbox, enqueued_unix_ms, app_id, bytes, place });
         self.set_of(place).map(|set| set.insert(id));
+        place == Place::Waiting && self.holds.contains_key(&mailbox)
     }
 
     fn set_of(&mut self, place: Place) -> Option<&mut BTreeSet<MessageId>> {
@@ -89,7 +93,9 @@ impl Outbox {
         let on_link: BTreeSet<_> = self
             .rows
             .values()
-            .filter(|row| row.place == Place::OnLink && self.holds.contains_key(&row.mailbox))
+            .filter(|row| {
+                !self.holds.is_empty() && row.place == Place::OnLink && self.holds.contains_key(&row.mailbox)
+            })
             .map(|row| row.mailbox)
             .collect();
         for &id in self.doubt.iter().chain(&self.waiting) {
@@ -169,10 +175,18 @@ impl Outbox {
         Some((row.mailbox, row.app_id))
     }
 
-    /// The relay refused it for now.
-    pub(crate) fn refused(&mut self, id: MessageId, reason: Refusal, now: Instant) {
-        let Some(&Row { mailbox, .. }) = self.rows.get(&id) else { return };
+    /// The relay refused it for now. Returns the messages that must lose their numbers: this one, and those
+    /// that now wait behind it; see [`Outbox::insert`].
+    pub(crate) fn refused(&mut self, id: MessageId, reason: Refusal, now: Instant) -> Vec<MessageId> {
+        let Some(&Row { mailbox, .. }) = self.rows.get(&id) else { return Vec::new() };
         self.put(id, Place::Waiting);
+        let is_first = !self.holds.contains_key(&mailbox);
+        self.hold(id, mailbox, reason, now);
+        let behind = |other: &&MessageId| **other == id || is_first && self.rows[*other].mailbox == mailbox;
+        self.waiting.iter().filter(behind).copied().collect()
+    }
+
+    fn hold(&mut self, id: MessageId, mailbox: AccountKey, reason: Refusal, now: Instant) {
         let refusals = match self.holds.get(&mailbox) {
             // Others that were on the link with the first one say nothing new.
             Some(hold) if hold.probe != Some(id) => return,
@@ -300,6 +314,18 @@ mod tests {
         assert_eq!(take(&mut outbox, now + PAUSE_MIN), [2]);
         outbox.remove(MessageId(2));
         assert_eq!(take(&mut outbox, now + PAUSE_MIN), [3]);
+    }
+
+    #[test]
+    fn what_waits_behind_a_refused_message_loses_its_number_too() {
+        let now = Instant::now();
+        let mut outbox = outbox(&[BOB, CAROL, BOB]);
+        outbox.take_next(now, 2, usize::MAX);
+        assert_eq!(outbox.refused(MessageId(1), Refusal::NoSuchMailbox, now), [MessageId(1), MessageId(3)]);
+        assert!(outbox.insert(MessageId(4), &queued(BOB)), "it will wait as well");
+        assert!(!outbox.insert(MessageId(5), &queued(CAROL)));
+        assert_eq!(outbox.take_next(now + PAUSE_MIN, 1, usize::MAX), [MessageId(1)]);
+        assert_eq!(outbox.refused(MessageId(1), Refusal::NoSuchMailbox, now), [MessageId(1)]);
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! The program as an operator meets it: its output, its one-line errors, its exit codes.
 
+#![expect(clippy::unwrap_used, reason = "what the tests share stands outside of them")]
+
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::net::{SocketAddr, UdpSocket};

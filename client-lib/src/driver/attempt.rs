@@ -87,7 +87,8 @@ impl Driver {
         let socket = Arc::new(Metered { socket, meter: self.meter.clone() });
         let seed = self.seeded.then(|| self.random.bytes());
         let config = quic::device_endpoint(seed);
-        let endpoint = Endpoint::new_with_abstract_socket(config, None, socket, runtime).map_err(no_socket)?;
+        let endpoint =
+            Endpoint::new_with_abstract_socket(config, None, socket, runtime).map_err(no_socket)?;
         let connecting = endpoint
             .connect_with(self.quic.config(self.rtt_expected()), remote, SERVER_NAME)
             .map_err(|error| End::NoSocket(format!("no way to {remote}: {error}")))?;

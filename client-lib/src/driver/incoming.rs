@@ -111,8 +111,7 @@ impl Driver {
         let Some(id) = outgoing.resolve(origin) else { return };
         tracing::debug!(message = id.0, %reason, "refused");
         if reason.is_temporary() {
-            self.changes.unnumbered.push(id);
-            self.outbox.refused(id, reason, Instant::now());
+            self.changes.unnumbered.extend(self.outbox.refused(id, reason, Instant::now()));
         } else if reason == Refusal::NumberSettled {
             self.changes.custody.push(id);
         } else {
@@ -142,8 +141,12 @@ impl Driver {
         }
         *have = position;
         let (app_id, content) = match Letter::decode(body) {
-            Ok(Letter { app_id, content: Content::Text(text) }) => (app_id, ReceivedContent::Text(text.into_owned())),
-            Ok(Letter { app_id, content: Content::Data(data) }) => (app_id, ReceivedContent::Data(data.into_owned())),
+            Ok(Letter { app_id, content: Content::Text(text) }) => {
+                (app_id, ReceivedContent::Text(text.into_owned()))
+            }
+            Ok(Letter { app_id, content: Content::Data(data) }) => {
+                (app_id, ReceivedContent::Data(data.into_owned()))
+            }
             Err(error) => {
                 tracing::warn!(%error, "a letter cannot be read; it is kept as it came");
                 (None, ReceivedContent::Unreadable(body.to_vec()))

@@ -211,7 +211,7 @@ impl Driver {
                 biased;
                 changed = self.wish.changed() => return changed.is_ok() && !self.wish.borrow().closed,
                 Some((id, queued)) = self.queued.recv() => {
-                    self.outbox.insert(id, &queued);
+                    self.take_in(id, &queued);
                     self.publish_pending();
                 }
                 () = sleep_until(until.unwrap_or(far)) => return true,
@@ -225,10 +225,16 @@ impl Driver {
         matches!(end, End::Lost(Down::Closed(Close::Denied(Denial::NotRegistered))))
     }
 
+    fn take_in(&mut self, id: MessageId, queued: &Queued) {
+        if self.outbox.insert(id, queued) {
+            self.changes.unnumbered.push(id);
+        }
+    }
+
     /// Takes in what was put in the outbox meanwhile, and fails what waits there for too long.
     fn look_at_outbox(&mut self) {
         while let Ok((id, queued)) = self.queued.try_recv() {
-            self.outbox.insert(id, &queued);
+            self.take_in(id, &queued);
         }
         if Instant::now() >= self.expiry_due {
             self.expiry_due = Instant::now() + EXPIRY_INTERVAL;

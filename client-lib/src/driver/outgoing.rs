@@ -226,7 +226,8 @@ mod tests {
 
     #[test]
     fn what_was_refused_is_not_custody_when_it_is_settled() {
-        let mut link = Link::new(LinkConfig { initial_rtt: Duration::from_secs(1), peer_has: DictionarySet::EMPTY });
+        let mut link =
+            Link::new(LinkConfig { initial_rtt: Duration::from_secs(1), peer_has: DictionarySet::EMPTY });
         let mut outgoing = Outgoing::default();
         for sequence in 1..=2 {
             for frame in outgoing.submit(MessageId(sequence), Handle(1), &row(1, sequence), 10_000) {

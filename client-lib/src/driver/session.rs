@@ -86,7 +86,7 @@ impl<'a> Session<'a> {
                     }
                 }
                 event = self.channel.next() => self.turn(event.map_err(End::Lost)?).await?,
-                Some((id, queued)) = self.driver.queued.recv() => self.driver.outbox.insert(id, &queued),
+                Some((id, queued)) = self.driver.queued.recv() => self.driver.take_in(id, &queued),
                 () = sleep_until(wake_at) => {
                     if early.is_some() && give_up_at <= Instant::now() {
                         return Err(End::NoAnswer);
@@ -138,7 +138,7 @@ impl<'a> Session<'a> {
                 self.outgoing.push(self.channel.link(), frame);
             }
         }
-        // What expired, or found no handle.
+        // What expired, found no handle, or waits behind what was refused.
         if !self.driver.changes.is_empty() {
             self.driver.commit().await.map_err(End::Store)?;
         }

@@ -9,9 +9,9 @@ pub(crate) mod storage;
 #[cfg(test)]
 mod tests;
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::fs::{self, File};
 use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use redb::backends::FileBackend;
 use redb::{Builder, Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, WriteTransaction};
@@ -142,13 +142,14 @@ impl Store {
                 fs::remove_file(&unfinished)?;
             }
             let file = storage::open_private(&unfinished, true)?;
-            let db = file_backend(file).and_then(|backend| {
-                Builder::new().create_with_backend(backend).map_err(OpenError::from)
-            });
+            let db = file_backend(file)
+                .and_then(|backend| Builder::new().create_with_backend(backend).map_err(OpenError::from));
             initialise(&db.map_err(into_store_error)?, home)?;
             // A hard link, unlike a renaming, never replaces a home that another process made meanwhile.
             fs::hard_link(&unfinished, &path).or_else(|error| match error.kind() {
-                io::ErrorKind::Unsupported | io::ErrorKind::PermissionDenied => fs::rename(&unfinished, &path),
+                io::ErrorKind::Unsupported | io::ErrorKind::PermissionDenied => {
+                    fs::rename(&unfinished, &path)
+                }
                 _ => Err(error),
             })?;
             let _ = fs::remove_file(&unfinished);
@@ -173,7 +174,9 @@ impl Store {
             Storage::Folder(folder) => {
                 let path = folder.join(storage::FILE);
                 let file = storage::open_private(&path, false).map_err(|error| match error.kind() {
-                    io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => OpenError::NoHome(folder.clone()),
+                    io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => {
+                        OpenError::NoHome(folder.clone())
+                    }
                     _ => StoreError::from(error).into(),
                 })?;
                 builder.create_with_backend(file_backend(file)?)?
@@ -192,7 +195,10 @@ impl Store {
         for row in read.open_table(CONTACTS)?.iter()? {
             let (name, ticket) = row?;
             let name = name.value().to_owned();
-            let ticket = ticket.value().parse().map_err(|error| StoreError::Damaged(format!("contact {name:?}: {error}")))?;
+            let ticket = ticket
+                .value()
+                .parse()
+                .map_err(|error| StoreError::Damaged(format!("contact {name:?}: {error}")))?;
             contacts.push(Contact { name, ticket });
         }
         let mut outbox = Vec::new();
@@ -306,7 +312,11 @@ impl Store {
     }
 
     /// The first messages after a place in the inbox, at most so many.
-    pub(crate) fn inbox(&self, after: InboxNumber, max: usize) -> Result<Vec<(InboxNumber, InboxRow)>, StoreError> {
+    pub(crate) fn inbox(
+        &self,
+        after: InboxNumber,
+        max: usize,
+    ) -> Result<Vec<(InboxNumber, InboxRow)>, StoreError> {
         let read = self.db.begin_read()?;
         let inbox = read.open_table(INBOX)?;
         let rows = inbox.range(after.0.saturating_add(1)..)?.take(max);
@@ -345,7 +355,11 @@ impl Store {
     }
 }
 
-fn put_in_inbox(write: &WriteTransaction, rows: &[InboxRow], counters: &mut Counters) -> Result<(), StoreError> {
+fn put_in_inbox(
+    write: &WriteTransaction,
+    rows: &[InboxRow],
+    counters: &mut Counters,
+) -> Result<(), StoreError> {
     let mut inbox = write.open_table(INBOX)?;
     for row in rows {
         counters.received += 1;
@@ -354,7 +368,11 @@ fn put_in_inbox(write: &WriteTransaction, rows: &[InboxRow], counters: &mut Coun
     Ok(())
 }
 
-fn take_from_outbox(write: &WriteTransaction, changes: &Changes, counters: &mut Counters) -> Result<(), StoreError> {
+fn take_from_outbox(
+    write: &WriteTransaction,
+    changes: &Changes,
+    counters: &mut Counters,
+) -> Result<(), StoreError> {
     let mut outbox = write.open_table(OUTBOX)?;
     let mut done = write.open_table(DONE)?;
     let custody = changes.custody.iter().map(|id| (*id, None));

@@ -1,1 +1,331 @@
-//! Tests of the store.
+//! What was confirmed is there after a kill at any moment, and nothing is half there.
+
+use std::io;
+use std::sync::{Arc, Mutex};
+
+use redb::StorageBackend;
+use thinpost_wire::frame::Refusal;
+use thinpost_wire::ids::{Position, StoreId};
+
+use super::*;
+use crate::message::ReceivedContent;
+use crate::store::storage::MemoryStorage;
+
+const BOB: AccountKey = AccountKey([2; 32]);
+const NOW: Incarnation = Incarnation([9; 8]);
+
+fn numbers(incarnation: Incarnation) -> Numbers {
+    Numbers::new(incarnation)
+}
+
+fn enqueue(store: &Store, numbers: &Numbers, count: usize) -> Result<MessageId, StoreError> {
+    store.enqueue(&mut vec![row(b"a"); count], numbers)
+}
+
+fn home() -> HomeRecord {
+    HomeRecord {
+        account_seed: [1; 32],
+        device_seed: [2; 32],
+        relay: "none is read here".into(),
+        invite: None,
+    }
+}
+
+fn created() -> MemoryStorage {
+    let memory = MemoryStorage::new();
+    Store::create(&memory.clone().into(), &home()).unwrap();
+    memory
+}
+
+fn open(memory: &MemoryStorage) -> (Store, Loaded) {
+    Store::open(&memory.into()).unwrap()
+}
+
+fn row(body: &[u8]) -> OutboxRow {
+    OutboxRow { mailbox: BOB, enqueued_unix_ms: 7, app_id: None, number: None, body: body.to_vec() }
+}
+
+fn arrival(text: &str) -> InboxRow {
+    let content = ReceivedContent::Text(text.into());
+    InboxRow { from: Some(BOB), app_id: None, age_s: 0, received_unix_ms: 8, content }
+}
+
+#[test]
+fn ids_and_inbox_numbers_count_from_one_over_restarts() {
+    let memory = created();
+    for (id, number) in [(1, 1), (3, 2)] {
+        let (store, loaded) = open(&memory);
+        assert_eq!(loaded.counters.received, number - 1);
+        assert_eq!(enqueue(&store, &Numbers::new(NOW), 2).unwrap(), MessageId(id));
+        store.apply(&Changes { received: vec![arrival("x")], ..Changes::default() }).unwrap();
+        let inbox = store.inbox(InboxNumber(number - 1), 10).unwrap();
+        assert_eq!(inbox, [(InboxNumber(number), arrival("x"))]);
+    }
+}
+
+#[test]
+fn a_number_once_given_is_kept_over_restarts_until_the_relay_refuses() {
+    let memory = created();
+    let (store, _) = open(&memory);
+    let first = numbers(NOW);
+    store.enqueue(&mut [row(b"a"), row(b"b")], &first).unwrap();
+    let ids = [MessageId(1), MessageId(2), MessageId(77)];
+    let origin = |incarnation, sequence| Some(Origin { incarnation, sequence });
+    let hand_over = |store: &Store, numbers: &Numbers| {
+        let rows = store.hand_over(&ids, numbers).unwrap();
+        rows.into_iter().map(|(_, row)| row.number).collect::<Vec<_>>()
+    };
+    assert_eq!(hand_over(&store, &first), [origin(NOW, 1), origin(NOW, 2)]);
+    drop(store);
+
+    let (store, loaded) = open(&memory);
+    assert!(loaded.outbox.iter().all(|(_, queued)| queued.number.is_some()));
+    store.apply(&Changes { unnumbered: vec![MessageId(2)], ..Changes::default() }).unwrap();
+    let later = Incarnation([10; 8]);
+    let numbers = numbers(later);
+    assert_eq!(hand_over(&store, &numbers), [origin(NOW, 1), origin(later, 1)]);
+    store.enqueue(&mut [row(b"c")], &numbers).unwrap();
+    assert_eq!(store.load().unwrap().outbox[2].1.number, origin(later, 2));
+}
+
+#[test]
+fn the_fate_of_a_message_is_remembered_and_counted_once() {
+    let memory = created();
+    let (store, _) = open(&memory);
+    enqueue(&store, &Numbers::new(NOW), 3).unwrap();
+    let failure = Failure::Refused(Refusal::TooLarge);
+    let changes = Changes {
+        custody: vec![MessageId(1), MessageId(1)],
+        failed: vec![(MessageId(2), failure), (MessageId(1), failure)],
+        ..Changes::default()
+    };
+    let counters = store.apply(&changes).unwrap();
+    assert_eq!((counters.custody, counters.failed), (1, 1));
+    let state = |id| store.message_state(MessageId(id)).unwrap();
+    assert_eq!(state(1), Some(MessageState::Custody));
+    assert_eq!(state(2), Some(MessageState::Failed(failure)));
+    assert_eq!(state(3), Some(MessageState::Waiting));
+    assert_eq!(state(4), None);
+}
+
+#[test]
+fn only_the_last_thousand_fates_are_kept() {
+    let memory = created();
+    let (store, _) = open(&memory);
+    enqueue(&store, &Numbers::new(NOW), 1_005).unwrap();
+    let custody = (1..=1_005).map(MessageId).collect();
+    store.apply(&Changes { custody, ..Changes::default() }).unwrap();
+    assert_eq!(store.message_state(MessageId(5)).unwrap(), None);
+    assert_eq!(store.message_state(MessageId(6)).unwrap(), Some(MessageState::Custody));
+    assert_eq!(store.counters().unwrap().1, 0);
+}
+
+#[test]
+fn handle_tables_are_cut_back_and_extended_in_place() {
+    let memory = created();
+    let (store, _) = open(&memory);
+    let key = |n| AccountKey([n; 32]);
+    let change = |keep, append: &[u8]| {
+        let append = append.iter().copied().map(key).collect();
+        let senders = Some(TableChange { keep, append });
+        store.apply(&Changes { senders, ..Changes::default() }).unwrap();
+    };
+    change(0, &[1, 2, 3]);
+    change(1, &[9]);
+    assert_eq!(store.load().unwrap().senders, [key(1), key(9)]);
+    assert_eq!(store.load().unwrap().mailboxes, []);
+}
+
+#[test]
+fn released_messages_leave_no_number_to_be_given_again() {
+    let memory = created();
+    let (store, _) = open(&memory);
+    let received = vec![arrival("a"), arrival("b"), arrival("c")];
+    store.apply(&Changes { received, ..Changes::default() }).unwrap();
+    store.release_inbox(InboxNumber(3)).unwrap();
+    store.apply(&Changes { received: vec![arrival("d")], ..Changes::default() }).unwrap();
+    assert_eq!(store.inbox(InboxNumber(0), 10).unwrap(), [(InboxNumber(4), arrival("d"))]);
+}
+
+#[test]
+fn a_home_is_made_once_and_another_format_is_not_touched() {
+    let memory = created();
+    assert!(matches!(Store::create(&memory.clone().into(), &home()), Err(CreateError::Exists(_))));
+    let (store, _) = open(&memory);
+    let write = store.begin_write().unwrap();
+    write.open_table(META).unwrap().insert(META_FORMAT, 2u32.to_le_bytes().as_slice()).unwrap();
+    write.commit().unwrap();
+    drop(store);
+    let error = Store::open(&memory.into()).err();
+    assert_eq!(error, Some(OpenError::UnknownFormat { found: 2, known: FORMAT }));
+}
+
+#[test]
+fn a_folder_is_made_private_and_opened_by_one_at_a_time() {
+    let folder = tempfile::tempdir().unwrap();
+    let storage: Storage = folder.path().join("deep/home").into();
+    assert!(matches!(Store::open(&storage), Err(OpenError::NoHome(_))));
+    Store::create(&storage, &home()).unwrap();
+    assert!(matches!(Store::create(&storage, &home()), Err(CreateError::Exists(_))));
+    let (store, _) = Store::open(&storage).unwrap();
+    assert!(matches!(Store::open(&storage), Err(OpenError::InUse)));
+    drop(store);
+    Store::open(&storage).unwrap();
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        let mode = |path: &str| fs::metadata(folder.path().join(path)).unwrap().permissions().mode() & 0o777;
+        assert_eq!((mode("deep/home"), mode("deep/home/client.redb")), (0o700, 0o600));
+    }
+}
+
+#[test]
+fn a_file_that_is_no_home_is_said_to_be_damaged_and_left_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join(storage::FILE);
+    fs::write(&path, "shopping list").unwrap();
+    let error = Store::open(&folder.path().into()).err();
+    assert!(matches!(error, Some(OpenError::Store(StoreError::Damaged(_)))), "{error:?}");
+    assert_eq!(fs::read_to_string(&path).unwrap(), "shopping list");
+}
+
+/// A disk that keeps what was synced, and fails from one call on.
+#[derive(Clone, Debug)]
+struct Disk(Arc<Mutex<Inner>>);
+
+#[derive(Debug)]
+struct Inner {
+    cached: Vec<u8>,
+    synced: Vec<u8>,
+    calls_left: u64,
+    kind: io::ErrorKind,
+}
+
+impl Disk {
+    fn of(bytes: Vec<u8>, calls_left: u64, kind: io::ErrorKind) -> Self {
+        Self(Arc::new(Mutex::new(Inner { synced: bytes.clone(), cached: bytes, calls_left, kind })))
+    }
+
+    fn change(&self, act: impl FnOnce(&mut Inner)) -> io::Result<()> {
+        let mut inner = self.0.lock().unwrap();
+        match inner.calls_left.checked_sub(1) {
+            Some(left) => {
+                inner.calls_left = left;
+                act(&mut inner);
+                Ok(())
+            }
+            None => Err(inner.kind.into()),
+        }
+    }
+
+    fn open(&self) -> Store {
+        Store { db: Builder::new().create_with_backend(self.clone()).unwrap() }
+    }
+}
+
+impl StorageBackend for Disk {
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.0.lock().unwrap().cached.len() as u64)
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        let inner = self.0.lock().unwrap();
+        let from = offset as usize;
+        out.copy_from_slice(inner.cached.get(from..from + out.len()).ok_or(io::ErrorKind::UnexpectedEof)?);
+        Ok(())
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.change(|inner| {
+            inner.cached.resize(len as usize, 0);
+            inner.synced.resize(len as usize, 0);
+        })
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.change(|inner| inner.synced.clone_from(&inner.cached))
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        let from = offset as usize;
+        self.change(|inner| inner.cached[from..from + data.len()].copy_from_slice(data))
+    }
+}
+
+/// A short life: three messages out, of which two are settled, and two in. Says how far it came.
+fn live(store: &Store) -> (usize, Option<StoreError>) {
+    let numbers = Numbers::new(NOW);
+    let steps: [&mut dyn FnMut() -> Result<(), StoreError>; 4] = [
+        &mut || enqueue(store, &numbers, 3).map(drop),
+        &mut || store.apply(&Changes { unnumbered: vec![MessageId(3)], ..Changes::default() }).map(drop),
+        &mut || {
+            let have = Some((StoreId([1; 8]), Position(2)));
+            let changes = Changes {
+                received: vec![arrival("x"), arrival("y")],
+                relay: Some(RelayRecord { have, ..RelayRecord::default() }),
+                ..Changes::default()
+            };
+            store.apply(&changes).map(drop)
+        },
+        &mut || {
+            let custody = vec![MessageId(1), MessageId(2)];
+            store.apply(&Changes { custody, ..Changes::default() }).map(drop)
+        },
+    ];
+    for (done, step) in steps.into_iter().enumerate() {
+        if let Err(error) = step() {
+            return (done, Some(error));
+        }
+    }
+    (4, None)
+}
+
+/// How far a life had come, as its home shows it. Panics if a step is half there.
+fn progress(store: &Store) -> usize {
+    let loaded = store.load().unwrap();
+    let inbox = store.inbox(InboxNumber(0), 10).unwrap().len();
+    let have = loaded.relay.have.map(|(_, position)| position);
+    let numbered = loaded.outbox.iter().filter(|(_, queued)| queued.number.is_some()).count();
+    match (loaded.outbox.len(), numbered, inbox, have) {
+        (0, 0, 0, None) => 0,
+        (3, 3, 0, None) => 1,
+        (3, 1, 0, None) => 2,
+        (3, 1, 2, Some(Position(2))) => 3,
+        (1, 1, 2, Some(Position(2))) => 4,
+        other => panic!("half a step: {other:?}"),
+    }
+}
+
+#[test]
+fn whenever_the_disk_fails_or_the_power_goes_confirmed_steps_are_whole_and_others_absent() {
+    let fresh = {
+        let disk = Disk::of(Vec::new(), u64::MAX, io::ErrorKind::Other);
+        initialise(&disk.open().db, &home()).unwrap();
+        disk.0.lock().unwrap().synced.clone()
+    };
+    let mut failures = 0;
+    for (kind, is_full) in [(io::ErrorKind::StorageFull, true), (io::ErrorKind::Other, false)] {
+        // The calls of opening come first; from there on each may be the one that fails.
+        for calls in 0.. {
+            let disk = Disk::of(fresh.clone(), u64::MAX, kind);
+            let store = disk.open();
+            disk.0.lock().unwrap().calls_left = calls;
+            let (done, error) = live(&store);
+            // Neither does closing get to tidy up.
+            disk.0.lock().unwrap().calls_left = 0;
+            drop(store);
+            let Some(error) = error else { break };
+            failures += 1;
+            assert_eq!(error == StoreError::Full, is_full, "call {calls}: {error}");
+            let (killed, power_lost) = {
+                let inner = disk.0.lock().unwrap();
+                (inner.cached.clone(), inner.synced.clone())
+            };
+            for bytes in [killed, power_lost] {
+                let found = progress(&Disk::of(bytes, u64::MAX, kind).open());
+                assert!(found == done || found == done + 1, "call {calls}: {done} confirmed, {found} found");
+            }
+        }
+    }
+    assert!(failures > 20, "the steps must reach the disk: {failures}");
+}

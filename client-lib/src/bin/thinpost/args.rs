@@ -136,7 +136,9 @@ pub(crate) fn home(given: Option<PathBuf>) -> Result<PathBuf, Failure> {
     given
         .or_else(|| set("THINPOST_HOME"))
         .or_else(|| set("HOME").map(|home| home.join(".thinpost")))
-        .ok_or_else(|| Failure::new(exit::USAGE, "neither --home, $THINPOST_HOME nor $HOME says where the home is"))
+        .ok_or_else(|| {
+            Failure::new(exit::USAGE, "neither --home, $THINPOST_HOME nor $HOME says where the home is")
+        })
 }
 
 /// Thirty-two hex digits.

@@ -43,7 +43,9 @@ pub(crate) async fn init(home: &Path, args: Init) -> Result<(), Failure> {
     writeln!(out, "home made in {}", home.display())?;
     match state {
         Some(_) => writeln!(out, "registered at relay {relay}")?,
-        None => writeln!(out, "relay {relay} was not reached; it will be when you next send, sync or listen")?,
+        None => {
+            writeln!(out, "relay {relay} was not reached; it will be when you next send, sync or listen")?
+        }
     }
     writeln!(out, "`thinpost ticket` prints what others need to write to you")?;
     Ok(())
@@ -99,7 +101,9 @@ pub(crate) async fn sync(home: &Path, time: Duration, budget: Option<u64>) -> Re
     match &report.end {
         SyncEnd::Complete => Ok(()),
         SyncEnd::OutOfTime => Err(Failure::new(exit::TEMPORARY, "the time was used up before all was done")),
-        SyncEnd::OutOfBytes => Err(Failure::new(exit::TEMPORARY, "the bytes were used up before all was done")),
+        SyncEnd::OutOfBytes => {
+            Err(Failure::new(exit::TEMPORARY, "the bytes were used up before all was done"))
+        }
         SyncEnd::NoLink(state) => Err(Failure::of_link(state).unwrap_or_else(|| unreachable_relay(state))),
         _ => Err(Failure::new(exit::TEMPORARY, "not all was done")),
     }

@@ -4,7 +4,9 @@ use std::fmt;
 use std::io;
 
 use thinpost_client::ticket::TicketError;
-use thinpost_client::{ContactError, CreateError, Failure as MessageFailure, LinkState, OpenError, SendError, StoreError};
+use thinpost_client::{
+    ContactError, CreateError, Failure as MessageFailure, LinkState, OpenError, SendError, StoreError,
+};
 
 /// Exit codes, after BSD's sysexits.
 pub(crate) mod exit {

@@ -5,7 +5,8 @@ use std::io::{Write, stdout};
 use std::path::Path;
 
 use thinpost_client::{
-    Client, Event, Failure as MessageFailure, InboxNumber, LinkState, Message, MessageId, MessageState, Subscription,
+    Client, Event, Failure as MessageFailure, InboxNumber, LinkState, Message, MessageId, MessageState,
+    Subscription,
 };
 use tokio::time::{Instant, sleep_until};
 
@@ -106,7 +107,9 @@ async fn wait(
 fn queued(client: &Client, waiting: usize) -> Failure {
     let state = client.link_status().borrow().state.clone();
     let why = match state {
-        LinkState::Online => "the relay does not take it now; its mailbox may be full or not there yet".to_owned(),
+        LinkState::Online => {
+            "the relay does not take it now; its mailbox may be full or not there yet".to_owned()
+        }
         state => commands::unreachable_relay(&state).to_string(),
     };
     Failure::new(exit::TEMPORARY, format!("queued, {} waiting; {why}", count(waiting)))

@@ -10,9 +10,7 @@ use std::time::Duration;
 use data_encoding::BASE64;
 use serde_json::{Value, json};
 use thinpost_client::ticket::{ContactTicket, Ticket};
-use thinpost_client::{
-    AppId, Budget, Client, Event, Home, InboxNumber, Message, OpenError, Subscription,
-};
+use thinpost_client::{AppId, Budget, Client, Event, Home, InboxNumber, Message, OpenError, Subscription};
 use tokio::io::BufReader;
 use tokio::task::JoinSet;
 
@@ -250,8 +248,9 @@ async fn connect(home: &Path, open: &mut Open, params: ConnectParams) -> Result<
         }
         None if open.position.is_none() => {
             let head = open.client.status().await?.received;
-            let position = Position::open(home, "rpc.position", head)
-                .map_err(|failure| RpcError::from(thinpost_client::StoreError::Damaged(failure.to_string())))?;
+            let position = Position::open(home, "rpc.position", head).map_err(|failure| {
+                RpcError::from(thinpost_client::StoreError::Damaged(failure.to_string()))
+            })?;
             open.events.seek(position.get());
             open.position = Some(position);
         }

@@ -1,0 +1,216 @@
+//! Every error is one clear line on standard error, with an exit code that scripts can rely on.
+
+use std::io::Write;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use thinpost_client::ticket::{ContactTicket, InviteTicket, InviteToken, RelayTicket};
+use thinpost_client::{AccountKey, Client, Home, RelayKey};
+
+/// Nobody is there: a network for documentation.
+fn relay() -> RelayTicket {
+    RelayTicket { key: RelayKey([5; 32]), addresses: vec!["192.0.2.1:4433".parse().unwrap()] }
+}
+
+fn contact(n: u8, relay: RelayTicket) -> String {
+    ContactTicket { account: AccountKey([n; 32]), relays: vec![relay] }.to_string()
+}
+
+fn thinpost(home: &Path, args: &[&str]) -> Output {
+    run(home, args, "")
+}
+
+fn run(home: &Path, args: &[&str], input: &str) -> Output {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_thinpost"))
+        .arg("--home")
+        .arg(home)
+        .args(args)
+        .env_remove("THINPOST_LOG")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // It may end without reading.
+    let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
+    child.wait_with_output().unwrap()
+}
+
+/// A home with the contact `bob`, where the relay cannot be reached.
+fn home(folder: &Path) -> std::path::PathBuf {
+    let home = folder.join("home");
+    Home::create(&home, &relay().to_string().parse().unwrap()).unwrap();
+    let added = thinpost(&home, &["contact", "add", "bob", &contact(1, relay())]);
+    assert!(added.status.success(), "{added:?}");
+    home
+}
+
+#[track_caller]
+fn fails(output: &Output, code: i32, says: &str) {
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(code), "{stderr}");
+    assert_eq!(stderr.lines().count(), 1, "{stderr}");
+    assert!(stderr.starts_with("thinpost: ") && stderr.contains(says), "{stderr}");
+}
+
+#[test]
+fn a_command_without_a_home_says_how_to_make_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let nowhere = folder.path().join("nowhere");
+    for args in [&["status"][..], &["ticket"], &["listen"], &["send", "bob", "hi"], &["sync"]] {
+        fails(&thinpost(&nowhere, args), 66, "thinpost init INVITE");
+    }
+    assert!(!nowhere.exists());
+}
+
+#[test]
+fn tickets_that_cannot_be_used_are_told_apart() {
+    let folder = tempfile::tempdir().unwrap();
+    let fresh = folder.path().join("fresh");
+    let ticket = relay().to_string();
+    fails(&thinpost(&fresh, &["init", &ticket[..ticket.len() - 3]]), 65, "incomplete or mistyped");
+    fails(&thinpost(&fresh, &["init", "hello"]), 65, "no Thinpost ticket");
+    fails(&thinpost(&fresh, &["init", &contact(1, relay())]), 65, "needs a relay's ticket or an invite");
+    assert!(!fresh.exists(), "a refused ticket leaves nothing behind");
+
+    let home = home(folder.path());
+    fails(&thinpost(&home, &["contact", "add", "carol", &ticket]), 65, "a contact's ticket is needed here");
+}
+
+#[test]
+fn a_ticket_wants_its_kind_and_says_which() {
+    let folder = tempfile::tempdir().unwrap();
+    let home = home(folder.path());
+    let token = InviteToken { id: [1; 8], uses: 1, expires_unix_s: 0, mac: [2; 16] };
+    let invite = InviteTicket { relay: relay(), token }.to_string();
+    fails(&thinpost(&home, &["contact", "add", "carol", &invite]), 65, "this is an invite");
+}
+
+#[test]
+fn a_home_is_made_offline_and_only_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let fresh = folder.path().join("fresh");
+    let made = thinpost(&fresh, &["init", &relay().to_string(), "--for", "0s"]);
+    assert!(made.status.success(), "{made:?}");
+    assert!(String::from_utf8_lossy(&made.stdout).contains("was not reached"), "{made:?}");
+    fails(&thinpost(&fresh, &["init", &relay().to_string()]), 73, "there is a home at");
+}
+
+#[test]
+fn a_ticket_is_printed_with_and_without_a_qr_code_and_leads_to_the_account() {
+    let folder = tempfile::tempdir().unwrap();
+    let home = home(folder.path());
+    let plain = String::from_utf8(thinpost(&home, &["ticket", "--no-qr"]).stdout).unwrap();
+    let ticket: ContactTicket = plain.trim().parse().unwrap();
+    assert_eq!(ticket.relays, [relay()]);
+    let with_code = String::from_utf8(thinpost(&home, &["ticket"]).stdout).unwrap();
+    assert!(with_code.starts_with(&plain) && with_code.lines().count() > 20, "{with_code}");
+}
+
+#[test]
+fn contacts_are_listed_and_their_names_and_accounts_are_unique() {
+    let folder = tempfile::tempdir().unwrap();
+    let home = home(folder.path());
+    fails(&thinpost(&home, &["contact", "add", "bob", &contact(2, relay())]), 73, "is named \"bob\" already");
+    fails(&thinpost(&home, &["contact", "add", "rob", &contact(1, relay())]), 73, "known as \"bob\" already");
+    fails(&thinpost(&home, &["contact", "add", "", &contact(2, relay())]), 64, "a contact's name has");
+    let other = RelayTicket { key: RelayKey([6; 32]), ..relay() };
+    fails(&thinpost(&home, &["contact", "add", "eve", &contact(2, other)]), 65, "another relay");
+    assert_eq!(thinpost(&home, &["contact", "list"]).stdout, b"bob\t0101010101010101\n");
+    assert!(thinpost(&home, &["contact", "remove", "bob"]).status.success());
+    fails(&thinpost(&home, &["contact", "remove", "bob"]), 66, "no contact named \"bob\"");
+}
+
+#[test]
+fn messages_that_cannot_be_sent_are_refused_before_they_are_queued() {
+    let folder = tempfile::tempdir().unwrap();
+    let home = home(folder.path());
+    fails(&thinpost(&home, &["send", "carol", "hi"]), 66, "no contact named \"carol\"");
+    fails(&run(&home, &["send", "bob"], &"x".repeat(65_600)), 65, "65600 bytes; at most");
+    fails(&thinpost(&home, &["send", "bob", "hi", "--id", "xyz"]), 64, "32 hex digits");
+    fails(&thinpost(&home, &["send", "bob", "hi", "--lines", "f"]), 64, "cannot be used with");
+    fails(&thinpost(&home, &["send", "bob", "--lines", "/no/such/file"]), 66, "/no/such/file");
+    fails(&run(&home, &["send", "bob", "--lines", "-"], "\n\n"), 65, "nothing to send");
+    let status = String::from_utf8(thinpost(&home, &["status"]).stdout).unwrap();
+    assert!(status.contains("waiting   0"), "{status}");
+}
+
+#[test]
+fn what_the_relay_does_not_take_in_time_stays_queued() {
+    let folder = tempfile::tempdir().unwrap();
+    let home = home(folder.path());
+    fails(&thinpost(&home, &["send", "bob", "hi", "--for", "0s"]), 75, "queued, 1 message waiting");
+    let queued = run(&home, &["send", "bob", "--lines", "-", "--offline"], "one\n\ntwo\n");
+    assert_eq!(queued.stdout, b"2 messages queued\n");
+    let status: serde_json::Value =
+        serde_json::from_slice(&thinpost(&home, &["status", "--json"]).stdout).unwrap();
+    assert_eq!((&status["waiting"], &status["custody"]), (&3.into(), &0.into()));
+    let output = thinpost(&home, &["sync", "--for", "0s"]);
+    fails(&output, 75, "the time was used up");
+    assert!(output.stdout.starts_with(b"0 sent, 0 failed, 0 received, 3 waiting"), "{output:?}");
+}
+
+#[test]
+fn a_home_in_use_is_said_to_be_in_use() {
+    let folder = tempfile::tempdir().unwrap();
+    let home = home(folder.path());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let _guard = runtime.enter();
+    let client = Client::builder(&home).open().unwrap();
+    fails(&thinpost(&home, &["status"]), 75, "in use by another process");
+    let answer = rpc(&home, &[r#"{"jsonrpc":"2.0","id":1,"method":"status"}"#]).remove(0);
+    assert_eq!(answer["error"]["data"]["kind"], "home-in-use");
+    runtime.block_on(client.close());
+}
+
+#[test]
+fn wrong_usage_is_one_line_and_help_names_the_exit_codes() {
+    let folder = tempfile::tempdir().unwrap();
+    fails(&thinpost(folder.path(), &["fly"]), 64, "fly");
+    fails(&thinpost(folder.path(), &["send"]), 64, "NAME");
+    fails(&thinpost(folder.path(), &["sync", "--budget", "16 parsecs"]), 64, "no unit of bytes");
+    let help = thinpost(folder.path(), &["--help"]);
+    assert!(help.status.success() && String::from_utf8_lossy(&help.stdout).contains("Exit codes:"));
+}
+
+fn rpc(home: &Path, lines: &[&str]) -> Vec<serde_json::Value> {
+    let output = run(home, &["rpc"], &(lines.join("\n") + "\n"));
+    assert!(output.status.success(), "{output:?}");
+    let lines = output.stdout.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+    lines.map(|line| serde_json::from_slice(line).unwrap()).collect()
+}
+
+#[test]
+fn a_program_makes_a_home_and_queues_a_message_over_rpc() {
+    let folder = tempfile::tempdir().unwrap();
+    let home = folder.path().join("bot");
+    let init = format!(r#"{{"jsonrpc":"2.0","id":2,"method":"init","params":{{"ticket":"{}"}}}}"#, relay());
+    let add = format!(
+        r#"{{"jsonrpc":"2.0","id":3,"method":"contact.add","params":{{"name":"bob","ticket":"{}"}}}}"#,
+        contact(1, relay())
+    );
+    let answers = rpc(
+        &home,
+        &[
+            r#"{"jsonrpc":"2.0","id":1,"method":"status"}"#,
+            &init,
+            &add,
+            r#"{"jsonrpc":"2.0","id":4,"method":"contact.list"}"#,
+            r#"{"jsonrpc":"2.0","id":"five","method":"send","params":{"to":"bob","text":"hi"}}"#,
+            r#"{"jsonrpc":"2.0","method":"send","params":{"to":"bob","data":"AP8="}}"#,
+            r#"{"jsonrpc":"2.0","id":7,"method":"send","params":{"to":"bob","text":"a","data":"AP8="}}"#,
+            r#"{"jsonrpc":"2.0","id":8,"method":"send","params":{"to":"eve","text":"hi"}}"#,
+            "not json",
+            r#"{"jsonrpc":"2.0","id":9,"method":"status"}"#,
+        ],
+    );
+    assert_eq!(answers[0]["error"]["data"]["kind"], "no-home");
+    assert!(answers[1]["result"]["ticket"].as_str().unwrap().starts_with("tpc1"));
+    assert_eq!(answers[2]["result"], serde_json::json!({}));
+    assert_eq!(answers[3]["result"]["contacts"][0]["account"], "01".repeat(32));
+    assert_eq!((&answers[4]["id"], &answers[4]["result"]["message"]), (&"five".into(), &1.into()));
+    assert_eq!(answers[5]["error"]["code"], -32602, "a request without an id is not answered");
+    assert_eq!(answers[6]["error"]["data"]["kind"], "unknown-contact");
+    assert_eq!(answers[7]["error"]["code"], -32700);
+    assert_eq!(answers[8]["result"]["waiting"], 2);
+}
