@@ -130,8 +130,7 @@ impl Client {
 /// A relay's endpoint: with the same reset key after a restart, it can tell its devices that it has
 /// forgotten their connections.
 pub fn relay_endpoint(reset_key: [u8; 32], rng_seed: Option<[u8; 32]>) -> EndpointConfig {
-    let mut config =
-        EndpointConfig::new(Arc::new(ring::hmac::Key::new(ring::hmac::HMAC_SHA256, &reset_key)));
+    let mut config = EndpointConfig::new(Arc::new(ring::hmac::Key::new(ring::hmac::HMAC_SHA256, &reset_key)));
     config.cid_generator(|| Box::new(RandomConnectionIdGenerator::new(RELAY_CID_LEN)));
     config.rng_seed(rng_seed);
     config

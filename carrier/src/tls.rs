@@ -46,14 +46,15 @@ pub(crate) fn server(identity: &Identity, sessions: Arc<dyn StoresServerSessions
 /// A device's side, for one relay. Reuse it: the sessions that 0-RTT needs live in it.
 pub(crate) fn client(identity: &Identity, relay: RelayKey) -> ClientConfig {
     let provider = provider();
-    let verifier =
-        RawKeys { expected: Some(relay), algorithms: provider.signature_verification_algorithms };
+    let verifier = RawKeys { expected: Some(relay), algorithms: provider.signature_verification_algorithms };
     let mut config = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&version::TLS13])
         .expect("ring offers TLS 1.3")
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(verifier))
-        .with_client_cert_resolver(Arc::new(AlwaysResolvesClientRawPublicKeys::new(identity.certified_key())));
+        .with_client_cert_resolver(Arc::new(AlwaysResolvesClientRawPublicKeys::new(
+            identity.certified_key(),
+        )));
     config.alpn_protocols = vec![ALPN.to_vec()];
     config.resumption = Resumption::store(Arc::new(ClientSessionMemoryCache::new(1)));
     config.enable_early_data = true;
@@ -70,8 +71,8 @@ struct RawKeys {
 
 impl RawKeys {
     fn check(&self, presented: &CertificateDer<'_>) -> Result<(), Error> {
-        let key = RelayKey::from_spki(presented)
-            .ok_or(Error::InvalidCertificate(CertificateError::BadEncoding))?;
+        let key =
+            RelayKey::from_spki(presented).ok_or(Error::InvalidCertificate(CertificateError::BadEncoding))?;
         match self.expected {
             Some(expected) if expected != key => {
                 Err(Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure))

@@ -160,6 +160,11 @@ impl Outbox {
         }
         for id in &behind {
             self.put(*id, Place::Waiting);
+            let mailbox = self.rows[id].mailbox;
+            if let Some(hold) = self.holds.get_mut(&mailbox).filter(|hold| hold.probe == Some(*id)) {
+                // The one before it goes out instead.
+                hold.probe = None;
+            }
         }
         behind
     }

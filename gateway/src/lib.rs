@@ -1,6 +1,6 @@
 //! A Thinpost relay.
 //!
-//! Devices reach it over QUIC ([`relay`]); each connection is a [`session`] around one link of
+//! Devices reach it over QUIC ([`relay`]); each connection is a session around one link of
 //! `thinpost-wire`; what they submit is in custody once the [`store`] has it on disk, and is delivered to
 //! whoever watches the mailbox. [`admission`] decides who may register, [`limits`] how much anyone may do.
 //!

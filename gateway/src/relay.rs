@@ -21,9 +21,7 @@ use crate::config::Config;
 use crate::invite::Invites;
 use crate::limits::Limits;
 use crate::session;
-use crate::store::{
-    CommitMode, Committer, GroupCommit, Op, RelayClock, Store, StoreError, Watches,
-};
+use crate::store::{CommitMode, Committer, GroupCommit, Op, RelayClock, Store, StoreError, Watches};
 use crate::tls_sessions::TlsSessions;
 
 /// How often what has expired is looked for, and how many rows go in one transaction.

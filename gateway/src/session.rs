@@ -399,10 +399,8 @@ impl Session {
         if self.hello.is_none() {
             return Err(Misbehaviour::Hello.into());
         }
-        let is_known =
-            self.shared.read(move |store| store.mailbox_usage(&account)).await?.is_some();
-        let register =
-            self.shared.admission.check(self.device, account, &certificate, invite, is_known)?;
+        let is_known = self.shared.read(move |store| store.mailbox_usage(&account)).await?.is_some();
+        let register = self.shared.admission.check(self.device, account, &certificate, invite, is_known)?;
         self.registering = Some(account);
         Ok(Op::Register(register))
     }
@@ -414,12 +412,7 @@ impl Session {
             return Err(Misbehaviour::Handle(handle).into());
         }
         self.mailboxes.push(mailbox).ok_or(Misbehaviour::TableFull)?;
-        Ok(Op::PutTable {
-            device,
-            direction: Direction::ToRelay,
-            from: before,
-            accounts: vec![mailbox],
-        })
+        Ok(Op::PutTable { device, direction: Direction::ToRelay, from: before, accounts: vec![mailbox] })
     }
 
     fn submit(

@@ -52,8 +52,12 @@ fn expected(from: &str, count: usize) -> Vec<(String, String)> {
 /// What is not in its place among the lines that one person said: the place, and what stands there.
 fn strays(read: Vec<(String, String)>, from: &str) -> Vec<(usize, String)> {
     let expected = expected(from, read.len());
-    read.into_iter().zip(expected).enumerate().filter(|(_, (read, expected))| read != expected)
-        .map(|(place, ((_, text), _))| (place, text)).collect()
+    read.into_iter()
+        .zip(expected)
+        .enumerate()
+        .filter(|(_, (read, expected))| read != expected)
+        .map(|(place, ((_, text), _))| (place, text))
+        .collect()
 }
 
 #[tokio::test(start_paused = true)]
@@ -135,7 +139,8 @@ async fn hard_day(seed: u64, link: &str) -> (Duration, String) {
 
 #[tokio::test(start_paused = true)]
 async fn on_every_link_nothing_is_lost_or_shown_twice_and_order_is_kept() {
-    for (seed, link) in ["gprs", "edge", "umts", "2g-rural", "hspa-lossy", "gprs-bad"].into_iter().enumerate() {
+    for (seed, link) in ["gprs", "edge", "umts", "2g-rural", "hspa-lossy", "gprs-bad"].into_iter().enumerate()
+    {
         hard_day(seed as u64, link).await;
     }
 }

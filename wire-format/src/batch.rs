@@ -236,7 +236,11 @@ mod tests {
             (
                 "02050868690d61626306027a",
                 Batch {
-                    items: vec![item(5, false, b"hi".as_slice()), item(6, true, b"abc"), item(9, false, b"z")],
+                    items: vec![
+                        item(5, false, b"hi".as_slice()),
+                        item(6, true, b"abc"),
+                        item(9, false, b"z"),
+                    ],
                     ..Batch::default()
                 },
             ),

@@ -120,9 +120,7 @@ impl<'a> Letter<'a> {
                 Cow::Borrowed(bytes) => {
                     Cow::Borrowed(std::str::from_utf8(bytes).map_err(|_| LetterError::NotUtf8)?)
                 }
-                Cow::Owned(bytes) => {
-                    Cow::Owned(String::from_utf8(bytes).map_err(|_| LetterError::NotUtf8)?)
-                }
+                Cow::Owned(bytes) => Cow::Owned(String::from_utf8(bytes).map_err(|_| LetterError::NotUtf8)?),
             })
         };
         Ok(Self { app_id, content })
@@ -143,7 +141,8 @@ mod tests {
     /// The vectors of `PROTOCOL.md`, section "Letters".
     #[test]
     fn golden_vectors_hold() {
-        let named = Letter { app_id: Some(AppId([0xab; 16])), content: Content::Data(b"\x00\x01"[..].into()) };
+        let named =
+            Letter { app_id: Some(AppId([0xab; 16])), content: Content::Data(b"\x00\x01"[..].into()) };
         for (hex, letter) in
             [("006869", text("hi")), ("03abababababababababababababababab0001", named), ("00", text(""))]
         {
@@ -170,7 +169,10 @@ mod tests {
         assert!(matches!(Letter::decode(&[4]), Err(LetterError::Codec(_))));
         let long = vec![0; CONTENT_BYTES_MAX + 1];
         let letter = Letter { app_id: None, content: Content::Data(long.into()) };
-        assert_eq!(letter.encode(DictionarySet::compiled_in()), Err(TooLong { bytes: CONTENT_BYTES_MAX + 1 }));
+        assert_eq!(
+            letter.encode(DictionarySet::compiled_in()),
+            Err(TooLong { bytes: CONTENT_BYTES_MAX + 1 })
+        );
     }
 
     proptest! {

@@ -1,5 +1,5 @@
-use std::collections::BinaryHeap;
 use std::cmp::Reverse;
+use std::collections::BinaryHeap;
 
 use proptest::prelude::*;
 
@@ -49,10 +49,8 @@ struct Pair {
 
 impl Pair {
     fn new(path: Path, seed: u64) -> Self {
-        let config = LinkConfig {
-            initial_rtt: Duration::from_millis(700),
-            peer_has: DictionarySet::compiled_in(),
-        };
+        let config =
+            LinkConfig { initial_rtt: Duration::from_millis(700), peer_has: DictionarySet::compiled_in() };
         Self {
             ends: [Link::new(config), Link::new(config)],
             now: Time::default(),
@@ -209,7 +207,9 @@ fn a_peer_that_breaks_the_rules_is_told_from_one_that_does_not() {
         batch.encode(&mut content);
         content
     };
-    let ack = |watermark| datagram(Batch { ack: Some(batch::Ack { watermark, received: vec![] }), ..Batch::default() });
+    let ack = |watermark| {
+        datagram(Batch { ack: Some(batch::Ack { watermark, received: vec![] }), ..Batch::default() })
+    };
     let items = |number, more, bytes| {
         datagram(Batch { items: vec![batch::Item { number, more, bytes }], ..Batch::default() })
     };
@@ -219,10 +219,7 @@ fn a_peer_that_breaks_the_rules_is_told_from_one_that_does_not() {
     let beyond = link.handle_datagram(Time::default(), &items(WINDOW_ITEMS + 1, false, b"x"));
     assert_eq!(beyond, Err(LinkError::BeyondWindow(WINDOW_ITEMS + 1)));
     link.handle_datagram(Time::default(), &items(3, false, b"x")).unwrap();
-    assert_eq!(
-        link.handle_datagram(Time::default(), &items(3, false, b"y")),
-        Err(LinkError::ItemChanged(3))
-    );
+    assert_eq!(link.handle_datagram(Time::default(), &items(3, false, b"y")), Err(LinkError::ItemChanged(3)));
     assert!(matches!(link.handle_datagram(Time::default(), &[0, 0]), Err(LinkError::Batch(_))));
     assert!(matches!(link.handle_datagram(Time::default(), &[]), Err(LinkError::Codec(_))));
     for number in 1..=100 {
