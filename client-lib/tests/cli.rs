@@ -1,5 +1,7 @@
 //! Every error is one clear line on standard error, with an exit code that scripts can rely on.
 
+#![allow(clippy::unwrap_used)]
+
 use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};

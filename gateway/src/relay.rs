@@ -182,7 +182,7 @@ impl Relay {
             watches.clone(),
         );
         let limits = config.server_limits();
-        let server = quic::server(&identity, Arc::new(TlsSessions(store.clone())), limits);
+        let server = quic::server(&identity, Arc::new(TlsSessions(Arc::downgrade(&store))), limits);
         let endpoint = Endpoint::new_with_abstract_socket(
             quic::relay_endpoint(parts.reset_key, parts.rng_seed),
             Some(server),
@@ -246,14 +246,15 @@ impl Relay {
 
     /// Stops in good order: takes no new connections, finishes and acknowledges what was submitted,
     /// says that it restarts, and makes everything durable. Takes at most three seconds beside the disk.
+    /// The store is then held by nobody but the caller.
     pub async fn shutdown(mut self) {
         info!(connected = self.connected(), "stopping");
         self.endpoint.set_server_config(None);
         self.sweeping.abort();
         self.stop_accepting.take();
         self.shared.end_all(Close::Restarting);
-        let _ = timeout(DRAIN, &mut self.accepting).await;
-        self.accepting.abort();
+        let _ = (&mut self.accepting).await;
+        let _ = (&mut self.sweeping).await;
         self.endpoint.close(Close::Restarting.code().into(), &[]);
         let _ = timeout(FAREWELL, self.endpoint.wait_idle()).await;
         self.shared.committer.close();
@@ -287,7 +288,10 @@ async fn accept(endpoint: Endpoint, shared: Arc<Shared>, mut stop: oneshot::Rece
             Some(_) = sessions.join_next() => {}
         }
     }
-    while sessions.join_next().await.is_some() {}
+    let all_gone = async { while sessions.join_next().await.is_some() {} };
+    if timeout(DRAIN, all_gone).await.is_err() {
+        sessions.shutdown().await;
+    }
 }
 
 /// Turns away what is too much, before anything is spent on it.

@@ -33,13 +33,16 @@ struct Path {
 
 const CLEAN: Path = Path { loss_percent: 0, double_percent: 0, delay_ms: 300, jitter_ms: 0, settle_ms: 3 };
 
+/// A datagram under way: when it arrives, what orders it among others of that moment, where, and what.
+type UnderWay = Reverse<(Time, u64, usize, Vec<u8>)>;
+
 /// Two links and what is between them. End 0 sends frames, end 1 settles them after a while.
 struct Pair {
     ends: [Link; 2],
     now: Time,
     path: Path,
     dice: Dice,
-    wire: BinaryHeap<Reverse<(Time, u64, usize, Vec<u8>)>>,
+    wire: BinaryHeap<UnderWay>,
     sent: u64,
     settles: std::collections::VecDeque<(Time, u64)>,
     arrived: Vec<Bytes>,
