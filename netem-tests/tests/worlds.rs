@@ -1,5 +1,7 @@
 //! Real relay, real clients, emulated links, virtual time: what must hold, whatever the link does.
 
+#![allow(clippy::unwrap_used, reason = "a world that cannot be built fails its test")]
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 

@@ -22,8 +22,14 @@ const KEEPALIVE: Duration = Duration::from_secs(15);
 
 /// Two people and a relay.
 pub(crate) enum Stage {
-    Virtual { world: World, people: [Person; 2] },
+    Virtual(Box<Virtual>),
     Real(Box<Real>),
+}
+
+/// Everything in memory.
+pub(crate) struct Virtual {
+    world: World,
+    people: [Person; 2],
 }
 
 /// Everything on loopback: each person reaches the relay through a link of their own.
@@ -31,7 +37,7 @@ pub(crate) struct Real {
     /// Removed at the end.
     folder: TempDir,
     address: SocketAddr,
-    relay: Option<Relay>,
+    relay: Option<OwnRuntime>,
     links: [UdpProxy; 2],
     clients: [Client; 2],
 }
@@ -43,7 +49,7 @@ impl Stage {
         for person in &mut people {
             person.open_with(|builder| builder.keepalive(KEEPALIVE));
         }
-        let stage = Self::Virtual { world, people };
+        let stage = Self::Virtual(Box::new(Virtual { world, people }));
         stage.introduce().await?;
         Ok(stage)
     }
@@ -51,7 +57,7 @@ impl Stage {
     pub(crate) async fn real_sockets(profile: &Profile, seed: u64) -> anyhow::Result<Self> {
         let folder = tempfile::tempdir().context("no temporary folder")?;
         let relay = start_relay(&folder, (Ipv4Addr::LOCALHOST, 0).into())?;
-        let address = relay.local_addr()?;
+        let address = relay.relay.local_addr()?;
         let (mut links, mut clients) = (Vec::new(), Vec::new());
         for (name, seed) in [("ann", seed), ("bob", seed.wrapping_add(1))] {
             let link = UdpProxy::spawn(address, profile, seed).await?;
@@ -84,7 +90,7 @@ impl Stage {
     /// Ann and Bob.
     pub(crate) fn clients(&self) -> [&Client; 2] {
         match self {
-            Self::Virtual { people: [ann, bob], .. } => [ann.client(), bob.client()],
+            Self::Virtual(stage) => stage.people.each_ref().map(Person::client),
             Self::Real(real) => real.clients.each_ref(),
         }
     }
@@ -92,7 +98,7 @@ impl Stage {
     /// Cuts Ann's link, or mends it.
     pub(crate) fn set_outage(&self, outage: bool) {
         match self {
-            Self::Virtual { world, people: [ann, _] } => world.net().set_outage(ann.ip(), outage),
+            Self::Virtual(stage) => stage.world.net().set_outage(stage.people[0].ip(), outage),
             Self::Real(real) => real.links[0].set_outage(outage),
         }
     }
@@ -100,13 +106,13 @@ impl Stage {
     /// Stops the relay in good order and starts it again from what it has on disk.
     pub(crate) async fn restart_relay(&mut self) -> anyhow::Result<()> {
         match self {
-            Self::Virtual { world, .. } => {
-                world.stop_relay().await;
-                world.start_relay();
+            Self::Virtual(stage) => {
+                stage.world.stop_relay().await;
+                stage.world.start_relay();
             }
             Self::Real(real) => {
                 if let Some(relay) = real.relay.take() {
-                    relay.shutdown().await;
+                    relay.stop().await?;
                 }
                 real.relay = Some(start_relay(&real.folder, real.address)?);
             }
@@ -117,8 +123,8 @@ impl Stage {
     /// What went over each link so far.
     pub(crate) fn counters(&self) -> [PathCounters; 2] {
         match self {
-            Self::Virtual { world, people } => {
-                people.each_ref().map(|person| world.net().counters(person.ip()))
+            Self::Virtual(stage) => {
+                stage.people.each_ref().map(|person| stage.world.net().counters(person.ip()))
             }
             Self::Real(real) => real.links.each_ref().map(UdpProxy::counters),
         }
@@ -127,20 +133,40 @@ impl Stage {
     /// Closes everything.
     pub(crate) async fn end(self) {
         match self {
-            Self::Virtual { mut world, .. } => world.stop_relay().await,
+            Self::Virtual(mut stage) => stage.world.stop_relay().await,
             Self::Real(real) => {
                 let Real { folder: _folder, relay, links, clients, .. } = *real;
                 for client in clients {
                     client.close().await;
                 }
-                if let Some(relay) = relay {
-                    relay.shutdown().await;
+                if let Some(relay) = relay
+                    && let Err(error) = relay.stop().await
+                {
+                    eprintln!("demo: {error:#}");
                 }
                 for link in links {
                     link.shutdown().await;
                 }
             }
         }
+    }
+}
+
+/// A relay on a runtime of its own, so that when it has stopped its socket and files are free, as after
+/// the end of a process.
+struct OwnRuntime {
+    relay: Relay,
+    runtime: tokio::runtime::Runtime,
+}
+
+impl OwnRuntime {
+    async fn stop(self) -> anyhow::Result<()> {
+        let Self { relay, runtime } = self;
+        let stop = move || {
+            runtime.block_on(relay.shutdown());
+            runtime.shutdown_timeout(Duration::from_secs(5));
+        };
+        Ok(tokio::task::spawn_blocking(stop).await?)
     }
 }
 
@@ -153,12 +179,14 @@ fn invites() -> Invites {
     Invites::new([0xd1; 32])
 }
 
-fn start_relay(folder: &TempDir, address: SocketAddr) -> anyhow::Result<Relay> {
+fn start_relay(folder: &TempDir, address: SocketAddr) -> anyhow::Result<OwnRuntime> {
+    let own = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    let entered = own.enter();
     let config = Config::default();
     let store = RedbStore::open(&folder.path().join("relay.redb"), config.store_config())?;
     let runtime = Arc::new(TokioRuntime);
     let socket = std::net::UdpSocket::bind(address).with_context(|| format!("cannot listen on {address}"))?;
-    Ok(Relay::start(RelayParts {
+    let relay = Relay::start(RelayParts {
         identity: identity(),
         reset_key: [0xd2; 32],
         invites: invites(),
@@ -169,5 +197,7 @@ fn start_relay(folder: &TempDir, address: SocketAddr) -> anyhow::Result<Relay> {
         commit_mode: CommitMode::Blocking,
         rng_seed: None,
         unix_time_s: || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
-    })?)
+    })?;
+    drop(entered);
+    Ok(OwnRuntime { relay, runtime: own })
 }
