@@ -1,6 +1,7 @@
 //! The commands that do one thing and end.
 
 use std::io::{Write, stdout};
+use std::io::IsTerminal;
 use std::path::Path;
 use std::time::Duration;
 
@@ -56,7 +57,8 @@ pub(crate) async fn ticket(home: &Path, no_qr: bool) -> Result<(), Failure> {
     let ticket = client.ticket();
     let mut out = stdout().lock();
     writeln!(out, "{ticket}")?;
-    if !no_qr {
+    // A script that reads the ticket wants nothing else.
+    if !no_qr && std::io::stdout().is_terminal() {
         let text = Ticket::Contact(ticket).to_qr_text();
         let code = QrCode::with_error_correction_level(text, EcLevel::L)
             .map_err(|error| Failure::new(exit::DATA, format!("the ticket fits no QR code: {error}")))?;
