@@ -1,7 +1,7 @@
 //! The commands that do one thing and end.
 
-use std::io::{Write, stdout};
 use std::io::IsTerminal;
+use std::io::{Write, stdout};
 use std::path::Path;
 use std::time::Duration;
 
