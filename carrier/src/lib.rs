@@ -1,7 +1,7 @@
 //! QUIC as Thinpost's first carrier.
 //!
 //! A relay and a client need the same few things around a [`thinpost_wire::link::Link`]: an [`Identity`]
-//! that proves who they are ([`tls`]), QUIC set for thin links ([`quic`]), and a pump that moves datagrams
+//! that proves who they are in TLS, QUIC set for thin links ([`quic`]), and a pump that moves datagrams
 //! between connection and link and decides nothing ([`channel`]).
 
 pub mod channel;

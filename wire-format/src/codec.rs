@@ -7,7 +7,7 @@
 //! | 0        | raw: the content as it is                                          |
 //! | 1        | one zstd block, no dictionary                                      |
 //! | 2..=15   | kept for text models                                               |
-//! | 16..=47  | one zstd block with [dictionary](crate::dictionary) number id - 16 |
+//! | 16..=47  | one zstd block with [`crate::dictionary`] number id - 16 |
 //! | 48..=63  | kept                                                               |
 //!
 //! A *zstd block* is the body of one compressed block (RFC 8878, section 3.1.1.3) and nothing else. Frame header
