@@ -38,8 +38,8 @@ pub enum Down {
 
 impl From<ConnectionError> for Down {
     fn from(error: ConnectionError) -> Self {
-        /// TLS alert 46, `certificate_unknown`, and 48, `access_denied`, as rustls answers a key that a
-        /// verifier refuses (RFC 9001, section 4.8: 0x100 plus the alert).
+        /// How TLS answers a key that a verifier refuses: the alerts `bad_certificate` (42),
+        /// `certificate_unknown` (46) and `access_denied` (49), plus 0x100 (RFC 9001, section 4.8).
         const REFUSED_KEY: [u64; 3] = [0x100 + 42, 0x100 + 46, 0x100 + 49];
         match error {
             ConnectionError::ApplicationClosed(close) => {

@@ -275,6 +275,9 @@ impl Session {
             && let Some((number, bytes)) = self.waiting.front().cloned()
         {
             let frame = ToRelay::decode(&bytes)?;
+            if self.hello.is_none() && !matches!(frame, ToRelay::Hello(_)) {
+                return Err(Misbehaviour::Hello.into());
+            }
             if let ToRelay::Register { .. } = frame
                 && (self.confirmed.is_some() || !ops.is_empty())
             {
@@ -396,9 +399,6 @@ impl Session {
         certificate: Signature,
         invite: Option<&InviteToken>,
     ) -> Result<Op, End> {
-        if self.hello.is_none() {
-            return Err(Misbehaviour::Hello.into());
-        }
         let is_known = self.shared.read(move |store| store.mailbox_usage(&account)).await?.is_some();
         let register = self.shared.admission.check(self.device, account, &certificate, invite, is_known)?;
         self.registering = Some(account);

@@ -5,7 +5,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use thinpost_client::{Event, InboxNumber, MessageState, ReceivedContent};
+use thinpost_client::{Denial, Event, InboxNumber, LinkState, MessageState, ReceivedContent};
+use thinpost_gateway::config::{Config, Registration};
 use thinpost_netem::{Person, Profile, World};
 use tokio::time::{sleep, timeout};
 
@@ -184,4 +185,35 @@ async fn a_home_restored_from_an_old_copy_loses_nothing_that_it_sends_afterwards
     }
     let read = inbox(&bob, 30).await;
     assert_eq!(strays(read, "ann"), []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_mailbox_makes_the_rest_wait_in_order_and_fails_nothing() {
+    let mut config = Config::default();
+    config.registration = Registration::Open;
+    config.mailbox.envelopes_max = 5;
+    let mut world = World::with_config(4, config);
+    let (ann, bob) = ann_and_bob(&mut world, "gprs").await;
+    bob.client().connect();
+    sleep(Duration::from_secs(30)).await;
+    bob.client().disconnect();
+    for n in 0..12 {
+        ann.client().send("bob", line("ann", n).into()).await.unwrap();
+    }
+    ann.client().connect();
+    sleep(Duration::from_secs(60)).await;
+    let status = ann.client().status().await.unwrap();
+    assert_eq!((status.custody, status.waiting, status.failed), (5, 7, 0));
+    bob.client().connect();
+    assert_eq!(strays(inbox(&bob, 12).await, "ann"), []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_uninvited_device_is_turned_away_and_told_why() {
+    let mut world = World::with_config(5, Config::default());
+    let (ann, _) = ann_and_bob(&mut world, "gprs").await;
+    ann.client().connect();
+    let mut link = ann.client().link_status();
+    let denied = timeout(DAY, link.wait_for(|link| link.state.is_final())).await.unwrap().unwrap().clone();
+    assert_eq!(denied.state, LinkState::Denied(Denial::InviteNeeded));
 }
