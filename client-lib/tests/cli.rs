@@ -105,7 +105,9 @@ fn a_ticket_is_printed_with_and_without_a_qr_code_and_leads_to_the_account() {
     let plain = String::from_utf8(thinpost(&home, &["ticket", "--no-qr"]).stdout).unwrap();
     let ticket: ContactTicket = plain.trim().parse().unwrap();
     assert_eq!(ticket.relays, [relay()]);
-    let with_code = String::from_utf8(thinpost(&home, &["ticket"]).stdout).unwrap();
+    let to_a_script = String::from_utf8(thinpost(&home, &["ticket"]).stdout).unwrap();
+    assert_eq!(to_a_script, plain);
+    let with_code = String::from_utf8(thinpost(&home, &["ticket", "--qr"]).stdout).unwrap();
     assert!(with_code.starts_with(&plain) && with_code.lines().count() > 20, "{with_code}");
 }
 

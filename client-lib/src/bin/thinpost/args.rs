@@ -40,7 +40,10 @@ pub(crate) enum Command {
     Init(Init),
     /// Print your ticket: what others need to write to you
     Ticket {
-        /// Leave out the QR code
+        /// Print the QR code even if the output is not a terminal
+        #[arg(long, conflicts_with = "no_qr")]
+        qr: bool,
+        /// Leave out the QR code even if it is
         #[arg(long)]
         no_qr: bool,
     },

@@ -1,6 +1,5 @@
 //! The commands that do one thing and end.
 
-use std::io::IsTerminal;
 use std::io::{Write, stdout};
 use std::path::Path;
 use std::time::Duration;
@@ -52,13 +51,12 @@ pub(crate) async fn init(home: &Path, args: Init) -> Result<(), Failure> {
     Ok(())
 }
 
-pub(crate) async fn ticket(home: &Path, no_qr: bool) -> Result<(), Failure> {
+pub(crate) async fn ticket(home: &Path, with_code: bool) -> Result<(), Failure> {
     let client = open(home)?;
     let ticket = client.ticket();
     let mut out = stdout().lock();
     writeln!(out, "{ticket}")?;
-    // A script that reads the ticket wants nothing else.
-    if !no_qr && std::io::stdout().is_terminal() {
+    if with_code {
         let text = Ticket::Contact(ticket).to_qr_text();
         let code = QrCode::with_error_correction_level(text, EcLevel::L)
             .map_err(|error| Failure::new(exit::DATA, format!("the ticket fits no QR code: {error}")))?;
