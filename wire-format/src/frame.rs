@@ -308,8 +308,9 @@ pub enum Refusal {
     /// Another envelope was accepted under the same number.
     #[error("the number was used for another message")]
     NumberReused,
-    /// The number is older than the relay can compare; one of this number was accepted before.
-    #[error("a message of this number was accepted long ago")]
+    /// The number is older than the relay remembers: whether a message of this number was accepted, it
+    /// cannot tell. A device must not let an undecided number fall this far behind.
+    #[error("the number is older than the relay remembers")]
     NumberSettled,
 }
 
