@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use thinpost_wire::ids::Incarnation;
 use tokio::sync::{broadcast, mpsc, watch};
+use tracing::Instrument;
 
 use crate::client::{Client, Shared};
 use crate::clock::{SystemClock, WallClock};
@@ -114,6 +115,7 @@ impl Builder {
             received_bytes: 0,
             pending: loaded.outbox.len(),
             at_rest_since: None,
+            caught_up: false,
         });
         let (queue, queued) = mpsc::unbounded_channel();
         let (wish, wished) = watch::channel(Wish::default());
@@ -137,6 +139,7 @@ impl Builder {
             (random, self.seed.is_some()),
             (wished, queued, heads, status),
         );
-        Ok(Client::new(shared, wish, tokio::spawn(driver.run())))
+        let span = tracing::info_span!("client", account = %shared.home.account_key());
+        Ok(Client::new(shared, wish, tokio::spawn(driver.run().instrument(span))))
     }
 }

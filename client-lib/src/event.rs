@@ -132,6 +132,8 @@ pub struct LinkStatus {
     pub pending: usize,
     /// Since when everything that was said both ways is settled; none while something is not.
     pub at_rest_since: Option<Instant>,
+    /// Whether all that waited at the relay when the link came about has arrived.
+    pub caught_up: bool,
 }
 
 /// A stream of events that never ends before the client does; see [`Client::subscribe`](crate::Client::subscribe).

@@ -15,7 +15,8 @@ use tokio::time::Instant;
 use crate::message::MessageId;
 use crate::store::Queued;
 
-/// The pause after a first refusal, and the longest one.
+/// The pause after a first refusal, and the longest one. The relay says when it is worth asking again, so
+/// they matter only where it cannot know.
 const PAUSE_MIN: Duration = Duration::from_secs(30);
 const PAUSE_MAX: Duration = Duration::from_secs(3600);
 
@@ -42,6 +43,8 @@ struct Row {
 #[derive(Clone, Copy, Debug)]
 struct Hold {
     until: Instant,
+    /// Whether the relay has named the pause: there is no use in asking before.
+    named: bool,
     refusals: u32,
     /// The one message that is out to see whether the relay takes it.
     probe: Option<MessageId>,
@@ -130,9 +133,19 @@ impl Outbox {
             .is_some_and(|hold| hold.probe == Some(id))
     }
 
-    /// It was taken, but not said.
-    pub(crate) fn put_back(&mut self, id: MessageId) {
-        self.put(id, Place::Doubt);
+    /// The relay says that this contact is worth asking for again. A pause that grew starts anew.
+    pub(crate) fn end_pause(&mut self, mailbox: &AccountKey, now: Instant) {
+        if let Some(hold) = self.holds.get_mut(mailbox).filter(|hold| !hold.named) {
+            hold.until = hold.until.min(now);
+            hold.refusals = 0;
+        }
+    }
+
+    /// A new link begins: what the relay does not know any more to hold back is worth asking for.
+    pub(crate) fn end_pauses(&mut self, now: Instant) {
+        for hold in self.holds.values_mut().filter(|hold| !hold.named) {
+            hold.until = hold.until.min(now);
+        }
     }
 
     /// The link is gone: what was on it is in doubt.
@@ -206,7 +219,8 @@ impl Outbox {
             Refusal::UnknownHandle if refusals == 1 => Duration::ZERO,
             _ => (PAUSE_MIN * 2u32.pow((refusals - 1).min(7))).min(PAUSE_MAX),
         };
-        self.holds.insert(mailbox, Hold { until: now + pause, refusals, probe: None });
+        let named = matches!(reason, Refusal::TooFast { .. });
+        self.holds.insert(mailbox, Hold { until: now + pause, named, refusals, probe: None });
     }
 
     /// The messages that were enqueued before this and are not on the link.

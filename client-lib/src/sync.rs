@@ -8,11 +8,6 @@ use crate::client::Client;
 use crate::error::StoreError;
 use crate::event::{LinkState, LinkStatus};
 
-/// The rest after which nothing more is expected from the relay, in round trips and beside: a lost
-/// delivery is repeated within it.
-const REST_ROUND_TRIPS: u32 = 3;
-const REST_MIN: Duration = Duration::from_millis(500);
-
 /// What a [`Client::sync`] may use up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Budget {
@@ -27,7 +22,7 @@ pub struct Budget {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SyncEnd {
-    /// All that could be sent is in custody, and nothing more came.
+    /// All that could be sent is in custody, and all that waited has arrived.
     Complete,
     /// The time is used up.
     OutOfTime,
@@ -107,12 +102,8 @@ impl Client {
                     _ => SyncEnd::OutOfTime,
                 };
             }
-            let rest = status.rtt.unwrap_or_default() * REST_ROUND_TRIPS + REST_MIN;
-            let done_at = status
-                .at_rest_since
-                .filter(|_| status.state == LinkState::Online && status.pending == 0)
-                .map(|since| since + rest);
-            if done_at.is_some_and(|at| at <= now) {
+            let is_done = status.caught_up && status.pending == 0 && status.at_rest_since.is_some();
+            if is_done && status.state == LinkState::Online {
                 return SyncEnd::Complete;
             }
             tokio::select! {
@@ -120,7 +111,7 @@ impl Client {
                 changed = link.changed() => if changed.is_err() {
                     return SyncEnd::NoLink(LinkState::Offline);
                 },
-                () = sleep_until(done_at.unwrap_or(deadline).min(deadline)) => {}
+                () = sleep_until(deadline) => {}
             }
         }
     }

@@ -21,7 +21,7 @@ use crate::config::Config;
 use crate::invite::Invites;
 use crate::limits::Limits;
 use crate::session;
-use crate::store::{CommitMode, Committer, GroupCommit, Op, RelayClock, Store, StoreError, Watches};
+use crate::store::{CommitMode, Committer, GroupCommit, Op, RelayClock, Store, StoreError, Wakes};
 use crate::tls_sessions::TlsSessions;
 
 /// How often what has expired is looked for, and how many rows go in one transaction.
@@ -88,7 +88,7 @@ pub(crate) struct Shared {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) commit_mode: CommitMode,
     pub(crate) committer: Committer,
-    pub(crate) watches: Watches,
+    pub(crate) wakes: Wakes,
     pub(crate) clock: RelayClock,
     pub(crate) admission: Admission,
     pub(crate) limits: Limits,
@@ -173,13 +173,13 @@ impl Relay {
     pub fn start(parts: RelayParts) -> Result<Self, StartError> {
         let RelayParts { identity, config, store, .. } = parts;
         let clock = RelayClock::resume(store.relay_clock()?);
-        let watches = Watches::default();
+        let wakes = Wakes::default();
         let (committer, group_commit) = GroupCommit::new(
             store.clone(),
             move || clock.now(),
             parts.commit_mode,
             config.group_limits(),
-            watches.clone(),
+            wakes.clone(),
         );
         let limits = config.server_limits();
         let server = quic::server(&identity, Arc::new(TlsSessions(Arc::downgrade(&store))), limits);
@@ -193,7 +193,7 @@ impl Relay {
             store,
             commit_mode: parts.commit_mode,
             committer,
-            watches,
+            wakes,
             clock,
             admission: Admission::new(&config, parts.invites, parts.unix_time_s),
             limits: Limits::new(&config.limits),

@@ -6,6 +6,7 @@
 
 mod delivery;
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, VecDeque};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -25,13 +26,13 @@ use thinpost_wire::table::HandleTable;
 use thinpost_wire::ticket::InviteToken;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
-use tracing::{debug, warn};
+use tracing::{debug, trace, warn};
 
 use self::delivery::Delivery;
 use crate::relay::Shared;
 use crate::store::{
-    self, Append, CommitError, DeviceNo, DeviceRecord, Direction, Done, Op, Pending, Store, StoreError,
-    Verdict,
+    self, Append, Applicant, CommitError, DeviceNo, DeviceRecord, Direction, Done, Op, Pending, Store,
+    StoreError, Verdict,
 };
 
 /// A handshake takes at most this long, and so does a device to say hello: 60 round trips of 2 s.
@@ -129,6 +130,7 @@ pub(crate) async fn run(incoming: Incoming, shared: Arc<Shared>) {
         processed: 0,
         refused: VecDeque::new(),
         held: BTreeMap::new(),
+        applicant: shared.wakes.room.applicant(),
         delivery: Delivery::default(),
         cursor: None,
     };
@@ -185,6 +187,8 @@ struct Session {
     /// Handles to which a submit was refused for now: whatever else comes for them is refused, too, until
     /// the device resumes, or it would overtake.
     held: BTreeMap<Handle, Refusal>,
+    /// Waits for the mailboxes of those handles that a mailbox is the reason for.
+    applicant: Applicant,
     delivery: Delivery,
     /// How far the device has settled, when the store has not been told.
     cursor: Option<Position>,
@@ -193,14 +197,19 @@ struct Session {
 /// What an op of a pending request was asked for, so that its verdict can be answered.
 #[derive(Debug)]
 struct Asked {
-    /// The frame's number; settled with the request.
-    number: u64,
+    /// The number of the frame, or of the last after it that asks for nothing: settled with the request.
+    upto: u64,
     what: What,
 }
 
 #[derive(Debug)]
 enum What {
-    Submit(Origin, Handle),
+    Submit {
+        /// The frame's own number.
+        number: u64,
+        origin: Origin,
+        to: Handle,
+    },
     Register,
     /// Nobody waits for the verdict, but it must not be a refusal.
     Table,
@@ -231,7 +240,7 @@ impl Session {
                 Err(End::Told(close))
             }
             Some(verdicts) = async { Some((&mut self.pending.as_mut()?.0).await) }, if self.pending.is_some() => {
-                self.answer(verdicts?)
+                self.answer(verdicts?).await
             }
             event = self.channel.next() => {
                 self.handle(event?);
@@ -242,6 +251,10 @@ impl Session {
                 Ok(())
             }
             () = self.delivery.changed() => Ok(()),
+            to = self.applicant.ready() => {
+                self.channel.link().push(ToDevice::Ready { to }.encode());
+                Ok(())
+            }
             () = tokio::time::sleep(GREETING_MAX), if unseen => Err(End::Told(Close::Done)),
         }
     }
@@ -261,8 +274,10 @@ impl Session {
 
     /// Settles what has been acted on, up to the first submit whose refusal is still on its way.
     fn settle(&mut self) {
-        let upto = self.refused.front().map_or(self.processed, |(_, submit)| submit - 1);
-        self.channel.settle(upto);
+        // What is refused at once can stand before an earlier submit that the store refuses, and after one
+        // that the store has not answered.
+        let first_refused = self.refused.iter().map(|(_, submit)| *submit).min();
+        self.channel.settle(first_refused.map_or(self.processed, |submit| self.processed.min(submit - 1)));
     }
 
     /// Acts on waiting frames until one must wait for the store, and asks the store for what they need.
@@ -291,7 +306,7 @@ impl Session {
                     let op = self.register(account, certificate, invite.as_ref()).await?;
                     (Some(op), What::Register)
                 }
-                ToRelay::Bind { handle, mailbox } => (Some(self.bind(handle, mailbox)?), What::Table),
+                ToRelay::Bind { handle, mailbox } => (self.bind(handle, mailbox)?, What::Table),
                 ToRelay::Numbering(origin) => {
                     self.numbering = Some(origin);
                     (None, What::Housekeeping)
@@ -312,13 +327,13 @@ impl Session {
             match op {
                 Some(op) => {
                     ops.push(op);
-                    asked.push(Asked { number, what });
+                    asked.push(Asked { upto: number, what });
                 }
                 None if ops.is_empty() => {
                     self.processed = number;
                 }
                 // Settled with the ops before it.
-                None => asked.last_mut().expect("there is an op for each").number = number,
+                None => asked.last_mut().expect("there is an op for each").upto = number,
             }
             if ends_group {
                 break;
@@ -389,7 +404,7 @@ impl Session {
         self.channel.link().push(ToDevice::Welcome(welcome).encode());
         self.record = Some(record);
         if hello.deliver {
-            self.delivery.start(record.account, cursor, &self.shared.watches);
+            self.delivery.start(record.account, cursor, &self.shared.wakes.mail);
         }
     }
 
@@ -405,14 +420,19 @@ impl Session {
         Ok(Op::Register(register))
     }
 
-    fn bind(&mut self, handle: Handle, mailbox: AccountKey) -> Result<Op, End> {
+    fn bind(&mut self, handle: Handle, mailbox: AccountKey) -> Result<Option<Op>, End> {
         let device = self.number()?;
         let before = self.mailboxes.len();
-        if handle != Handle(before + 1) {
-            return Err(Misbehaviour::Handle(handle).into());
+        match handle.0.cmp(&(before + 1)) {
+            Ordering::Less => return Err(Misbehaviour::Handle(handle).into()),
+            // It counts from handles that were cut, and has not been told yet.
+            Ordering::Greater => return Ok(None),
+            Ordering::Equal => {}
         }
         self.mailboxes.push(mailbox).ok_or(Misbehaviour::TableFull)?;
-        Ok(Op::PutTable { device, direction: Direction::ToRelay, from: before, accounts: vec![mailbox] })
+        self.held.remove(&handle);
+        let accounts = vec![mailbox];
+        Ok(Some(Op::PutTable { device, direction: Direction::ToRelay, from: before, accounts }))
     }
 
     fn submit(
@@ -455,7 +475,7 @@ impl Session {
             digest: envelope_digest(&mailbox, &body),
             body,
         };
-        Ok((Some(Op::Append(append)), What::Submit(origin, to)))
+        Ok((Some(Op::Append(append)), What::Submit { number, origin, to }))
     }
 
     fn number(&self) -> Result<DeviceNo, End> {
@@ -464,6 +484,23 @@ impl Session {
 
     fn account(&self) -> Result<AccountKey, End> {
         self.record.map(|record| record.account).ok_or(End::Denied(Denial::NotRegistered))
+    }
+
+    /// If this is the first refusal to come from the mailbox itself: has the device told when it is over.
+    async fn ask_for_mailbox(&mut self, to: Handle, reason: Refusal) -> Result<(), End> {
+        let Some(account) = self.mailboxes.key(to) else { return Ok(()) };
+        if self.held.contains_key(&to) || !matches!(reason, Refusal::NoSuchMailbox | Refusal::MailboxFull) {
+            return Ok(());
+        }
+        self.applicant.ask(to, account);
+        // It may have come to be since the store said no, and is announced only once. A mailbox that was
+        // full lets go of something again and again.
+        let is_registered = reason == Refusal::NoSuchMailbox
+            && self.shared.read(move |store| store.mailbox_usage(&account)).await?.is_some();
+        if is_registered {
+            self.shared.wakes.room.announce(&account);
+        }
+        Ok(())
     }
 
     fn refuse(&mut self, submit: u64, origin: Origin, to: Handle, reason: Refusal) {
@@ -475,12 +512,16 @@ impl Session {
     }
 
     /// The store has spoken: settles or refuses what was asked.
-    fn answer(&mut self, verdicts: Vec<Verdict>) -> Result<(), End> {
+    async fn answer(&mut self, verdicts: Vec<Verdict>) -> Result<(), End> {
         let Some((_, asked)) = self.pending.take() else { return Ok(()) };
-        for (Asked { number, what }, verdict) in asked.into_iter().zip(verdicts) {
+        for (Asked { upto, what }, verdict) in asked.into_iter().zip(verdicts) {
+            trace!(device = %self.device, upto, ?what, ?verdict, "answered");
             match (what, verdict) {
-                (What::Submit(origin, to), Err(refusal)) => match refused(refusal) {
-                    Some(reason) => self.refuse(number, origin, to, reason),
+                (What::Submit { number, origin, to }, Err(refusal)) => match refused(refusal) {
+                    Some(reason) => {
+                        self.ask_for_mailbox(to, reason).await?;
+                        self.refuse(number, origin, to, reason);
+                    }
                     None => return Err(Denial::NotRegistered.into()),
                 },
                 (What::Register, Ok(Done::Registered { device, mailbox, .. })) => {
@@ -500,7 +541,7 @@ impl Session {
                 }
                 _ => {}
             }
-            self.processed = number;
+            self.processed = upto;
         }
         self.settle();
         Ok(())
@@ -545,7 +586,7 @@ impl Session {
             if let Some((pending, _)) = &mut self.pending
                 && let Ok(Ok(verdicts)) = timeout(REST, pending).await
             {
-                let _ = self.answer(verdicts);
+                let _ = self.answer(verdicts).await;
             }
             self.channel.come_to_rest(REST).await;
         }

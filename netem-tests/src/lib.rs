@@ -4,6 +4,7 @@
 //! - [`link`]: one direction of a link as a pure function of time, packets and a seed; [`loss`] is its loss process.
 //! - [`net`]: a whole network in virtual time, on which unmodified quinn endpoints run under tokio's paused clock.
 //! - [`world`]: the real relay and real clients on that network, with faults, by seed.
+//! - [`storm`]: worlds in which everything fails that may fail, with the checker of what must hold.
 //! - [`proxy`]: the same links on real UDP sockets, between a client and a relay on this machine.
 //!
 //! Time is a [`Duration`](std::time::Duration) since the start of the world, and all randomness comes from a `u64` seed:
@@ -17,6 +18,7 @@ pub mod net;
 pub mod profile;
 pub mod proxy;
 mod socket;
+pub mod storm;
 pub mod world;
 
 pub use link::{Link, LinkCounters, LinkParams, LossCause, PathCounters, Tally, Verdict};

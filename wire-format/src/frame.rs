@@ -52,7 +52,8 @@ pub enum ToRelay<'a> {
     },
     /// Gives the next free handle of the device's table to a mailbox.
     Bind {
-        /// One more than the table's length.
+        /// One more than the table's length. A higher one does nothing: the device has not read yet that
+        /// the relay cut the table back.
         handle: Handle,
         /// The account whose mailbox it is.
         mailbox: AccountKey,
@@ -158,6 +159,14 @@ pub enum ToDevice<'a> {
         /// As it was submitted.
         #[serde(borrow)]
         body: &'a [u8],
+    },
+    /// Everything that waited in the mailbox has been delivered by the frames before this one. Once on a
+    /// link.
+    CaughtUp,
+    /// What the relay holds this handle for may be over: it is worth asking again.
+    Ready {
+        /// The mailbox, by its handle.
+        to: Handle,
     },
 }
 
@@ -383,7 +392,7 @@ impl<'a> ToDevice<'a> {
     pub fn decode(bytes: &'a [u8]) -> Result<Self, FrameError> {
         let frame = decode(bytes)?;
         match &frame {
-            Self::Peer { handle, .. } => check_handle(*handle)?,
+            Self::Peer { handle: to, .. } | Self::Ready { to } => check_handle(*to)?,
             Self::Deliver { from, body, .. } => {
                 check_handle(*from)?;
                 check_body(body)?;
@@ -392,7 +401,7 @@ impl<'a> ToDevice<'a> {
                 options.from.map_or(Ok(()), check_handle)?;
                 check_body(body)?;
             }
-            Self::Welcome(_) | Self::Refused { .. } => {}
+            Self::Welcome(_) | Self::Refused { .. } | Self::CaughtUp => {}
         }
         Ok(frame)
     }
@@ -522,6 +531,8 @@ mod tests {
                 },
             ),
             ("040101026869", ToDevice::Deliver { advance: 1, from: Handle(1), body: b"hi" }),
+            ("05", ToDevice::CaughtUp),
+            ("06ac02", ToDevice::Ready { to: Handle(300) }),
         ];
         for (hex, frame) in cases {
             assert_eq!(HEXLOWER.encode(&frame.encode()), hex);

@@ -29,6 +29,7 @@ impl Driver {
         let wish = *self.wish.borrow_and_update();
         let mut outgoing = Outgoing::default();
         self.look_at_outbox();
+        self.outbox.end_pauses(Instant::now());
         let unnumbered = self.outbox.settle_doubts();
         self.changes.unnumbered.extend(unnumbered);
         if let Err(error) = self.commit().await {

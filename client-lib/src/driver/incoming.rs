@@ -23,20 +23,21 @@ pub(super) struct Incoming {
     announced: u16,
     /// The place of the last delivery; none before the relay's welcome.
     position: Option<Position>,
+    /// Whether the relay has delivered all that waited.
+    caught_up: bool,
 }
 
 impl Incoming {
     pub(super) fn new(announced: u16) -> Self {
-        Self { announced, position: None }
-    }
-
-    /// Whether a new handle cannot be out of turn for the relay, whatever it knows of the others.
-    pub(super) fn may_bind(&self) -> bool {
-        self.is_welcomed() || self.announced == 0
+        Self { announced, position: None, caught_up: false }
     }
 
     pub(super) fn is_welcomed(&self) -> bool {
         self.position.is_some()
+    }
+
+    pub(super) fn is_caught_up(&self) -> bool {
+        self.caught_up
     }
 }
 
@@ -71,6 +72,17 @@ impl Driver {
             }
             Ok(ToDevice::DeliverWith { advance, options, body }) => {
                 self.deliver(incoming, advance, options.from, options.age_s, body)
+            }
+            Ok(ToDevice::CaughtUp) => {
+                incoming.caught_up = true;
+                Ok(())
+            }
+            Ok(ToDevice::Ready { to }) => {
+                // A handle that was cut since is of no interest.
+                if let Some(mailbox) = self.mailboxes.key(to) {
+                    self.outbox.end_pause(&mailbox, Instant::now());
+                }
+                Ok(())
             }
             Ok(_) | Err(_) => Err("the relay sent what is no frame of this version"),
         }

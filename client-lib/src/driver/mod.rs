@@ -267,6 +267,7 @@ impl Driver {
             self.relay_stored = relay;
         }
         for message in changes.custody {
+            tracing::trace!(message = message.0, "custody");
             if let Some((_, app_id)) = self.outbox.remove(message) {
                 self.tell(Event::Custody { message, app_id });
             }
@@ -292,6 +293,7 @@ impl Driver {
             let changed = status.state != state;
             status.state = state.clone();
             status.at_rest_since = None;
+            status.caught_up = false;
             status.pending = self.outbox.pending();
             (status.sent_bytes, status.received_bytes) = self.meter.read();
             changed

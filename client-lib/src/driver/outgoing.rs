@@ -73,6 +73,7 @@ impl Outgoing {
 
     fn submit(&mut self, id: MessageId, to: Handle, row: &OutboxRow, now_unix_ms: u64) -> Vec<Frame> {
         let origin = row.number.expect("rows are numbered when they are handed over");
+        tracing::trace!(message = id.0, ?origin, to = to.0, "submit");
         let mut frames = Vec::new();
         if self.numbering != Some(origin) {
             frames.push((Said::Other, ToRelay::Numbering(origin).encode()));
@@ -115,19 +116,15 @@ impl Driver {
             };
             frames.push((Said::Register, register.encode()));
         }
-        // The relay may know fewer handles than this device has: until it has said so, it is not told new ones.
-        let may_bind = self.mailboxes.len() == 0;
-        frames.extend(self.next_frames(outgoing, BACKLOG_BYTES, may_bind).await?);
+        frames.extend(self.next_frames(outgoing, BACKLOG_BYTES).await?);
         Ok(frames)
     }
 
-    /// Frames for the next messages that may go out; about so many bytes, and one message beyond. Messages
-    /// that need a new handle are left for the next call unless `may_bind`.
+    /// Frames for the next messages that may go out; about so many bytes, and one message beyond.
     pub(super) async fn next_frames(
         &mut self,
         outgoing: &mut Outgoing,
         bytes_max: usize,
-        may_bind: bool,
     ) -> Result<Vec<Frame>, StoreError> {
         let ids = self.outbox.take_next(Instant::now(), ROWS_AT_ONCE, bytes_max);
         if ids.is_empty() {
@@ -139,10 +136,6 @@ impl Driver {
         for (id, row) in rows {
             let to = match self.mailboxes.handle(&row.mailbox) {
                 Some(known) => known,
-                None if !may_bind => {
-                    self.outbox.put_back(id);
-                    continue;
-                }
                 None => match self.mailboxes.push(row.mailbox) {
                     Some(handle) => {
                         let bind = ToRelay::Bind { handle, mailbox: row.mailbox };

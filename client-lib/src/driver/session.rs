@@ -124,13 +124,13 @@ impl<'a> Session<'a> {
     /// Gives the link what it has room for.
     async fn hand_over(&mut self) -> Result<(), End> {
         self.driver.look_at_outbox();
-        let may_send = self.leave_at.is_none() && self.incoming.may_bind();
+        let may_send = self.leave_at.is_none();
         while may_send && self.channel.link().free_items() > FREE_ITEMS_MIN {
             let room = BACKLOG_BYTES.saturating_sub(self.channel.link().backlog_bytes());
             if room == 0 {
                 break;
             }
-            let frames = self.driver.next_frames(self.outgoing, room, true).await.map_err(End::Store)?;
+            let frames = self.driver.next_frames(self.outgoing, room).await.map_err(End::Store)?;
             if frames.is_empty() {
                 break;
             }
@@ -152,11 +152,12 @@ impl<'a> Session<'a> {
         let rtt = self.channel.link().rtt();
         let at_rest_since = self.at_rest_since;
         let (pending, (sent, received)) = (self.driver.outbox.pending(), self.driver.meter.read());
-        let welcomed = self.incoming.is_welcomed();
+        let (welcomed, caught_up) = (self.incoming.is_welcomed(), self.incoming.is_caught_up());
         self.driver.status.send_modify(|status| {
             status.rtt = if welcomed { Some(rtt) } else { status.rtt };
             status.pending = pending;
             status.at_rest_since = at_rest_since;
+            status.caught_up = caught_up;
             (status.sent_bytes, status.received_bytes) = (sent, received);
         });
     }

@@ -34,6 +34,8 @@ struct Reading {
     pushed_to: Position,
     /// Whether there may be more behind it.
     has_mail: bool,
+    /// Whether the device has been told that it has all there was.
+    caught_up: bool,
 }
 
 impl Delivery {
@@ -52,7 +54,14 @@ impl Delivery {
     /// Delivers from here on. Watches before the first read, so that nothing falls between.
     pub(super) fn start(&mut self, account: AccountKey, cursor: Position, watches: &Watches) {
         let watcher = watches.watch(account);
-        self.reading = Some(Reading { account, watcher, read_to: cursor, pushed_to: cursor, has_mail: true });
+        self.reading = Some(Reading {
+            account,
+            watcher,
+            read_to: cursor,
+            pushed_to: cursor,
+            has_mail: true,
+            caught_up: false,
+        });
     }
 
     pub(super) fn has_mail(&self) -> bool {
@@ -80,6 +89,10 @@ impl Delivery {
     pub(super) fn push(&mut self, link: &mut Link, entries: Vec<(Position, Entry)>, now: RelayTime) {
         let Some(reading) = &mut self.reading else { return };
         reading.has_mail = !entries.is_empty();
+        if !reading.has_mail && !reading.caught_up {
+            reading.caught_up = true;
+            link.push(ToDevice::CaughtUp.encode());
+        }
         for (position, entry) in entries {
             reading.read_to = position;
             if entry.deadline <= now {

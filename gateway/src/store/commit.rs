@@ -14,7 +14,7 @@ use std::task::{Context, Poll};
 use thiserror::Error;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
-use super::{Done, Op, RelayTime, Store, StoreError, Verdict, Watches};
+use super::{Done, Op, RelayTime, Store, StoreError, Vacancies, Verdict, Watches};
 
 /// Where [`Store::apply`] runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -140,32 +140,55 @@ impl Future for Pending {
     }
 }
 
+/// Who is told what a commit has changed. Clones share their registries.
+#[derive(Clone, Debug, Default)]
+pub struct Wakes {
+    /// Those who wait for mail in a mailbox.
+    pub mail: Watches,
+    /// Those who wait for a mailbox to take some.
+    pub room: Vacancies,
+}
+
+impl Wakes {
+    /// Tells of one op, which is on disk.
+    fn tell(&self, op: &Op, done: &Done) {
+        match (op, done) {
+            (Op::Append(append), Done::Accepted { position }) => self.mail.wake(&append.mailbox, *position),
+            (Op::Register(register), Done::Registered { new: true, .. }) => {
+                self.room.announce(&register.account);
+            }
+            (_, Done::Settled { account, released: 1.., .. }) => self.room.announce(account),
+            _ => {}
+        }
+    }
+}
+
 /// The task that commits; see [`GroupCommit::run`].
 pub struct GroupCommit<C> {
     store: Arc<dyn Store>,
     now: C,
     mode: CommitMode,
     limits: GroupLimits,
-    watches: Watches,
+    wakes: Wakes,
     requests: mpsc::Receiver<Request>,
     shared: Arc<Shared>,
 }
 
 impl<C: Fn() -> RelayTime> GroupCommit<C> {
-    /// A committer over `store`, whose appends wake `watches` and whose present is `now`.
+    /// A committer over `store`, which tells `wakes` what it has done and whose present is `now`.
     pub fn new(
         store: Arc<dyn Store>,
         now: C,
         mode: CommitMode,
         limits: GroupLimits,
-        watches: Watches,
+        wakes: Wakes,
     ) -> (Committer, Self) {
         let (sender, requests) = mpsc::channel(limits.waiting_max.max(1));
         let shared = Arc::new(Shared::default());
         let room_bytes = limits.waiting_bytes_max;
         let room = Arc::new(Semaphore::new(room_bytes as usize));
         let committer = Committer { requests: sender, room, room_bytes, shared: shared.clone() };
-        (committer, Self { store, now, mode, limits, watches, requests, shared })
+        (committer, Self { store, now, mode, limits, wakes, requests, shared })
     }
 
     /// Commits until [`Committer::close`] is called or every [`Committer`] is gone, then drains what
@@ -231,8 +254,8 @@ impl<C: Fn() -> RelayTime> GroupCommit<C> {
                     let _ = reply.send(Ok(rest.by_ref().take(len).copied().collect()));
                 }
                 for (op, verdict) in ops.iter().zip(&verdicts) {
-                    if let (Op::Append(append), Ok(Done::Accepted { position })) = (op, verdict) {
-                        self.watches.wake(&append.mailbox, *position);
+                    if let Ok(done) = verdict {
+                        self.wakes.tell(op, done);
                     }
                 }
                 Ok(())

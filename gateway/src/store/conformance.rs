@@ -385,9 +385,9 @@ pub(super) fn a_cursor_moves_forward_only_and_not_past_the_newest_position<S: St
     let device = join(&store, ALICE, 1);
     let newest = accept(&store, append(device, ALICE, 1, b"1"), T0);
     let far = one(&store, Op::Settle { device, upto: Position(u64::MAX) }, T0);
-    assert_eq!(far, Ok(Done::Settled { cursor: newest, released: 1 }));
+    assert_eq!(far, Ok(Done::Settled { account: ALICE, cursor: newest, released: 1 }));
     let back = one(&store, Op::Settle { device, upto: Position(0) }, T0.after_s(7));
-    assert_eq!(back, Ok(Done::Settled { cursor: newest, released: 0 }));
+    assert_eq!(back, Ok(Done::Settled { account: ALICE, cursor: newest, released: 0 }));
     let record = store.device(&device_key(1)).unwrap().unwrap();
     assert_eq!((record.cursor, record.last_seen), (newest, T0.after_s(7)));
     let next = accept(&store, append(device, ALICE, 2, b"2"), T0);

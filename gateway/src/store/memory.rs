@@ -208,7 +208,7 @@ impl State {
         record.cursor = max(record.cursor, upto.min(newest));
         record.last_seen = now;
         let (cursor, account) = (record.cursor, record.account);
-        Ok(Done::Settled { cursor, released: self.trim(&account, config) })
+        Ok(Done::Settled { account, cursor, released: self.trim(&account, config) })
     }
 
     /// Lets go of what every live device of an account has settled.

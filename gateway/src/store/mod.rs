@@ -3,7 +3,8 @@
 //! - [`Store`] is what a backend must do, blocking; [`conformance`](self) tests hold every backend to it;
 //! - [`RedbStore`] is the default, one file; [`MemoryStore`] says in the plainest way what a store is,
 //!   and serves tests;
-//! - [`commit`] gathers what many sessions ask for into one transaction, and wakes who waits for mail.
+//! - [`commit`] gathers what many sessions ask for into one transaction, and wakes who waits for mail
+//!   ([`Watches`]) or for a mailbox to take some ([`Vacancies`]).
 //!
 //! No truth lives in the process: everything a session must remember over a restart goes through here.
 
@@ -13,6 +14,7 @@ pub mod memory;
 pub mod redb;
 mod sessions;
 mod types;
+pub mod vacancy;
 pub mod watch;
 
 #[cfg(test)]
@@ -29,13 +31,14 @@ use thinpost_wire::ids::{AccountKey, DeviceKey, Position, StoreId};
 use thiserror::Error;
 
 pub use self::clock::{RelayClock, RelayTime};
-pub use self::commit::{CommitError, CommitMode, Committer, GroupCommit, GroupLimits, Pending};
+pub use self::commit::{CommitError, CommitMode, Committer, GroupCommit, GroupLimits, Pending, Wakes};
 pub use self::memory::MemoryStore;
 pub use self::redb::RedbStore;
 pub use self::types::{
     Append, Counts, DeviceNo, DeviceRecord, Direction, Done, Entry, HandleTables, Invite, Op, Quota, Refusal,
     Register, StoreConfig, Usage, Verdict,
 };
+pub use self::vacancy::{Applicant, Vacancies};
 pub use self::watch::{Watcher, Watches};
 
 /// Longest TLS session key kept, bytes; rustls uses 32.

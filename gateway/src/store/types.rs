@@ -181,7 +181,9 @@ pub enum Done {
     Repeat,
     /// The cursor is where it should be.
     Settled {
-        /// Where it is now.
+        /// Whose mailbox it is.
+        account: AccountKey,
+        /// Where the cursor is now.
         cursor: Position,
         /// How many entries no reader held any more.
         released: u32,

@@ -78,7 +78,7 @@ impl Store for Probe {
 }
 
 fn inline(store: &Arc<Probe>, limits: GroupLimits) -> (Committer, GroupCommit<fn() -> RelayTime>) {
-    GroupCommit::new(store.clone(), || T0, CommitMode::Inline, limits, Watches::default())
+    GroupCommit::new(store.clone(), || T0, CommitMode::Inline, limits, Wakes::default())
 }
 
 fn envelope(device: DeviceNo, sequence: u64) -> Vec<Op> {
@@ -161,10 +161,10 @@ async fn a_closed_committer_drains_and_then_refuses() {
 async fn watchers_wake_for_accepted_envelopes_and_not_for_repeats() {
     let store = Arc::new(Probe::new());
     let device = join(&store.inner, ALICE, 1);
-    let watches = Watches::default();
-    let mut watcher = watches.watch(ALICE);
+    let wakes = Wakes::default();
+    let mut watcher = wakes.mail.watch(ALICE);
     let (committer, group) =
-        GroupCommit::new(store, || T0, CommitMode::Inline, GroupLimits::default(), watches);
+        GroupCommit::new(store, || T0, CommitMode::Inline, GroupLimits::default(), wakes);
     let run = tokio::spawn(group.run());
     assert!(committer.commit(envelope(device, 1)).await.unwrap()[0].is_ok());
     watcher.changed().await;
@@ -209,7 +209,7 @@ async fn while_the_disk_works_the_next_group_gathers() {
         || T0,
         CommitMode::Blocking,
         GroupLimits::default(),
-        Watches::default(),
+        Wakes::default(),
     );
     let run = tokio::spawn(group.run());
     let first = committer.submit(envelope(device, 1)).await.unwrap();

@@ -395,7 +395,8 @@ impl<'t> Transaction<'t> {
         device.cursor = max(device.cursor, upto.0.min(self.state.position));
         self.touch(number.0, &mut device)?;
         let released = self.trim(device.mailbox)?;
-        Ok(Ok(Done::Settled { cursor: Position(device.cursor), released }))
+        let account = AccountKey(device.account);
+        Ok(Ok(Done::Settled { account, cursor: Position(device.cursor), released }))
     }
 
     fn seen(&mut self, number: DeviceNo) -> Result<Verdict> {

@@ -1,0 +1,333 @@
+//! Storms: worlds from one seed in which whatever may fail does, and what must hold is checked.
+//!
+//! Three people on links of their own write to each other while links die, the relay is killed, stopped and
+//! restarted, clients are killed and reopened, and mailboxes and rates are often too small for what is sent.
+//! Then the weather clears, and every message must be in its recipient's inbox: none lost, none twice,
+//! and for each sender and recipient in the order of sending.
+
+use std::fmt;
+use std::time::Duration;
+
+use rand::seq::IndexedRandom;
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use thinpost_client::{InboxNumber, Message, ReceivedContent};
+use thinpost_gateway::config::{Config, Registration};
+use tokio::time::{Instant, sleep};
+
+use crate::{Person, Profile, ProfileError, World};
+
+const PEOPLE: [&str; 3] = ["ann", "bob", "carol"];
+
+/// When the weather has cleared, everything must arrive within this: a contact is asked after once an
+/// hour at least, and each time a small mailbox takes a few.
+const CLEARING: Duration = Duration::from_secs(2 * 24 * 3600);
+
+/// Whatever might come twice has this long to do so.
+const AFTERMATH: Duration = Duration::from_secs(2 * 3600);
+
+/// What a storm did, when everything held.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Calm {
+    /// Messages sent, each of which arrived once and in order.
+    pub messages: u64,
+    /// Faults of links, relay and clients.
+    pub faults: u64,
+    /// Bytes offered to all links, both ways.
+    pub air_bytes: u64,
+    /// How long it took until everything had arrived.
+    pub took: Duration,
+}
+
+/// What did not hold.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Broken {
+    /// A message was sent and is not in the inbox.
+    #[error("{0} was lost")]
+    Lost(String),
+    /// It is there, but where another belongs.
+    #[error("{found} came where {expected} belongs")]
+    OutOfPlace {
+        /// What was sent as the next.
+        expected: String,
+        /// What stands there.
+        found: String,
+    },
+    /// More is there than was sent.
+    #[error("{0} came after everything had come")]
+    Extra(String),
+    /// A client says that messages failed, or still wait.
+    #[error("{who} says that {failed} failed and {waiting} wait")]
+    Unfinished {
+        /// Whose client.
+        who: &'static str,
+        /// Messages that failed.
+        failed: u64,
+        /// Messages in the outbox.
+        waiting: u64,
+    },
+}
+
+/// Runs the storm of this seed, on links drawn from the seed or all on `link`. Must be called within a
+/// runtime whose clock is paused.
+///
+/// # Errors
+/// What did not hold.
+///
+/// # Panics
+/// When a home in memory fails, or outside a runtime.
+pub async fn storm(seed: u64, link: Option<&Profile>) -> Result<Calm, Broken> {
+    Storm::new(seed, link).await.run().await
+}
+
+/// The links that a storm draws from.
+///
+/// # Errors
+/// When a profile of this crate cannot be read.
+pub fn links() -> Result<Vec<Profile>, ProfileError> {
+    Profile::names().map(Profile::named).collect()
+}
+
+struct Storm {
+    random: ChaCha8Rng,
+    world: World,
+    people: Vec<Person>,
+    /// Whether each person's link is dead, and whether they want to be online.
+    outages: [bool; PEOPLE.len()],
+    online: [bool; PEOPLE.len()],
+    relay_is_up: bool,
+    /// What each has sent to each.
+    sent: [[Vec<String>; PEOPLE.len()]; PEOPLE.len()],
+    faults: u64,
+}
+
+impl Storm {
+    async fn new(seed: u64, link: Option<&Profile>) -> Self {
+        let mut random = ChaCha8Rng::seed_from_u64(seed);
+        let mut world = World::with_config(seed, config(&mut random));
+        let all = links().expect("the profiles of this crate are sound");
+        let mut people = Vec::new();
+        for name in PEOPLE {
+            let drawn = all.choose(&mut random).expect("there are profiles");
+            people.push(world.person(name, link.unwrap_or(drawn)));
+        }
+        let mut storm = Self {
+            random,
+            world,
+            people,
+            outages: Default::default(),
+            online: Default::default(),
+            relay_is_up: true,
+            sent: Default::default(),
+            faults: 0,
+        };
+        for who in 0..PEOPLE.len() {
+            storm.open(who);
+        }
+        storm.introduce().await;
+        storm
+    }
+
+    async fn introduce(&self) {
+        for (who, person) in self.people.iter().enumerate() {
+            for (other, contact) in self.people.iter().enumerate().filter(|(other, _)| *other != who) {
+                let added = person.client().add_contact(PEOPLE[other], &contact.client().ticket()).await;
+                added.expect("a home in memory takes a contact");
+            }
+        }
+    }
+
+    async fn run(mut self) -> Result<Calm, Broken> {
+        let steps = self.random.random_range(20..120);
+        for _ in 0..steps {
+            self.step().await;
+        }
+        self.clear().await;
+        let began = Instant::now();
+        while !self.all_arrived().await && began.elapsed() < CLEARING {
+            sleep(Duration::from_secs(60)).await;
+        }
+        let took = self.world.age();
+        sleep(AFTERMATH).await;
+        self.check().await?;
+        let counters = self.people.iter().map(|person| self.world.net().counters(person.ip()));
+        Ok(Calm {
+            messages: self.sent.iter().flatten().map(|texts| texts.len() as u64).sum(),
+            faults: self.faults,
+            air_bytes: counters.map(|path| path.up.offered.ip_bytes + path.down.offered.ip_bytes).sum(),
+            took,
+        })
+    }
+
+    async fn step(&mut self) {
+        let pause_ms = [0, 50, 1_000, 5_000, 40_000].choose(&mut self.random).copied().unwrap_or_default();
+        sleep(Duration::from_millis(self.random.random_range(0..=pause_ms))).await;
+        let who = self.random.random_range(0..PEOPLE.len());
+        match self.random.random_range(0..100) {
+            0..60 => self.say(who).await,
+            60..68 => self.set_outage(who, !self.outages[who]),
+            68..76 => self.turn_relay().await,
+            76..86 => self.kill(who).await,
+            86..96 => self.set_online(who, !self.online[who]),
+            _ => self.people[who].client().network_changed(),
+        }
+    }
+
+    async fn say(&mut self, who: usize) {
+        let to = (who + self.random.random_range(1..PEOPLE.len())) % PEOPLE.len();
+        for _ in 0..self.random.random_range(1..6) {
+            let count = self.sent[who][to].len();
+            let length = if self.random.random_ratio(1, 20) { 3_000 } else { self.random.random_range(0..90) };
+            let text = format!("{} to {} {count} {}", PEOPLE[who], PEOPLE[to], "да ".repeat(length / 3));
+            let sent = self.people[who].client().send(PEOPLE[to], Message::from(text.as_str())).await;
+            sent.expect("a home in memory takes a message");
+            self.sent[who][to].push(text);
+        }
+    }
+
+    fn set_outage(&mut self, who: usize, outage: bool) {
+        self.faults += u64::from(outage);
+        self.outages[who] = outage;
+        self.world.net().set_outage(self.people[who].ip(), outage);
+    }
+
+    async fn turn_relay(&mut self) {
+        if !self.relay_is_up {
+            self.world.start_relay();
+        } else if self.random.random() {
+            self.world.kill_relay();
+        } else {
+            self.world.stop_relay().await;
+        }
+        self.faults += u64::from(self.relay_is_up);
+        self.relay_is_up = !self.relay_is_up;
+    }
+
+    async fn kill(&mut self, who: usize) {
+        self.faults += 1;
+        self.people[who].kill().await;
+        // A seeded client opened twice in one millisecond would draw the same numbers twice.
+        sleep(Duration::from_millis(2)).await;
+        self.open(who);
+    }
+
+    fn open(&mut self, who: usize) {
+        let client = self.people[who].open();
+        if self.online[who] {
+            client.connect();
+        }
+    }
+
+    fn set_online(&mut self, who: usize, online: bool) {
+        self.online[who] = online;
+        let client = self.people[who].client();
+        if online { client.connect() } else { client.disconnect() }
+    }
+
+    async fn clear(&mut self) {
+        if !self.relay_is_up {
+            self.turn_relay().await;
+        }
+        for who in 0..PEOPLE.len() {
+            self.set_outage(who, false);
+            self.set_online(who, true);
+        }
+    }
+
+    async fn all_arrived(&self) -> bool {
+        for (who, person) in self.people.iter().enumerate() {
+            let status = person.client().status().await.expect("a home in memory can be read");
+            let to_come: usize = self.sent.iter().map(|by| by[who].len()).sum();
+            if status.received.0 < to_come as u64 || status.waiting > 0 {
+                return false;
+            }
+        }
+        true
+    }
+
+    async fn check(&self) -> Result<(), Broken> {
+        for (who, person) in self.people.iter().enumerate() {
+            let status = person.client().status().await.expect("a home in memory can be read");
+            if status.failed + status.waiting > 0 {
+                let (failed, waiting) = (status.failed, status.waiting);
+                return Err(Broken::Unfinished { who: person.name(), failed, waiting });
+            }
+            let inbox = person.client().inbox(InboxNumber(0), usize::MAX).await;
+            let mut read: [Vec<String>; PEOPLE.len()] = Default::default();
+            for message in inbox.expect("a home in memory can be read") {
+                let from = PEOPLE.iter().position(|name| message.contact.as_deref() == Some(*name));
+                let text = match message.content {
+                    ReceivedContent::Text(text) => text,
+                    other => format!("{other:?}"),
+                };
+                match from {
+                    Some(from) => read[from].push(text),
+                    None => return Err(Broken::Extra(text)),
+                }
+            }
+            for (from, read) in read.iter().enumerate() {
+                compare(&self.sent[from][who], read)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn compare(sent: &[String], read: &[String]) -> Result<(), Broken> {
+    for (place, expected) in sent.iter().enumerate() {
+        match read.get(place) {
+            Some(found) if found == expected => {}
+            Some(found) if read.contains(expected) => {
+                let [expected, found] = [expected, found].map(|text| short(text));
+                return Err(Broken::OutOfPlace { expected, found });
+            }
+            _ => return Err(Broken::Lost(short(expected))),
+        }
+    }
+    read.get(sent.len()).map_or(Ok(()), |extra| Err(Broken::Extra(short(extra))))
+}
+
+fn short(text: &str) -> String {
+    format!("{:?}", text.chars().take(24).collect::<String>())
+}
+
+/// A relay that admits everyone, and is often too small.
+fn config(random: &mut ChaCha8Rng) -> Config {
+    let mut config = Config::default();
+    config.registration = Registration::Open;
+    config.mailbox.envelopes_max = *[2, 10, 1_000].choose(random).expect("not empty");
+    if random.random() {
+        config.limits.mailbox.messages_burst = random.random_range(1..20);
+        config.limits.mailbox.messages_per_minute = random.random_range(1..60);
+    }
+    if random.random_ratio(1, 4) {
+        config.limits.account.messages_burst = random.random_range(1..20);
+        config.limits.account.messages_per_minute = random.random_range(1..60);
+    }
+    config
+}
+
+impl fmt::Display for Calm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { messages, faults, air_bytes, took } = self;
+        write!(f, "{messages} messages, {faults} faults, {air_bytes} B on the air, {:.0} s", took.as_secs_f64())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_checker_tells_what_is_wrong() {
+        let texts = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
+        let sent = texts(&["a", "b", "c"]);
+        assert_eq!(compare(&sent, &sent), Ok(()));
+        assert_eq!(compare(&sent, &texts(&["a", "c"])), Err(Broken::Lost("\"b\"".to_owned())));
+        assert_eq!(compare(&sent, &texts(&["a", "b", "c", "c"])), Err(Broken::Extra("\"c\"".to_owned())));
+        let swapped = compare(&sent, &texts(&["b", "a", "c"]));
+        assert_eq!(swapped, Err(Broken::OutOfPlace { expected: "\"a\"".into(), found: "\"b\"".into() }));
+        assert!(compare(&sent, &texts(&["a", "a", "b", "c"])).is_err(), "a repeat in the middle");
+    }
+}
