@@ -11,6 +11,7 @@ use crate::report::Report;
 
 mod codec;
 mod corpus;
+mod relay;
 mod report;
 mod train;
 
@@ -29,6 +30,9 @@ struct Cli {
 enum Command {
     Codec(codec::CodecArgs),
     Corpora(corpus::CorporaArgs),
+    Relay(relay::RelayArgs),
+    #[command(hide = true)]
+    Serve(relay::ServeArgs),
     Train(train::TrainArgs),
 }
 
@@ -37,6 +41,8 @@ impl Command {
         match self {
             Self::Codec(args) => codec::run(args, report),
             Self::Corpora(args) => corpus::run(args, report),
+            Self::Relay(args) => relay::run(args, report),
+            Self::Serve(args) => relay::serve(args),
             Self::Train(args) => train::run(args, report),
         }
     }

@@ -209,6 +209,8 @@ enum What {
         number: u64,
         origin: Origin,
         to: Handle,
+        /// Why it is refused unless it is a repeat.
+        unless_repeat: Option<Refusal>,
     },
     Register,
     /// Nobody waits for the verdict, but it must not be a refusal.
@@ -446,23 +448,14 @@ impl Session {
         let origin = self.numbering.ok_or(Misbehaviour::Numbering)?;
         self.numbering = Some(Origin { sequence: origin.sequence.saturating_add(1), ..origin });
         let account = self.account()?;
-        let mailbox = match (self.held.get(&to), self.mailboxes.key(to)) {
-            (Some(reason), _) => Err(*reason),
-            (None, None) => Err(Refusal::UnknownHandle),
-            (None, Some(mailbox)) => self
-                .shared
-                .limits
-                .check_submit(self.remote, account, mailbox, body.len())
-                .map(|()| mailbox)
-                .map_err(|retry| Refusal::TooFast { retry_after_s: retry.seconds }),
+        let Some(mailbox) = self.mailboxes.key(to) else {
+            self.refuse(number, origin, to, Refusal::UnknownHandle);
+            return Ok((None, What::Housekeeping));
         };
-        let mailbox = match mailbox {
-            Ok(mailbox) => mailbox,
-            Err(reason) => {
-                self.refuse(number, origin, to, reason);
-                return Ok((None, What::Housekeeping));
-            }
-        };
+        let unless_repeat = self.held.get(&to).copied().or_else(|| {
+            let checked = self.shared.limits.check_submit(self.remote, account, mailbox, body.len());
+            checked.err().map(|retry| Refusal::TooFast { retry_after_s: retry.seconds })
+        });
         let append = Append {
             device,
             sender: (!options.unattributed).then_some(account),
@@ -474,8 +467,9 @@ impl Session {
             collapse: options.collapse_key,
             digest: envelope_digest(&mailbox, &body),
             body,
+            repeat_only: unless_repeat.is_some(),
         };
-        Ok((Some(Op::Append(append)), What::Submit { number, origin, to }))
+        Ok((Some(Op::Append(append)), What::Submit { number, origin, to, unless_repeat }))
     }
 
     fn number(&self) -> Result<DeviceNo, End> {
@@ -517,13 +511,18 @@ impl Session {
         for (Asked { upto, what }, verdict) in asked.into_iter().zip(verdicts) {
             trace!(device = %self.device, upto, ?what, ?verdict, "answered");
             match (what, verdict) {
-                (What::Submit { number, origin, to }, Err(refusal)) => match refused(refusal) {
-                    Some(reason) => {
-                        self.ask_for_mailbox(to, reason).await?;
-                        self.refuse(number, origin, to, reason);
-                    }
-                    None => return Err(Denial::NotRegistered.into()),
-                },
+                (What::Submit { number, origin, to, unless_repeat }, Err(refusal)) => {
+                    let reason = match refusal {
+                        // If one before it in the same group was refused, then for the same reason.
+                        store::Refusal::NotNow => {
+                            let reason = self.held.get(&to).copied().or(unless_repeat);
+                            reason.unwrap_or(Refusal::TooFast { retry_after_s: 1 })
+                        }
+                        refusal => refused(refusal).ok_or(Denial::NotRegistered)?,
+                    };
+                    self.ask_for_mailbox(to, reason).await?;
+                    self.refuse(number, origin, to, reason);
+                }
                 (What::Register, Ok(Done::Registered { device, mailbox, .. })) => {
                     self.registered(device, mailbox)?;
                 }

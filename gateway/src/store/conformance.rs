@@ -22,6 +22,8 @@ macro_rules! conformance_tests {
             an_envelope_is_read_as_it_was_submitted,
             a_repeat_changes_nothing_and_another_body_under_its_number_is_a_conflict,
             a_refused_envelope_may_be_submitted_again,
+            what_is_only_looked_up_is_a_repeat_or_refused,
+            behind_a_refused_envelope_only_repeats_pass,
             numbers_below_what_is_remembered_are_stale,
             an_incarnation_unused_for_a_lifetime_is_forgotten,
             the_incarnation_longest_unused_makes_room,
@@ -90,6 +92,7 @@ pub(super) fn append(device: DeviceNo, mailbox: AccountKey, sequence: u64, body:
         collapse: None,
         body: Bytes::copy_from_slice(body),
         digest: thinpost_wire::ids::envelope_digest(&mailbox, body),
+        repeat_only: false,
     }
 }
 
@@ -225,6 +228,36 @@ pub(super) fn a_repeat_changes_nothing_and_another_body_under_its_number_is_a_co
     let repeat = one(&store, Op::Append(append(device, ALICE, 1, b"one")), T0);
     assert_eq!(repeat, Ok(Done::Repeat), "settled, and still known");
     assert_eq!(bodies(&store, ALICE), ["of another device"]);
+}
+
+pub(super) fn what_is_only_looked_up_is_a_repeat_or_refused<S: Store>(make: fn(StoreConfig) -> S) {
+    let store = make(small());
+    let device = join(&store, ALICE, 1);
+    let look_up = |sequence, body| {
+        Op::Append(Append { repeat_only: true, ..append(device, ALICE, sequence, body) })
+    };
+    assert_eq!(one(&store, look_up(1, b"1"), T0), Err(Refusal::NotNow));
+    accept(&store, append(device, ALICE, 1, b"1"), T0);
+    assert_eq!(one(&store, look_up(1, b"1"), T0), Ok(Done::Repeat));
+    assert_eq!(one(&store, look_up(1, b"2"), T0), Err(Refusal::Conflict));
+    assert_eq!(one(&store, look_up(2, b"2"), T0), Err(Refusal::NotNow));
+    assert_eq!(bodies(&store, ALICE), ["1"]);
+}
+
+pub(super) fn behind_a_refused_envelope_only_repeats_pass<S: Store>(make: fn(StoreConfig) -> S) {
+    let store = make(small());
+    let device = join(&store, ALICE, 1);
+    accept(&store, append(device, ALICE, 1, b"1"), T0);
+    let ops = [
+        Op::Append(Append { repeat_only: true, ..append(device, ALICE, 2, b"2") }),
+        Op::Append(append(device, ALICE, 3, b"3")),
+        Op::Append(append(device, ALICE, 1, b"1")),
+        Op::Append(append(device, BOB, 4, b"4")),
+    ];
+    let verdicts = store.apply(&ops, T0).unwrap();
+    let not_now = Err(Refusal::NotNow);
+    assert_eq!(verdicts, [not_now, not_now, Ok(Done::Repeat), Err(Refusal::NoSuchMailbox)]);
+    accept(&store, append(device, ALICE, 3, b"3"), T0);
 }
 
 pub(super) fn a_refused_envelope_may_be_submitted_again<S: Store>(make: fn(StoreConfig) -> S) {

@@ -87,10 +87,10 @@ impl Mailbox {
 }
 
 impl State {
-    fn apply(&mut self, op: &Op, config: &StoreConfig) -> Verdict {
+    fn apply(&mut self, op: &Op, barred: Option<Refusal>, config: &StoreConfig) -> Verdict {
         match op {
             Op::Register(register) => self.register(register, config),
-            Op::Append(append) => self.append(append, config),
+            Op::Append(append) => self.append(append, barred, config),
             Op::Settle { device, upto } => self.settle(*device, *upto, config),
             Op::Seen { device } => {
                 let now = self.clock;
@@ -152,7 +152,7 @@ impl State {
         Ok(Done::Registered { device: number, mailbox, new: true })
     }
 
-    fn append(&mut self, append: &Append, config: &StoreConfig) -> Verdict {
+    fn append(&mut self, append: &Append, barred: Option<Refusal>, config: &StoreConfig) -> Verdict {
         if append.body.len() > BODY_BYTES_MAX {
             return Err(Refusal::TooLong);
         }
@@ -165,6 +165,9 @@ impl State {
                 None if append.origin.sequence < accepted.floor => return Err(Refusal::Stale),
                 None => {}
             }
+        }
+        if let Some(refusal) = barred {
+            return Err(refusal);
         }
         let mailbox = self.mailboxes.get_mut(&append.mailbox).ok_or(Refusal::NoSuchMailbox)?;
         let replaced = mailbox.replaced(append);
@@ -307,7 +310,7 @@ impl Store for MemoryStore {
         state.clock = max(state.clock, now);
         let mut order = Order::default();
         let carry_out = |op| {
-            let verdict = order.refuses(op).map_or_else(|| state.apply(op, &self.config), Err);
+            let verdict = state.apply(op, order.bars(op), &self.config);
             order.note(op, Some(&verdict));
             verdict
         };

@@ -43,11 +43,13 @@ fn envelope() -> impl Strategy<Value = Op> {
     let origin = (0..4u8, 1..9u64);
     let collapse = proptest::option::weighted(0.3, 0..2u64);
     let sender = proptest::option::of(account());
-    (device(), account(), origin, sender, collapse, 0..130u32, (0..3u8, 0..400usize)).prop_map(
-        |(device, mailbox, (incarnation, sequence), sender, collapse, lifetime_s, (byte, len))| {
+    let body = (0..3u8, 0..400usize, proptest::bool::weighted(0.1));
+    (device(), account(), origin, sender, collapse, 0..130u32, body).prop_map(
+        |(device, mailbox, (incarnation, sequence), sender, collapse, lifetime_s, body)| {
+            let (byte, len, repeat_only) = body;
             let mut envelope = append(device, mailbox, sequence, &vec![byte; len]);
             envelope.origin.incarnation = Incarnation([incarnation; 8]);
-            Op::Append(Append { sender, collapse, lifetime_s, ..envelope })
+            Op::Append(Append { sender, collapse, lifetime_s, repeat_only, ..envelope })
         },
     )
 }

@@ -100,10 +100,7 @@ impl RedbStore {
         let mut order = Order::default();
         let mut verdicts = Vec::with_capacity(ops.len());
         for op in ops {
-            verdicts.push(match order.refuses(op) {
-                Some(refusal) => Err(refusal),
-                None => transaction.apply(op)?,
-            });
+            verdicts.push(transaction.apply(op, order.bars(op))?);
             order.note(op, verdicts.last());
         }
         transaction.put_sessions(&sessions)?;

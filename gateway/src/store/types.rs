@@ -109,6 +109,10 @@ pub struct Append {
     pub body: Bytes,
     /// Tells a repeat from another envelope under the same origin.
     pub digest: [u8; 8],
+    /// Only says whether it was accepted before: if not, it is refused as [`Refusal::NotNow`]. What is
+    /// turned away for the caller's own reasons goes through here, because the device that hears of a
+    /// refusal sends the envelope again under a new origin.
+    pub repeat_only: bool,
 }
 
 /// An envelope in a mailbox.
@@ -233,6 +237,10 @@ pub enum Refusal {
     /// The account has no mailbox here.
     #[error("no such mailbox")]
     NoSuchMailbox,
+    /// It was not accepted before, and the caller wants no more than to know that. See
+    /// [`Append::repeat_only`].
+    #[error("not accepted before, and not to be now")]
+    NotNow,
     /// The body exceeds [`thinpost_wire::limits::BODY_BYTES_MAX`].
     #[error("the envelope is too long")]
     TooLong,
@@ -346,23 +354,26 @@ impl Default for StoreConfig {
 }
 
 /// Keeps a sender's envelopes in order within one call: behind an append that was refused for now, no
-/// other of the same device to the same mailbox is accepted.
+/// other of the same device to the same mailbox is accepted. Repeats are still known.
 #[derive(Default)]
 pub(super) struct Order {
     refused: BTreeMap<(DeviceNo, AccountKey), Refusal>,
 }
 
 impl Order {
-    pub(super) fn refuses(&self, op: &Op) -> Option<Refusal> {
-        match op {
-            Op::Append(append) => self.refused.get(&(append.device, append.mailbox)).copied(),
-            _ => None,
-        }
+    /// Why an append is not to be accepted, unless it was before.
+    pub(super) fn bars(&self, op: &Op) -> Option<Refusal> {
+        let Op::Append(append) = op else { return None };
+        let before = self.refused.get(&(append.device, append.mailbox)).copied();
+        before.or(append.repeat_only.then_some(Refusal::NotNow))
     }
 
     pub(super) fn note(&mut self, op: &Op, verdict: Option<&Verdict>) {
         let Some(Err(refusal)) = verdict else { return };
-        let for_now = matches!(refusal, Refusal::MailboxFull | Refusal::StoreFull | Refusal::NoSuchMailbox);
+        let for_now = matches!(
+            refusal,
+            Refusal::MailboxFull | Refusal::StoreFull | Refusal::NoSuchMailbox | Refusal::NotNow
+        );
         if let (Op::Append(append), true) = (op, for_now) {
             self.refused.insert((append.device, append.mailbox), *refusal);
         }

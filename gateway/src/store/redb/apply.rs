@@ -111,11 +111,11 @@ impl<'t> Transaction<'t> {
         })
     }
 
-    /// Carries out one op.
-    pub(super) fn apply(&mut self, op: &Op) -> Result<Verdict> {
+    /// Carries out one op; an append that is `barred` only if it was accepted before.
+    pub(super) fn apply(&mut self, op: &Op, barred: Option<Refusal>) -> Result<Verdict> {
         match op {
             Op::Register(register) => self.register(register),
-            Op::Append(append) => self.append(append),
+            Op::Append(append) => self.append(append, barred),
             Op::Settle { device, upto } => self.settle(*device, *upto),
             Op::Seen { device } => self.seen(*device),
             Op::PutTable { device, direction, from, accounts } => {
@@ -210,7 +210,7 @@ impl<'t> Transaction<'t> {
         Ok(Ok(Done::Registered { device: DeviceNo(number), mailbox, new: true }))
     }
 
-    fn append(&mut self, append: &Append) -> Result<Verdict> {
+    fn append(&mut self, append: &Append, barred: Option<Refusal>) -> Result<Verdict> {
         if append.body.len() > BODY_BYTES_MAX {
             return Ok(Err(Refusal::TooLong));
         }
@@ -229,6 +229,9 @@ impl<'t> Transaction<'t> {
             if sequence < known.floor {
                 return Ok(Err(Refusal::Stale));
             }
+        }
+        if let Some(refusal) = barred {
+            return Ok(Err(refusal));
         }
         let Some(mailbox) = self.mailbox_number(&append.mailbox)? else {
             return Ok(Err(Refusal::NoSuchMailbox));

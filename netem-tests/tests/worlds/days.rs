@@ -1,67 +1,14 @@
-//! Real relay, real clients, emulated links, virtual time: what must hold, whatever the link does.
-
-#![allow(clippy::unwrap_used, reason = "a world that cannot be built fails its test")]
+//! Good days and bad ones: everything arrives, once and in order.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use thinpost_client::{Denial, Event, InboxNumber, LinkState, MessageState, ReceivedContent};
-use thinpost_gateway::config::{Config, Registration};
-use thinpost_netem::{Person, Profile, World};
-use tokio::time::{sleep, timeout};
+use thinpost_client::MessageState;
+use thinpost_netem::World;
+use thinpost_netem::storm::storm;
+use tokio::time::sleep;
 
-const DAY: Duration = Duration::from_secs(24 * 3600);
-
-fn profile(name: &str) -> Profile {
-    Profile::named(name).unwrap()
-}
-
-/// Two people who have exchanged tickets.
-async fn ann_and_bob(world: &mut World, link: &str) -> (Person, Person) {
-    let mut ann = world.person("ann", &profile(link));
-    let mut bob = world.person("bob", &profile(link));
-    ann.open();
-    bob.open();
-    ann.client().add_contact("bob", &bob.client().ticket()).await.unwrap();
-    bob.client().add_contact("ann", &ann.client().ticket()).await.unwrap();
-    (ann, bob)
-}
-
-/// All that a person's inbox holds, once it holds so much.
-async fn inbox(person: &Person, count: u64) -> Vec<(String, String)> {
-    let mut events = person.client().subscribe(InboxNumber(0));
-    let mut read = Vec::new();
-    let all = async {
-        while (read.len() as u64) < count {
-            if let Some(Event::Received(message)) = events.next().await {
-                assert_eq!(message.number.0, read.len() as u64 + 1, "inbox numbers have no gaps");
-                let ReceivedContent::Text(text) = message.content else { panic!("not text") };
-                read.push((message.contact.unwrap_or_default(), text));
-            }
-        }
-    };
-    timeout(DAY, all).await.unwrap_or_else(|_| panic!("{} did not get everything", person.name()));
-    read
-}
-
-fn line(from: &str, n: usize) -> String {
-    format!("{from} says {n}: did you get the last one? я уже еду")
-}
-
-fn expected(from: &str, count: usize) -> Vec<(String, String)> {
-    (0..count).map(|n| (from.to_owned(), line(from, n))).collect()
-}
-
-/// What is not in its place among the lines that one person said: the place, and what stands there.
-fn strays(read: Vec<(String, String)>, from: &str) -> Vec<(usize, String)> {
-    let expected = expected(from, read.len());
-    read.into_iter()
-        .zip(expected)
-        .enumerate()
-        .filter(|(_, (read, expected))| read != expected)
-        .map(|(place, ((_, text), _))| (place, text))
-        .collect()
-}
+use crate::people::{ann_and_bob, expected, inbox, line, strays};
 
 #[tokio::test(start_paused = true)]
 async fn a_message_crosses_gprs_and_its_sender_learns_of_custody() {
@@ -187,33 +134,13 @@ async fn a_home_restored_from_an_old_copy_loses_nothing_that_it_sends_afterwards
     assert_eq!(strays(read, "ann"), []);
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_full_mailbox_makes_the_rest_wait_in_order_and_fails_nothing() {
-    let mut config = Config::default();
-    config.registration = Registration::Open;
-    config.mailbox.envelopes_max = 5;
-    let mut world = World::with_config(4, config);
-    let (ann, bob) = ann_and_bob(&mut world, "gprs").await;
-    bob.client().connect();
-    sleep(Duration::from_secs(30)).await;
-    bob.client().disconnect();
-    for n in 0..12 {
-        ann.client().send("bob", line("ann", n).into()).await.unwrap();
-    }
-    ann.client().connect();
-    sleep(Duration::from_secs(60)).await;
-    let status = ann.client().status().await.unwrap();
-    assert_eq!((status.custody, status.waiting, status.failed), (5, 7, 0));
-    bob.client().connect();
-    assert_eq!(strays(inbox(&bob, 12).await, "ann"), []);
-}
 
-#[tokio::test(start_paused = true)]
-async fn an_uninvited_device_is_turned_away_and_told_why() {
-    let mut world = World::with_config(5, Config::default());
-    let (ann, _) = ann_and_bob(&mut world, "gprs").await;
-    ann.client().connect();
-    let mut link = ann.client().link_status();
-    let denied = timeout(DAY, link.wait_for(|link| link.state.is_final())).await.unwrap().unwrap().clone();
-    assert_eq!(denied.state, LinkState::Denied(Denial::InviteNeeded));
+#[test]
+fn a_storm_loses_repeats_and_reorders_nothing() {
+    for seed in 0..24 {
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        let runtime = runtime.enable_time().start_paused(true).build().unwrap();
+        let outcome = runtime.block_on(storm(seed, None));
+        assert!(outcome.is_ok(), "{outcome:?}; again: cargo run --bin world -- --seeds 1 --from {seed}");
+    }
 }

@@ -1,0 +1,127 @@
+//! What a relay refuses, forgets and finishes.
+
+use std::time::Duration;
+
+use thinpost_client::{Denial, Event, Failure, InboxNumber, LinkState};
+use thinpost_gateway::config::{Config, Registration};
+use thinpost_netem::World;
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::people::{DAY, ann_and_bob, inbox, line, strays};
+
+/// A relay that admits everyone, and is otherwise as `set` makes it.
+fn world(seed: u64, set: impl FnOnce(&mut Config)) -> World {
+    let mut config = Config::default();
+    config.registration = Registration::Open;
+    set(&mut config);
+    World::with_config(seed, config)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_mailbox_makes_the_rest_wait_in_order_and_fails_nothing() {
+    let mut world = world(4, |config| config.mailbox.envelopes_max = 5);
+    let (ann, bob) = ann_and_bob(&mut world, "gprs").await;
+    bob.client().connect();
+    sleep(Duration::from_secs(30)).await;
+    bob.client().disconnect();
+    for n in 0..12 {
+        ann.client().send("bob", line("ann", n).into()).await.unwrap();
+    }
+    ann.client().connect();
+    sleep(Duration::from_secs(60)).await;
+    let status = ann.client().status().await.unwrap();
+    assert_eq!((status.custody, status.waiting, status.failed), (5, 7, 0));
+    bob.client().connect();
+    assert_eq!(strays(inbox(&bob, 12).await, "ann"), []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_uninvited_device_is_turned_away_and_told_why() {
+    let mut world = World::with_config(5, Config::default());
+    let (ann, _) = ann_and_bob(&mut world, "gprs").await;
+    ann.client().connect();
+    let mut link = ann.client().link_status();
+    let denied = timeout(DAY, link.wait_for(|link| link.state.is_final())).await.unwrap().unwrap().clone();
+    assert_eq!(denied.state, LinkState::Denied(Denial::InviteNeeded));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sender_in_a_hurry_is_slowed_down_and_loses_nothing() {
+    let mut world = world(6, |config| {
+        config.limits.account.messages_burst = 5;
+        config.limits.account.messages_per_minute = 60;
+    });
+    let (ann, bob) = ann_and_bob(&mut world, "edge").await;
+    ann.client().connect();
+    bob.client().connect();
+    sleep(Duration::from_secs(30)).await;
+    let began = Instant::now();
+    for n in 0..30 {
+        ann.client().send("bob", line("ann", n).into()).await.unwrap();
+    }
+    assert_eq!(strays(inbox(&bob, 30).await, "ann"), []);
+    let took = began.elapsed();
+    assert!(took >= Duration::from_secs(25), "one a second: {took:?}");
+    assert!(took < Duration::from_secs(90), "{took:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_envelope_that_nobody_fetches_is_gone_after_its_lifetime() {
+    let mut world = world(7, |config| config.mailbox.lifetime_days = 2);
+    let (ann, bob) = ann_and_bob(&mut world, "gprs").await;
+    ann.client().connect();
+    bob.client().connect();
+    sleep(Duration::from_secs(30)).await;
+    bob.client().disconnect();
+    sleep(Duration::from_secs(30)).await;
+    ann.client().send("bob", line("ann", 0).into()).await.unwrap();
+    sleep(DAY).await;
+    assert_eq!(world.store().counts().unwrap().entries, 1);
+    ann.client().send("bob", line("ann", 1).into()).await.unwrap();
+    sleep(DAY + DAY / 2).await;
+    assert_eq!(world.store().counts().unwrap().entries, 1, "the first is gone, the second has half a day");
+    bob.client().connect();
+    assert_eq!(inbox(&bob, 1).await, [("ann".to_owned(), line("ann", 1))]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_that_waits_for_longer_than_its_lifetime_fails_and_its_sender_is_told() {
+    let mut world = World::new(8);
+    let (mut ann, _bob) = ann_and_bob(&mut world, "gprs").await;
+    ann.kill().await;
+    ann.open_with(|builder| builder.lifetime(DAY));
+    let mut events = ann.client().subscribe(InboxNumber(0));
+    let sent = ann.client().send("bob", "too late".into()).await.unwrap();
+    sleep(DAY + Duration::from_secs(10)).await;
+    ann.client().connect();
+    let failed = async {
+        loop {
+            if let Some(Event::Failed { message, reason, .. }) = events.next().await {
+                return (message, reason);
+            }
+        }
+    };
+    assert_eq!(timeout(DAY, failed).await.unwrap(), (sent, Failure::Expired));
+    assert_eq!(ann.client().status().await.unwrap().waiting, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_relay_stops_within_five_seconds_whatever_its_devices_do() {
+    let mut world = World::new(9);
+    let (ann, bob) = ann_and_bob(&mut world, "gprs").await;
+    for person in [&ann, &bob] {
+        person.client().connect();
+    }
+    sleep(Duration::from_secs(30)).await;
+    for n in 0..20 {
+        ann.client().send("bob", line("ann", n).into()).await.unwrap();
+    }
+    sleep(Duration::from_secs(1)).await;
+    world.net().set_outage(bob.ip(), true);
+    let began = Instant::now();
+    world.stop_relay().await;
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    world.net().set_outage(bob.ip(), false);
+    world.start_relay();
+    assert_eq!(strays(inbox(&bob, 20).await, "ann"), []);
+}

@@ -1,0 +1,175 @@
+//! How links begin, end, and say what they know: in round trips, on links without loss.
+
+use std::time::Duration;
+
+use thinpost_client::{Budget, Client, Event, InboxNumber, LinkState, MessageId, SyncEnd};
+use thinpost_netem::{Person, Profile, World};
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::people::{DAY, inbox, line};
+
+/// One way. The rate is high, so that what is measured is round trips.
+const DELAY: Duration = Duration::from_millis(300);
+const ROUND_TRIP: Duration = Duration::from_millis(600);
+
+fn steady() -> Profile {
+    let text = "source = \"for counting round trips\"\n[both]\nrate_kbit_s = 2000\ndelay_ms = 300\n\
+                jitter_ms = 0\nloss_percent = 0\nqueue_packets = 1000\n";
+    Profile::from_toml("steady", text).unwrap()
+}
+
+async fn ann_and_bob(world: &mut World) -> (Person, Person) {
+    let mut people = ["ann", "bob"].map(|name| world.person(name, &steady()));
+    for person in &mut people {
+        person.open_with(|builder| builder);
+    }
+    let [ann, bob] = people;
+    ann.client().add_contact("bob", &bob.client().ticket()).await.unwrap();
+    bob.client().add_contact("ann", &ann.client().ticket()).await.unwrap();
+    (ann, bob)
+}
+
+async fn online(client: &Client) {
+    client.connect();
+    let mut link = client.link_status();
+    let state = link.wait_for(|link| link.state == LinkState::Online && link.at_rest_since.is_some());
+    timeout(DAY, state).await.unwrap().unwrap();
+}
+
+async fn offline(client: &Client) {
+    client.disconnect();
+    let mut link = client.link_status();
+    timeout(DAY, link.wait_for(|link| link.state == LinkState::Offline)).await.unwrap().unwrap();
+}
+
+/// How long until the sender of a message knows of custody.
+async fn custody_of(client: &Client, message: MessageId, began: Instant) -> Duration {
+    let mut events = client.subscribe(InboxNumber(0));
+    let custody = async {
+        if client.message_state(message).await.unwrap() == Some(thinpost_client::MessageState::Custody) {
+            return;
+        }
+        while let Some(event) = events.next().await {
+            if matches!(event, Event::Custody { message: of, .. } if of == message) {
+                return;
+            }
+        }
+    };
+    timeout(DAY, custody).await.unwrap();
+    began.elapsed()
+}
+
+/// Not much more than so many round trips.
+#[track_caller]
+fn takes(took: Duration, round_trips: u32) {
+    let expected = ROUND_TRIP * round_trips;
+    assert!(took >= expected && took < expected + DELAY / 2, "{took:?} is not {round_trips} round trips");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_first_message_ever_waits_for_the_handshake_and_one_on_a_resumed_link_for_nothing() {
+    let mut world = World::new(1);
+    let (ann, bob) = ann_and_bob(&mut world).await;
+    online(bob.client()).await;
+    let message = ann.client().send("bob", line("ann", 0).into()).await.unwrap();
+    let began = Instant::now();
+    ann.client().connect();
+    takes(custody_of(ann.client(), message, began).await, 2);
+    offline(ann.client()).await;
+    let message = ann.client().send("bob", line("ann", 1).into()).await.unwrap();
+    let began = Instant::now();
+    ann.client().connect();
+    takes(custody_of(ann.client(), message, began).await, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_restarted_relay_still_takes_a_message_in_the_first_flight() {
+    let mut world = World::new(2);
+    let (ann, bob) = ann_and_bob(&mut world).await;
+    online(bob.client()).await;
+    online(ann.client()).await;
+    offline(ann.client()).await;
+    world.stop_relay().await;
+    world.start_relay();
+    let message = ann.client().send("bob", line("ann", 0).into()).await.unwrap();
+    let began = Instant::now();
+    ann.client().connect();
+    takes(custody_of(ann.client(), message, began).await, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_relay_that_was_killed_tells_its_devices_with_the_first_packet_they_send() {
+    let mut world = World::new(3);
+    let (ann, bob) = ann_and_bob(&mut world).await;
+    online(bob.client()).await;
+    online(ann.client()).await;
+    sleep(Duration::from_secs(3_600)).await;
+    world.kill_relay();
+    world.start_relay();
+    let began = Instant::now();
+    let message = ann.client().send("bob", line("ann", 0).into()).await.unwrap();
+    let took = custody_of(ann.client(), message, began).await;
+    // One for the reset, a pause of at most half a second, and one or two for the new link: what TLS
+    // sessions the relay had given out since its last commit are gone.
+    assert!(took > ROUND_TRIP * 2 && took < ROUND_TRIP * 3 + Duration::from_millis(650), "{took:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_to_a_new_contact_rides_in_the_first_flight_too() {
+    let mut world = World::new(4);
+    let (ann, bob) = ann_and_bob(&mut world).await;
+    let mut carol = world.person("carol", &steady());
+    online(bob.client()).await;
+    online(carol.open_with(|builder| builder)).await;
+    online(ann.client()).await;
+    let message = ann.client().send("bob", line("ann", 0).into()).await.unwrap();
+    custody_of(ann.client(), message, Instant::now()).await;
+    offline(ann.client()).await;
+    ann.client().add_contact("carol", &carol.client().ticket()).await.unwrap();
+    let message = ann.client().send("carol", "hello, it is me".into()).await.unwrap();
+    let began = Instant::now();
+    ann.client().connect();
+    takes(custody_of(ann.client(), message, began).await, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_waits_for_somebody_who_is_not_there_yet_leaves_when_they_come() {
+    let mut world = World::new(5);
+    let (ann, bob) = ann_and_bob(&mut world).await;
+    online(ann.client()).await;
+    for n in 0..3 {
+        ann.client().send("bob", line("ann", n).into()).await.unwrap();
+    }
+    sleep(DAY).await;
+    assert_eq!(ann.client().status().await.unwrap().waiting, 3);
+    let began = Instant::now();
+    bob.client().connect();
+    inbox(&bob, 3).await;
+    // Two for Bob's handshake and registration; then the relay tells Ann, who tries one message, then sends
+    // the others.
+    takes(began.elapsed() - ROUND_TRIP, 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sync_knows_when_it_has_everything() {
+    let mut world = World::new(6);
+    let (ann, bob) = ann_and_bob(&mut world).await;
+    let budget = Budget { time: DAY, bytes: u64::MAX };
+    for person in [&ann, &bob] {
+        let report = person.client().sync(budget).await.unwrap();
+        assert_eq!((report.end, report.received), (SyncEnd::Complete, 0));
+    }
+    for n in 0..50 {
+        ann.client().send("bob", line("ann", n).into()).await.unwrap();
+    }
+    let report = ann.client().sync(budget).await.unwrap();
+    assert_eq!((report.end, report.custody, report.waiting), (SyncEnd::Complete, 50, 0));
+    let began = Instant::now();
+    let report = bob.client().sync(budget).await.unwrap();
+    assert_eq!((report.end, report.received), (SyncEnd::Complete, 50));
+    assert!(began.elapsed() < ROUND_TRIP * 3, "{:?}", began.elapsed());
+    // The last link ended before the relay could give out another TLS session: a handshake again.
+    let began = Instant::now();
+    bob.client().sync(budget).await.unwrap();
+    takes(began.elapsed(), 2);
+}

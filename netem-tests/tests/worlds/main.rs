@@ -1,0 +1,8 @@
+//! Real relay, real clients, emulated links, virtual time: what must hold, whatever the link does.
+
+#![allow(clippy::unwrap_used, reason = "a world that cannot be built fails its test")]
+
+mod days;
+mod limits;
+mod links;
+mod people;
