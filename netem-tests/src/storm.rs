@@ -178,7 +178,8 @@ impl Storm {
         let to = (who + self.random.random_range(1..PEOPLE.len())) % PEOPLE.len();
         for _ in 0..self.random.random_range(1..6) {
             let count = self.sent[who][to].len();
-            let length = if self.random.random_ratio(1, 20) { 3_000 } else { self.random.random_range(0..90) };
+            let length =
+                if self.random.random_ratio(1, 20) { 3_000 } else { self.random.random_range(0..90) };
             let text = format!("{} to {} {count} {}", PEOPLE[who], PEOPLE[to], "да ".repeat(length / 3));
             let sent = self.people[who].client().send(PEOPLE[to], Message::from(text.as_str())).await;
             sent.expect("a home in memory takes a message");
@@ -311,7 +312,11 @@ fn config(random: &mut ChaCha8Rng) -> Config {
 impl fmt::Display for Calm {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { messages, faults, air_bytes, took } = self;
-        write!(f, "{messages} messages, {faults} faults, {air_bytes} B on the air, {:.0} s", took.as_secs_f64())
+        write!(
+            f,
+            "{messages} messages, {faults} faults, {air_bytes} B on the air, {:.0} s",
+            took.as_secs_f64()
+        )
     }
 }
 

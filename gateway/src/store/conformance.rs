@@ -233,9 +233,8 @@ pub(super) fn a_repeat_changes_nothing_and_another_body_under_its_number_is_a_co
 pub(super) fn what_is_only_looked_up_is_a_repeat_or_refused<S: Store>(make: fn(StoreConfig) -> S) {
     let store = make(small());
     let device = join(&store, ALICE, 1);
-    let look_up = |sequence, body| {
-        Op::Append(Append { repeat_only: true, ..append(device, ALICE, sequence, body) })
-    };
+    let look_up =
+        |sequence, body| Op::Append(Append { repeat_only: true, ..append(device, ALICE, sequence, body) });
     assert_eq!(one(&store, look_up(1, b"1"), T0), Err(Refusal::NotNow));
     accept(&store, append(device, ALICE, 1, b"1"), T0);
     assert_eq!(one(&store, look_up(1, b"1"), T0), Ok(Done::Repeat));

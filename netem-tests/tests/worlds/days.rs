@@ -134,7 +134,6 @@ async fn a_home_restored_from_an_old_copy_loses_nothing_that_it_sends_afterwards
     assert_eq!(strays(read, "ann"), []);
 }
 
-
 #[test]
 fn a_storm_loses_repeats_and_reorders_nothing() {
     for seed in 0..24 {

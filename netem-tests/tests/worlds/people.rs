@@ -58,4 +58,3 @@ pub(crate) fn strays(read: Vec<(String, String)>, from: &str) -> Vec<(usize, Str
         .map(|(place, ((_, text), _))| (place, text))
         .collect()
 }
-

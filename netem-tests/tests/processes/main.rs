@@ -1,0 +1,7 @@
+//! The programs themselves, each its own process.
+
+#![allow(clippy::unwrap_used, reason = "a process that cannot be started fails its test")]
+
+mod kills;
+mod refusals;
+mod town;
