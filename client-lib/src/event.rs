@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use thinpost_wire::frame::Denial;
-use thinpost_wire::ids::AppId;
+use thinpost_wire::frame::{Denial, Refusal};
+use thinpost_wire::ids::{AccountKey, AppId};
 use tokio::sync::{broadcast, watch};
 use tokio::time::Instant;
 use tokio_stream::Stream;
@@ -38,6 +38,18 @@ pub enum Event {
         /// What the application calls it.
         app_id: Option<AppId>,
     },
+    /// The relay does not take this message for now. It stays in the outbox and is tried again, and those
+    /// behind it for the same contact wait with it.
+    Delayed {
+        /// Which.
+        message: MessageId,
+        /// What the application calls it.
+        app_id: Option<AppId>,
+        /// Whose it is to be.
+        to: AccountKey,
+        /// Why.
+        reason: Refusal,
+    },
     /// This message will not be delivered.
     Failed {
         /// Which.
@@ -49,7 +61,7 @@ pub enum Event {
     },
     /// A message has arrived, and is in the inbox. None is ever missed or told twice by one subscription.
     Received(Received),
-    /// The subscriber was too slow for so many link, custody and failure events.
+    /// The subscriber was too slow for so many of the other events.
     Missed(u64),
 }
 

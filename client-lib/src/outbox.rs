@@ -232,6 +232,11 @@ impl Outbox {
         self.rows.iter().filter_map(of_row).collect()
     }
 
+    /// Whose a message is to be, and what the application calls it.
+    pub(crate) fn addressee(&self, id: MessageId) -> Option<(AccountKey, Option<AppId>)> {
+        self.rows.get(&id).map(|row| (row.mailbox, row.app_id))
+    }
+
     /// When the next contact's pause ends, if a message waits for that.
     pub(crate) fn next_retry(&self) -> Option<Instant> {
         self.holds.values().filter(|hold| hold.probe.is_none()).map(|hold| hold.until).min()

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::Driver;
 use super::outgoing::Outgoing;
-use crate::event::LinkState;
+use crate::event::{Event, LinkState};
 use crate::message::{Failure, ReceivedContent};
 use crate::store::records::InboxRow;
 
@@ -123,6 +123,11 @@ impl Driver {
         let Some(id) = outgoing.resolve(origin) else { return };
         tracing::debug!(message = id.0, %reason, "refused");
         if reason.is_temporary() {
+            if reason != Refusal::UnknownHandle
+                && let Some((to, app_id)) = self.outbox.addressee(id)
+            {
+                self.tell(Event::Delayed { message: id, app_id, to, reason });
+            }
             self.changes.unnumbered.extend(self.outbox.refused(id, reason, Instant::now()));
         } else if reason == Refusal::NumberSettled {
             self.changes.custody.push(id);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use thinpost_client::{Denial, Event, Failure, InboxNumber, LinkState};
+use thinpost_client::{Denial, Event, Failure, InboxNumber, LinkState, Refusal};
 use thinpost_gateway::config::{Config, Registration};
 use thinpost_netem::World;
 use tokio::time::{Instant, sleep, timeout};
@@ -27,8 +27,17 @@ async fn a_full_mailbox_makes_the_rest_wait_in_order_and_fails_nothing() {
     for n in 0..12 {
         ann.client().send("bob", line("ann", n).into()).await.unwrap();
     }
+    let mut events = ann.client().subscribe(InboxNumber(0));
     ann.client().connect();
     sleep(Duration::from_secs(60)).await;
+    let delayed = async {
+        loop {
+            if let Some(Event::Delayed { message, reason, .. }) = events.next().await {
+                return (message.0, reason);
+            }
+        }
+    };
+    assert_eq!(delayed.await, (6, Refusal::MailboxFull), "its sender is told");
     let status = ann.client().status().await.unwrap();
     assert_eq!((status.custody, status.waiting, status.failed), (5, 7, 0));
     bob.client().connect();

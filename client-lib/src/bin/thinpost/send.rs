@@ -5,8 +5,8 @@ use std::io::{Write, stdout};
 use std::path::Path;
 
 use thinpost_client::{
-    Client, Event, Failure as MessageFailure, InboxNumber, LinkState, Message, MessageId, MessageState,
-    Subscription,
+    AccountKey, Client, Event, Failure as MessageFailure, InboxNumber, LinkState, Message, MessageId,
+    MessageState, Refusal, Subscription,
 };
 use tokio::time::{Instant, sleep_until};
 
@@ -18,9 +18,10 @@ use crate::input;
 pub(crate) async fn send(home: &Path, args: Send) -> Result<(), Failure> {
     // The home is looked for before a person types a message for nothing.
     let client = commands::open(home)?;
-    if !client.contacts().iter().any(|contact| contact.name == args.name) {
+    let contact = client.contacts().into_iter().find(|contact| contact.name == args.name);
+    let Some(contact) = contact else {
         return Err(thinpost_client::SendError::UnknownContact(args.name).into());
-    }
+    };
     let messages = match (&args.lines, args.text) {
         (Some(path), _) => input::lines(path)?.into_iter().map(Message::from).collect(),
         (None, Some(text)) if text != "-" => vec![Message { app_id: args.id, ..text.into() }],
@@ -40,7 +41,7 @@ pub(crate) async fn send(home: &Path, args: Send) -> Result<(), Failure> {
     client.connect();
     let waited = tokio::select! {
         biased;
-        waited = wait(&client, events, ids, Instant::now() + args.time) => waited,
+        waited = wait(&client, events, ids, contact.ticket.account, Instant::now() + args.time) => waited,
         interrupted = input::asked_to_end() => {
             interrupted?;
             Err(Failure::new(exit::TEMPORARY, "queued; interrupted before the relay had it"))
@@ -61,10 +62,12 @@ async fn wait(
     client: &Client,
     mut events: Subscription,
     ids: Vec<MessageId>,
+    recipient: AccountKey,
     deadline: Instant,
 ) -> Result<(), Failure> {
     let mut open: BTreeSet<_> = ids.into_iter().collect();
     let mut failed: Option<MessageFailure> = None;
+    let mut delayed: Option<Refusal> = None;
     while !open.is_empty() {
         let event = tokio::select! {
             biased;
@@ -73,6 +76,8 @@ async fn wait(
         };
         match event {
             Some(Event::Custody { message, .. }) => drop(open.remove(&message)),
+            // Perhaps of an older message to the same contact, behind which ours wait.
+            Some(Event::Delayed { to, reason, .. }) if to == recipient => delayed = Some(reason),
             Some(Event::Failed { message, reason, .. }) => {
                 if open.remove(&message) {
                     failed = Some(reason);
@@ -97,20 +102,19 @@ async fn wait(
                 }
             }
             Some(_) => {}
-            None => return Err(queued(client, open.len())),
+            None => return Err(queued(client, open.len(), delayed)),
         }
     }
     failed.map_or(Ok(()), |reason| Err(Failure::of_message(reason)))
 }
 
 /// Time is up.
-fn queued(client: &Client, waiting: usize) -> Failure {
+fn queued(client: &Client, waiting: usize, delayed: Option<Refusal>) -> Failure {
     let state = client.link_status().borrow().state.clone();
-    let why = match state {
-        LinkState::Online => {
-            "the relay does not take it now; its mailbox may be full or not there yet".to_owned()
-        }
-        state => commands::unreachable_relay(&state).to_string(),
+    let why = match (state, delayed) {
+        (LinkState::Online, Some(reason)) => reason.to_string(),
+        (LinkState::Online, None) => "the link is slow".to_owned(),
+        (state, _) => commands::unreachable_relay(&state).to_string(),
     };
     Failure::new(exit::TEMPORARY, format!("queued, {} waiting; {why}", count(waiting)))
 }

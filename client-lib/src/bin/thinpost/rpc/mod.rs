@@ -179,6 +179,10 @@ impl Server {
             Event::Custody { message, app_id } => {
                 protocol::notification("custody", json!({ "message": message, "id": hex(*app_id) }))
             }
+            Event::Delayed { message, app_id, reason, .. } => protocol::notification(
+                "delayed",
+                json!({ "message": message, "id": hex(*app_id), "reason": reason.to_string() }),
+            ),
             Event::Failed { message, app_id, reason } => protocol::notification(
                 "failed",
                 json!({ "message": message, "id": hex(*app_id), "reason": reason.to_string() }),
