@@ -5,9 +5,10 @@
 //! does the device read custody in the acknowledgement.
 
 mod delivery;
+mod refusals;
 
 use std::cmp::Ordering;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,10 +30,11 @@ use tokio::time::timeout;
 use tracing::{debug, trace, warn};
 
 use self::delivery::Delivery;
+use self::refusals::Refusals;
 use crate::relay::Shared;
 use crate::store::{
-    self, Append, Applicant, CommitError, DeviceNo, DeviceRecord, Direction, Done, Op, Pending, Store,
-    StoreError, Verdict,
+    self, Append, CommitError, DeviceNo, DeviceRecord, Direction, Done, Op, Pending, Store, StoreError,
+    Verdict,
 };
 
 /// A handshake takes at most this long, and so does a device to say hello: 60 round trips of 2 s.
@@ -128,9 +130,7 @@ pub(crate) async fn run(incoming: Incoming, shared: Arc<Shared>) {
         waiting: VecDeque::new(),
         pending: None,
         processed: 0,
-        refused: VecDeque::new(),
-        held: BTreeMap::new(),
-        applicant: shared.wakes.room.applicant(),
+        refusals: Refusals::new(shared.wakes.room.applicant()),
         delivery: Delivery::default(),
         cursor: None,
     };
@@ -181,14 +181,7 @@ struct Session {
     pending: Option<(Pending, Vec<Asked>)>,
     /// Every frame up to here has been acted on for good.
     processed: u64,
-    /// Refusals that the device has not settled: their number, and the submit's. The submit is not
-    /// settled before, or a device that restarts between the two would take it for custody.
-    refused: VecDeque<(u64, u64)>,
-    /// Handles to which a submit was refused for now: whatever else comes for them is refused, too, until
-    /// the device resumes, or it would overtake.
-    held: BTreeMap<Handle, Refusal>,
-    /// Waits for the mailboxes of those handles that a mailbox is the reason for.
-    applicant: Applicant,
+    refusals: Refusals,
     delivery: Delivery,
     /// How far the device has settled, when the store has not been told.
     cursor: Option<Position>,
@@ -253,7 +246,7 @@ impl Session {
                 Ok(())
             }
             () = self.delivery.changed() => Ok(()),
-            to = self.applicant.ready() => {
+            to = self.refusals.ready() => {
                 self.channel.link().push(ToDevice::Ready { to }.encode());
                 Ok(())
             }
@@ -268,7 +261,7 @@ impl Session {
                 if let Some(position) = self.delivery.settled(upto) {
                     self.cursor = Some(position);
                 }
-                while self.refused.pop_front_if(|(refusal, _)| *refusal <= upto).is_some() {}
+                self.refusals.settled(upto);
                 self.settle();
             }
         }
@@ -276,10 +269,7 @@ impl Session {
 
     /// Settles what has been acted on, up to the first submit whose refusal is still on its way.
     fn settle(&mut self) {
-        // What is refused at once can stand before an earlier submit that the store refuses, and after one
-        // that the store has not answered.
-        let first_refused = self.refused.iter().map(|(_, submit)| *submit).min();
-        self.channel.settle(first_refused.map_or(self.processed, |submit| self.processed.min(submit - 1)));
+        self.channel.settle(self.refusals.may_settle(self.processed));
     }
 
     /// Acts on waiting frames until one must wait for the store, and asks the store for what they need.
@@ -315,7 +305,7 @@ impl Session {
                 }
                 ToRelay::Ping => (None, What::Housekeeping),
                 ToRelay::Resume { to } => {
-                    self.held.remove(&to);
+                    self.refusals.release(to);
                     (None, What::Housekeeping)
                 }
                 ToRelay::Submit { to, body } => {
@@ -432,7 +422,7 @@ impl Session {
             Ordering::Equal => {}
         }
         self.mailboxes.push(mailbox).ok_or(Misbehaviour::TableFull)?;
-        self.held.remove(&handle);
+        self.refusals.release(handle);
         let accounts = vec![mailbox];
         Ok(Some(Op::PutTable { device, direction: Direction::ToRelay, from: before, accounts }))
     }
@@ -452,7 +442,7 @@ impl Session {
             self.refuse(number, origin, to, Refusal::UnknownHandle);
             return Ok((None, What::Housekeeping));
         };
-        let unless_repeat = self.held.get(&to).copied().or_else(|| {
+        let unless_repeat = self.refusals.held(to).or_else(|| {
             let checked = self.shared.limits.check_submit(self.remote, account, mailbox, body.len());
             checked.err().map(|retry| Refusal::TooFast { retry_after_s: retry.seconds })
         });
@@ -480,16 +470,13 @@ impl Session {
         self.record.map(|record| record.account).ok_or(End::Denied(Denial::NotRegistered))
     }
 
-    /// If this is the first refusal to come from the mailbox itself: has the device told when it is over.
+    /// Has the device told when it is over, if the mailbox is the reason.
     async fn ask_for_mailbox(&mut self, to: Handle, reason: Refusal) -> Result<(), End> {
         let Some(account) = self.mailboxes.key(to) else { return Ok(()) };
-        if self.held.contains_key(&to) || !matches!(reason, Refusal::NoSuchMailbox | Refusal::MailboxFull) {
-            return Ok(());
-        }
-        self.applicant.ask(to, account);
         // It may have come to be since the store said no, and is announced only once. A mailbox that was
         // full lets go of something again and again.
-        let is_registered = reason == Refusal::NoSuchMailbox
+        let is_registered = self.refusals.ask(to, account, reason)
+            && reason == Refusal::NoSuchMailbox
             && self.shared.read(move |store| store.mailbox_usage(&account)).await?.is_some();
         if is_registered {
             self.shared.wakes.room.announce(&account);
@@ -498,11 +485,8 @@ impl Session {
     }
 
     fn refuse(&mut self, submit: u64, origin: Origin, to: Handle, reason: Refusal) {
-        if reason.is_temporary() {
-            self.held.insert(to, reason);
-        }
         let number = self.channel.link().push(ToDevice::Refused { origin, reason }.encode());
-        self.refused.push_back((number, submit));
+        self.refusals.said(number, submit, to, reason);
     }
 
     /// The store has spoken: settles or refuses what was asked.
@@ -515,7 +499,7 @@ impl Session {
                     let reason = match refusal {
                         // If one before it in the same group was refused, then for the same reason.
                         store::Refusal::NotNow => {
-                            let reason = self.held.get(&to).copied().or(unless_repeat);
+                            let reason = self.refusals.held(to).or(unless_repeat);
                             reason.unwrap_or(Refusal::TooFast { retry_after_s: 1 })
                         }
                         refusal => refused(refusal).ok_or(Denial::NotRegistered)?,
