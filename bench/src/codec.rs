@@ -4,16 +4,18 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::time::Instant;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use liblzma::write::XzEncoder;
 use thinpost_wire::codec::{self, Codec};
 use thinpost_wire::dictionary::{DICTIONARIES, DictionarySet};
+use thinpost_wire::letter::CONTENT_BYTES_MAX;
 
 use crate::corpus;
 use crate::report::{Report, Row};
 
-/// Bytes per message of a file of one message a line: raw, coded alone, in batches, and beside xz.
+/// Bytes per message of a file of one message a line: raw, coded alone, in batches (which may be larger than a
+/// datagram holds), and beside xz.
 #[derive(Args, Debug)]
 pub(crate) struct CodecArgs {
     /// The messages, UTF-8, one a line; may be given several times
@@ -33,6 +35,13 @@ const TIME: &str = "us/message";
 pub(crate) fn run(args: &CodecArgs, report: &mut Report) -> Result<()> {
     for path in &args.corpus {
         let messages = corpus::read_lines(path)?;
+        if let Some((line, message)) = (1..).zip(&messages).find(|(_, line)| line.len() > CONTENT_BYTES_MAX) {
+            let bytes = message.len();
+            bail!(
+                "{}, line {line}: {bytes} bytes; a message has at most {CONTENT_BYTES_MAX}",
+                path.display()
+            );
+        }
         let scenario = path.file_stem().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
         measure(&scenario, &messages, report)?;
     }

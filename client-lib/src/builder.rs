@@ -116,6 +116,7 @@ impl Builder {
             pending: loaded.outbox.len(),
             at_rest_since: None,
             caught_up: false,
+            urges_seen: 0,
         });
         let (queue, queued) = mpsc::unbounded_channel();
         let (wish, wished) = watch::channel(Wish::default());

@@ -15,7 +15,7 @@ use crate::clock::WallClock;
 use crate::contacts::{Contact, Contacts};
 use crate::driver::Wish;
 use crate::error::{ContactError, SendError, StoreError};
-use crate::event::{Event, LinkStatus, Subscription};
+use crate::event::{Event, LinkState, LinkStatus, Subscription};
 use crate::home::{Home, RelayAccess};
 use crate::message::{Content, InboxNumber, Message, MessageId, MessageState, Received};
 use crate::store::records::{InboxRow, OutboxRow};
@@ -100,6 +100,19 @@ struct Handle {
     driver: Mutex<Option<JoinHandle<()>>>,
 }
 
+/// A wish for a link, besides that of [`Client::connect`].
+pub(crate) struct Visit<'a> {
+    wish: &'a watch::Sender<Wish>,
+    /// What was enqueued before this urge is what the visit is for.
+    pub(crate) urges: u64,
+}
+
+impl Drop for Visit<'_> {
+    fn drop(&mut self) {
+        self.wish.send_modify(|wish| wish.visits -= 1);
+    }
+}
+
 /// A person's messages, through one open home. Clones are the same client; when the last is dropped, the
 /// link is closed in the background. Use [`Client::close`] where the home is to be opened again.
 #[derive(Clone)]
@@ -164,6 +177,34 @@ impl Client {
             wish.online = true;
             wish.urges += 1;
         });
+    }
+
+    /// What is told from now on, without the inbox.
+    pub(crate) fn events(&self) -> broadcast::Receiver<Event> {
+        self.shared.events.subscribe()
+    }
+
+    /// Wants a link for as long as the visit is kept.
+    pub(crate) fn visit(&self) -> Visit<'_> {
+        let mut urges = 0;
+        self.handle.wish.send_modify(|wish| {
+            wish.visits += 1;
+            wish.urges += 1;
+            urges = wish.urges;
+        });
+        Visit { wish: &self.handle.wish, urges }
+    }
+
+    /// Waits until there is no link, unless somebody wants one.
+    pub(crate) async fn link_released(&self) {
+        let mut wish = self.handle.wish.subscribe();
+        let mut link = self.link_status();
+        let is_over = |link: &LinkStatus| link.state == LinkState::Offline || link.state.is_final();
+        // The client's driver has ended if either fails, and so has the link.
+        tokio::select! {
+            _ = wish.wait_for(Wish::wants_link) => {}
+            _ = link.wait_for(is_over) => {}
+        }
     }
 
     /// Wants no link. What is on its way gets a moment to be settled; see [`Client::status`] for the end.

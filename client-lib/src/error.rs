@@ -50,6 +50,30 @@ pub enum CreateError {
     Store(#[from] StoreError),
 }
 
+/// Why a home was not given another way to its relay. It was not changed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum RenewError {
+    /// Its relay knows it: it needs no invite.
+    #[error("the home is registered at its relay")]
+    Registered,
+    /// It was made with this ticket.
+    #[error("it was made with this ticket")]
+    Unchanged,
+    /// The ticket leads to another relay.
+    #[error("the ticket leads to another relay than the home's")]
+    OtherRelay,
+    /// A contact's ticket leads to a person, not to a relay.
+    #[error("this is a contact's ticket; a relay's ticket or an invite is needed")]
+    NotARelay,
+    /// It cannot be opened.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// It could not be made durable.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
 /// Why a home was not opened. It was not changed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]

@@ -146,6 +146,8 @@ pub struct LinkStatus {
     pub at_rest_since: Option<Instant>,
     /// Whether all that waited at the relay when the link came about has arrived.
     pub caught_up: bool,
+    /// The driver knows of all that was enqueued before this many urges.
+    pub(crate) urges_seen: u64,
 }
 
 /// A stream of events that never ends before the client does; see [`Client::subscribe`](crate::Client::subscribe).

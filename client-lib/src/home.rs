@@ -4,7 +4,7 @@ use thinpost_carrier::Identity;
 use thinpost_wire::ids::AccountKey;
 use thinpost_wire::ticket::{ContactTicket, InviteToken, RelayTicket, Ticket};
 
-use crate::error::{CreateError, StoreError};
+use crate::error::{CreateError, RenewError, StoreError};
 use crate::random::Random;
 use crate::store::Store;
 use crate::store::records::HomeRecord;
@@ -17,6 +17,17 @@ pub struct RelayAccess {
     pub relay: RelayTicket,
     /// What a relay that admits by invite asks for.
     pub invite: Option<InviteToken>,
+}
+
+/// What a ticket says of a relay, if it is one's.
+fn access(ticket: &Ticket) -> Option<RelayAccess> {
+    match ticket {
+        Ticket::Relay(relay) => Some(RelayAccess { relay: relay.clone(), invite: None }),
+        Ticket::Invite(invite) => {
+            Some(RelayAccess { relay: invite.relay.clone(), invite: Some(invite.token) })
+        }
+        Ticket::Contact(_) => None,
+    }
 }
 
 /// Who a person is on this device. What it holds never changes.
@@ -55,16 +66,33 @@ impl Home {
         ticket: &Ticket,
         random: &mut Random,
     ) -> Result<ContactTicket, CreateError> {
-        let access = match ticket {
-            Ticket::Relay(relay) => RelayAccess { relay: relay.clone(), invite: None },
-            Ticket::Invite(invite) => RelayAccess { relay: invite.relay.clone(), invite: Some(invite.token) },
-            Ticket::Contact(_) => return Err(CreateError::NotARelay),
-        };
+        let access = access(ticket).ok_or(CreateError::NotARelay)?;
         let account = Identity::from_seed(random.bytes());
         let device = Identity::from_seed(random.bytes());
         let home = Self { account, device, access };
         Store::create(&storage, &home.to_record())?;
         Ok(home.ticket())
+    }
+
+    /// Gives a home that no relay has confirmed yet another way in: the invite, or the newer addresses, of
+    /// a ticket of the same relay. Its keys and messages stay.
+    ///
+    /// # Errors
+    /// See [`RenewError`]; nothing is changed.
+    pub fn renew(storage: impl Into<Storage>, ticket: &Ticket) -> Result<(), RenewError> {
+        let (store, loaded) = Store::open(&storage.into())?;
+        let home = Self::from_record(&loaded.home)?;
+        let access = access(ticket).ok_or(RenewError::NotARelay)?;
+        if access.relay.key != home.access.relay.key {
+            return Err(RenewError::OtherRelay);
+        }
+        if loaded.relay.registered {
+            return Err(RenewError::Registered);
+        }
+        if access == home.access {
+            return Err(RenewError::Unchanged);
+        }
+        Ok(store.put_home(&Self { access, ..home }.to_record())?)
     }
 
     pub(crate) fn account_key(&self) -> AccountKey {

@@ -48,7 +48,7 @@ pub use builder::{BlockingMode, Builder};
 pub use client::{Client, Status};
 pub use clock::{SystemClock, WallClock};
 pub use contacts::Contact;
-pub use error::{ContactError, CreateError, OpenError, SendError, StoreError};
+pub use error::{ContactError, CreateError, OpenError, RenewError, SendError, StoreError};
 pub use event::{Event, LinkState, LinkStatus, Subscription};
 pub use home::{Home, RelayAccess};
 pub use message::{
@@ -56,7 +56,7 @@ pub use message::{
 };
 pub use network::{Network, Udp};
 pub use store::storage::{MemoryStorage, Storage};
-pub use sync::{Budget, SyncEnd, SyncReport};
+pub use sync::{Budget, SYNC_BYTES_MIN, SyncEnd, SyncReport};
 pub use thinpost_wire::frame::{Denial, Refusal};
 pub use thinpost_wire::ids::{AccountKey, AppId, DeviceKey, RelayKey};
 pub use thinpost_wire::letter::CONTENT_BYTES_MAX;

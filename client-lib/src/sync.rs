@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
+use thinpost_wire::frame::Refusal;
+use tokio::sync::broadcast::error::TryRecvError;
 use tokio::time::{Instant, sleep_until};
 
 use crate::client::Client;
 use crate::error::StoreError;
-use crate::event::{LinkState, LinkStatus};
+use crate::event::{Event, LinkState, LinkStatus};
 
 /// What a [`Client::sync`] may use up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,9 +16,12 @@ pub struct Budget {
     /// How long it may take.
     pub time: Duration,
     /// Bytes on the air, both ways, IP and UDP headers included. What is on its way when they are used
-    /// up still counts: up to the link's window more.
+    /// up still counts: up to the link's window more. Below [`SYNC_BYTES_MIN`] nothing comes of it.
     pub bytes: u64,
 }
+
+/// What a connection takes before the first message, rounded up, bytes: less is no budget.
+pub const SYNC_BYTES_MIN: u64 = 5_000;
 
 /// Why a sync has ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,31 +50,38 @@ pub struct SyncReport {
     pub received: u64,
     /// Messages left in the outbox.
     pub waiting: u64,
+    /// Why the last of them that the relay was asked to take was not taken.
+    pub delayed: Option<Refusal>,
     /// Bytes on the air, both ways, IP and UDP headers included.
     pub bytes: u64,
 }
 
 impl Client {
-    /// Connects, sends and receives all there is within the budget, and leaves the link as it was before.
+    /// Connects, sends and receives all there is within the budget, and leaves the link as it is wanted by
+    /// then. Several may run at a time.
     ///
     /// # Errors
     /// When the home's file failed. A relay that cannot be reached is no error; see [`SyncEnd`].
     pub async fn sync(&self, budget: Budget) -> Result<SyncReport, StoreError> {
         let before = self.status().await?;
-        let was_offline = before.link.state == LinkState::Offline;
         let bytes = |link: &LinkStatus| link.sent_bytes + link.received_bytes;
         let bytes_before = bytes(&before.link);
-        self.connect();
-        let end = self.visit(budget, |link| bytes(link) - bytes_before).await;
-        if was_offline {
-            self.disconnect();
-            let mut link = self.link_status();
-            // The client's driver has ended if this fails, and so has the link.
-            let _ = link.wait_for(|link| link.state == LinkState::Offline || link.state.is_final()).await;
-        }
+        let mut events = self.events();
+        let visit = self.visit();
+        let end = self.stay(budget, visit.urges, |link| bytes(link) - bytes_before).await;
+        drop(visit);
+        self.link_released().await;
         let after = self.status().await?;
         if let LinkState::StoreFailed(error) = after.link.state {
             return Err(error);
+        }
+        let mut delayed = None;
+        loop {
+            match events.try_recv() {
+                Ok(Event::Delayed { reason, .. }) => delayed = Some(reason),
+                Ok(_) | Err(TryRecvError::Lagged(_)) => {}
+                Err(TryRecvError::Empty | TryRecvError::Closed) => break,
+            }
         }
         Ok(SyncReport {
             end,
@@ -77,23 +89,25 @@ impl Client {
             failed: after.failed - before.failed,
             received: after.received.0 - before.received.0,
             waiting: after.waiting,
+            delayed: delayed.filter(|_| after.waiting > 0),
             bytes: bytes(&after.link) - bytes_before,
         })
     }
 
-    async fn visit(&self, budget: Budget, used: impl Fn(&LinkStatus) -> u64) -> SyncEnd {
+    /// Until the driver, which knows of this urge, has nothing more to do.
+    async fn stay(&self, budget: Budget, urges: u64, used: impl Fn(&LinkStatus) -> u64) -> SyncEnd {
         let deadline = Instant::now() + budget.time;
         let mut link = self.link_status();
-        let mut has_tried = false;
         loop {
             let now = Instant::now();
             let status = link.borrow_and_update().clone();
-            has_tried |= matches!(status.state, LinkState::Connecting | LinkState::Online);
+            let has_tried = status.urges_seen >= urges;
             if used(&status) >= budget.bytes {
                 return SyncEnd::OutOfBytes;
             }
             let is_hopeless = matches!(status.state, LinkState::WrongKey | LinkState::Violation(_));
-            if has_tried && (status.state.is_final() || is_hopeless) {
+            let has_failed = matches!(status.state, LinkState::StoreFailed(_));
+            if has_failed || has_tried && (status.state.is_final() || is_hopeless) {
                 return SyncEnd::NoLink(status.state);
             }
             if now >= deadline {
@@ -103,7 +117,7 @@ impl Client {
                 };
             }
             let is_done = status.caught_up && status.pending == 0 && status.at_rest_since.is_some();
-            if is_done && status.state == LinkState::Online {
+            if has_tried && is_done && status.state == LinkState::Online {
                 return SyncEnd::Complete;
             }
             tokio::select! {

@@ -107,7 +107,7 @@ impl Driver {
                 biased;
                 changed = self.wish.changed() => {
                     let now = *self.wish.borrow();
-                    if changed.is_err() || now.closed || !now.online {
+                    if changed.is_err() || !now.wants_link() {
                         return Err(End::Unwanted);
                     }
                     if now.renewals != wish.renewals {

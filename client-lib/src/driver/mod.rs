@@ -39,12 +39,21 @@ const EXPIRY_INTERVAL: Duration = Duration::from_secs(3600);
 /// What the application wants; the counters say that it has asked again.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Wish {
+    /// Until it says otherwise.
     pub(crate) online: bool,
+    /// How many [`Client::sync`](crate::Client::sync) are under way.
+    pub(crate) visits: u32,
     /// Ends a pause.
     pub(crate) urges: u64,
     /// Ends a pause or a link.
     pub(crate) renewals: u64,
     pub(crate) closed: bool,
+}
+
+impl Wish {
+    pub(crate) fn wants_link(&self) -> bool {
+        (self.online || self.visits > 0) && !self.closed
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -100,6 +109,8 @@ pub(crate) struct Driver {
     /// Whether endpoints, too, must follow from the seed.
     seeded: bool,
     wish: watch::Receiver<Wish>,
+    /// All that was enqueued before this urge is in the outbox.
+    urges_seen: u64,
     queued: mpsc::UnboundedReceiver<(MessageId, Queued)>,
     heads: watch::Sender<InboxNumber>,
     status: watch::Sender<LinkStatus>,
@@ -137,6 +148,7 @@ impl Driver {
             random,
             seeded,
             wish,
+            urges_seen: 0,
             queued,
             heads,
             status,
@@ -161,9 +173,9 @@ impl Driver {
             if wish.closed {
                 break;
             }
-            let wanted = wish.online && stopped_at.is_none_or(|before| before.urges != wish.urges);
+            let wanted = wish.wants_link() && stopped_at.is_none_or(|before| before.urges != wish.urges);
             if !wanted {
-                if !wish.online {
+                if !wish.wants_link() {
                     self.set_state(LinkState::Offline);
                 }
                 if !self.idle(None).await {
@@ -233,9 +245,11 @@ impl Driver {
 
     /// Takes in what was put in the outbox meanwhile, and fails what waits there for too long.
     fn look_at_outbox(&mut self) {
+        let urges = self.wish.borrow().urges;
         while let Ok((id, queued)) = self.queued.try_recv() {
             self.take_in(id, &queued);
         }
+        self.urges_seen = urges;
         if Instant::now() >= self.expiry_due {
             self.expiry_due = Instant::now() + EXPIRY_INTERVAL;
             let lifetime_ms = self.options.lifetime.as_millis() as u64;
@@ -295,6 +309,7 @@ impl Driver {
             status.at_rest_since = None;
             status.caught_up = false;
             status.pending = self.outbox.pending();
+            status.urges_seen = self.urges_seen;
             (status.sent_bytes, status.received_bytes) = self.meter.read();
             changed
         });

@@ -150,12 +150,13 @@ impl<'a> Session<'a> {
         let at_rest = self.incoming.is_welcomed() && self.channel.link().is_at_rest();
         self.at_rest_since = at_rest.then(|| self.at_rest_since.unwrap_or_else(Instant::now));
         let rtt = self.channel.link().rtt();
-        let at_rest_since = self.at_rest_since;
+        let (at_rest_since, urges_seen) = (self.at_rest_since, self.driver.urges_seen);
         let (pending, (sent, received)) = (self.driver.outbox.pending(), self.driver.meter.read());
         let (welcomed, caught_up) = (self.incoming.is_welcomed(), self.incoming.is_caught_up());
         self.driver.status.send_modify(|status| {
             status.rtt = if welcomed { Some(rtt) } else { status.rtt };
             status.pending = pending;
+            status.urges_seen = urges_seen;
             status.at_rest_since = at_rest_since;
             status.caught_up = caught_up;
             (status.sent_bytes, status.received_bytes) = (sent, received);
@@ -195,7 +196,8 @@ impl<'a> Session<'a> {
 
     fn wish_changed(&mut self, client_is_there: bool, handshaking: bool) -> Result<(), End> {
         let wish = *self.driver.wish.borrow();
-        if client_is_there && !wish.closed && wish.online {
+        if client_is_there && wish.wants_link() {
+            self.leave_at = None;
             return if wish.renewals == self.wish.renewals { Ok(()) } else { Err(End::Renew) };
         }
         if handshaking || !self.incoming.is_welcomed() {

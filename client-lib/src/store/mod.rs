@@ -299,6 +299,12 @@ impl Store {
         Ok(counters)
     }
 
+    pub(crate) fn put_home(&self, home: &HomeRecord) -> Result<(), StoreError> {
+        let write = self.begin_write()?;
+        write.open_table(META)?.insert(META_HOME, encode(home).as_slice())?;
+        Ok(write.commit()?)
+    }
+
     pub(crate) fn put_contact(&self, contact: &Contact) -> Result<(), StoreError> {
         let write = self.begin_write()?;
         write.open_table(CONTACTS)?.insert(contact.name.as_str(), contact.ticket.to_string().as_str())?;

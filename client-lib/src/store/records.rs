@@ -35,7 +35,7 @@ pub(super) const META_COUNTERS: &str = "counters";
 /// How many rows of [`DONE`] are kept.
 pub(super) const DONE_KEPT: u64 = 1_000;
 
-/// Who this is; written once.
+/// Who this is. Of it only the way to the relay ever changes, until the relay has confirmed it.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct HomeRecord {
     pub(crate) account_seed: [u8; 32],

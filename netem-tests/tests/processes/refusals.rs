@@ -45,6 +45,48 @@ fn a_ticket_with_another_relays_key_is_found_out() {
     assert!(!town.folder.path().join("eve").exists());
 }
 
+#[test]
+fn a_home_made_while_the_relay_was_away_takes_an_invite_later() {
+    let mut town = Town::new();
+    let relay = town.text(&mut town.gateway("ticket"));
+    let bob = town.text(town.thinpost("bob").arg("ticket"));
+    town.kill_relay();
+    let made = town.text(town.thinpost("carol").args(["init", &relay, "--for", "100ms"]));
+    assert!(made.starts_with("home made in "), "{made}");
+    town.text(town.thinpost("carol").args(["contact", "add", "bob", &bob]));
+    town.text(town.thinpost("carol").args(["send", "bob", "--offline", "let me in"]));
+    town.start_relay();
+    failure(&output(town.thinpost("carol").arg("sync")), 77);
+
+    let other = RelayTicket { key: RelayKey([7; 32]), addresses: vec![town.address.parse().unwrap()] };
+    let refused = failure(&output(town.thinpost("carol").args(["init", &other.to_string()])), 73);
+    assert!(refused.ends_with("the ticket leads to another relay than the home's"), "{refused}");
+    let invite = town.text(&mut town.gateway("invite"));
+    town.text(town.thinpost("carol").args(["init", &invite]));
+    town.text(town.thinpost("carol").arg("sync"));
+    let status = town.text(town.thinpost("carol").args(["status", "--json"]));
+    let status: serde_json::Value = serde_json::from_str(&status).unwrap();
+    assert_eq!((&status["custody"], &status["waiting"]), (&1.into(), &0.into()));
+    let refused = failure(&output(town.thinpost("carol").args(["init", &invite])), 73);
+    assert!(refused.ends_with("the home is registered at its relay"), "{refused}");
+}
+
+#[test]
+fn a_sync_that_leaves_messages_says_why() {
+    let mut town = Town::new();
+    town.kill_relay();
+    let config = town.folder.path().join("relay.toml");
+    std::fs::write(&config, "[mailbox]\nenvelopes_max = 2\n").unwrap();
+    town.start_relay_with(&["--config", config.to_str().unwrap()]);
+    for text in ["one", "two"] {
+        town.text(town.thinpost("ann").args(["send", "bob", text]));
+    }
+    town.text(town.thinpost("ann").args(["send", "bob", "--offline", "three"]));
+    let synced = output(town.thinpost("ann").args(["sync", "--for", "10s"]));
+    assert_eq!(failure(&synced, 75), "thinpost: 1 message waiting; the recipient's mailbox is full");
+    assert!(synced.stdout.starts_with(b"0 sent, 0 failed, 0 received, 1 waiting"), "{synced:?}");
+}
+
 #[cfg(unix)]
 #[test]
 fn a_relay_with_devices_on_line_stops_when_told_to() {

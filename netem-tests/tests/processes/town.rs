@@ -79,8 +79,12 @@ impl Town {
     }
 
     pub(crate) fn start_relay(&mut self) {
+        self.start_relay_with(&[]);
+    }
+
+    pub(crate) fn start_relay_with(&mut self, args: &[&str]) {
         let mut command = self.gateway("run");
-        command.args(["--listen", &self.address]);
+        command.args(["--listen", &self.address]).args(args);
         let mut relay = Process::start(&mut command);
         self.address = relay.address();
         self.relay = Some(relay);

@@ -151,6 +151,48 @@ async fn what_waits_for_somebody_who_is_not_there_yet_leaves_when_they_come() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_sync_right_after_a_send_waits_for_its_custody() {
+    let mut world = World::new(7);
+    let (ann, bob) = ann_and_bob(&mut world).await;
+    online(bob.client()).await;
+    online(ann.client()).await;
+    for n in 0..3 {
+        ann.client().send("bob", line("ann", n).into()).await.unwrap();
+        let report = ann.client().sync(Budget { time: DAY, bytes: u64::MAX }).await.unwrap();
+        assert_eq!((report.end, report.custody, report.waiting), (SyncEnd::Complete, 1, 0));
+    }
+    assert_eq!(ann.client().link_status().borrow().state, LinkState::Online, "as it was wanted before");
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_wants_a_link_during_a_sync_has_it_afterwards_and_syncs_end_whatever_happens() {
+    let mut world = World::new(8);
+    let (ann, bob) = ann_and_bob(&mut world).await;
+    online(bob.client()).await;
+    let budget = Budget { time: Duration::from_secs(10), bytes: u64::MAX };
+    // Another wish at any moment of a visit: while it connects, while it stays, while it leaves.
+    for delay_ms in (0..2_500).step_by(50) {
+        let other = async {
+            sleep(Duration::from_millis(delay_ms)).await;
+            ann.client().connect();
+        };
+        let (report, ()) =
+            timeout(DAY, async { tokio::join!(ann.client().sync(budget), other) }).await.unwrap();
+        assert_eq!(report.unwrap().end, SyncEnd::Complete, "{delay_ms} ms");
+        sleep(Duration::from_secs(5)).await;
+        assert_eq!(ann.client().link_status().borrow().state, LinkState::Online, "{delay_ms} ms");
+        offline(ann.client()).await;
+        let other = async {
+            sleep(Duration::from_millis(delay_ms)).await;
+            ann.client().sync(budget).await
+        };
+        let both = timeout(DAY, async { tokio::join!(ann.client().sync(budget), other) }).await.unwrap();
+        assert_eq!((both.0.unwrap().end, both.1.unwrap().end), (SyncEnd::Complete, SyncEnd::Complete));
+        offline(ann.client()).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_sync_knows_when_it_has_everything() {
     let mut world = World::new(6);
     let (ann, bob) = ann_and_bob(&mut world).await;

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
-use thinpost_client::AppId;
+use thinpost_client::{AppId, SYNC_BYTES_MIN};
 
 use crate::failure::{Failure, exit};
 
@@ -59,8 +59,8 @@ pub(crate) enum Command {
         /// How long it may take
         #[arg(long = "for", value_name = "TIME", default_value = "25s", value_parser = humantime::parse_duration)]
         time: Duration,
-        /// How many bytes it may use, as in 16KB [default: no bound]
-        #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
+        /// How many bytes it may use, as in 16KB; a connection alone takes 5KB [default: no bound]
+        #[arg(long, value_name = "BYTES", value_parser = parse_budget)]
         budget: Option<u64>,
     },
     /// Print how much is waiting, sent and received
@@ -151,6 +151,14 @@ pub(crate) fn parse_app_id(text: &str) -> Result<AppId, String> {
     id.map(AppId).ok_or_else(|| "an id has 32 hex digits".to_owned())
 }
 
+/// What a sync may use up.
+fn parse_budget(text: &str) -> Result<u64, String> {
+    match parse_bytes(text)? {
+        ..SYNC_BYTES_MIN => Err(format!("a connection alone takes {SYNC_BYTES_MIN} bytes")),
+        enough => Ok(enough),
+    }
+}
+
 /// A number with a unit of bytes: B, KB, MB (thousands), KiB, MiB.
 fn parse_bytes(text: &str) -> Result<u64, String> {
     let digits = text.trim().trim_end_matches(|c: char| c.is_ascii_alphabetic()).trim_end();
@@ -175,6 +183,12 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Args::command().debug_assert();
+    }
+
+    #[test]
+    fn a_budget_that_no_connection_fits_is_none() {
+        assert_eq!(parse_budget("5KB"), Ok(5_000));
+        assert_eq!(parse_budget("4KB"), Err("a connection alone takes 5000 bytes".to_owned()));
     }
 
     #[test]

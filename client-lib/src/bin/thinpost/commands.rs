@@ -8,7 +8,7 @@ use qrcode::render::unicode::Dense1x2;
 use qrcode::{EcLevel, QrCode};
 use serde_json::json;
 use thinpost_client::ticket::{ContactTicket, Ticket};
-use thinpost_client::{Budget, Client, Home, LinkState, SyncEnd};
+use thinpost_client::{Budget, Client, CreateError, Home, LinkState, RenewError, SyncEnd};
 use tokio::time::timeout;
 
 use crate::args::{Contact, Init};
@@ -21,7 +21,19 @@ pub(crate) fn open(home: &Path) -> Result<Client, Failure> {
 
 pub(crate) async fn init(home: &Path, args: Init) -> Result<(), Failure> {
     let ticket: Ticket = args.ticket.parse()?;
-    Home::create(home, &ticket)?;
+    let is_new = match Home::create(home, &ticket) {
+        Ok(_) => true,
+        Err(error @ CreateError::Exists(_)) => {
+            // Made while the relay could not be reached, perhaps, and turned away since.
+            Home::renew(home, &ticket).map_err(|why| match why {
+                RenewError::Open(why) => Failure::from(why),
+                RenewError::Store(why) => why.into(),
+                why => Failure::new(exit::CANNOT_CREATE, format!("{error}; {why}")),
+            })?;
+            false
+        }
+        Err(error) => return Err(error.into()),
+    };
     let client = open(home)?;
     client.connect();
     let relay = client.relay().relay.key;
@@ -33,14 +45,20 @@ pub(crate) async fn init(home: &Path, args: Init) -> Result<(), Failure> {
         Ok(Err(_)) | Err(_) => None,
     };
     client.close().await;
-    if let Some(failure) = state.as_ref().and_then(Failure::of_link) {
+    let refused = state.as_ref().and_then(Failure::of_link);
+    if let Some(failure) = refused {
+        if !is_new {
+            return Err(failure);
+        }
         // Nothing is in it but keys that nobody has seen.
         let _ = std::fs::remove_file(home.join("client.redb"));
         let _ = std::fs::remove_dir(home);
         return Err(Failure::new(failure.code, format!("no home was made: {failure}")));
     }
     let mut out = stdout().lock();
-    writeln!(out, "home made in {}", home.display())?;
+    if is_new {
+        writeln!(out, "home made in {}", home.display())?;
+    }
     match state {
         Some(_) => writeln!(out, "registered at relay {relay}")?,
         None => {
@@ -99,7 +117,11 @@ pub(crate) async fn sync(home: &Path, time: Duration, budget: Option<u64>) -> Re
         report.custody, report.failed, report.received, report.waiting, report.bytes
     )?;
     match &report.end {
-        SyncEnd::Complete => Ok(()),
+        SyncEnd::Complete if report.waiting == 0 => Ok(()),
+        SyncEnd::Complete => {
+            let why = report.delayed.map_or("the relay takes no more now".to_owned(), |why| why.to_string());
+            Err(Failure::new(exit::TEMPORARY, format!("{} waiting; {why}", messages(report.waiting))))
+        }
         SyncEnd::OutOfTime => Err(Failure::new(exit::TEMPORARY, "the time was used up before all was done")),
         SyncEnd::OutOfBytes => {
             Err(Failure::new(exit::TEMPORARY, "the bytes were used up before all was done"))
@@ -107,6 +129,10 @@ pub(crate) async fn sync(home: &Path, time: Duration, budget: Option<u64>) -> Re
         SyncEnd::NoLink(state) => Err(Failure::of_link(state).unwrap_or_else(|| unreachable_relay(state))),
         _ => Err(Failure::new(exit::TEMPORARY, "not all was done")),
     }
+}
+
+pub(crate) fn messages(count: u64) -> String {
+    if count == 1 { "1 message".to_owned() } else { format!("{count} messages") }
 }
 
 /// The relay cannot be reached now.

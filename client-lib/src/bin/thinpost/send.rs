@@ -32,7 +32,7 @@ pub(crate) async fn send(home: &Path, args: Send) -> Result<(), Failure> {
     }
     let events = client.subscribe(InboxNumber(u64::MAX));
     let ids = client.send_all(&args.name, messages).await?;
-    let count = count(ids.len());
+    let count = commands::messages(ids.len() as u64);
     if args.offline {
         writeln!(stdout().lock(), "{count} queued")?;
         client.close().await;
@@ -51,10 +51,6 @@ pub(crate) async fn send(home: &Path, args: Send) -> Result<(), Failure> {
     waited?;
     writeln!(stdout().lock(), "{count} in the relay's custody")?;
     Ok(())
-}
-
-fn count(messages: usize) -> String {
-    if messages == 1 { "1 message".to_owned() } else { format!("{messages} messages") }
 }
 
 /// Until each message has met its fate.
@@ -116,5 +112,5 @@ fn queued(client: &Client, waiting: usize, delayed: Option<Refusal>) -> Failure 
         (LinkState::Online, None) => "the link is slow".to_owned(),
         (state, _) => commands::unreachable_relay(&state).to_string(),
     };
-    Failure::new(exit::TEMPORARY, format!("queued, {} waiting; {why}", count(waiting)))
+    Failure::new(exit::TEMPORARY, format!("queued, {} waiting; {why}", commands::messages(waiting as u64)))
 }

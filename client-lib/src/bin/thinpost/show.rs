@@ -100,6 +100,7 @@ pub(crate) fn sync_report(report: &SyncReport) -> Value {
         "failed": report.failed,
         "received": report.received,
         "waiting": report.waiting,
+        "delayed": report.delayed.map(|reason| reason.to_string()),
         "bytes": report.bytes,
     })
 }

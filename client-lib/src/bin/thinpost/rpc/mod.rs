@@ -10,7 +10,9 @@ use std::time::Duration;
 use data_encoding::BASE64;
 use serde_json::{Value, json};
 use thinpost_client::ticket::{ContactTicket, Ticket};
-use thinpost_client::{AppId, Budget, Client, Event, Home, InboxNumber, Message, OpenError, Subscription};
+use thinpost_client::{
+    AppId, Budget, Client, Event, Home, InboxNumber, Message, OpenError, SYNC_BYTES_MIN, Subscription,
+};
 use tokio::io::BufReader;
 use tokio::task::JoinSet;
 
@@ -45,7 +47,12 @@ pub(crate) async fn serve(home: &Path) -> Result<(), Failure> {
                 Ok(Some(line)) => if let Err(failure) = server.handle(line).await {
                     break Err(failure);
                 },
-                Ok(None) => break server.finish().await,
+                // Whoever asks a second time wants no more answers.
+                Ok(None) => break tokio::select! {
+                    biased;
+                    interrupted = &mut asked_to_end => interrupted.map_err(Failure::from),
+                    finished = server.finish() => finished,
+                },
                 Err(error) => break Err(error.into()),
             },
             Some(event) = next_event(&mut server.open) => if let Err(failure) = server.tell(event) {
@@ -113,6 +120,10 @@ impl Server {
                 time: Duration::from_secs(params.for_s.into()),
                 bytes: params.bytes.unwrap_or(u64::MAX),
             };
+            if budget.bytes < SYNC_BYTES_MIN {
+                let problem = format!("\"bytes\": a connection alone takes {SYNC_BYTES_MIN}");
+                return Some(Err(RpcError::params(problem)));
+            }
             let id = id.clone();
             self.syncs.spawn(async move {
                 let report = client.sync(budget).await;
