@@ -10,13 +10,14 @@ use tracing::Instrument;
 use crate::client::{Client, Shared};
 use crate::clock::{SystemClock, WallClock};
 use crate::contacts::Contacts;
-use crate::driver::{Driver, Options, Wish};
+use crate::driver::{Driver, Options, Start, Wish};
 use crate::error::OpenError;
 use crate::event::{EVENTS_KEPT, LinkState, LinkStatus};
 use crate::home::Home;
 use crate::message::InboxNumber;
 use crate::network::{Network, Udp};
 use crate::random::Random;
+use crate::seal::Keyring;
 use crate::store::storage::Storage;
 use crate::store::{Numbers, Store};
 
@@ -106,7 +107,8 @@ impl Builder {
         let (store, loaded) = Store::open(&self.storage)?;
         let incarnation = Incarnation(random.bytes());
         tracing::debug!(%incarnation, waiting = loaded.outbox.len(), "home opened");
-        let home = Home::from_record(&loaded.home)?;
+        let keyring = Keyring::from_record(&loaded.keyring)?;
+        let home = Home::from_record(&loaded.home, keyring.public())?;
         let (heads, inbox_head) = watch::channel(InboxNumber(loaded.counters.received));
         let (status, status_seen) = watch::channel(LinkStatus {
             state: LinkState::Offline,
@@ -134,7 +136,7 @@ impl Builder {
         });
         let driver = Driver::new(
             shared.clone(),
-            loaded.into(),
+            Start::new(loaded, keyring)?,
             self.network,
             self.options,
             (random, self.seed.is_some()),

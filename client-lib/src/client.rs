@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use thinpost_carrier::Identity;
 use thinpost_wire::codec::DictionarySet;
-use thinpost_wire::ids::{AccountKey, DeviceKey};
+use thinpost_wire::ids::{AccountKey, DeviceKey, Origin};
 use thinpost_wire::letter::{self, Letter};
 use thinpost_wire::ticket::ContactTicket;
 use tokio::sync::{broadcast, mpsc, watch};
@@ -68,6 +68,7 @@ impl Shared {
         let received = |(number, row): (InboxNumber, InboxRow)| Received {
             number,
             from: row.from,
+            sealed: row.sealed,
             contact: row.from.and_then(|account| contacts.name_of(&account).map(str::to_owned)),
             app_id: row.app_id,
             content: row.content,
@@ -146,8 +147,8 @@ impl Client {
     /// # Errors
     /// As [`Client::send`].
     pub async fn send_all(&self, contact: &str, messages: Vec<Message>) -> Result<Vec<MessageId>, SendError> {
-        let mailbox = self.shared.contacts().get(contact).map(|ticket| ticket.account);
-        let mailbox = mailbox.ok_or_else(|| SendError::UnknownContact(contact.to_owned()))?;
+        let ticket = self.shared.contacts().get(contact).map(|ticket| (ticket.account, ticket.seal));
+        let (mailbox, keys) = ticket.ok_or_else(|| SendError::UnknownContact(contact.to_owned()))?;
         let enqueued_unix_ms = self.shared.clock.unix_ms();
         let row = |message: Message| -> Result<OutboxRow, SendError> {
             let content = match message.content {
@@ -155,8 +156,17 @@ impl Client {
                 Content::Data(data) => letter::Content::Data(data.into()),
             };
             let letter = Letter { app_id: message.app_id, content };
-            let body = letter.encode(DictionarySet::compiled_in())?;
-            Ok(OutboxRow { mailbox, enqueued_unix_ms, app_id: message.app_id, number: None, body })
+            Ok(OutboxRow {
+                mailbox,
+                enqueued_unix_ms,
+                app_id: message.app_id,
+                // Drawn when it is written.
+                written: Origin { incarnation: self.shared.numbers.incarnation(), sequence: 0 },
+                number: None,
+                seal: (!message.relay_visible).then_some(keys),
+                rides_with: None,
+                letter: letter.encode(DictionarySet::compiled_in())?,
+            })
         };
         let mut rows = messages.into_iter().map(row).collect::<Result<Vec<_>, _>>()?;
         let enqueue = move |shared: &Shared| {

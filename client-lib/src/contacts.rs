@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 use thinpost_wire::ids::{AccountKey, RelayKey};
 use thinpost_wire::ticket::ContactTicket;
 
+use thinpost_carrier::verify;
+
 use crate::error::ContactError;
+use crate::seal::Identity;
 
 /// Longest name of a contact, bytes.
 pub(crate) const NAME_BYTES_MAX: usize = 64;
@@ -39,6 +42,10 @@ impl Contacts {
         if name.chars().any(char::is_control) {
             return Err(ContactError::BadName);
         }
+        let ContactTicket { account, seal, signature, .. } = &contact.ticket;
+        if !verify(&account.0, &seal.signed_bytes(), signature) {
+            return Err(ContactError::BadSignature);
+        }
         if !contact.ticket.relays.iter().any(|candidate| candidate.key == relay) {
             return Err(ContactError::OtherRelay);
         }
@@ -71,6 +78,11 @@ impl Contacts {
         self.by_name.iter().find(|(_, ticket)| ticket.account == *account).map(|(name, _)| name.as_str())
     }
 
+    /// Who seals under this key.
+    pub(crate) fn account_of(&self, identity: &Identity) -> Option<AccountKey> {
+        self.by_name.values().find(|ticket| ticket.seal.identity == *identity).map(|ticket| ticket.account)
+    }
+
     pub(crate) fn list(&self) -> Vec<Contact> {
         let contact = |(name, ticket): (&String, &ContactTicket)| Contact {
             name: name.clone(),
@@ -82,16 +94,31 @@ impl Contacts {
 
 #[cfg(test)]
 mod tests {
-    use thinpost_wire::ticket::RelayTicket;
+    use thinpost_carrier::Identity;
+    use thinpost_wire::ticket::{RelayTicket, SealKeys};
 
-    use super::*;
+    use super::{AccountKey, Contact, ContactError, ContactTicket, Contacts, RelayKey};
 
     const RELAY: RelayKey = RelayKey([9; 32]);
 
     fn contact(name: &str, account: u8, port: u16) -> Contact {
         let relay = RelayTicket { key: RELAY, addresses: vec![([192, 0, 2, 1], port).into()] };
-        let ticket = ContactTicket { account: AccountKey([account; 32]), relays: vec![relay] };
+        let owner = Identity::from_seed([account; 32]);
+        let seal = SealKeys { identity: [account; 32], pre_key: [2; 32], envelope: [3; 32] };
+        let ticket = ContactTicket {
+            account: AccountKey(owner.public()),
+            seal,
+            signature: owner.sign(&seal.signed_bytes()),
+            relays: vec![relay],
+        };
         Contact { name: name.to_owned(), ticket }
+    }
+
+    #[test]
+    fn keys_that_the_account_has_not_signed_are_refused() {
+        let mut changed = contact("bob", 1, 1);
+        changed.ticket.seal.pre_key[0] ^= 1;
+        assert_eq!(Contacts::default().check(&changed, RELAY), Err(ContactError::BadSignature));
     }
 
     #[test]

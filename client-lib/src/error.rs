@@ -128,6 +128,9 @@ pub enum ContactError {
     /// The account has another name.
     #[error("this account is known as {0:?} already")]
     KnownAs(String),
+    /// The ticket's keys are not signed by its account: somebody has changed them.
+    #[error("the ticket's keys are not those of its account")]
+    BadSignature,
     /// None of the contact's relays is this home's, and relays do not forward yet.
     #[error("the contact's mailbox is at another relay than this home's")]
     OtherRelay,

@@ -2,10 +2,11 @@
 
 use thinpost_carrier::Identity;
 use thinpost_wire::ids::AccountKey;
-use thinpost_wire::ticket::{ContactTicket, InviteToken, RelayTicket, Ticket};
+use thinpost_wire::ticket::{ContactTicket, InviteToken, RelayTicket, SealKeys, Ticket};
 
 use crate::error::{CreateError, RenewError, StoreError};
 use crate::random::Random;
+use crate::seal::Keyring;
 use crate::store::Store;
 use crate::store::records::HomeRecord;
 use crate::store::storage::Storage;
@@ -36,6 +37,8 @@ pub struct Home {
     pub(crate) account: Identity,
     pub(crate) device: Identity,
     pub(crate) access: RelayAccess,
+    /// What others seal for.
+    seal: SealKeys,
 }
 
 impl Home {
@@ -69,8 +72,9 @@ impl Home {
         let access = access(ticket).ok_or(CreateError::NotARelay)?;
         let account = Identity::from_seed(random.bytes());
         let device = Identity::from_seed(random.bytes());
-        let home = Self { account, device, access };
-        Store::create(&storage, &home.to_record())?;
+        let keyring = Keyring::new(random.bytes());
+        let home = Self { account, device, access, seal: keyring.public() };
+        Store::create(&storage, &home.to_record(), &keyring.to_record())?;
         Ok(home.ticket())
     }
 
@@ -81,7 +85,7 @@ impl Home {
     /// See [`RenewError`]; nothing is changed.
     pub fn renew(storage: impl Into<Storage>, ticket: &Ticket) -> Result<(), RenewError> {
         let (store, loaded) = Store::open(&storage.into())?;
-        let home = Self::from_record(&loaded.home)?;
+        let home = Self::from_record(&loaded.home, Keyring::from_record(&loaded.keyring)?.public())?;
         let access = access(ticket).ok_or(RenewError::NotARelay)?;
         if access.relay.key != home.access.relay.key {
             return Err(RenewError::OtherRelay);
@@ -100,7 +104,12 @@ impl Home {
     }
 
     pub(crate) fn ticket(&self) -> ContactTicket {
-        ContactTicket { account: self.account_key(), relays: vec![self.access.relay.clone()] }
+        ContactTicket {
+            account: self.account_key(),
+            seal: self.seal,
+            signature: self.account.sign(&self.seal.signed_bytes()),
+            relays: vec![self.access.relay.clone()],
+        }
     }
 
     fn to_record(&self) -> HomeRecord {
@@ -112,7 +121,7 @@ impl Home {
         }
     }
 
-    pub(crate) fn from_record(record: &HomeRecord) -> Result<Self, StoreError> {
+    pub(crate) fn from_record(record: &HomeRecord, seal: SealKeys) -> Result<Self, StoreError> {
         let relay = record
             .relay
             .parse()
@@ -121,6 +130,7 @@ impl Home {
             account: Identity::from_seed(record.account_seed),
             device: Identity::from_seed(record.device_seed),
             access: RelayAccess { relay, invite: record.invite },
+            seal,
         })
     }
 }

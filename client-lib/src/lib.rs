@@ -41,6 +41,7 @@ mod message;
 mod network;
 mod outbox;
 mod random;
+mod seal;
 mod store;
 mod sync;
 

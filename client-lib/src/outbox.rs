@@ -54,6 +54,8 @@ struct Hold {
 #[derive(Debug, Default)]
 pub(crate) struct Outbox {
     rows: BTreeMap<MessageId, Row>,
+    /// What is sealed together with one of the rows, and shares its fate.
+    riders: BTreeMap<MessageId, Vec<(MessageId, Option<AppId>)>>,
     waiting: BTreeSet<MessageId>,
     doubt: BTreeSet<MessageId>,
     on_link: usize,
@@ -65,6 +67,10 @@ impl Outbox {
     /// held back: a relay can tell only so many of the last numbers from those it has settled, and others
     /// will have moved on when this one goes out.
     pub(crate) fn insert(&mut self, id: MessageId, queued: &Queued) -> bool {
+        if let Some(carrier) = queued.rides_with {
+            self.riders.entry(carrier).or_default().push((id, queued.app_id));
+            return false;
+        }
         let place = if queued.number.is_some() { Place::Doubt } else { Place::Waiting };
         let Queued { mailbox, enqueued_unix_ms, app_id, bytes, .. } = *queued;
         self.rows.insert(id, Row { mailbox, enqueued_unix_ms, app_id, bytes, place });
@@ -182,15 +188,25 @@ impl Outbox {
         behind
     }
 
-    /// The relay has it, or it failed for good.
-    pub(crate) fn remove(&mut self, id: MessageId) -> Option<(AccountKey, Option<AppId>)> {
-        let row = self.rows.remove(&id)?;
+    /// A message was sealed together with an earlier one for the same contact.
+    pub(crate) fn ride(&mut self, rider: MessageId, carrier: MessageId) {
+        self.put(rider, Place::Waiting);
+        self.waiting.remove(&rider);
+        let Some(row) = self.rows.remove(&rider) else { return };
+        self.riders.entry(carrier).or_default().push((rider, row.app_id));
+    }
+
+    /// The relay has it, or it failed for good: it and its riders, with what the application calls them.
+    pub(crate) fn remove(&mut self, id: MessageId) -> Vec<(MessageId, Option<AppId>)> {
+        let Some(row) = self.rows.remove(&id) else { return Vec::new() };
         self.set_of(row.place).map(|set| set.remove(&id));
         self.on_link -= usize::from(row.place == Place::OnLink);
         if self.holds.get(&row.mailbox).is_some_and(|hold| hold.probe == Some(id)) {
             self.holds.remove(&row.mailbox);
         }
-        Some((row.mailbox, row.app_id))
+        let mut all = vec![(id, row.app_id)];
+        all.extend(self.riders.remove(&id).into_iter().flatten());
+        all
     }
 
     /// The relay refused it for now. Returns the messages that must lose their numbers: this one, and those
@@ -272,7 +288,7 @@ mod tests {
     }
 
     fn queued(mailbox: AccountKey) -> Queued {
-        Queued { mailbox, enqueued_unix_ms: 1_000, app_id: None, bytes: 10, number: None }
+        Queued { mailbox, enqueued_unix_ms: 1_000, app_id: None, bytes: 10, number: None, rides_with: None }
     }
 
     fn take(outbox: &mut Outbox, now: Instant) -> Vec<u64> {

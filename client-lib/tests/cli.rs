@@ -6,16 +6,21 @@ use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
-use thinpost_client::ticket::{ContactTicket, InviteTicket, InviteToken, RelayTicket};
-use thinpost_client::{AccountKey, Client, Home, RelayKey};
+use thinpost_client::ticket::{ContactTicket, InviteTicket, InviteToken, RelayTicket, Ticket};
+use thinpost_client::{Client, Home, MemoryStorage, RelayKey};
 
 /// Nobody is there: a network for documentation.
 fn relay() -> RelayTicket {
     RelayTicket { key: RelayKey([5; 32]), addresses: vec!["192.0.2.1:4433".parse().unwrap()] }
 }
 
+/// Somebody else at that relay.
+fn person(n: u8, relay: RelayTicket) -> ContactTicket {
+    Home::create_seeded(MemoryStorage::new(), &Ticket::Relay(relay), n.into()).unwrap()
+}
+
 fn contact(n: u8, relay: RelayTicket) -> String {
-    ContactTicket { account: AccountKey([n; 32]), relays: vec![relay] }.to_string()
+    person(n, relay).to_string()
 }
 
 fn thinpost(home: &Path, args: &[&str]) -> Output {
@@ -120,7 +125,12 @@ fn contacts_are_listed_and_their_names_and_accounts_are_unique() {
     fails(&thinpost(&home, &["contact", "add", "", &contact(2, relay())]), 64, "a contact's name has");
     let other = RelayTicket { key: RelayKey([6; 32]), ..relay() };
     fails(&thinpost(&home, &["contact", "add", "eve", &contact(2, other)]), 65, "another relay");
-    assert_eq!(thinpost(&home, &["contact", "list"]).stdout, b"bob\t0101010101010101\n");
+    let mut changed = person(2, relay());
+    changed.seal.pre_key = [7; 32];
+    let changed = changed.to_string();
+    fails(&thinpost(&home, &["contact", "add", "eve", &changed]), 65, "not those of its account");
+    let listed = String::from_utf8(thinpost(&home, &["contact", "list"]).stdout).unwrap();
+    assert_eq!(listed, format!("bob\t{}\n", person(1, relay()).account));
     assert!(thinpost(&home, &["contact", "remove", "bob"]).status.success());
     fails(&thinpost(&home, &["contact", "remove", "bob"]), 66, "no contact named \"bob\"");
 }
@@ -211,7 +221,8 @@ fn a_program_makes_a_home_and_queues_a_message_over_rpc() {
     assert_eq!(answers[0]["error"]["data"]["kind"], "no-home");
     assert!(answers[1]["result"]["ticket"].as_str().unwrap().starts_with("tpc1"));
     assert_eq!(answers[2]["result"], serde_json::json!({}));
-    assert_eq!(answers[3]["result"]["contacts"][0]["account"], "01".repeat(32));
+    let listed = answers[3]["result"]["contacts"][0]["account"].as_str().unwrap();
+    assert!(listed.starts_with(&person(1, relay()).account.to_string()), "{listed}");
     assert_eq!((&answers[4]["id"], &answers[4]["result"]["message"]), (&"five".into(), &1.into()));
     assert_eq!(answers[5]["error"]["code"], -32602, "a request without an id is not answered");
     assert_eq!(answers[6]["error"]["data"]["kind"], "unknown-contact");

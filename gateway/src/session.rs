@@ -311,6 +311,10 @@ impl Session {
                 ToRelay::Submit { to, body } => {
                     self.submit(number, to, SubmitOptions::default(), bytes.slice_ref(body))?
                 }
+                ToRelay::SubmitUnattributed { to, body } => {
+                    let options = SubmitOptions { unattributed: true, ..SubmitOptions::default() };
+                    self.submit(number, to, options, bytes.slice_ref(body))?
+                }
                 ToRelay::SubmitWith { to, options, body } => {
                     self.submit(number, to, options, bytes.slice_ref(body))?
                 }

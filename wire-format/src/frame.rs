@@ -86,6 +86,14 @@ pub enum ToRelay<'a> {
         /// The mailbox, by its handle.
         to: Handle,
     },
+    /// As [`ToRelay::Submit`], but the envelope does not name its sender: what is sealed does so inside.
+    SubmitUnattributed {
+        /// The mailbox, by its handle.
+        to: Handle,
+        /// Opaque to the relay.
+        #[serde(borrow)]
+        body: &'a [u8],
+    },
 }
 
 /// The opening of a link: what both sides believe to share.
@@ -369,7 +377,9 @@ impl<'a> ToRelay<'a> {
         let frame = decode(bytes)?;
         match &frame {
             Self::Bind { handle: to, .. } | Self::Resume { to } => check_handle(*to)?,
-            Self::Submit { to, body } | Self::SubmitWith { to, body, .. } => {
+            Self::Submit { to, body }
+            | Self::SubmitUnattributed { to, body }
+            | Self::SubmitWith { to, body, .. } => {
                 check_handle(*to)?;
                 check_body(body)?;
             }
@@ -492,6 +502,7 @@ mod tests {
             ),
             ("0601026869", ToRelay::Submit { to: Handle(1), body: b"hi" }),
             ("0701", ToRelay::Resume { to: Handle(1) }),
+            ("0801026869", ToRelay::SubmitUnattributed { to: Handle(1), body: b"hi" }),
         ];
         for (hex, frame) in cases {
             assert_eq!(HEXLOWER.encode(&frame.encode()), hex);
@@ -552,7 +563,7 @@ mod tests {
     #[test]
     fn each_kind_of_damage_has_its_own_error() {
         assert_eq!(ToRelay::decode(&[]), Err(FrameError::Malformed));
-        assert_eq!(ToRelay::decode(&[8]), Err(FrameError::Malformed));
+        assert_eq!(ToRelay::decode(&[9]), Err(FrameError::Malformed));
         assert_eq!(ToRelay::decode(&[4, 4]), Err(FrameError::Trailing(1)));
         assert_eq!(ToRelay::decode(&[6, 0, 0]), Err(FrameError::BadHandle(0)));
         assert_eq!(ToRelay::decode(&[6, 0xff, 0xff, 1, 0]), Err(FrameError::BadHandle(0x7fff)));

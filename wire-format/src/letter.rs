@@ -7,7 +7,7 @@ use std::borrow::Cow;
 
 use crate::codec::{self, CodecError, DictionarySet};
 use crate::ids::AppId;
-use crate::limits::BODY_BYTES_MAX;
+use crate::parcel::PARCEL_BYTES_MAX;
 
 const HAS_APP_ID: u8 = 0x01;
 const IS_DATA: u8 = 0x02;
@@ -17,8 +17,21 @@ const KNOWN_BITS: u8 = HAS_APP_ID | IS_DATA | IS_CODED;
 /// Longest content that is left to the batch's codec, bytes.
 const PLAIN_BYTES_MAX: usize = 1_000;
 
-/// Longest content of a letter, bytes: with its head it fits an envelope even when nothing shrinks it.
-pub const CONTENT_BYTES_MAX: usize = BODY_BYTES_MAX - 1 - 16 - 1;
+/// Longest content of a letter, bytes: with its head and the widest seal around it, it fits an envelope even
+/// when nothing shrinks it.
+pub const CONTENT_BYTES_MAX: usize = 65_000;
+const _: () = assert!(CONTENT_BYTES_MAX + 18 + 17 <= PARCEL_BYTES_MAX);
+
+/// First bytes of bodies that are no letters but seals around a parcel: one that needs a session, and one
+/// that brings it. `PROTOCOL.md`, section "Seals".
+pub const SEALED: u8 = 0x80;
+/// See [`SEALED`].
+pub const SEALED_FIRST: u8 = 0x81;
+
+/// Whether an envelope's body is sealed: random to all but two, so that no codec helps.
+pub fn is_sealed(body: &[u8]) -> bool {
+    matches!(body.first(), Some(&(SEALED | SEALED_FIRST)))
+}
 
 /// What a letter holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -133,6 +146,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::limits::BODY_BYTES_MAX;
 
     fn text(text: &str) -> Letter<'_> {
         Letter { app_id: None, content: Content::Text(text.into()) }

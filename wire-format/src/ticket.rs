@@ -11,6 +11,7 @@ use std::str::FromStr;
 use data_encoding::{BASE32_NOPAD, DecodeKind};
 use serde::{Deserialize, Serialize};
 
+use crate::frame::Signature;
 use crate::ids::{AccountKey, RelayKey};
 use crate::limits::{TICKET_ADDRESSES_MAX, TICKET_CHARS_MAX, TICKET_RELAYS_MAX};
 use crate::varint;
@@ -18,6 +19,9 @@ use crate::varint;
 /// The scheme under which a ticket is also a link: `thinpost:tpr1...`.
 const LINK_SCHEME: &str = "thinpost:";
 const CHECKSUM_LEN: usize = 4;
+
+/// Of every kind's content.
+const VERSION: char = '1';
 
 /// How to reach a relay, and the key it must prove to hold.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,8 +78,30 @@ impl InviteToken {
 pub struct ContactTicket {
     /// Whose mailbox.
     pub account: AccountKey,
-    /// Where it is; 1 to [`TICKET_RELAYS_MAX`].
+    /// What the first message to them is sealed for.
+    pub seal: SealKeys,
+    /// The account's signature over [`SealKeys::signed_bytes`]. Reading a ticket does not check it.
+    pub signature: Signature,
+    /// Where the mailbox is; 1 to [`TICKET_RELAYS_MAX`].
     pub relays: Vec<RelayTicket>,
+}
+
+/// Three Curve25519 keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SealKeys {
+    /// Who they are to the ratchet.
+    pub identity: [u8; 32],
+    /// A pre-key that is not used up: it opens a session without asking for one.
+    pub pre_key: [u8; 32],
+    /// Hides the sender of what comes before a session is known to both.
+    pub envelope: [u8; 32],
+}
+
+impl SealKeys {
+    /// What the account signs.
+    pub fn signed_bytes(&self) -> Vec<u8> {
+        [b"thinpost/1 seal", &self.identity[..], &self.pre_key, &self.envelope].concat()
+    }
 }
 
 /// Any ticket.
@@ -97,7 +123,7 @@ pub enum TicketError {
     #[error("this is no Thinpost ticket: one begins with tpr1, tpi1 or tpc1")]
     NotATicket,
     /// A ticket of another version.
-    #[error("this ticket has version {0}; this program knows version 1")]
+    #[error("this ticket has version {0}; this program knows version {VERSION}")]
     UnknownVersion(char),
     /// Another kind than was asked for.
     #[error("this is {found}, but {wanted} is needed here")]
@@ -153,14 +179,17 @@ impl fmt::Display for Ticket {
                 varint::put(&mut content, token.expires_unix_s);
                 content.extend(token.mac);
             }
-            Self::Contact(ContactTicket { account, relays }) => {
-                content.extend(account.0);
+            Self::Contact(ContactTicket { account, seal, signature, relays }) => {
+                for key in [account.0, seal.identity, seal.pre_key, seal.envelope] {
+                    content.extend(key);
+                }
+                content.extend(signature.to_bytes());
                 content.push(relays.len() as u8);
                 relays.iter().for_each(|relay| put_relay(&mut content, relay));
             }
         }
         content.extend(checksum(kind, &content));
-        write!(f, "tp{kind}1{}", BASE32_NOPAD.encode(&content).to_ascii_lowercase())
+        write!(f, "tp{kind}{VERSION}{}", BASE32_NOPAD.encode(&content).to_ascii_lowercase())
     }
 }
 
@@ -179,7 +208,7 @@ impl FromStr for Ticket {
         if !matches!(kind, 'r' | 'i' | 'c') || !version.is_ascii_digit() {
             return Err(TicketError::NotATicket);
         }
-        if version != '1' {
+        if version != VERSION {
             return Err(TicketError::UnknownVersion(version));
         }
         let coded = chars.as_str().to_ascii_uppercase();
@@ -296,9 +325,11 @@ impl Content<'_> {
 
     fn contact(&mut self) -> Result<ContactTicket, TicketError> {
         let account = AccountKey(self.array()?);
+        let seal = SealKeys { identity: self.array()?, pre_key: self.array()?, envelope: self.array()? };
+        let signature = Signature::from_bytes(&self.array()?);
         let count = self.count(TICKET_RELAYS_MAX, "the count of relays is out of range")?;
         let relays = (0..count).map(|_| self.relay()).collect::<Result<_, _>>()?;
-        Ok(ContactTicket { account, relays })
+        Ok(ContactTicket { account, seal, signature, relays })
     }
 }
 
@@ -320,7 +351,12 @@ mod tests {
         [
             Ticket::Relay(relay()),
             Ticket::Invite(InviteTicket { relay: relay(), token }),
-            Ticket::Contact(ContactTicket { account: AccountKey([0x44; 32]), relays: vec![relay()] }),
+            Ticket::Contact(ContactTicket {
+                account: AccountKey([0x44; 32]),
+                seal: SealKeys { identity: [0x55; 32], pre_key: [0x66; 32], envelope: [0x77; 32] },
+                signature: Signature([[0x88; 32]; 2]),
+                relays: vec![relay()],
+            }),
         ]
     }
 
@@ -376,7 +412,7 @@ mod tests {
         ) {
             let mut bytes = content.clone();
             bytes.extend(checksum(kind, &content));
-            let text = format!("tp{kind}1{}", BASE32_NOPAD.encode(&bytes));
+            let text = format!("tp{kind}{VERSION}{}", BASE32_NOPAD.encode(&bytes));
             if let Ok(ticket) = text.parse::<Ticket>() {
                 prop_assert_eq!(ticket.to_string().parse(), Ok(ticket));
             }

@@ -2,15 +2,17 @@
 
 use thinpost_wire::codec::DictionarySet;
 use thinpost_wire::frame::{Refusal, ToDevice, Welcome};
-use thinpost_wire::ids::{Handle, Origin, Position};
-use thinpost_wire::letter::{Content, Letter};
+use thinpost_wire::ids::{AccountKey, AppId, Handle, Origin, Position};
+use thinpost_wire::letter::{Content, Letter, is_sealed};
 use thinpost_wire::link::Link;
+use thinpost_wire::parcel::Parcel;
 use tokio::time::Instant;
 
 use super::Driver;
 use super::outgoing::Outgoing;
 use crate::event::{Event, LinkState};
 use crate::message::{Failure, ReceivedContent};
+use crate::seal::OpenSealError;
 use crate::store::records::InboxRow;
 
 /// What the relay did that no relay may do.
@@ -157,7 +159,42 @@ impl Driver {
             return Ok(());
         }
         *have = position;
-        let (app_id, content) = match Letter::decode(body) {
+        if is_sealed(body) {
+            self.open(body, age_s);
+        } else {
+            self.take_letter(body, from, false, age_s);
+        }
+        Ok(())
+    }
+
+    /// Opens what is sealed. A repeat leaves no trace; what no key opens is kept, as nothing may be lost.
+    fn open(&mut self, body: &[u8], age_s: u32) {
+        let (identity, parcel) = match self.seals.open(body) {
+            Ok(opened) => opened,
+            Err(OpenSealError::Repeat) => return tracing::debug!("an envelope came again"),
+            Err(error) => {
+                tracing::warn!(%error, "a sealed envelope; it is kept as it came");
+                return self.receive(None, true, age_s, None, ReceivedContent::Unreadable(body.to_vec()));
+            }
+        };
+        let from = self.shared.contacts().account_of(&identity);
+        match Parcel::decode(&parcel) {
+            Ok(Parcel { incarnation, items }) => {
+                for item in items {
+                    if self.seals.is_new(&identity, incarnation, item.number) {
+                        self.take_letter(item.letter, from, true, age_s);
+                    }
+                }
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a parcel cannot be read; it is kept as it came");
+                self.receive(from, true, age_s, None, ReceivedContent::Unreadable(parcel));
+            }
+        }
+    }
+
+    fn take_letter(&mut self, letter: &[u8], from: Option<AccountKey>, sealed: bool, age_s: u32) {
+        let (app_id, content) = match Letter::decode(letter) {
             Ok(Letter { app_id, content: Content::Text(text) }) => {
                 (app_id, ReceivedContent::Text(text.into_owned()))
             }
@@ -166,11 +203,21 @@ impl Driver {
             }
             Err(error) => {
                 tracing::warn!(%error, "a letter cannot be read; it is kept as it came");
-                (None, ReceivedContent::Unreadable(body.to_vec()))
+                (None, ReceivedContent::Unreadable(letter.to_vec()))
             }
         };
+        self.receive(from, sealed, age_s, app_id, content);
+    }
+
+    fn receive(
+        &mut self,
+        from: Option<AccountKey>,
+        sealed: bool,
+        age_s: u32,
+        app_id: Option<AppId>,
+        content: ReceivedContent,
+    ) {
         let received_unix_ms = self.shared.clock.unix_ms();
-        self.changes.received.push(InboxRow { from, app_id, age_s, received_unix_ms, content });
-        Ok(())
+        self.changes.received.push(InboxRow { from, sealed, app_id, age_s, received_unix_ms, content });
     }
 }

@@ -9,6 +9,7 @@ mod handles;
 mod incoming;
 mod outgoing;
 mod retry;
+mod sealing;
 mod session;
 
 use std::sync::Arc;
@@ -25,6 +26,7 @@ use crate::message::{Failure, InboxNumber, MessageId};
 use crate::network::{Meter, Network};
 use crate::outbox::Outbox;
 use crate::random::Random;
+use crate::seal::{Keyring, Seals};
 use crate::store::records::RelayRecord;
 use crate::store::{Changes, Loaded, Queued};
 use handles::Handles;
@@ -73,22 +75,24 @@ impl Default for Options {
 pub(crate) struct Start {
     relay: RelayRecord,
     outbox: Outbox,
+    seals: Seals,
     mailboxes: Handles,
     senders: Handles,
 }
 
-impl From<Loaded> for Start {
-    fn from(loaded: Loaded) -> Self {
+impl Start {
+    pub(crate) fn new(loaded: Loaded, keyring: Keyring) -> Result<Self, StoreError> {
         let mut outbox = Outbox::default();
         for (id, queued) in &loaded.outbox {
             outbox.insert(*id, queued);
         }
-        Self {
+        Ok(Self {
+            seals: Seals::new(keyring, &loaded.pairs)?,
             relay: loaded.relay,
             outbox,
             mailboxes: Handles::new(loaded.mailboxes),
             senders: Handles::new(loaded.senders),
-        }
+        })
     }
 }
 
@@ -117,6 +121,7 @@ pub(crate) struct Driver {
     meter: Arc<Meter>,
     retry: Retry,
     outbox: Outbox,
+    seals: Seals,
     mailboxes: Handles,
     senders: Handles,
     relay: RelayRecord,
@@ -155,6 +160,7 @@ impl Driver {
             meter: Arc::default(),
             retry: Retry::default(),
             outbox: start.outbox,
+            seals: start.seals,
             mailboxes: start.mailboxes,
             senders: start.senders,
             relay_stored: start.relay.clone(),
@@ -263,6 +269,7 @@ impl Driver {
     async fn commit(&mut self) -> Result<(), StoreError> {
         self.changes.mailboxes = self.mailboxes.change();
         self.changes.senders = self.senders.change();
+        self.changes.pairs = self.seals.take_changed();
         self.changes.relay = (self.relay != self.relay_stored).then(|| self.relay.clone());
         if self.changes.is_empty() {
             return Ok(());
@@ -280,14 +287,14 @@ impl Driver {
         if let Some(relay) = changes.relay {
             self.relay_stored = relay;
         }
-        for message in changes.custody {
-            tracing::trace!(message = message.0, "custody");
-            if let Some((_, app_id)) = self.outbox.remove(message) {
+        for carrier in changes.custody {
+            for (message, app_id) in self.outbox.remove(carrier) {
+                tracing::trace!(message = message.0, "custody");
                 self.tell(Event::Custody { message, app_id });
             }
         }
-        for (message, reason) in changes.failed {
-            if let Some((_, app_id)) = self.outbox.remove(message) {
+        for (carrier, reason) in changes.failed {
+            for (message, app_id) in self.outbox.remove(carrier) {
                 self.tell(Event::Failed { message, app_id, reason });
             }
         }

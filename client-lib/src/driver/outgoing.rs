@@ -9,9 +9,10 @@ use thinpost_wire::link::Link;
 use tokio::time::Instant;
 
 use super::Driver;
+use crate::client::Shared;
 use crate::error::StoreError;
 use crate::message::{Failure, MessageId};
-use crate::store::records::OutboxRow;
+use crate::store::Departure;
 
 /// Most bytes that wait in the link: what is handed over later may be ordered better, and an application
 /// that stops loses less time to numbers in doubt.
@@ -29,6 +30,8 @@ pub(super) enum Said {
     Register,
     Bind(Handle),
     Submit(Origin),
+    /// The same, with a body that is sealed.
+    Sealed(Origin),
     Other,
 }
 
@@ -48,7 +51,11 @@ pub(super) struct Outgoing {
 
 impl Outgoing {
     pub(super) fn push(&mut self, link: &mut Link, (said, bytes): Frame) {
-        self.unsettled.push_back((link.push(bytes), said));
+        let number = match said {
+            Said::Sealed(_) => link.push_noise(bytes),
+            _ => link.push(bytes),
+        };
+        self.unsettled.push_back((number, said));
     }
 
     /// What is settled up to this number, in order.
@@ -71,7 +78,8 @@ impl Outgoing {
         }
     }
 
-    fn submit(&mut self, id: MessageId, to: Handle, row: &OutboxRow, now_unix_ms: u64) -> Vec<Frame> {
+    fn submit(&mut self, to: Handle, departure: &Departure, now_unix_ms: u64) -> Vec<Frame> {
+        let Departure { id, row, sealed } = departure;
         let origin = row.number.expect("rows are numbered when they are handed over");
         tracing::trace!(message = id.0, ?origin, to = to.0, "submit");
         let mut frames = Vec::new();
@@ -79,16 +87,21 @@ impl Outgoing {
             frames.push((Said::Other, ToRelay::Numbering(origin).encode()));
         }
         self.numbering = Some(Origin { sequence: origin.sequence + 1, ..origin });
-        self.submitted.insert(origin, id);
+        self.submitted.insert(origin, *id);
         let age_s = now_unix_ms.saturating_sub(row.enqueued_unix_ms) / 1_000;
         let age_s = u32::try_from(age_s).unwrap_or(u32::MAX);
-        let frame = if age_s < AGE_UNTOLD_S {
-            ToRelay::Submit { to, body: &row.body }
-        } else {
-            let options = SubmitOptions { age_s, ..SubmitOptions::default() };
-            ToRelay::SubmitWith { to, options, body: &row.body }
+        let body = sealed.as_ref().map_or(&row.letter, |sealed| &sealed.body);
+        let unattributed = sealed.is_some();
+        let frame = match (age_s < AGE_UNTOLD_S, unattributed) {
+            (true, false) => ToRelay::Submit { to, body },
+            (true, true) => ToRelay::SubmitUnattributed { to, body },
+            (false, _) => {
+                let options = SubmitOptions { unattributed, age_s, ..SubmitOptions::default() };
+                ToRelay::SubmitWith { to, options, body }
+            }
         };
-        frames.push((Said::Submit(origin), frame.encode()));
+        let said = if sealed.is_some() { Said::Sealed(origin) } else { Said::Submit(origin) };
+        frames.push((said, frame.encode()));
         frames
     }
 }
@@ -130,10 +143,20 @@ impl Driver {
         if ids.is_empty() {
             return Ok(Vec::new());
         }
-        let rows = self.shared.on_disk(move |shared| shared.store.hand_over(&ids, &shared.numbers)).await?;
+        // A ratchet that opened something must not be written without what it opened.
+        debug_assert!(self.changes.received.is_empty(), "what has arrived is committed first");
+        let rows = self.shared.on_disk(move |shared| shared.store.departures(&ids)).await?;
+        let mut rows = self.seal(rows);
+        let pairs = self.seals.take_changed();
+        let hand_over = move |shared: &Shared| {
+            shared.store.hand_over(&mut rows, &pairs, &shared.numbers)?;
+            Ok(rows)
+        };
+        let rows = self.shared.on_disk(hand_over).await?;
         let now_unix_ms = self.shared.clock.unix_ms();
         let mut frames = Vec::with_capacity(rows.len());
-        for (id, row) in rows {
+        for departure in rows {
+            let Departure { id, row, .. } = &departure;
             let to = match self.mailboxes.handle(&row.mailbox) {
                 Some(known) => known,
                 None => match self.mailboxes.push(row.mailbox) {
@@ -143,15 +166,15 @@ impl Driver {
                         handle
                     }
                     None => {
-                        self.changes.failed.push((id, Failure::TooManyRecipients));
+                        self.changes.failed.push((*id, Failure::TooManyRecipients));
                         continue;
                     }
                 },
             };
-            if self.outbox.is_probe(id) {
+            if self.outbox.is_probe(*id) {
                 frames.push((Said::Other, ToRelay::Resume { to }.encode()));
             }
-            frames.extend(outgoing.submit(id, to, &row, now_unix_ms));
+            frames.extend(outgoing.submit(to, &departure, now_unix_ms));
         }
         Ok(frames)
     }
@@ -163,7 +186,9 @@ impl Driver {
             match said {
                 Said::Register => self.relay.registered = true,
                 Said::Bind(handle) => self.mailboxes.settle(handle.0),
-                Said::Submit(origin) => self.changes.custody.extend(outgoing.resolve(origin)),
+                Said::Submit(origin) | Said::Sealed(origin) => {
+                    self.changes.custody.extend(outgoing.resolve(origin));
+                }
                 Said::Other => {}
             }
         }
@@ -178,15 +203,21 @@ mod tests {
     use thinpost_wire::link::LinkConfig;
 
     use super::*;
+    use crate::store::records::OutboxRow;
 
-    fn row(incarnation: u8, sequence: u64) -> OutboxRow {
-        OutboxRow {
+    fn departure(incarnation: u8, sequence: u64) -> Departure {
+        let written = Origin { incarnation: Incarnation([incarnation; 8]), sequence };
+        let row = OutboxRow {
             mailbox: AccountKey([1; 32]),
             enqueued_unix_ms: 10_000,
             app_id: None,
-            number: Some(Origin { incarnation: Incarnation([incarnation; 8]), sequence }),
-            body: b"\x00hi".to_vec(),
-        }
+            written,
+            number: Some(written),
+            seal: None,
+            rides_with: None,
+            letter: b"\x00hi".to_vec(),
+        };
+        Departure { id: MessageId(sequence), row, sealed: None }
     }
 
     fn tags(frames: &[Frame]) -> Vec<&'static str> {
@@ -203,7 +234,7 @@ mod tests {
     fn numbers_are_told_only_where_they_do_not_count_up() {
         let mut outgoing = Outgoing::default();
         let mut submit = |incarnation, sequence| {
-            tags(&outgoing.submit(MessageId(1), Handle(1), &row(incarnation, sequence), 11_999))
+            tags(&outgoing.submit(Handle(1), &departure(incarnation, sequence), 11_999))
         };
         assert_eq!(submit(1, 5), ["numbering", "submit"]);
         assert_eq!(submit(1, 6), ["submit"]);
@@ -213,7 +244,7 @@ mod tests {
 
     #[test]
     fn two_seconds_are_old_enough_to_tell() {
-        let frames = Outgoing::default().submit(MessageId(1), Handle(1), &row(1, 1), 12_000);
+        let frames = Outgoing::default().submit(Handle(1), &departure(1, 1), 12_000);
         assert_eq!(tags(&frames), ["numbering", "aged 2 s"]);
     }
 
@@ -223,11 +254,11 @@ mod tests {
             Link::new(LinkConfig { initial_rtt: Duration::from_secs(1), peer_has: DictionarySet::EMPTY });
         let mut outgoing = Outgoing::default();
         for sequence in 1..=2 {
-            for frame in outgoing.submit(MessageId(sequence), Handle(1), &row(1, sequence), 10_000) {
+            for frame in outgoing.submit(Handle(1), &departure(1, sequence), 10_000) {
                 outgoing.push(&mut link, frame);
             }
         }
-        let origin = |sequence| row(1, sequence).number.unwrap();
+        let origin = |sequence| departure(1, sequence).row.written;
         assert_eq!(outgoing.resolve(origin(1)), Some(MessageId(1)));
         let settled: Vec<_> = outgoing.settled(3).collect();
         assert_eq!(settled, [Said::Other, Said::Submit(origin(1)), Said::Submit(origin(2))]);

@@ -23,9 +23,11 @@ use thinpost_wire::limits::HANDLES_MAX;
 use crate::contacts::Contact;
 use crate::error::{CreateError, OpenError, StoreError};
 use crate::message::{Failure, InboxNumber, MessageId, MessageState};
+use crate::seal::Identity;
 use records::{
     CONTACTS, Counters, DONE, DONE_KEPT, DoneRow, FORMAT, HomeRecord, INBOX, InboxRow, MAILBOXES, META,
-    META_COUNTERS, META_FORMAT, META_HOME, META_RELAY, OUTBOX, OutboxRow, RelayRecord, SENDERS,
+    META_COUNTERS, META_FORMAT, META_HOME, META_KEYRING, META_RELAY, OUTBOX, OutboxRow, PAIRS, RelayRecord,
+    SEALED, SENDERS, SealedRow,
 };
 use storage::Storage;
 
@@ -41,6 +43,8 @@ pub(crate) struct Store {
 /// What a client starts from.
 pub(crate) struct Loaded {
     pub(crate) home: HomeRecord,
+    pub(crate) keyring: Vec<u8>,
+    pub(crate) pairs: Vec<PairRow>,
     pub(crate) relay: RelayRecord,
     pub(crate) counters: Counters,
     pub(crate) contacts: Vec<Contact>,
@@ -50,22 +54,36 @@ pub(crate) struct Loaded {
     pub(crate) senders: Vec<AccountKey>,
 }
 
-/// The numbers of one opening of the home. A message gets its own when it is enqueued, so that a home
-/// restored from a copy sends what waited then under the same numbers as its newer self did.
+/// The numbers of one opening of the home, in two rows. What a recipient knows a message by is drawn when it
+/// is written, so that a home restored from a copy sends what waited then under the same names as its newer
+/// self did. What the relay knows an envelope by is drawn when it first leaves, one after another.
 #[derive(Debug)]
 pub(crate) struct Numbers {
     incarnation: Incarnation,
-    next: AtomicU64,
+    written: AtomicU64,
+    left: AtomicU64,
 }
 
 impl Numbers {
     pub(crate) fn new(incarnation: Incarnation) -> Self {
-        Self { incarnation, next: AtomicU64::new(1) }
+        Self { incarnation, written: AtomicU64::new(1), left: AtomicU64::new(1) }
     }
 
-    /// The next one. Called within write transactions only, which keeps numbers in the order of ids.
-    fn take(&self) -> Origin {
-        Origin { incarnation: self.incarnation, sequence: self.next.fetch_add(1, Ordering::Relaxed) }
+    pub(crate) fn incarnation(&self) -> Incarnation {
+        self.incarnation
+    }
+
+    /// The next one of a row. Called within write transactions only, which keeps numbers in the order of ids.
+    fn take(&self, row: &AtomicU64) -> Origin {
+        Origin { incarnation: self.incarnation, sequence: row.fetch_add(1, Ordering::Relaxed) }
+    }
+
+    fn write(&self) -> Origin {
+        self.take(&self.written)
+    }
+
+    fn leave(&self) -> Origin {
+        self.take(&self.left)
     }
 }
 
@@ -78,6 +96,7 @@ pub(crate) struct Queued {
     /// Of its body.
     pub(crate) bytes: usize,
     pub(crate) number: Option<Origin>,
+    pub(crate) rides_with: Option<MessageId>,
 }
 
 impl From<&OutboxRow> for Queued {
@@ -86,10 +105,22 @@ impl From<&OutboxRow> for Queued {
             mailbox: row.mailbox,
             enqueued_unix_ms: row.enqueued_unix_ms,
             app_id: row.app_id,
-            bytes: row.body.len(),
+            bytes: row.letter.len(),
             number: row.number,
+            rides_with: row.rides_with,
         }
     }
+}
+
+/// What is shared with another device, as [`Seals`](crate::seal::Seals) writes it.
+pub(crate) type PairRow = (Identity, Vec<u8>);
+
+/// A message that is to go out: its row, and what it was sealed into, if it was.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Departure {
+    pub(crate) id: MessageId,
+    pub(crate) row: OutboxRow,
+    pub(crate) sealed: Option<SealedRow>,
 }
 
 /// A change of a handle table: cut back to `keep`, then append.
@@ -110,6 +141,8 @@ pub(crate) struct Changes {
     pub(crate) mailboxes: Option<TableChange>,
     pub(crate) senders: Option<TableChange>,
     pub(crate) relay: Option<RelayRecord>,
+    /// Goes with what was opened: neither may be written without the other.
+    pub(crate) pairs: Vec<PairRow>,
 }
 
 impl Changes {
@@ -120,14 +153,14 @@ impl Changes {
 
 impl Store {
     /// Makes the file of a new home. It appears under its name only when it is complete.
-    pub(crate) fn create(storage: &Storage, home: &HomeRecord) -> Result<(), CreateError> {
+    pub(crate) fn create(storage: &Storage, home: &HomeRecord, keyring: &[u8]) -> Result<(), CreateError> {
         let folder = match storage {
             Storage::Memory(memory) if !memory.is_empty() => {
                 return Err(CreateError::Exists("memory".into()));
             }
             Storage::Memory(memory) => {
                 let db = Builder::new().create_with_backend(memory.clone()).map_err(OpenError::from);
-                return Ok(initialise(&db.map_err(into_store_error)?, home)?);
+                return Ok(initialise(&db.map_err(into_store_error)?, home, keyring)?);
             }
             Storage::Folder(folder) => folder,
         };
@@ -144,7 +177,7 @@ impl Store {
             let file = storage::open_private(&unfinished, true)?;
             let db = file_backend(file)
                 .and_then(|backend| Builder::new().create_with_backend(backend).map_err(OpenError::from));
-            initialise(&db.map_err(into_store_error)?, home)?;
+            initialise(&db.map_err(into_store_error)?, home, keyring)?;
             // A hard link, unlike a renaming, never replaces a home that another process made meanwhile.
             fs::hard_link(&unfinished, &path).or_else(|error| match error.kind() {
                 io::ErrorKind::Unsupported | io::ErrorKind::PermissionDenied => {
@@ -210,8 +243,16 @@ impl Store {
             let table = read.open_table::<u16, &[u8; 32]>(definition)?;
             table.range(1..=HANDLES_MAX)?.map(|row| Ok(AccountKey(*row?.1.value()))).collect()
         };
+        let mut pairs = Vec::new();
+        for row in read.open_table(PAIRS)?.iter()? {
+            let (with, pair) = row?;
+            pairs.push((*with.value(), pair.value().to_owned()));
+        }
+        let keyring = meta.get(META_KEYRING)?.ok_or_else(|| missing(META_KEYRING))?.value().to_owned();
         Ok(Loaded {
             home: get(&meta, META_HOME)?,
+            keyring,
+            pairs,
             relay: get(&meta, META_RELAY)?,
             counters: get(&meta, META_COUNTERS)?,
             contacts,
@@ -233,7 +274,9 @@ impl Store {
             let mut outbox = write.open_table(OUTBOX)?;
             for row in rows {
                 counters.messages += 1;
-                row.number = Some(numbers.take());
+                row.written = numbers.write();
+                // What is sealed is told from repeats inside the seal.
+                row.number = row.seal.is_none().then(|| numbers.leave());
                 outbox.insert(counters.messages, encode(row).as_slice())?;
             }
             meta.insert(META_COUNTERS, encode(&counters).as_slice())?;
@@ -242,35 +285,53 @@ impl Store {
         Ok(MessageId(first))
     }
 
-    /// Numbers those of the rows anew that were refused under their old number, and returns the rows. Rows
-    /// that are not in the outbox are left out.
+    /// The rows of these messages, and what they were sealed into. Those that are not in the outbox any more
+    /// are left out.
+    pub(crate) fn departures(&self, ids: &[MessageId]) -> Result<Vec<Departure>, StoreError> {
+        let read = self.db.begin_read()?;
+        let (outbox, sealed) = (read.open_table(OUTBOX)?, read.open_table(SEALED)?);
+        let mut rows = Vec::with_capacity(ids.len());
+        for id in ids {
+            let Some(row) = outbox.get(id.0)? else { continue };
+            let sealed = sealed.get(id.0)?.map(|row| decode(row.value())).transpose()?;
+            rows.push(Departure { id: *id, row: decode(row.value())?, sealed });
+        }
+        Ok(rows)
+    }
+
+    /// Numbers what has no number and writes what was sealed, with the ratchets that sealed it. Messages
+    /// that ride with another are no longer among the rows.
     pub(crate) fn hand_over(
         &self,
-        ids: &[MessageId],
+        rows: &mut [Departure],
+        pairs: &[PairRow],
         numbers: &Numbers,
-    ) -> Result<Vec<(MessageId, OutboxRow)>, StoreError> {
-        let mut rows = Vec::with_capacity(ids.len());
-        let read = self.db.begin_read()?;
-        let outbox = read.open_table(OUTBOX)?;
-        for id in ids {
-            if let Some(row) = outbox.get(id.0)? {
-                rows.push((*id, decode::<OutboxRow>(row.value())?));
-            }
-        }
-        drop((outbox, read));
-        if rows.iter().all(|(_, row)| row.number.is_some()) {
-            return Ok(rows);
+    ) -> Result<(), StoreError> {
+        if pairs.is_empty() && rows.iter().all(|departure| departure.row.number.is_some()) {
+            return Ok(());
         }
         let write = self.begin_write()?;
         {
             let mut outbox = write.open_table(OUTBOX)?;
-            for (id, row) in rows.iter_mut().filter(|(_, row)| row.number.is_none()) {
-                row.number = Some(numbers.take());
+            let mut sealed = write.open_table(SEALED)?;
+            for Departure { id, row, sealed: seal } in
+                rows.iter_mut().filter(|departure| departure.row.number.is_none())
+            {
+                row.number = Some(numbers.leave());
                 outbox.insert(id.0, encode(row).as_slice())?;
+                let Some(seal) = seal else { continue };
+                sealed.insert(id.0, encode(seal).as_slice())?;
+                for rider in &seal.riders {
+                    let Some(row) = outbox.get(rider.0)?.map(|row| decode::<OutboxRow>(row.value())) else {
+                        continue;
+                    };
+                    let row = OutboxRow { rides_with: Some(*id), ..row? };
+                    outbox.insert(rider.0, encode(&row).as_slice())?;
+                }
             }
+            put_pairs(&write, pairs)?;
         }
-        write.commit()?;
-        Ok(rows)
+        Ok(write.commit()?)
     }
 
     /// Makes one turn of the driver durable; returns the counters after it.
@@ -290,6 +351,7 @@ impl Store {
                     table.insert(handle, &key.0)?;
                 }
             }
+            put_pairs(&write, &changes.pairs)?;
             if let Some(relay) = &changes.relay {
                 meta.insert(META_RELAY, encode(relay).as_slice())?;
             }
@@ -381,13 +443,20 @@ fn take_from_outbox(
 ) -> Result<(), StoreError> {
     let mut outbox = write.open_table(OUTBOX)?;
     let mut done = write.open_table(DONE)?;
+    let mut sealed = write.open_table(SEALED)?;
     let custody = changes.custody.iter().map(|id| (*id, None));
     let failed = changes.failed.iter().map(|(id, failure)| (*id, Some(*failure)));
     for (id, failure) in custody.chain(failed) {
-        let Some(row) = outbox.remove(id.0)? else { continue };
-        let OutboxRow { mailbox, app_id, .. } = decode(row.value())?;
-        done.insert(id.0, encode(&DoneRow { mailbox, app_id, failure }).as_slice())?;
-        *(if failure.is_none() { &mut counters.custody } else { &mut counters.failed }) += 1;
+        let riders = match sealed.remove(id.0)? {
+            Some(row) => decode::<SealedRow>(row.value())?.riders,
+            None => Vec::new(),
+        };
+        for id in riders.into_iter().chain([id]) {
+            let Some(row) = outbox.remove(id.0)? else { continue };
+            let OutboxRow { mailbox, app_id, .. } = decode(row.value())?;
+            done.insert(id.0, encode(&DoneRow { mailbox, app_id, failure }).as_slice())?;
+            *(if failure.is_none() { &mut counters.custody } else { &mut counters.failed }) += 1;
+        }
     }
     while done.len()? > DONE_KEPT {
         done.pop_first()?;
@@ -420,18 +489,21 @@ fn begin_write(db: &Database) -> Result<WriteTransaction, StoreError> {
     Ok(write)
 }
 
-fn initialise(db: &Database, home: &HomeRecord) -> Result<(), StoreError> {
+fn initialise(db: &Database, home: &HomeRecord, keyring: &[u8]) -> Result<(), StoreError> {
     let write = begin_write(db)?;
     {
         let mut meta = write.open_table(META)?;
         meta.insert(META_FORMAT, FORMAT.to_le_bytes().as_slice())?;
         meta.insert(META_HOME, encode(home).as_slice())?;
+        meta.insert(META_KEYRING, keyring)?;
         meta.insert(META_RELAY, encode(&RelayRecord::default()).as_slice())?;
         meta.insert(META_COUNTERS, encode(&Counters::default()).as_slice())?;
         // Every table exists from the first commit on, so that reads need not ask.
         write.open_table(CONTACTS)?;
         write.open_table(OUTBOX)?;
         write.open_table(DONE)?;
+        write.open_table(SEALED)?;
+        write.open_table(PAIRS)?;
         write.open_table(INBOX)?;
         write.open_table(MAILBOXES)?;
         write.open_table(SENDERS)?;
@@ -454,8 +526,20 @@ fn get<T: DeserializeOwned>(
     meta: &impl ReadableTable<&'static str, &'static [u8]>,
     key: &str,
 ) -> Result<T, StoreError> {
-    let row = meta.get(key)?.ok_or_else(|| StoreError::Damaged(format!("{key:?} is missing")))?;
+    let row = meta.get(key)?.ok_or_else(|| missing(key))?;
     decode(row.value())
+}
+
+fn missing(key: &str) -> StoreError {
+    StoreError::Damaged(format!("{key:?} is missing"))
+}
+
+fn put_pairs(write: &WriteTransaction, pairs: &[PairRow]) -> Result<(), StoreError> {
+    let mut table = write.open_table(PAIRS)?;
+    for (with, pair) in pairs {
+        table.insert(with, pair.as_slice())?;
+    }
+    Ok(())
 }
 
 fn encode(record: &impl Serialize) -> Vec<u8> {

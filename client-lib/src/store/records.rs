@@ -5,12 +5,12 @@
 use redb::TableDefinition;
 use serde::{Deserialize, Serialize};
 use thinpost_wire::ids::{AccountKey, AppId, Origin, Position, StoreId};
-use thinpost_wire::ticket::InviteToken;
+use thinpost_wire::ticket::{InviteToken, SealKeys};
 
-use crate::message::{Failure, ReceivedContent};
+use crate::message::{Failure, MessageId, ReceivedContent};
 
 /// This version of the layout.
-pub(crate) const FORMAT: u32 = 1;
+pub(crate) const FORMAT: u32 = 2;
 
 pub(super) const META: TableDefinition<'static, &str, &[u8]> = TableDefinition::new("meta");
 /// Contact tickets by name.
@@ -19,6 +19,10 @@ pub(super) const CONTACTS: TableDefinition<'static, &str, &str> = TableDefinitio
 pub(super) const OUTBOX: TableDefinition<'static, u64, &[u8]> = TableDefinition::new("outbox");
 /// The last messages that left the outbox, by message id.
 pub(super) const DONE: TableDefinition<'static, u64, &[u8]> = TableDefinition::new("done");
+/// What is sealed, by the id of the first message in it.
+pub(super) const SEALED: TableDefinition<'static, u64, &[u8]> = TableDefinition::new("sealed");
+/// What is shared with other devices, by their identity keys.
+pub(super) const PAIRS: TableDefinition<'static, &[u8; 32], &[u8]> = TableDefinition::new("pairs");
 /// What arrived, by inbox number.
 pub(super) const INBOX: TableDefinition<'static, u64, &[u8]> = TableDefinition::new("inbox");
 /// The device's handles for mailboxes, as far as the relay has settled them.
@@ -29,6 +33,7 @@ pub(super) const SENDERS: TableDefinition<'static, u16, &[u8; 32]> = TableDefini
 /// Four bytes, little endian, in every format there will be.
 pub(super) const META_FORMAT: &str = "format";
 pub(super) const META_HOME: &str = "home";
+pub(super) const META_KEYRING: &str = "keyring";
 pub(super) const META_RELAY: &str = "relay";
 pub(super) const META_COUNTERS: &str = "counters";
 
@@ -77,10 +82,22 @@ pub(crate) struct OutboxRow {
     pub(crate) mailbox: AccountKey,
     pub(crate) enqueued_unix_ms: u64,
     pub(crate) app_id: Option<AppId>,
+    /// What the recipient knows it by: a copy of the home that sends it, too, names it the same.
+    pub(crate) written: Origin,
     /// The number under which the relay may have taken custody. None: it certainly has not.
     pub(crate) number: Option<Origin>,
-    /// The letter.
+    /// What it is to be sealed for. None: the relay may read it.
+    pub(crate) seal: Option<SealKeys>,
+    /// It is sealed together with this earlier message, and shares its fate.
+    pub(crate) rides_with: Option<MessageId>,
+    pub(crate) letter: Vec<u8>,
+}
+
+/// What goes to the relay for a message and those that ride with it. It never changes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct SealedRow {
     pub(crate) body: Vec<u8>,
+    pub(crate) riders: Vec<MessageId>,
 }
 
 /// A message that has left the outbox.
@@ -95,6 +112,8 @@ pub(crate) struct DoneRow {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct InboxRow {
     pub(crate) from: Option<AccountKey>,
+    /// Nobody on the way could read it.
+    pub(crate) sealed: bool,
     pub(crate) app_id: Option<AppId>,
     pub(crate) age_s: u32,
     pub(crate) received_unix_ms: u64,

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use redb::StorageBackend;
 use thinpost_wire::frame::Refusal;
 use thinpost_wire::ids::{Position, StoreId};
+use thinpost_wire::ticket::SealKeys;
 
 use super::*;
 use crate::message::ReceivedContent;
@@ -33,7 +34,7 @@ fn home() -> HomeRecord {
 
 fn created() -> MemoryStorage {
     let memory = MemoryStorage::new();
-    Store::create(&memory.clone().into(), &home()).unwrap();
+    Store::create(&memory.clone().into(), &home(), b"keys").unwrap();
     memory
 }
 
@@ -42,12 +43,21 @@ fn open(memory: &MemoryStorage) -> (Store, Loaded) {
 }
 
 fn row(body: &[u8]) -> OutboxRow {
-    OutboxRow { mailbox: BOB, enqueued_unix_ms: 7, app_id: None, number: None, body: body.to_vec() }
+    OutboxRow {
+        mailbox: BOB,
+        enqueued_unix_ms: 7,
+        app_id: None,
+        written: Origin { incarnation: NOW, sequence: 0 },
+        number: None,
+        seal: None,
+        rides_with: None,
+        letter: body.to_vec(),
+    }
 }
 
 fn arrival(text: &str) -> InboxRow {
     let content = ReceivedContent::Text(text.into());
-    InboxRow { from: Some(BOB), app_id: None, age_s: 0, received_unix_ms: 8, content }
+    InboxRow { from: Some(BOB), sealed: true, app_id: None, age_s: 0, received_unix_ms: 8, content }
 }
 
 #[test]
@@ -72,8 +82,9 @@ fn a_number_once_given_is_kept_over_restarts_until_the_relay_refuses() {
     let ids = [MessageId(1), MessageId(2), MessageId(77)];
     let origin = |incarnation, sequence| Some(Origin { incarnation, sequence });
     let hand_over = |store: &Store, numbers: &Numbers| {
-        let rows = store.hand_over(&ids, numbers).unwrap();
-        rows.into_iter().map(|(_, row)| row.number).collect::<Vec<_>>()
+        let mut rows = store.departures(&ids).unwrap();
+        store.hand_over(&mut rows, &[], numbers).unwrap();
+        rows.into_iter().map(|departure| departure.row.number).collect::<Vec<_>>()
     };
     assert_eq!(hand_over(&store, &first), [origin(NOW, 1), origin(NOW, 2)]);
     drop(store);
@@ -106,6 +117,37 @@ fn the_fate_of_a_message_is_remembered_and_counted_once() {
     assert_eq!(state(2), Some(MessageState::Failed(failure)));
     assert_eq!(state(3), Some(MessageState::Waiting));
     assert_eq!(state(4), None);
+}
+
+#[test]
+fn what_is_sealed_is_written_with_its_ratchet_and_riders_share_the_fate_of_the_first() {
+    let memory = created();
+    let (store, _) = open(&memory);
+    let numbers = numbers(NOW);
+    let seal = Some(SealKeys { identity: [1; 32], pre_key: [2; 32], envelope: [3; 32] });
+    let mut secret = [b"a", b"b", b"c", b"d"].map(|letter| OutboxRow { seal, ..row(letter) });
+    store.enqueue(&mut secret, &numbers).unwrap();
+    assert!(store.load().unwrap().outbox.iter().all(|(_, queued)| queued.number.is_none()));
+    let [first, second, third, fourth] = [1, 2, 3, 4].map(MessageId);
+    let mut rows = store.departures(&[first]).unwrap();
+    let sealed = SealedRow { body: b"sealed".to_vec(), riders: vec![second, third] };
+    rows[0].sealed = Some(sealed.clone());
+    let pairs = [([9; 32], b"ratchet".to_vec())];
+    store.hand_over(&mut rows, &pairs, &numbers).unwrap();
+    drop(store);
+
+    let (store, loaded) = open(&memory);
+    assert_eq!((loaded.keyring, loaded.pairs), (b"keys".to_vec(), pairs.to_vec()));
+    let rides: Vec<_> = loaded.outbox.iter().map(|(_, queued)| queued.rides_with).collect();
+    assert_eq!(rides, [None, Some(first), Some(first), None]);
+    store.apply(&Changes { unnumbered: vec![first], ..Changes::default() }).unwrap();
+    let again = store.departures(&[first]).unwrap().remove(0);
+    assert_eq!((again.row.number, again.sealed), (None, Some(sealed)), "refused, it leaves as it was");
+    let counters = store.apply(&Changes { custody: vec![first], ..Changes::default() }).unwrap();
+    assert_eq!(counters.custody, 3);
+    assert_eq!(store.message_state(third).unwrap(), Some(MessageState::Custody));
+    assert_eq!(store.message_state(fourth).unwrap(), Some(MessageState::Waiting));
+    assert_eq!(store.load().unwrap().outbox.len(), 1);
 }
 
 #[test]
@@ -150,14 +192,14 @@ fn released_messages_leave_no_number_to_be_given_again() {
 #[test]
 fn a_home_is_made_once_and_another_format_is_not_touched() {
     let memory = created();
-    assert!(matches!(Store::create(&memory.clone().into(), &home()), Err(CreateError::Exists(_))));
+    assert!(matches!(Store::create(&memory.clone().into(), &home(), b"keys"), Err(CreateError::Exists(_))));
     let (store, _) = open(&memory);
     let write = store.begin_write().unwrap();
-    write.open_table(META).unwrap().insert(META_FORMAT, 2u32.to_le_bytes().as_slice()).unwrap();
+    write.open_table(META).unwrap().insert(META_FORMAT, (FORMAT + 1).to_le_bytes().as_slice()).unwrap();
     write.commit().unwrap();
     drop(store);
     let error = Store::open(&memory.into()).err();
-    assert_eq!(error, Some(OpenError::UnknownFormat { found: 2, known: FORMAT }));
+    assert_eq!(error, Some(OpenError::UnknownFormat { found: FORMAT + 1, known: FORMAT }));
 }
 
 #[test]
@@ -165,8 +207,8 @@ fn a_folder_is_made_private_and_opened_by_one_at_a_time() {
     let folder = tempfile::tempdir().unwrap();
     let storage: Storage = folder.path().join("deep/home").into();
     assert!(matches!(Store::open(&storage), Err(OpenError::NoHome(_))));
-    Store::create(&storage, &home()).unwrap();
-    assert!(matches!(Store::create(&storage, &home()), Err(CreateError::Exists(_))));
+    Store::create(&storage, &home(), b"keys").unwrap();
+    assert!(matches!(Store::create(&storage, &home(), b"keys"), Err(CreateError::Exists(_))));
     let (store, _) = Store::open(&storage).unwrap();
     assert!(matches!(Store::open(&storage), Err(OpenError::InUse)));
     drop(store);
@@ -300,7 +342,7 @@ fn progress(store: &Store) -> usize {
 fn whenever_the_disk_fails_or_the_power_goes_confirmed_steps_are_whole_and_others_absent() {
     let fresh = {
         let disk = Disk::of(Vec::new(), u64::MAX, io::ErrorKind::Other);
-        initialise(&disk.open().db, &home()).unwrap();
+        initialise(&disk.open().db, &home(), b"keys").unwrap();
         disk.0.lock().unwrap().synced.clone()
     };
     let mut failures = 0;

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use thinpost_wire::frame::{DeliverOptions, ToDevice};
 use thinpost_wire::ids::{AccountKey, Handle, Position};
+use thinpost_wire::letter::is_sealed;
 use thinpost_wire::link::Link;
 use thinpost_wire::table::{HandleTable, TableState};
 
@@ -110,7 +111,8 @@ impl Delivery {
                     ToDevice::DeliverWith { advance, options: DeliverOptions { from, age_s }, body }
                 }
             };
-            let number = link.push(frame.encode());
+            let number =
+                if is_sealed(body) { link.push_noise(frame.encode()) } else { link.push(frame.encode()) };
             self.pushed.push_back((number, position));
         }
     }

@@ -117,6 +117,8 @@ async fn a_home_restored_from_an_old_copy_loses_nothing_that_it_sends_afterwards
         ann.client().send("bob", line("ann", n).into()).await.unwrap();
         if n == 4 {
             sleep(Duration::from_secs(30)).await;
+            bob.client().send("ann", "they know each other".into()).await.unwrap();
+            sleep(Duration::from_secs(30)).await;
         }
     }
     let old = ann.storage().fork();

@@ -2,12 +2,17 @@
 
 use std::time::Duration;
 
-use thinpost_client::{Denial, Event, Failure, InboxNumber, LinkState, Refusal};
+use thinpost_client::{Denial, Event, Failure, InboxNumber, LinkState, Message, Refusal};
 use thinpost_gateway::config::{Config, Registration};
 use thinpost_netem::World;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::people::{DAY, ann_and_bob, inbox, line, strays};
+
+/// What somebody says, in an envelope of its own: what is sealed shares one.
+fn alone(from: &str, n: usize) -> Message {
+    Message::from(line(from, n)).relay_visible()
+}
 
 /// A relay that admits everyone, and is otherwise as `set` makes it.
 fn world(seed: u64, set: impl FnOnce(&mut Config)) -> World {
@@ -25,7 +30,7 @@ async fn a_full_mailbox_makes_the_rest_wait_in_order_and_fails_nothing() {
     sleep(Duration::from_secs(30)).await;
     bob.client().disconnect();
     for n in 0..12 {
-        ann.client().send("bob", line("ann", n).into()).await.unwrap();
+        ann.client().send("bob", alone("ann", n)).await.unwrap();
     }
     let mut events = ann.client().subscribe(InboxNumber(0));
     ann.client().connect();
@@ -37,7 +42,8 @@ async fn a_full_mailbox_makes_the_rest_wait_in_order_and_fails_nothing() {
             }
         }
     };
-    assert_eq!(delayed.await, (6, Refusal::MailboxFull), "its sender is told");
+    let delayed = timeout(DAY, delayed).await.unwrap();
+    assert_eq!(delayed, (6, Refusal::MailboxFull), "its sender is told");
     let status = ann.client().status().await.unwrap();
     assert_eq!((status.custody, status.waiting, status.failed), (5, 7, 0));
     bob.client().connect();
@@ -66,7 +72,7 @@ async fn a_sender_in_a_hurry_is_slowed_down_and_loses_nothing() {
     sleep(Duration::from_secs(30)).await;
     let began = Instant::now();
     for n in 0..30 {
-        ann.client().send("bob", line("ann", n).into()).await.unwrap();
+        ann.client().send("bob", alone("ann", n)).await.unwrap();
     }
     assert_eq!(strays(inbox(&bob, 30).await, "ann"), []);
     let took = began.elapsed();

@@ -6,3 +6,4 @@ mod days;
 mod limits;
 mod links;
 mod people;
+mod secrets;

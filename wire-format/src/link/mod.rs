@@ -146,7 +146,13 @@ impl Link {
     ///
     /// The link keeps whatever it is given: look at [`Link::backlog_bytes`] first.
     pub fn push(&mut self, frame: impl Into<Bytes>) -> u64 {
-        self.outbound.push(frame.into())
+        self.outbound.push(frame.into(), false)
+    }
+
+    /// As [`Link::push`], for a frame that no codec makes shorter, such as one with a sealed body: batches
+    /// with it are sent as they are, so that no size follows from luck.
+    pub fn push_noise(&mut self, frame: impl Into<Bytes>) -> u64 {
+        self.outbound.push(frame.into(), true)
     }
 
     /// Says that every frame up to and including this number has been acted on for good.

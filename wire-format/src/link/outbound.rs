@@ -8,7 +8,7 @@ use bytes::Bytes;
 use super::estimate::{Rtt, Window};
 use super::{LinkError, Time, Unanswered};
 use crate::batch::{self, Ack, Batch, Item};
-use crate::codec::{self, DictionarySet};
+use crate::codec::{self, Codec, DictionarySet};
 use crate::limits::{BATCH_CONTENT_BYTES, WINDOW_ITEMS};
 
 /// Longest item, bytes: with everything around it, it fits the smallest datagram of a QUIC path.
@@ -21,6 +21,8 @@ const PROBE_BYTES: usize = 1_000;
 struct Entry {
     bytes: Bytes,
     more: bool,
+    /// No codec makes it shorter.
+    is_noise: bool,
     state: State,
     /// How often it has been sent.
     sent: u32,
@@ -83,14 +85,14 @@ impl Outbound {
         }
     }
 
-    pub(super) fn push(&mut self, frame: Bytes) -> u64 {
+    pub(super) fn push(&mut self, frame: Bytes, is_noise: bool) -> u64 {
         let mut rest = frame;
         loop {
             let part = rest.split_to(rest.len().min(ITEM_BYTES_MAX));
             self.backlog_bytes += part.len();
             self.unsent += 1;
             let more = !rest.is_empty();
-            self.entries.push_back(Entry { bytes: part, more, state: State::Waiting, sent: 0 });
+            self.entries.push_back(Entry { bytes: part, more, is_noise, state: State::Waiting, sent: 0 });
             if !more {
                 return self.settled + self.entries.len() as u64;
             }
@@ -261,17 +263,20 @@ impl Outbound {
         let ranges = batch.ack.as_ref().map_or(0, |ack| ack.received.len());
         let room = bytes_max - 1 - batch::head_bytes_max(ranges);
         let content_max = ((room as f64 / self.ratio) as usize).clamp(room, BATCH_CONTENT_BYTES);
-        let mut content_len = 0;
+        let (mut content_len, mut has_noise) = (0, false);
         let mut chosen: Vec<Item<'_>> = Vec::new();
         for (entry, number) in self.entries.iter().zip(self.settled + 1..) {
             if entry.state != State::Waiting {
                 continue;
             }
             let len = entry.bytes.len() + batch::item_overhead_max(entry.bytes.len());
+            // Beside noise nothing shrinks.
+            let content_max = if has_noise || entry.is_noise { room } else { content_max };
             if content_len + len > content_max && !chosen.is_empty() || number > self.settled + WINDOW_ITEMS {
                 break;
             }
             content_len += len;
+            has_noise |= entry.is_noise;
             chosen.push(Item { number, more: entry.more, bytes: &entry.bytes });
         }
         if chosen.is_empty() {
@@ -284,7 +289,11 @@ impl Outbound {
             content.clear();
             datagram.clear();
             trial.encode(&mut content);
-            codec::encode_best(&content, peer_has, &mut datagram);
+            if has_noise {
+                codec::encode_as(Codec::Raw, &content, &mut datagram);
+            } else {
+                codec::encode_best(&content, peer_has, &mut datagram);
+            }
             if datagram.len() <= bytes_max {
                 return Some((numbers, datagram, content.len()));
             }

@@ -112,6 +112,9 @@ pub(crate) struct Send {
     /// Your own id for the message, 32 hex digits; it reaches the recipient
     #[arg(long, value_name = "HEX", value_parser = parse_app_id, conflicts_with = "lines")]
     pub(crate) id: Option<AppId>,
+    /// Not end-to-end encrypted: the relay may read it, and learns who wrote it
+    #[arg(long)]
+    pub(crate) relay_visible: bool,
     /// Only put it in the outbox
     #[arg(long)]
     pub(crate) offline: bool,

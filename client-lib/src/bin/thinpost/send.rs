@@ -22,11 +22,15 @@ pub(crate) async fn send(home: &Path, args: Send) -> Result<(), Failure> {
     let Some(contact) = contact else {
         return Err(thinpost_client::SendError::UnknownContact(args.name).into());
     };
-    let messages = match (&args.lines, args.text) {
+    let messages: Vec<Message> = match (&args.lines, args.text) {
         (Some(path), _) => input::lines(path)?.into_iter().map(Message::from).collect(),
         (None, Some(text)) if text != "-" => vec![Message { app_id: args.id, ..text.into() }],
         (None, _) => vec![Message { app_id: args.id, ..input::text()?.into() }],
     };
+    let messages: Vec<_> = messages
+        .into_iter()
+        .map(|message| Message { relay_visible: args.relay_visible, ..message })
+        .collect();
     if messages.is_empty() {
         return Err(Failure::new(exit::DATA, "there is nothing to send"));
     }

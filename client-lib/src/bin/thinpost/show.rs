@@ -13,6 +13,7 @@ pub(crate) fn received(message: &Received) -> Value {
         "from": message.contact,
         "account": message.from.as_ref().map(account),
         "id": message.app_id.as_ref().map(AppId::to_string),
+        "sealed": message.sealed,
         "age_s": message.age_s,
         "received_at": rfc3339(message.received_unix_ms),
     });
@@ -122,6 +123,7 @@ mod tests {
         Received {
             number: InboxNumber(5),
             from: Some(AccountKey([0xaa; 32])),
+            sealed: true,
             contact: Some("bob".into()),
             app_id: Some(AppId([1; 16])),
             content,
@@ -136,7 +138,7 @@ mod tests {
         assert_eq!(
             text,
             json!({
-                "n": 5, "from": "bob", "account": "aa".repeat(32), "id": "01".repeat(16), "age_s": 3,
+                "n": 5, "from": "bob", "account": "aa".repeat(32), "id": "01".repeat(16), "sealed": true, "age_s": 3,
                 "received_at": "2026-01-01T00:00:00.123Z", "text": "hi",
             })
         );

@@ -248,6 +248,7 @@ fn message(params: SendParams) -> Result<Message, RpcError> {
         ),
         _ => return Err(RpcError::params("exactly one of \"text\" and \"data\" is needed")),
     };
+    let message = Message { relay_visible: params.relay_visible, ..message };
     match params.id {
         Some(id) => Ok(message.with_app_id(parse_app_id(&id).map_err(RpcError::params)?)),
         None => Ok(message),

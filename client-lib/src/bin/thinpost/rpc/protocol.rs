@@ -145,6 +145,8 @@ pub(super) struct SendParams {
     pub(super) data: Option<String>,
     /// Hex.
     pub(super) id: Option<String>,
+    #[serde(default)]
+    pub(super) relay_visible: bool,
 }
 
 #[derive(Debug, PartialEq, Deserialize)]

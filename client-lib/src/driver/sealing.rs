@@ -1,0 +1,145 @@
+//! Seals what is about to leave for the first time: what waits for one contact together, a packet's worth.
+
+use std::collections::BTreeMap;
+
+use thinpost_wire::ids::AccountKey;
+use thinpost_wire::parcel::{Item, Parcel, ShortIncarnation};
+use thinpost_wire::ticket::SealKeys;
+
+use super::Driver;
+use crate::message::Failure;
+use crate::seal::BadKeys;
+use crate::store::Departure;
+use crate::store::records::SealedRow;
+
+/// Most letters' bytes that are tried together, before they are coded.
+const LETTERS_BYTES_MAX: usize = 4_096;
+
+impl Driver {
+    /// What leaves, sealed where it is to be secret. Messages that ride with an earlier one are among its
+    /// riders, no longer among the rows; those that cannot be sealed have failed.
+    pub(super) fn seal(&mut self, rows: Vec<Departure>) -> Vec<Departure> {
+        let mut leaving = Vec::with_capacity(rows.len());
+        for group in groups(rows) {
+            match group[0].row.seal {
+                Some(keys) if group[0].sealed.is_none() => self.seal_group(&keys, group, &mut leaving),
+                _ => leaving.extend(group),
+            }
+        }
+        leaving
+    }
+
+    fn seal_group(&mut self, keys: &SealKeys, mut group: Vec<Departure>, leaving: &mut Vec<Departure>) {
+        while !group.is_empty() {
+            let mut count = group.len();
+            let content = loop {
+                let content = self.seals.encode(&parcel(&group[..count]).encode());
+                let bytes_max = self.seals.content_bytes_max(keys);
+                if content.len() <= bytes_max || count == 1 {
+                    break content;
+                }
+                count = (count * bytes_max / content.len()).clamp(1, count - 1);
+            };
+            let rest = group.split_off(count);
+            let riders: Vec<_> = group[1..].iter().map(|departure| departure.id).collect();
+            match self.seals.seal(keys, &content) {
+                Ok(body) => {
+                    for rider in &riders {
+                        self.outbox.ride(*rider, group[0].id);
+                    }
+                    let carrier = group.swap_remove(0);
+                    leaving.push(Departure { sealed: Some(SealedRow { body, riders }), ..carrier });
+                }
+                Err(BadKeys) => {
+                    let failed = group.iter().map(|departure| (departure.id, Failure::BadKeys));
+                    self.changes.failed.extend(failed);
+                }
+            }
+            group = rest;
+        }
+    }
+}
+
+/// Puts together what may share a seal: for one contact, of one incarnation, with nothing of another kind
+/// in between that would be overtaken.
+fn groups(rows: Vec<Departure>) -> Vec<Vec<Departure>> {
+    let mut groups: Vec<Vec<Departure>> = Vec::new();
+    let mut open: BTreeMap<AccountKey, (usize, usize)> = BTreeMap::new();
+    for departure in rows {
+        let row = &departure.row;
+        if row.seal.is_none() || departure.sealed.is_some() {
+            open.remove(&row.mailbox);
+            groups.push(vec![departure]);
+            continue;
+        }
+        if let Some((place, bytes)) = open.get_mut(&row.mailbox) {
+            let first = &groups[*place][0].row;
+            let fits = *bytes + row.letter.len() <= LETTERS_BYTES_MAX;
+            if fits && first.seal == row.seal && first.written.incarnation == row.written.incarnation {
+                *bytes += row.letter.len();
+                groups[*place].push(departure);
+                continue;
+            }
+        }
+        open.insert(row.mailbox, (groups.len(), row.letter.len()));
+        groups.push(vec![departure]);
+    }
+    groups
+}
+
+fn parcel(group: &[Departure]) -> Parcel<'_> {
+    let items =
+        group.iter().map(|Departure { row, .. }| Item { number: row.written.sequence, letter: &row.letter });
+    Parcel { incarnation: ShortIncarnation::from(group[0].row.written.incarnation), items: items.collect() }
+}
+
+#[cfg(test)]
+mod tests {
+    use thinpost_wire::ids::{Incarnation, Origin};
+
+    use super::*;
+    use crate::message::MessageId;
+    use crate::store::records::OutboxRow;
+
+    const KEYS: SealKeys = SealKeys { identity: [1; 32], pre_key: [2; 32], envelope: [3; 32] };
+
+    fn departure(id: u64, to: u8, bytes: usize) -> Departure {
+        let row = OutboxRow {
+            mailbox: AccountKey([to; 32]),
+            enqueued_unix_ms: 0,
+            app_id: None,
+            written: Origin { incarnation: Incarnation([7; 8]), sequence: id },
+            number: None,
+            seal: Some(KEYS),
+            rides_with: None,
+            letter: vec![0; bytes],
+        };
+        Departure { id: MessageId(id), row, sealed: None }
+    }
+
+    fn ids(groups: &[Vec<Departure>]) -> Vec<Vec<u64>> {
+        groups.iter().map(|group| group.iter().map(|departure| departure.id.0).collect()).collect()
+    }
+
+    #[test]
+    fn what_waits_for_one_contact_goes_together_up_to_a_bound() {
+        let rows =
+            vec![departure(1, 1, 50), departure(2, 2, 50), departure(3, 1, 4_000), departure(4, 1, 50)];
+        assert_eq!(ids(&groups(rows)), [vec![1, 3], vec![2], vec![4]]);
+    }
+
+    #[test]
+    fn nothing_overtakes_what_is_sealed_already_or_not_at_all() {
+        let mut rows: Vec<_> = (1..=5).map(|id| departure(id, 1, 50)).collect();
+        rows[1].row.seal = None;
+        rows[3].sealed = Some(SealedRow { body: vec![1], riders: vec![] });
+        assert_eq!(ids(&groups(rows)), [vec![1], vec![2], vec![3], vec![4], vec![5]]);
+    }
+
+    #[test]
+    fn numbers_of_two_incarnations_do_not_share_a_parcel() {
+        let mut rows: Vec<_> = (1..=3).map(|id| departure(id, 1, 50)).collect();
+        rows[2].row.written.incarnation = Incarnation([8; 8]);
+        assert_eq!(ids(&groups(rows)), [vec![1, 2], vec![3]]);
+    }
+}

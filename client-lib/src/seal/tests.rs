@@ -1,0 +1,200 @@
+//! What a seal must withstand.
+
+use super::*;
+
+const OF: ShortIncarnation = ShortIncarnation([1; 4]);
+
+/// Ann and Bob, who have each other's tickets.
+fn ann_and_bob() -> [(Seals, SealKeys); 2] {
+    [1, 2].map(|n| {
+        let keyring = Keyring::new([n; 32]);
+        let public = keyring.public();
+        (Seals::new(keyring, &[]).unwrap(), public)
+    })
+}
+
+/// Seals a parcel.
+fn seal(from: &mut Seals, to: &SealKeys, parcel: &[u8]) -> Vec<u8> {
+    let content = from.encode(parcel);
+    from.seal(to, &content).unwrap()
+}
+
+/// The same, from what it has written.
+fn reopened(seals: &Seals) -> Seals {
+    let pairs: Vec<_> = seals.pairs.iter().map(|(with, pair)| (*with, pair.to_record())).collect();
+    Seals::new(Keyring::from_record(&seals.keyring.to_record()).unwrap(), &pairs).unwrap()
+}
+
+#[test]
+fn the_first_message_opens_without_an_answer_and_later_ones_are_shorter() {
+    let [(mut ann, ann_keys), (mut bob, bob_keys)] = ann_and_bob();
+    let first = seal(&mut ann, &bob_keys, b"are you there?");
+    assert_eq!(bob.open(&first), Ok((ann_keys.identity, b"are you there?".to_vec())));
+    let answer = seal(&mut bob, &ann_keys, b"yes");
+    assert_eq!(ann.open(&answer), Ok((bob_keys.identity, b"yes".to_vec())));
+    let later = seal(&mut ann, &bob_keys, b"are you there?");
+    assert_eq!(bob.open(&later), Ok((ann_keys.identity, b"are you there?".to_vec())));
+    assert_eq!((first[0], first.len()), (SEALED_FIRST, 1 + 48 + 127));
+    assert_eq!((later[0], later.len()), (SEALED, 1 + 62));
+}
+
+#[test]
+fn a_session_may_be_made_with_another_key_than_that_of_the_ticket() {
+    let [(mut ann, _), (mut bob, bob_keys)] = ann_and_bob();
+    seal(&mut ann, &bob_keys, b"lost");
+    let renewed = SealKeys { pre_key: [9; 32], ..bob_keys };
+    let body = seal(&mut ann, &renewed, b"the session is of the old key");
+    assert_eq!(body.len(), 1 + 48 + 127 + 32 + 16);
+    assert_eq!(bob.open(&body).unwrap().1, b"the session is of the old key");
+}
+
+#[test]
+fn a_sender_cannot_be_told_from_what_is_sealed() {
+    let [(mut ann, ann_keys), (_, bob_keys)] = ann_and_bob();
+    for _ in 0..3 {
+        let body = seal(&mut ann, &bob_keys, b"it is me");
+        for key in [ann_keys.identity, ann_keys.pre_key, ann_keys.envelope] {
+            assert!(!body.windows(32).any(|window| window == key));
+        }
+    }
+}
+
+#[test]
+fn what_was_changed_or_cut_or_is_for_another_does_not_open_and_changes_nothing() {
+    let [(mut ann, ann_keys), (mut bob, bob_keys)] = ann_and_bob();
+    let [(mut eve, _), _] = ann_and_bob();
+    let first = seal(&mut ann, &bob_keys, b"one");
+    let mut bodies = vec![first.clone()];
+    bob.open(&first).unwrap();
+    let answer = seal(&mut bob, &ann_keys, b"two");
+    ann.open(&answer).unwrap();
+    bodies.push(seal(&mut ann, &bob_keys, b"three"));
+    for body in bodies {
+        assert_eq!(eve.open(&body), Err(OpenSealError::Foreign));
+        for place in 0..body.len() {
+            let mut changed = body.clone();
+            changed[place] ^= 0x40;
+            assert!(bob.open(&changed).is_err(), "byte {place}");
+            assert!(bob.open(&body[..place]).is_err(), "cut at {place}");
+        }
+    }
+    let last = seal(&mut ann, &bob_keys, b"four");
+    assert_eq!(bob.open(&last).unwrap().1, b"four");
+}
+
+#[test]
+fn an_envelope_that_comes_again_is_known_as_a_repeat() {
+    let [(mut ann, ann_keys), (mut bob, bob_keys)] = ann_and_bob();
+    let first = seal(&mut ann, &bob_keys, b"one");
+    bob.open(&first).unwrap();
+    assert_eq!(bob.open(&first), Err(OpenSealError::Repeat));
+    let answer = seal(&mut bob, &ann_keys, b"two");
+    ann.open(&answer).unwrap();
+    let normal = seal(&mut ann, &bob_keys, b"three");
+    bob.open(&normal).unwrap();
+    assert_eq!(bob.open(&normal), Err(OpenSealError::Repeat));
+    assert_eq!(bob.open(&first), Err(OpenSealError::Repeat));
+}
+
+#[test]
+fn both_may_write_first_at_the_same_time() {
+    let [(mut ann, ann_keys), (mut bob, bob_keys)] = ann_and_bob();
+    let from_ann = seal(&mut ann, &bob_keys, b"a1");
+    let from_bob = seal(&mut bob, &ann_keys, b"b1");
+    assert_eq!(bob.open(&from_ann).unwrap().1, b"a1");
+    assert_eq!(ann.open(&from_bob).unwrap().1, b"b1");
+    for round in 0..5u8 {
+        let body = seal(&mut ann, &bob_keys, &[round]);
+        assert_eq!(bob.open(&body).unwrap().1, [round]);
+        let body = seal(&mut bob, &ann_keys, &[round]);
+        assert_eq!(ann.open(&body).unwrap().1, [round]);
+    }
+}
+
+#[test]
+fn up_to_forty_may_be_overtaken_and_no_more() {
+    let [(mut ann, ann_keys), (mut bob, bob_keys)] = ann_and_bob();
+    let first = seal(&mut ann, &bob_keys, b"first");
+    bob.open(&first).unwrap();
+    let answer = seal(&mut bob, &ann_keys, b"answer");
+    ann.open(&answer).unwrap();
+    let bodies: Vec<_> = (0..=500u16).map(|n| seal(&mut ann, &bob_keys, &n.to_be_bytes())).collect();
+    assert_eq!(bob.open(&bodies[500]).unwrap().1, 500u16.to_be_bytes());
+    for (body, n) in bodies[460..500].iter().zip(460u16..) {
+        assert_eq!(bob.open(body).unwrap().1, n.to_be_bytes());
+    }
+    assert_eq!(bob.open(&bodies[0]), Err(OpenSealError::Repeat), "its key is gone: it has to be sent again");
+    let next = seal(&mut ann, &bob_keys, b"next");
+    assert_eq!(bob.open(&next).unwrap().1, b"next", "the session goes on");
+}
+
+#[test]
+fn what_was_written_is_what_goes_on() {
+    let [(mut ann, ann_keys), (mut bob, bob_keys)] = ann_and_bob();
+    for round in 0..6u8 {
+        let body = seal(&mut ann, &bob_keys, &[round]);
+        assert_eq!(bob.open(&body).unwrap(), (ann_keys.identity, vec![round]));
+        assert!(bob.is_new(&ann_keys.identity, OF, round.into()) == (round > 0));
+        let body = seal(&mut bob, &ann_keys, &[round]);
+        assert_eq!(ann.open(&body).unwrap().1, [round]);
+        (ann, bob) = (reopened(&ann), reopened(&bob));
+        assert!(!bob.is_new(&ann_keys.identity, OF, round.into()));
+    }
+}
+
+#[test]
+fn an_old_copy_uses_no_key_twice_and_is_understood() {
+    let [(mut ann, ann_keys), (mut bob, bob_keys)] = ann_and_bob();
+    for round in 0..3u8 {
+        let body = seal(&mut ann, &bob_keys, &[round]);
+        bob.open(&body).unwrap();
+        let body = seal(&mut bob, &ann_keys, &[round]);
+        ann.open(&body).unwrap();
+    }
+    let mut copy = reopened(&ann);
+    for round in 0..3u8 {
+        let newer = seal(&mut ann, &bob_keys, &[10 + round]);
+        assert_eq!(bob.open(&newer).unwrap().1, [10 + round]);
+    }
+    let body = seal(&mut copy, &bob_keys, b"restored");
+    assert_eq!(body[0], SEALED_FIRST, "a session of its own");
+    assert_eq!(bob.open(&body).unwrap(), (ann_keys.identity, b"restored".to_vec()));
+    let answer = seal(&mut bob, &ann_keys, b"welcome back");
+    assert_eq!(copy.open(&answer).unwrap().1, b"welcome back");
+    assert_eq!(seal(&mut copy, &bob_keys, b"thanks")[0], SEALED);
+}
+
+#[test]
+fn sessions_of_many_openings_are_known_until_the_other_has_moved_on() {
+    let [(mut ann, ann_keys), (mut bob, bob_keys)] = ann_and_bob();
+    let mut answers = Vec::new();
+    for round in 0..20u8 {
+        ann = reopened(&ann);
+        let body = seal(&mut ann, &bob_keys, &[round]);
+        bob.open(&body).unwrap();
+        answers.push(seal(&mut bob, &ann_keys, &[round]));
+    }
+    for (answer, round) in answers.iter().zip(0..) {
+        assert_eq!(ann.open(answer).unwrap().1, [round], "in the order in which they were sealed");
+    }
+    assert!(ann.pairs[&bob_keys.identity].to_record().len() < 3_000, "three sessions, not twenty");
+}
+
+#[test]
+fn numbers_are_new_once_and_a_forgotten_one_counts_as_seen() {
+    let mut pair = Pair::default();
+    assert!(pair.is_new(OF, 5) && pair.is_new(OF, 3) && pair.is_new(OF, 9));
+    assert!(!pair.is_new(OF, 5) && !pair.is_new(OF, 3));
+    for number in 10..1_000 {
+        assert!(pair.is_new(OF, number));
+    }
+    assert!(!pair.is_new(OF, 4), "below what is remembered");
+    assert!(pair.is_new(ShortIncarnation([2; 4]), 4), "another incarnation");
+}
+
+#[test]
+fn keys_that_are_no_keys_are_refused() {
+    let [(mut ann, _), (_, bob_keys)] = ann_and_bob();
+    let no_keys = SealKeys { identity: [0; 32], pre_key: [0; 32], ..bob_keys };
+    assert_eq!(ann.seal(&no_keys, b"x"), Err(BadKeys));
+}

@@ -1,0 +1,100 @@
+//! What end-to-end encryption costs on the air, and what a relay holds of it.
+
+use std::time::Duration;
+
+use thinpost_client::{InboxNumber, Message, ReceivedContent};
+use thinpost_netem::{Person, World};
+use thinpost_wire::ids::Position;
+use tokio::time::sleep;
+
+use crate::people::{ann_and_bob, inbox};
+
+/// 45 characters.
+const TEXT: &str = "can you pick me up at eight, same place as us";
+
+/// Two people on GPRS, connected. No keep-alives, which would be counted too.
+async fn connected(seed: u64) -> (World, Person, Person) {
+    let mut world = World::new(seed);
+    let (mut ann, mut bob) = ann_and_bob(&mut world, "gprs").await;
+    for person in [&mut ann, &mut bob] {
+        person.kill().await;
+        sleep(Duration::from_millis(2)).await;
+        person.open_with(|builder| builder).connect();
+    }
+    sleep(Duration::from_secs(30)).await;
+    (world, ann, bob)
+}
+
+/// IP bytes on Ann's link, both ways, from writing to rest.
+async fn air_bytes_of(world: &World, ann: &Person, messages: Vec<Message>) -> u64 {
+    let bytes = |world: &World| {
+        let path = world.net().counters(ann.ip());
+        path.up.offered.ip_bytes + path.down.offered.ip_bytes
+    };
+    let before = bytes(world);
+    ann.client().send_all("bob", messages).await.unwrap();
+    sleep(Duration::from_secs(60)).await;
+    bytes(world) - before
+}
+
+fn texts(count: usize) -> Vec<Message> {
+    let lines = |text: &'static str| text.lines();
+    let english = lines(include_str!("../../../bench/corpora/demo/en-chat.txt"));
+    let russian = lines(include_str!("../../../bench/corpora/demo/ru-social.txt"));
+    english
+        .zip(russian)
+        .flat_map(|(english, russian)| [english, russian])
+        .take(count)
+        .map(Message::from)
+        .collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn secrets_stay_within_their_budget_on_the_air() {
+    let (world, ann, bob) = connected(1).await;
+    let first = air_bytes_of(&world, &ann, vec![TEXT.into()]).await;
+    bob.client().send("ann", "yes".into()).await.unwrap();
+    sleep(Duration::from_secs(30)).await;
+    let alone = air_bytes_of(&world, &ann, vec![TEXT.into()]).await;
+    let visible = air_bytes_of(&world, &ann, vec![Message::from(TEXT).relay_visible()]).await;
+    let together = air_bytes_of(&world, &ann, texts(200)).await / 200;
+    println!("first {first}, alone {alone}, relay-visible {visible}, 200 together {together} each");
+    assert!(first <= 500, "the first message to somebody: {first}");
+    assert!(alone <= 290, "a message alone: {alone}");
+    assert!(alone - visible <= 75, "what the seal costs: {alone} - {visible}");
+    assert!(together <= 65, "200 messages together, each: {together}");
+    assert_eq!(inbox(&bob, 203).await.len(), 203);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_relay_holds_no_text_and_no_sender_of_what_is_sealed() {
+    let (world, ann, bob) = connected(2).await;
+    ann.client().send("bob", TEXT.into()).await.unwrap();
+    bob.client().send("ann", TEXT.into()).await.unwrap();
+    inbox(&bob, 1).await;
+    inbox(&ann, 1).await;
+    bob.client().disconnect();
+    sleep(Duration::from_secs(30)).await;
+    ann.client().send_all("bob", texts(20)).await.unwrap();
+    ann.client().send("bob", Message::from(TEXT).relay_visible()).await.unwrap();
+    sleep(Duration::from_secs(60)).await;
+
+    let entries = world.store().read(&bob.client().account(), Position(0), usize::MAX, usize::MAX).unwrap();
+    let (visible, sealed): (Vec<_>, Vec<_>) = entries.iter().partition(|(_, entry)| entry.sender.is_some());
+    assert_eq!(visible.len(), 1, "only what is to be visible names its sender");
+    assert!(visible[0].1.body.ends_with(TEXT.as_bytes()));
+    assert!(!sealed.is_empty());
+    let ticket = ann.client().ticket();
+    let names = [ann.client().account().0, ticket.seal.identity, ticket.seal.pre_key, ticket.seal.envelope];
+    let words: Vec<_> = TEXT.split(' ').filter(|word| word.len() > 3).map(str::as_bytes).collect();
+    for (_, entry) in &sealed {
+        let holds = |part: &[u8]| entry.body.windows(part.len()).any(|window| window == part);
+        assert!(!names.iter().any(|key| holds(key)) && !words.iter().any(|word| holds(word)));
+    }
+    bob.client().connect();
+    inbox(&bob, 22).await;
+    for message in bob.client().inbox(InboxNumber(0), 100).await.unwrap() {
+        assert_eq!((message.sealed, message.contact.as_deref()), (message.number.0 < 22, Some("ann")));
+        assert!(matches!(message.content, ReceivedContent::Text(_)));
+    }
+}

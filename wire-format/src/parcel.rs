@@ -1,0 +1,173 @@
+//! What is inside a seal: letters for one recipient, and the numbers by which repeats are known.
+//!
+//! `PROTOCOL.md`, section "Parcels", has the layout.
+
+use crate::ids::Incarnation;
+use crate::limits::BODY_BYTES_MAX;
+use crate::varint;
+
+/// The first bytes of the sender's [`Incarnation`]: enough to tell apart those of one sender.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ShortIncarnation(pub [u8; 4]);
+
+impl From<Incarnation> for ShortIncarnation {
+    fn from(incarnation: Incarnation) -> Self {
+        let [a, b, c, d, ..] = incarnation.0;
+        Self([a, b, c, d])
+    }
+}
+
+/// One letter in a parcel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Item<'a> {
+    /// Its number among all that the sender's incarnation ever sent; numbers ascend within a parcel.
+    pub number: u64,
+    /// The letter; not empty.
+    pub letter: &'a [u8],
+}
+
+/// Letters that are sealed together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Parcel<'a> {
+    /// Whose numbers they are.
+    pub incarnation: ShortIncarnation,
+    /// At least one.
+    pub items: Vec<Item<'a>>,
+}
+
+/// Why bytes are no parcel. They were sealed by the sender, who is at fault or newer than this version.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ParcelError {
+    /// The parcel ends inside a field, or holds nothing.
+    #[error("the parcel ends too early")]
+    Truncated,
+    /// A number is zero, or does not fit into 64 bits.
+    #[error("a number in the parcel is out of range")]
+    BadNumber,
+    /// An empty letter.
+    #[error("a letter in the parcel is empty")]
+    EmptyLetter,
+}
+
+impl<'a> Parcel<'a> {
+    /// The parcel's bytes. The numbers must ascend, from 1 on.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out =
+            Vec::with_capacity(16 + self.items.iter().map(|item| item.letter.len() + 3).sum::<usize>());
+        out.extend(self.incarnation.0);
+        let mut next = self.items.first().map_or(1, |item| item.number);
+        varint::put(&mut out, next);
+        for item in &self.items {
+            let skip = item.number - next;
+            varint::put(&mut out, (item.letter.len() as u64) << 1 | u64::from(skip > 0));
+            if skip > 0 {
+                varint::put(&mut out, skip);
+            }
+            out.extend_from_slice(item.letter);
+            next = item.number + 1;
+        }
+        out
+    }
+
+    /// Reads a parcel; its letters are borrowed.
+    ///
+    /// # Errors
+    /// When the bytes are none of this version.
+    pub fn decode(bytes: &'a [u8]) -> Result<Self, ParcelError> {
+        let (incarnation, mut rest) = bytes.split_first_chunk().ok_or(ParcelError::Truncated)?;
+        let mut next = number(&mut rest)?;
+        let mut items = Vec::new();
+        while !rest.is_empty() || items.is_empty() {
+            let head = number(&mut rest)?;
+            if head & 1 != 0 {
+                let skip = number(&mut rest)?;
+                next = next.checked_add(skip).filter(|_| skip > 0).ok_or(ParcelError::BadNumber)?;
+            }
+            let length = usize::try_from(head >> 1).map_err(|_| ParcelError::Truncated)?;
+            let (letter, after) = rest.split_at_checked(length).ok_or(ParcelError::Truncated)?;
+            if letter.is_empty() {
+                return Err(ParcelError::EmptyLetter);
+            }
+            if next == 0 || next == u64::MAX {
+                return Err(ParcelError::BadNumber);
+            }
+            items.push(Item { number: next, letter });
+            next += 1;
+            rest = after;
+        }
+        Ok(Self { incarnation: ShortIncarnation(*incarnation), items })
+    }
+}
+
+fn number(input: &mut &[u8]) -> Result<u64, ParcelError> {
+    varint::take(input).map_err(|error| match error {
+        varint::VarintError::Truncated => ParcelError::Truncated,
+        varint::VarintError::Overlong => ParcelError::BadNumber,
+    })
+}
+
+/// Longest parcel, bytes: what a body holds beside the widest seal around it.
+pub const PARCEL_BYTES_MAX: usize = BODY_BYTES_MAX - 320;
+
+#[cfg(test)]
+mod tests {
+    use data_encoding::HEXLOWER;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn parcel<'a>(items: &[(u64, &'a [u8])]) -> Parcel<'a> {
+        let items = items.iter().map(|&(number, letter)| Item { number, letter }).collect();
+        Parcel { incarnation: ShortIncarnation([0xaa; 4]), items }
+    }
+
+    /// The vectors of `PROTOCOL.md`, section "Parcels".
+    #[test]
+    fn golden_vectors_hold() {
+        let cases: [(&str, Parcel<'_>); 2] = [
+            ("aaaaaaaa0106006869", parcel(&[(1, b"\x00hi")])),
+            ("aaaaaaaaac0206006869070500796f", parcel(&[(300, b"\x00hi"), (306, b"\x00yo")])),
+        ];
+        for (hex, parcel) in cases {
+            assert_eq!(HEXLOWER.encode(&parcel.encode()), hex);
+            assert_eq!(Parcel::decode(&HEXLOWER.decode(hex.as_bytes()).unwrap()), Ok(parcel));
+        }
+    }
+
+    #[test]
+    fn each_kind_of_damage_has_its_own_error() {
+        let whole = parcel(&[(300, b"\x00hi"), (306, b"\x00yo")]).encode();
+        for end in 0..whole.len() {
+            let first_ends = end == 10;
+            assert_eq!(Parcel::decode(&whole[..end]).is_ok(), first_ends, "cut at {end}");
+        }
+        assert_eq!(Parcel::decode(&[0; 5]), Err(ParcelError::Truncated));
+        assert_eq!(Parcel::decode(&[0, 0, 0, 0, 1, 0]), Err(ParcelError::EmptyLetter));
+        assert_eq!(Parcel::decode(&[0, 0, 0, 0, 0, 2, 0]), Err(ParcelError::BadNumber));
+        assert_eq!(Parcel::decode(&[0, 0, 0, 0, 1, 3, 0, 0]), Err(ParcelError::BadNumber));
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read(
+            steps in prop::collection::vec((1..1_000u64, prop::collection::vec(any::<u8>(), 1..50)), 1..20),
+        ) {
+            let mut number = 0;
+            let items: Vec<_> = steps.iter().map(|(step, letter)| {
+                number += step;
+                (number, &letter[..])
+            }).collect();
+            let parcel = parcel(&items);
+            let coded = parcel.encode();
+            prop_assert_eq!(Parcel::decode(&coded), Ok(parcel));
+        }
+
+        #[test]
+        fn no_bytes_make_the_decoder_panic(bytes in prop::collection::vec(any::<u8>(), 0..100)) {
+            if let Ok(parcel) = Parcel::decode(&bytes) {
+                prop_assert!(parcel.items.iter().map(|item| item.letter.len()).sum::<usize>() <= bytes.len());
+            }
+        }
+    }
+}
