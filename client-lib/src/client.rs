@@ -18,6 +18,7 @@ use crate::error::{ContactError, SendError, StoreError};
 use crate::event::{Event, LinkState, LinkStatus, Subscription};
 use crate::home::{Home, RelayAccess};
 use crate::message::{Content, InboxNumber, Message, MessageId, MessageState, Received};
+use crate::safety::SafetyNumber;
 use crate::store::records::{InboxRow, OutboxRow};
 use crate::store::storage::Storage;
 use crate::store::{Numbers, Queued, Store};
@@ -261,15 +262,20 @@ impl Client {
         self.shared.on_disk(move |shared| shared.store.message_state(message)).await
     }
 
-    /// Adds a contact, or brings a known one up to date.
+    /// Adds a contact, or brings a known one up to date. If that changes the keys that a known one's messages
+    /// are sealed for, [`Event::KeysChanged`] says so.
     ///
     /// # Errors
     /// See [`ContactError`]; nothing is changed.
     pub async fn add_contact(&self, name: &str, ticket: &ContactTicket) -> Result<(), ContactError> {
         let contact = Contact { name: name.to_owned(), ticket: ticket.clone() };
-        if !self.shared.contacts().check(&contact, self.shared.home.access.relay.key)? {
-            return Ok(());
-        }
+        let had_other_keys = {
+            let contacts = self.shared.contacts();
+            if !contacts.check(&contact, self.shared.home.access.relay.key)? {
+                return Ok(());
+            }
+            contacts.get(name).is_some_and(|known| known.seal.identity != ticket.seal.identity)
+        };
         self.shared
             .on_disk(move |shared| {
                 shared.store.put_contact(&contact)?;
@@ -277,6 +283,10 @@ impl Client {
                 Ok(())
             })
             .await?;
+        if had_other_keys {
+            // Nobody need listen.
+            let _ = self.shared.events.send(Event::KeysChanged { contact: name.to_owned() });
+        }
         Ok(())
     }
 
@@ -297,6 +307,16 @@ impl Client {
             })
             .await?;
         Ok(())
+    }
+
+    /// The number to compare with a contact, to know that nobody stands between the two. None: no contact
+    /// has this name.
+    pub fn safety_number(&self, contact: &str) -> Option<SafetyNumber> {
+        let contacts = self.shared.contacts();
+        let theirs = contacts.get(contact)?;
+        let ours = self.shared.home.ticket();
+        let keys = |ticket: &ContactTicket| (ticket.account, ticket.seal.identity);
+        Some(SafetyNumber::of(keys(&ours), keys(theirs)))
     }
 
     /// All contacts, by name.

@@ -59,6 +59,12 @@ pub enum Event {
         /// Why.
         reason: Failure,
     },
+    /// A contact's messages are sealed for other keys from now on. Show it: either they have another device,
+    /// or somebody stands between the two; [`Client::safety_number`](crate::Client::safety_number) tells.
+    KeysChanged {
+        /// Their name.
+        contact: String,
+    },
     /// A message has arrived, and is in the inbox. None is ever missed or told twice by one subscription.
     Received(Received),
     /// The subscriber was too slow for so many of the other events.

@@ -41,6 +41,7 @@ mod message;
 mod network;
 mod outbox;
 mod random;
+mod safety;
 mod seal;
 mod store;
 mod sync;
@@ -56,6 +57,7 @@ pub use message::{
     Content, Failure, InboxNumber, Message, MessageId, MessageState, Received, ReceivedContent,
 };
 pub use network::{Network, Udp};
+pub use safety::SafetyNumber;
 pub use store::storage::{MemoryStorage, Storage};
 pub use sync::{Budget, SYNC_BYTES_MIN, SyncEnd, SyncReport};
 pub use thinpost_wire::frame::{Denial, Refusal};

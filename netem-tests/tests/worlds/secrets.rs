@@ -2,9 +2,12 @@
 
 use std::time::Duration;
 
-use thinpost_client::{InboxNumber, Message, ReceivedContent};
+use thinpost_carrier::Identity;
+use thinpost_client::ticket::ContactTicket;
+use thinpost_client::{AccountKey, Event, InboxNumber, Message, ReceivedContent};
 use thinpost_netem::{Person, World};
 use thinpost_wire::ids::Position;
+use thinpost_wire::ticket::SealKeys;
 use tokio::time::sleep;
 
 use crate::people::{ann_and_bob, inbox};
@@ -64,6 +67,30 @@ async fn secrets_stay_within_their_budget_on_the_air() {
     assert!(alone - visible <= 75, "what the seal costs: {alone} - {visible}");
     assert!(together <= 65, "200 messages together, each: {together}");
     assert_eq!(inbox(&bob, 203).await.len(), 203);
+}
+
+#[tokio::test(start_paused = true)]
+async fn both_see_the_same_safety_number_and_changed_keys_are_told() {
+    let (world, ann, bob) = connected(3).await;
+    let number = ann.client().safety_number("bob").unwrap();
+    assert_eq!(bob.client().safety_number("ann"), Some(number));
+    assert_eq!(ann.client().safety_number("eve"), None);
+
+    // What only Bob's account can sign: another device's keys.
+    let account = Identity::from_seed([7; 32]);
+    let ticket = |seal: SealKeys| ContactTicket {
+        account: AccountKey(account.public()),
+        seal,
+        signature: account.sign(&seal.signed_bytes()),
+        relays: vec![world.relay_ticket()],
+    };
+    let keys = [&ann, &bob].map(|person| person.client().ticket().seal);
+    let mut events = ann.client().subscribe(InboxNumber(0));
+    ann.client().add_contact("carol", &ticket(keys[1])).await.unwrap();
+    let before = ann.client().safety_number("carol");
+    ann.client().add_contact("carol", &ticket(keys[0])).await.unwrap();
+    assert_ne!(ann.client().safety_number("carol"), before);
+    assert_eq!(events.next().await, Some(Event::KeysChanged { contact: "carol".to_owned() }));
 }
 
 #[tokio::test(start_paused = true)]

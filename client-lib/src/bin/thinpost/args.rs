@@ -93,6 +93,11 @@ pub(crate) enum Contact {
     },
     /// Print all contacts
     List,
+    /// Print the safety number: the same on both sides if nobody stands between
+    Verify {
+        /// Your name for them
+        name: String,
+    },
     /// Forget a contact
     Remove {
         /// Your name for them

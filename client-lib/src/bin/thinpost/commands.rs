@@ -1,6 +1,6 @@
 //! The commands that do one thing and end.
 
-use std::io::{Write, stdout};
+use std::io::{IsTerminal, Write, stdout};
 use std::path::Path;
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use qrcode::render::unicode::Dense1x2;
 use qrcode::{EcLevel, QrCode};
 use serde_json::json;
 use thinpost_client::ticket::{ContactTicket, Ticket};
-use thinpost_client::{Budget, Client, CreateError, Home, LinkState, RenewError, SyncEnd};
+use thinpost_client::{Budget, Client, ContactError, CreateError, Home, LinkState, RenewError, SyncEnd};
 use tokio::time::timeout;
 
 use crate::args::{Contact, Init};
@@ -76,25 +76,37 @@ pub(crate) async fn ticket(home: &Path, with_code: bool) -> Result<(), Failure> 
     writeln!(out, "{ticket}")?;
     if with_code {
         let text = Ticket::Contact(ticket).to_qr_text();
-        let code = QrCode::with_error_correction_level(text, EcLevel::L)
-            .map_err(|error| Failure::new(exit::DATA, format!("the ticket fits no QR code: {error}")))?;
-        writeln!(out, "\n{}", code.render::<Dense1x2>().build())?;
+        writeln!(out, "\n{}", qr_code(&text)?)?;
     }
     drop(out);
     client.close().await;
     Ok(())
 }
 
+fn qr_code(text: &str) -> Result<String, Failure> {
+    let code = QrCode::with_error_correction_level(text, EcLevel::L)
+        .map_err(|error| Failure::new(exit::DATA, format!("it fits no QR code: {error}")))?;
+    Ok(code.render::<Dense1x2>().build())
+}
+
 pub(crate) async fn contact(home: &Path, command: Contact) -> Result<(), Failure> {
     // What a person typed is looked at before the home is.
     let ticket = match &command {
         Contact::Add { ticket, .. } => Some(ticket.parse::<ContactTicket>()?),
-        Contact::List | Contact::Remove { .. } => None,
+        Contact::List | Contact::Verify { .. } | Contact::Remove { .. } => None,
     };
     let client = open(home)?;
     match (command, ticket) {
         (Contact::Add { name, .. }, Some(ticket)) => client.add_contact(&name, &ticket).await?,
         (Contact::Remove { name }, _) => client.remove_contact(&name).await?,
+        (Contact::Verify { name }, _) => {
+            let number = client.safety_number(&name).ok_or(ContactError::Unknown(name))?;
+            let mut out = stdout().lock();
+            writeln!(out, "{number}")?;
+            if out.is_terminal() {
+                writeln!(out, "\n{}", qr_code(&number.digits())?)?;
+            }
+        }
         (Contact::List | Contact::Add { .. }, _) => {
             let mut out = stdout().lock();
             for contact in client.contacts() {

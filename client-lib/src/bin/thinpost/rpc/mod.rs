@@ -160,6 +160,7 @@ impl Server {
                         "name": contact.name,
                         "account": show::account(&contact.ticket.account),
                         "ticket": contact.ticket.to_string(),
+                        "safety_number": client.safety_number(&contact.name).map(|number| number.to_string()),
                     })
                 };
                 Ok(json!({ "contacts": client.contacts().into_iter().map(contact).collect::<Vec<_>>() }))
@@ -198,6 +199,9 @@ impl Server {
                 "failed",
                 json!({ "message": message, "id": hex(*app_id), "reason": reason.to_string() }),
             ),
+            Event::KeysChanged { contact } => {
+                protocol::notification("keys-changed", json!({ "contact": contact }))
+            }
             Event::Received(message) => protocol::notification("received", show::received(message)),
             Event::Missed(count) => protocol::notification("missed", json!({ "count": count })),
             _ => return Ok(()),
