@@ -36,6 +36,9 @@ mod contacts;
 mod driver;
 mod error;
 mod event;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod home;
 mod message;
 mod network;

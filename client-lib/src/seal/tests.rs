@@ -71,11 +71,11 @@ fn what_was_changed_or_cut_or_is_for_another_does_not_open_and_changes_nothing()
     bodies.push(seal(&mut ann, &bob_keys, b"three"));
     for body in bodies {
         assert_eq!(eve.open(&body), Err(OpenSealError::Foreign));
-        for place in 0..body.len() {
+        for bit in 0..body.len() * 8 {
             let mut changed = body.clone();
-            changed[place] ^= 0x40;
-            assert!(bob.open(&changed).is_err(), "byte {place}");
-            assert!(bob.open(&body[..place]).is_err(), "cut at {place}");
+            changed[bit / 8] ^= 1 << (bit % 8);
+            assert!(bob.open(&changed).is_err(), "bit {bit}");
+            assert!(bob.open(&body[..bit / 8]).is_err(), "cut at {}", bit / 8);
         }
     }
     let last = seal(&mut ann, &bob_keys, b"four");

@@ -1,0 +1,70 @@
+//! What the fuzzer drives, which no application should: the inside of seals.
+
+use thinpost_wire::letter::Letter;
+use thinpost_wire::parcel::Parcel;
+use thinpost_wire::ticket::SealKeys;
+
+use crate::seal::{Keyring, Seals};
+
+/// Two people who have written to each other.
+pub struct Pair {
+    ann: Seals,
+    bob: Seals,
+    bob_keys: SealKeys,
+}
+
+impl Default for Pair {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Pair {
+    /// A session that both know.
+    ///
+    /// # Panics
+    /// When what Ann seals does not open, or what Bob answers.
+    pub fn new() -> Self {
+        let [ann, bob] = [1, 2].map(|n| Keyring::new([n; 32]));
+        let (ann_keys, bob_keys) = (ann.public(), bob.public());
+        let [mut ann, mut bob] = [ann, bob].map(|keys| Seals::new(keys, &[]).expect("nothing is read"));
+        let first = ann.seal(&bob_keys, &[0, 1]).expect("the keys are good");
+        bob.open(&first).expect("the first message opens");
+        let answer = bob.seal(&ann_keys, &[0, 2]).expect("the keys are good");
+        ann.open(&answer).expect("the answer opens");
+        Self { ann, bob, bob_keys }
+    }
+
+    /// Bob opens whatever comes.
+    pub fn open(&mut self, body: &[u8]) {
+        let _ = self.bob.open(body);
+    }
+
+    /// Bob opens what Ann sealed, with some of its bytes changed: each pair of bytes names a place and a
+    /// change. That nothing changed opens is for the tests to show: under the fuzzer vodozemac checks no
+    /// authentication code, so that what lies behind it is reached.
+    ///
+    /// # Panics
+    /// When Ann cannot seal.
+    pub fn open_changed(&mut self, changes: &[u8]) {
+        let mut body = self.ann.seal(&self.bob_keys, &[0, 3]).expect("the keys are good");
+        for change in changes.chunks_exact(2) {
+            let place = usize::from(change[0]) % body.len();
+            body[place] ^= change[1];
+        }
+        let _ = self.bob.open(&body);
+    }
+
+    /// Bob opens what Ann sealed, whose content is this.
+    ///
+    /// # Panics
+    /// When it can be decoded and is not read without panic.
+    pub fn open_content(&mut self, content: &[u8]) {
+        let body = self.ann.seal(&self.bob_keys, content).expect("the keys are good");
+        let Ok((_, parcel)) = self.bob.open(&body) else { return };
+        let Ok(parcel) = Parcel::decode(&parcel) else { return };
+        for item in parcel.items {
+            let _ = Letter::decode(item.letter);
+        }
+    }
+}
