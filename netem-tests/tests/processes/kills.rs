@@ -8,7 +8,7 @@ use crate::town::{Process, Town};
 const LINES: usize = 200;
 
 /// The texts of real people, from the corpora of the repository.
-fn texts() -> Vec<String> {
+pub(crate) fn texts() -> Vec<String> {
     let corpora = Path::new(env!("CARGO_MANIFEST_DIR")).join("../bench/corpora/demo");
     let [english, russian] = ["en-chat.txt", "ru-social.txt"].map(|file| {
         fs::read_to_string(corpora.join(file)).unwrap().lines().map(str::to_owned).collect::<Vec<_>>()

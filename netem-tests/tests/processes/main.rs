@@ -4,4 +4,5 @@
 
 mod kills;
 mod refusals;
+mod secrets;
 mod town;
