@@ -5,6 +5,7 @@
 //! does the device read custody in the acknowledgement.
 
 mod delivery;
+mod end;
 mod refusals;
 
 use std::cmp::Ordering;
@@ -15,8 +16,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use quinn::{Connection, Incoming};
+use thinpost_carrier::Channel;
 use thinpost_carrier::quic::peer_device;
-use thinpost_carrier::{Channel, Down};
 use thinpost_wire::codec::DictionarySet;
 use thinpost_wire::frame::{
     Close, Denial, FrameError, Hello, Refusal, Signature, SubmitOptions, ToDevice, ToRelay, Welcome,
@@ -30,12 +31,10 @@ use tokio::time::timeout;
 use tracing::{debug, trace, warn};
 
 use self::delivery::Delivery;
+use self::end::{End, Misbehaviour};
 use self::refusals::Refusals;
 use crate::relay::Shared;
-use crate::store::{
-    self, Append, CommitError, DeviceNo, DeviceRecord, Direction, Done, Op, Pending, Store, StoreError,
-    Verdict,
-};
+use crate::store::{self, Append, DeviceNo, DeviceRecord, Direction, Done, Op, Pending, Store, Verdict};
 
 /// A handshake takes at most this long, and so does a device to say hello: 60 round trips of 2 s.
 const GREETING_MAX: Duration = Duration::from_secs(120);
@@ -57,56 +56,6 @@ const READ_BYTES: usize = 16 * 1024;
 
 /// The envelope's sender stays unnamed; see [`SubmitOptions::unattributed`].
 const FLAG_UNATTRIBUTED: u8 = 0x01;
-
-/// Why a session ends, if not because the channel does.
-#[derive(Debug, thiserror::Error)]
-enum End {
-    #[error(transparent)]
-    Down(#[from] Down),
-    #[error("the device broke the protocol: {0}")]
-    Misbehaved(Misbehaviour),
-    #[error("turned away: {0}")]
-    Denied(#[from] Denial),
-    #[error("ended by the relay: {0:?}")]
-    Told(Close),
-    #[error("the store: {0}")]
-    Store(#[from] StoreError),
-    #[error(transparent)]
-    Commit(#[from] CommitError),
-}
-
-/// How a device can break the rules of frames.
-#[derive(Debug, thiserror::Error)]
-enum Misbehaviour {
-    #[error(transparent)]
-    Frame(#[from] FrameError),
-    #[error("the first frame is no hello, or a later one is")]
-    Hello,
-    #[error("handle {} is not the next", .0.0)]
-    Handle(Handle),
-    #[error("a submit without a number")]
-    Numbering,
-    #[error("more handles than a table holds")]
-    TableFull,
-}
-
-impl<E: Into<Misbehaviour>> From<E> for End {
-    fn from(error: E) -> Self {
-        Self::Misbehaved(error.into())
-    }
-}
-
-impl End {
-    fn close(&self) -> Option<Close> {
-        match self {
-            Self::Down(_) => None,
-            Self::Misbehaved(_) => Some(Close::Violation),
-            Self::Denied(denial) => Some(Close::Denied(*denial)),
-            Self::Told(close) => Some(*close),
-            Self::Store(_) | Self::Commit(_) => Some(Close::Restarting),
-        }
-    }
-}
 
 /// Serves one connection to its end.
 pub(crate) async fn run(incoming: Incoming, shared: Arc<Shared>) {
