@@ -188,19 +188,22 @@ impl Outbox {
         behind
     }
 
+    fn take_out(&mut self, id: MessageId) -> Option<Row> {
+        let row = self.rows.remove(&id)?;
+        self.set_of(row.place).map(|set| set.remove(&id));
+        self.on_link -= usize::from(row.place == Place::OnLink);
+        Some(row)
+    }
+
     /// A message was sealed together with an earlier one for the same contact.
     pub(crate) fn ride(&mut self, rider: MessageId, carrier: MessageId) {
-        self.put(rider, Place::Waiting);
-        self.waiting.remove(&rider);
-        let Some(row) = self.rows.remove(&rider) else { return };
+        let Some(row) = self.take_out(rider) else { return };
         self.riders.entry(carrier).or_default().push((rider, row.app_id));
     }
 
     /// The relay has it, or it failed for good: it and its riders, with what the application calls them.
     pub(crate) fn remove(&mut self, id: MessageId) -> Vec<(MessageId, Option<AppId>)> {
-        let Some(row) = self.rows.remove(&id) else { return Vec::new() };
-        self.set_of(row.place).map(|set| set.remove(&id));
-        self.on_link -= usize::from(row.place == Place::OnLink);
+        let Some(row) = self.take_out(id) else { return Vec::new() };
         if self.holds.get(&row.mailbox).is_some_and(|hold| hold.probe == Some(id)) {
             self.holds.remove(&row.mailbox);
         }

@@ -167,7 +167,8 @@ impl Driver {
         Ok(())
     }
 
-    /// Opens what is sealed. A repeat leaves no trace; what no key opens is kept, as nothing may be lost.
+    /// Opens what is sealed. A repeat leaves no trace, and neither does what comes too late to be told from
+    /// one; what no key opens is kept as it came.
     fn open(&mut self, body: &[u8], age_s: u32) {
         let (identity, parcel) = match self.seals.open(body) {
             Ok(opened) => opened,

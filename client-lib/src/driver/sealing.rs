@@ -8,7 +8,7 @@ use thinpost_wire::ticket::SealKeys;
 
 use super::Driver;
 use crate::message::Failure;
-use crate::seal::BadKeys;
+use crate::seal::{BadKeys, Seals};
 use crate::store::Departure;
 use crate::store::records::SealedRow;
 
@@ -33,7 +33,7 @@ impl Driver {
         while !group.is_empty() {
             let mut count = group.len();
             let content = loop {
-                let content = self.seals.encode(&parcel(&group[..count]).encode());
+                let content = Seals::encode(&parcel(&group[..count]).encode());
                 let bytes_max = self.seals.content_bytes_max(keys);
                 if content.len() <= bytes_max || count == 1 {
                     break content;

@@ -69,7 +69,7 @@ impl Seals {
     }
 
     /// The parcel as it is sealed.
-    pub(crate) fn encode(&self, parcel: &[u8]) -> Vec<u8> {
+    pub(crate) fn encode(parcel: &[u8]) -> Vec<u8> {
         let mut content = Vec::new();
         codec::encode_best(parcel, DictionarySet::compiled_in(), &mut content);
         content

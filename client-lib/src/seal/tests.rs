@@ -15,7 +15,7 @@ fn ann_and_bob() -> [(Seals, SealKeys); 2] {
 
 /// Seals a parcel.
 fn seal(from: &mut Seals, to: &SealKeys, parcel: &[u8]) -> Vec<u8> {
-    let content = from.encode(parcel);
+    let content = Seals::encode(parcel);
     from.seal(to, &content).unwrap()
 }
 
