@@ -110,7 +110,7 @@ pub(crate) fn head_bytes_max(ranges: usize) -> usize {
     2 + 10 + 10 + 1 + ranges * 2 * varint::len(WINDOW_ITEMS)
 }
 
-fn encode_ack(ack: &Ack, out: &mut Vec<u8>) {
+pub(crate) fn encode_ack(ack: &Ack, out: &mut Vec<u8>) {
     varint::put(out, ack.watermark);
     out.push(ack.received.len() as u8);
     let mut settled = ack.watermark;
@@ -150,7 +150,7 @@ pub fn decode(content: &[u8]) -> Result<Batch<'_>, BatchError> {
     if rest.is_empty() { Ok(batch) } else { Err(BatchError::Trailing(rest.len())) }
 }
 
-fn decode_ack(rest: &mut &[u8]) -> Result<Ack, BatchError> {
+pub(crate) fn decode_ack(rest: &mut &[u8]) -> Result<Ack, BatchError> {
     const RANGE: BatchError = BatchError::OutOfRange("an acknowledged range");
     let watermark = number(rest, "the watermark")?;
     let (&count, after) = rest.split_first().ok_or(BatchError::Truncated("the range count"))?;

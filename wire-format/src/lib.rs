@@ -10,7 +10,7 @@
 //! - [`link`]: the machine that both ends of a link run: who sends what again, and when;
 //! - [`batch`]: one datagram, decodable alone; [`codec`] and [`dictionary`] make it small;
 //! - [`frame`]: what is said inside; [`letter`]: what an application's message looks like in an envelope;
-//!   [`parcel`]: letters that are sealed together;
+//!   [`parcel`]: letters that are sealed together, and [`notes`] beside them;
 //! - [`ids`], [`table`] and [`limits`]: the nouns, handles, and the numbers that bound them.
 
 pub mod batch;
@@ -21,6 +21,7 @@ pub mod ids;
 pub mod letter;
 pub mod limits;
 pub mod link;
+pub mod notes;
 pub mod parcel;
 pub mod table;
 pub mod ticket;

@@ -4,7 +4,8 @@
 
 use crate::ids::Incarnation;
 use crate::limits::BODY_BYTES_MAX;
-use crate::varint;
+use crate::notes::Notes;
+use crate::varint::{self, VarintError};
 
 /// The first bytes of the sender's [`Incarnation`]: enough to tell apart those of one sender.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -20,18 +21,24 @@ impl From<Incarnation> for ShortIncarnation {
 /// One letter in a parcel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Item<'a> {
-    /// Its number among all that the sender's incarnation ever sent; numbers ascend within a parcel.
+    /// Its number among all that the sender's incarnation wrote to this recipient; numbers ascend within a
+    /// parcel.
     pub number: u64,
     /// The letter; not empty.
     pub letter: &'a [u8],
 }
 
-/// Letters that are sealed together.
+/// Stands where a first number would, before notes.
+const NOTES: u64 = 0;
+
+/// Letters that are sealed together, and notes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Parcel<'a> {
     /// Whose numbers they are.
     pub incarnation: ShortIncarnation,
-    /// At least one.
+    /// What there is to say besides.
+    pub notes: Notes,
+    /// At least one, unless there are notes.
     pub items: Vec<Item<'a>>,
 }
 
@@ -56,7 +63,14 @@ impl<'a> Parcel<'a> {
         let mut out =
             Vec::with_capacity(16 + self.items.iter().map(|item| item.letter.len() + 3).sum::<usize>());
         out.extend(self.incarnation.0);
-        let mut next = self.items.first().map_or(1, |item| item.number);
+        if !self.notes.is_empty() {
+            let notes = self.notes.encode();
+            varint::put(&mut out, NOTES);
+            varint::put(&mut out, notes.len() as u64);
+            out.extend(notes);
+        }
+        let Some(first) = self.items.first() else { return out };
+        let mut next = first.number;
         varint::put(&mut out, next);
         for item in &self.items {
             let skip = item.number - next;
@@ -76,12 +90,21 @@ impl<'a> Parcel<'a> {
     /// When the bytes are none of this version.
     pub fn decode(bytes: &'a [u8]) -> Result<Self, ParcelError> {
         let (incarnation, mut rest) = bytes.split_first_chunk().ok_or(ParcelError::Truncated)?;
-        let mut next = number(&mut rest)?;
+        let incarnation = ShortIncarnation(*incarnation);
+        let mut notes = Notes::default();
         let mut items = Vec::new();
+        let mut next = varint::take(&mut rest)?;
+        if next == NOTES {
+            notes = Notes::decode(bytes_of(&mut rest)?)?;
+            if rest.is_empty() {
+                return Ok(Self { incarnation, notes, items });
+            }
+            next = varint::take(&mut rest)?;
+        }
         while !rest.is_empty() || items.is_empty() {
-            let head = number(&mut rest)?;
+            let head = varint::take(&mut rest)?;
             if head & 1 != 0 {
-                let skip = number(&mut rest)?;
+                let skip = varint::take(&mut rest)?;
                 next = next.checked_add(skip).filter(|_| skip > 0).ok_or(ParcelError::BadNumber)?;
             }
             let length = usize::try_from(head >> 1).map_err(|_| ParcelError::Truncated)?;
@@ -96,15 +119,25 @@ impl<'a> Parcel<'a> {
             next += 1;
             rest = after;
         }
-        Ok(Self { incarnation: ShortIncarnation(*incarnation), items })
+        Ok(Self { incarnation, notes, items })
     }
 }
 
-fn number(input: &mut &[u8]) -> Result<u64, ParcelError> {
-    varint::take(input).map_err(|error| match error {
-        varint::VarintError::Truncated => ParcelError::Truncated,
-        varint::VarintError::Overlong => ParcelError::BadNumber,
-    })
+impl From<VarintError> for ParcelError {
+    fn from(error: VarintError) -> Self {
+        match error {
+            VarintError::Truncated => Self::Truncated,
+            VarintError::Overlong => Self::BadNumber,
+        }
+    }
+}
+
+/// Takes bytes off the front, behind their length.
+fn bytes_of<'a>(input: &mut &'a [u8]) -> Result<&'a [u8], ParcelError> {
+    let length = usize::try_from(varint::take(input)?).map_err(|_| ParcelError::Truncated)?;
+    let (bytes, after) = input.split_at_checked(length).ok_or(ParcelError::Truncated)?;
+    *input = after;
+    Ok(bytes)
 }
 
 /// Longest parcel, bytes: what a body holds beside the widest seal around it.
@@ -116,18 +149,35 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::batch::Ack;
+    use crate::notes::Seen;
 
     fn parcel<'a>(items: &[(u64, &'a [u8])]) -> Parcel<'a> {
         let items = items.iter().map(|&(number, letter)| Item { number, letter }).collect();
-        Parcel { incarnation: ShortIncarnation([0xaa; 4]), items }
+        Parcel { incarnation: ShortIncarnation([0xaa; 4]), notes: Notes::default(), items }
+    }
+
+    fn notes() -> Notes {
+        let seen = Seen {
+            incarnation: ShortIncarnation([0xbb; 4]),
+            arrived: Ack { watermark: 7, received: vec![(9, 10)] },
+            read: 5,
+        };
+        Notes { seen: vec![seen], again: false }
     }
 
     /// The vectors of `PROTOCOL.md`, section "Parcels".
     #[test]
     fn golden_vectors_hold() {
-        let cases: [(&str, Parcel<'_>); 2] = [
+        let cases: [(&str, Parcel<'_>); 5] = [
             ("aaaaaaaa0106006869", parcel(&[(1, b"\x00hi")])),
             ("aaaaaaaaac0206006869070500796f", parcel(&[(300, b"\x00hi"), (306, b"\x00yo")])),
+            ("aaaaaaaa000b0101bbbbbbbb0701010105", Parcel { notes: notes(), ..parcel(&[]) }),
+            (
+                "aaaaaaaa000b0101bbbbbbbb07010101050106006869",
+                Parcel { notes: notes(), ..parcel(&[(1, b"\x00hi")]) },
+            ),
+            ("aaaaaaaa000102", Parcel { notes: Notes { again: true, seen: vec![] }, ..parcel(&[]) }),
         ];
         for (hex, parcel) in cases {
             assert_eq!(HEXLOWER.encode(&parcel.encode()), hex);
@@ -144,7 +194,9 @@ mod tests {
         }
         assert_eq!(Parcel::decode(&[0; 5]), Err(ParcelError::Truncated));
         assert_eq!(Parcel::decode(&[0, 0, 0, 0, 1, 0]), Err(ParcelError::EmptyLetter));
-        assert_eq!(Parcel::decode(&[0, 0, 0, 0, 0, 2, 0]), Err(ParcelError::BadNumber));
+        assert_eq!(Parcel::decode(&[0, 0, 0, 0, 0, 1]), Err(ParcelError::Truncated), "notes cut off");
+        assert_eq!(Parcel::decode(&[0, 0, 0, 0, 0, 2, 1, 0]), Err(ParcelError::BadNumber), "no receipts");
+        assert_eq!(Parcel::decode(&[0, 0, 0, 0, 0, 1, 0, 0, 2, 0]), Err(ParcelError::BadNumber));
         assert_eq!(Parcel::decode(&[0, 0, 0, 0, 1, 3, 0, 0]), Err(ParcelError::BadNumber));
     }
 

@@ -1,0 +1,136 @@
+//! What a parcel says besides letters: receipts, and what else two devices have to tell each other.
+//!
+//! `PROTOCOL.md`, section "Notes", has the layout.
+
+use crate::batch::{Ack, BatchError, decode_ack, encode_ack};
+use crate::parcel::{ParcelError, ShortIncarnation};
+use crate::varint;
+
+const SEEN: u8 = 0x01;
+const AGAIN: u8 = 0x02;
+
+/// Most incarnations that one receipt states.
+pub const SEEN_MAX: usize = 16;
+
+/// What has arrived of one incarnation of the other side: a receipt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Seen {
+    /// Whose numbers they are.
+    pub incarnation: ShortIncarnation,
+    /// The numbers that have arrived.
+    pub arrived: Ack,
+    /// Every message up to this number that has arrived has been read; 0 if none was.
+    pub read: u64,
+}
+
+impl Seen {
+    /// Whether the message of this number has arrived.
+    pub fn has_arrived(&self, number: u64) -> bool {
+        let Ack { watermark, received } = &self.arrived;
+        number <= *watermark || received.iter().any(|(first, last)| (*first..=*last).contains(&number))
+    }
+}
+
+/// What a parcel says besides letters.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Notes {
+    /// Receipts; at most [`SEEN_MAX`].
+    pub seen: Vec<Seen>,
+    /// All that is in no receipt is to be sent again.
+    pub again: bool,
+}
+
+impl Notes {
+    /// Whether there is nothing to say.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let bit = |present, bit| if present { bit } else { 0 };
+        let mut out = vec![bit(!self.seen.is_empty(), SEEN) | bit(self.again, AGAIN)];
+        if !self.seen.is_empty() {
+            out.push(self.seen.len() as u8);
+        }
+        for Seen { incarnation, arrived, read } in &self.seen {
+            out.extend(incarnation.0);
+            encode_ack(arrived, &mut out);
+            varint::put(&mut out, *read);
+        }
+        out
+    }
+
+    /// Reads notes; what a later version adds is passed over.
+    pub(crate) fn decode(mut bytes: &[u8]) -> Result<Self, ParcelError> {
+        let rest = &mut bytes;
+        let head = byte(rest)?;
+        let mut seen = Vec::new();
+        if head & SEEN != 0 {
+            let count = usize::from(byte(rest)?);
+            if !(1..=SEEN_MAX).contains(&count) {
+                return Err(ParcelError::BadNumber);
+            }
+            for _ in 0..count {
+                let (incarnation, after) = rest.split_first_chunk().ok_or(ParcelError::Truncated)?;
+                *rest = after;
+                let arrived = decode_ack(rest).map_err(|error| match error {
+                    BatchError::Truncated(_) => ParcelError::Truncated,
+                    _ => ParcelError::BadNumber,
+                })?;
+                let read = varint::take(rest)?;
+                seen.push(Seen { incarnation: ShortIncarnation(*incarnation), arrived, read });
+            }
+        }
+        Ok(Self { seen, again: head & AGAIN != 0 })
+    }
+}
+
+fn byte(rest: &mut &[u8]) -> Result<u8, ParcelError> {
+    let (&byte, after) = rest.split_first().ok_or(ParcelError::Truncated)?;
+    *rest = after;
+    Ok(byte)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn receipt() -> impl Strategy<Value = Seen> {
+        let ranges = prop::collection::vec((1..1_000u64, 0..1_000u64), 0..32);
+        (any::<[u8; 4]>(), any::<u32>(), ranges, any::<u64>()).prop_map(|(of, watermark, steps, read)| {
+            let mut last = u64::from(watermark);
+            let received = steps.into_iter().map(|(gap, extent)| {
+                let first = last + 1 + gap;
+                last = first + extent;
+                (first, last)
+            });
+            let arrived = Ack { watermark: watermark.into(), received: received.collect() };
+            Seen { incarnation: ShortIncarnation(of), arrived, read }
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read(seen in prop::collection::vec(receipt(), 0..SEEN_MAX), again: bool) {
+            let notes = Notes { seen, again };
+            prop_assert_eq!(Notes::decode(&notes.encode()), Ok(notes));
+        }
+
+        #[test]
+        fn no_bytes_make_the_decoder_panic(bytes in prop::collection::vec(any::<u8>(), 0..100)) {
+            if let Ok(notes) = Notes::decode(&bytes) {
+                prop_assert!(notes.seen.len() <= SEEN_MAX);
+            }
+        }
+    }
+
+    #[test]
+    fn a_receipt_says_which_numbers_have_arrived() {
+        let arrived = Ack { watermark: 3, received: vec![(5, 6), (9, 9)] };
+        let seen = Seen { incarnation: ShortIncarnation([0; 4]), arrived, read: 0 };
+        let have: Vec<_> = (1..=10).filter(|number| seen.has_arrived(*number)).collect();
+        assert_eq!(have, [1, 2, 3, 5, 6, 9]);
+    }
+}
