@@ -120,7 +120,7 @@ impl Builder {
             caught_up: false,
             urges_seen: 0,
         });
-        let (queue, queued) = mpsc::unbounded_channel();
+        let (driver, told) = mpsc::unbounded_channel();
         let (wish, wished) = watch::channel(Wish::default());
         let shared = Arc::new(Shared {
             home,
@@ -132,7 +132,7 @@ impl Builder {
             status: status_seen,
             clock: self.clock,
             blocking: self.blocking,
-            queue,
+            driver,
         });
         let driver = Driver::new(
             shared.clone(),
@@ -140,7 +140,7 @@ impl Builder {
             self.network,
             self.options,
             (random, self.seed.is_some()),
-            (wished, queued, heads, status),
+            (wished, told, heads, status),
         );
         let span = tracing::info_span!("client", account = %shared.home.account_key());
         Ok(Client::new(shared, wish, tokio::spawn(driver.run().instrument(span))))

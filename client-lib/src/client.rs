@@ -13,7 +13,7 @@ use tokio::task::JoinHandle;
 use crate::builder::{BlockingMode, Builder};
 use crate::clock::WallClock;
 use crate::contacts::{Contact, Contacts};
-use crate::driver::Wish;
+use crate::driver::{Told, Wish};
 use crate::error::{ContactError, SendError, StoreError};
 use crate::event::{Event, LinkState, LinkStatus, Subscription};
 use crate::home::{Home, RelayAccess};
@@ -21,7 +21,10 @@ use crate::message::{Content, InboxNumber, Message, MessageId, MessageState, Rec
 use crate::safety::SafetyNumber;
 use crate::store::records::{InboxRow, OutboxRow};
 use crate::store::storage::Storage;
-use crate::store::{Numbers, Queued, Store};
+use crate::store::{Counts, Numbers, Queued, Store};
+
+/// How many messages are looked through to know which were read.
+const READ_MAX: usize = 512;
 
 /// What client, driver and subscriptions share.
 pub(crate) struct Shared {
@@ -34,8 +37,8 @@ pub(crate) struct Shared {
     pub(crate) status: watch::Receiver<LinkStatus>,
     pub(crate) clock: Arc<dyn WallClock>,
     pub(crate) blocking: BlockingMode,
-    /// Tells the driver what was put in the outbox.
-    pub(crate) queue: mpsc::UnboundedSender<(MessageId, Queued)>,
+    /// Without a driver what is told counts when the home is opened next.
+    pub(crate) driver: mpsc::UnboundedSender<Told>,
 }
 
 impl Shared {
@@ -88,6 +91,9 @@ pub struct Status {
     pub waiting: u64,
     /// Messages that the relay has taken custody of, ever.
     pub custody: u64,
+    /// Messages in custody whose recipient's device has not confirmed them. They are kept, to be sent again
+    /// if need be.
+    pub unconfirmed: u64,
     /// Messages that failed, ever.
     pub failed: u64,
     /// Messages that have arrived, ever: the last inbox number.
@@ -166,6 +172,7 @@ impl Client {
                 number: None,
                 seal: (!message.relay_visible).then_some(keys),
                 rides_with: None,
+                again: 0,
                 letter: letter.encode(DictionarySet::compiled_in())?,
             })
         };
@@ -174,8 +181,7 @@ impl Client {
             let first = shared.store.enqueue(&mut rows, &shared.numbers)?;
             let ids: Vec<_> = (first.0..).map(MessageId).take(rows.len()).collect();
             for (id, row) in ids.iter().zip(&rows) {
-                // Without a driver it goes out when the home is opened next.
-                let _ = shared.queue.send((*id, Queued { number: None, ..row.into() }));
+                let _ = shared.driver.send(Told::Queued(*id, Queued { number: None, ..row.into() }));
             }
             Ok(ids)
         };
@@ -254,7 +260,20 @@ impl Client {
         self.shared.on_disk(move |shared| shared.store.release_inbox(upto)).await
     }
 
-    /// How far a message is. Known for all in the outbox and the last 1,000 that left it.
+    /// Tells a contact, with the next receipt, that what came from them up to this place in the inbox has been
+    /// read. Messages further back than their last 512 are passed over.
+    ///
+    /// # Errors
+    /// When no contact has this name, or the file cannot be read.
+    pub async fn mark_read(&self, contact: &str, upto: InboxNumber) -> Result<(), ContactError> {
+        let from = self.shared.contacts().get(contact).map(|ticket| ticket.account);
+        let from = from.ok_or_else(|| ContactError::Unknown(contact.to_owned()))?;
+        let names = self.shared.on_disk(move |shared| shared.store.last_names(&from, upto, READ_MAX)).await?;
+        let _ = self.shared.driver.send(Told::Read(names));
+        Ok(())
+    }
+
+    /// How far a message is. Known for all in the outbox and in custody, and the last 1,000 besides.
     ///
     /// # Errors
     /// When the file cannot be read.
@@ -349,10 +368,12 @@ impl Client {
     /// # Errors
     /// When the file cannot be read.
     pub async fn status(&self) -> Result<Status, StoreError> {
-        let (counters, waiting) = self.shared.on_disk(|shared| shared.store.counters()).await?;
+        let counts = self.shared.on_disk(|shared| shared.store.counts()).await?;
+        let Counts { counters, waiting, unconfirmed } = counts;
         Ok(Status {
             waiting,
             custody: counters.custody,
+            unconfirmed,
             failed: counters.failed,
             received: InboxNumber(counters.received),
             link: self.shared.status.borrow().clone(),

@@ -78,9 +78,14 @@ impl Contacts {
         self.by_name.iter().find(|(_, ticket)| ticket.account == *account).map(|(name, _)| name.as_str())
     }
 
+    /// The ticket of who seals under this key.
+    pub(crate) fn ticket_of(&self, identity: &Identity) -> Option<&ContactTicket> {
+        self.by_name.values().find(|ticket| ticket.seal.identity == *identity)
+    }
+
     /// Who seals under this key.
     pub(crate) fn account_of(&self, identity: &Identity) -> Option<AccountKey> {
-        self.by_name.values().find(|ticket| ticket.seal.identity == *identity).map(|ticket| ticket.account)
+        self.ticket_of(identity).map(|ticket| ticket.account)
     }
 
     pub(crate) fn list(&self) -> Vec<Contact> {

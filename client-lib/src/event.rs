@@ -38,6 +38,20 @@ pub enum Event {
         /// What the application calls it.
         app_id: Option<AppId>,
     },
+    /// The recipient's device has this message.
+    Delivered {
+        /// Which.
+        message: MessageId,
+        /// What the application calls it.
+        app_id: Option<AppId>,
+    },
+    /// The recipient has read this message.
+    Read {
+        /// Which.
+        message: MessageId,
+        /// What the application calls it.
+        app_id: Option<AppId>,
+    },
     /// The relay does not take this message for now. It stays in the outbox and is tried again, and those
     /// behind it for the same contact wait with it.
     Delayed {
@@ -62,6 +76,15 @@ pub enum Event {
     /// A contact's messages are sealed for other keys from now on. Show it: either they have another device,
     /// or somebody stands between the two; [`Client::safety_number`](crate::Client::safety_number) tells.
     KeysChanged {
+        /// Their name.
+        contact: String,
+    },
+    /// This home was restored from an old copy: its newer self has received messages that are not in it. What
+    /// contacts still have comes again.
+    Restored,
+    /// A contact has lost keys or messages, as when a home is restored from an old copy. What they have not
+    /// confirmed is sent to them again.
+    AskedAgain {
         /// Their name.
         contact: String,
     },

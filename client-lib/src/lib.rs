@@ -40,6 +40,7 @@ mod event;
 #[doc(hidden)]
 pub mod fuzzing;
 mod home;
+mod kept;
 mod message;
 mod network;
 mod outbox;

@@ -11,6 +11,15 @@ use thinpost_wire::ids::{AccountKey, AppId};
 #[serde(transparent)]
 pub struct MessageId(pub u64);
 
+impl MessageId {
+    /// From here on the outbox holds no messages but parcels of notes only, behind all messages.
+    pub(crate) const FIRST_NOTES: Self = Self(1 << 63);
+
+    pub(crate) fn is_notes(self) -> bool {
+        self >= Self::FIRST_NOTES
+    }
+}
+
 impl fmt::Display for MessageId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
@@ -138,6 +147,10 @@ pub enum MessageState {
     Waiting,
     /// The relay has it on disk and answers for it.
     Custody,
+    /// The recipient's device has it.
+    Delivered,
+    /// The recipient has read it.
+    Read,
     /// It will not be delivered.
     Failed(Failure),
 }

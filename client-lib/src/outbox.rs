@@ -32,10 +32,7 @@ enum Place {
 
 #[derive(Clone, Copy, Debug)]
 struct Row {
-    mailbox: AccountKey,
-    enqueued_unix_ms: u64,
-    app_id: Option<AppId>,
-    bytes: usize,
+    queued: Queued,
     place: Place,
 }
 
@@ -55,7 +52,7 @@ struct Hold {
 pub(crate) struct Outbox {
     rows: BTreeMap<MessageId, Row>,
     /// What is sealed together with one of the rows, and shares its fate.
-    riders: BTreeMap<MessageId, Vec<(MessageId, Option<AppId>)>>,
+    riders: BTreeMap<MessageId, Vec<(MessageId, Queued)>>,
     waiting: BTreeSet<MessageId>,
     doubt: BTreeSet<MessageId>,
     on_link: usize,
@@ -68,14 +65,13 @@ impl Outbox {
     /// will have moved on when this one goes out.
     pub(crate) fn insert(&mut self, id: MessageId, queued: &Queued) -> bool {
         if let Some(carrier) = queued.rides_with {
-            self.riders.entry(carrier).or_default().push((id, queued.app_id));
+            self.riders.entry(carrier).or_default().push((id, *queued));
             return false;
         }
         let place = if queued.number.is_some() { Place::Doubt } else { Place::Waiting };
-        let Queued { mailbox, enqueued_unix_ms, app_id, bytes, .. } = *queued;
-        self.rows.insert(id, Row { mailbox, enqueued_unix_ms, app_id, bytes, place });
+        self.rows.insert(id, Row { queued: *queued, place });
         self.set_of(place).map(|set| set.insert(id));
-        place == Place::Waiting && self.holds.contains_key(&mailbox)
+        place == Place::Waiting && self.holds.contains_key(&queued.mailbox)
     }
 
     fn set_of(&mut self, place: Place) -> Option<&mut BTreeSet<MessageId>> {
@@ -103,26 +99,27 @@ impl Outbox {
             .rows
             .values()
             .filter(|row| {
-                !self.holds.is_empty() && row.place == Place::OnLink && self.holds.contains_key(&row.mailbox)
+                let is_on_link = row.place == Place::OnLink;
+                !self.holds.is_empty() && is_on_link && self.holds.contains_key(&row.queued.mailbox)
             })
-            .map(|row| row.mailbox)
+            .map(|row| row.queued.mailbox)
             .collect();
         for &id in self.doubt.iter().chain(&self.waiting) {
             if taken.len() >= max || bytes >= bytes_max {
                 break;
             }
             let row = self.rows[&id];
-            match self.holds.get_mut(&row.mailbox) {
+            match self.holds.get_mut(&row.queued.mailbox) {
                 Some(hold) if row.place == Place::Waiting => {
                     // What was on the link with the refused one is to be refused first: nothing overtakes.
-                    if hold.probe.is_some() || hold.until > now || on_link.contains(&row.mailbox) {
+                    if hold.probe.is_some() || hold.until > now || on_link.contains(&row.queued.mailbox) {
                         continue;
                     }
                     hold.probe = Some(id);
                 }
                 _ => {}
             }
-            bytes += row.bytes;
+            bytes += row.queued.bytes;
             taken.push(id);
         }
         for &id in &taken {
@@ -135,7 +132,7 @@ impl Outbox {
     pub(crate) fn is_probe(&self, id: MessageId) -> bool {
         self.rows
             .get(&id)
-            .and_then(|row| self.holds.get(&row.mailbox))
+            .and_then(|row| self.holds.get(&row.queued.mailbox))
             .is_some_and(|hold| hold.probe == Some(id))
     }
 
@@ -169,17 +166,19 @@ impl Outbox {
         let mut refused = BTreeSet::new();
         let mut behind = Vec::new();
         for (id, row) in &self.rows {
+            let mailbox = &row.queued.mailbox;
             match row.place {
-                Place::Waiting => {
-                    refused.insert(row.mailbox);
+                // What is sent again has a low id and may never have been refused.
+                Place::Waiting if row.queued.again == 0 => {
+                    refused.insert(*mailbox);
                 }
-                Place::Doubt if refused.contains(&row.mailbox) => behind.push(*id),
-                Place::Doubt | Place::OnLink => {}
+                Place::Doubt if refused.contains(mailbox) => behind.push(*id),
+                Place::Waiting | Place::Doubt | Place::OnLink => {}
             }
         }
         for id in &behind {
             self.put(*id, Place::Waiting);
-            let mailbox = self.rows[id].mailbox;
+            let mailbox = self.rows[id].queued.mailbox;
             if let Some(hold) = self.holds.get_mut(&mailbox).filter(|hold| hold.probe == Some(*id)) {
                 // The one before it goes out instead.
                 hold.probe = None;
@@ -198,16 +197,16 @@ impl Outbox {
     /// A message was sealed together with an earlier one for the same contact.
     pub(crate) fn ride(&mut self, rider: MessageId, carrier: MessageId) {
         let Some(row) = self.take_out(rider) else { return };
-        self.riders.entry(carrier).or_default().push((rider, row.app_id));
+        self.riders.entry(carrier).or_default().push((rider, row.queued));
     }
 
-    /// The relay has it, or it failed for good: it and its riders, with what the application calls them.
-    pub(crate) fn remove(&mut self, id: MessageId) -> Vec<(MessageId, Option<AppId>)> {
+    /// The relay has it, or it failed for good: it and its riders.
+    pub(crate) fn remove(&mut self, id: MessageId) -> Vec<(MessageId, Queued)> {
         let Some(row) = self.take_out(id) else { return Vec::new() };
-        if self.holds.get(&row.mailbox).is_some_and(|hold| hold.probe == Some(id)) {
-            self.holds.remove(&row.mailbox);
+        if self.holds.get(&row.queued.mailbox).is_some_and(|hold| hold.probe == Some(id)) {
+            self.holds.remove(&row.queued.mailbox);
         }
-        let mut all = vec![(id, row.app_id)];
+        let mut all = vec![(id, row.queued)];
         all.extend(self.riders.remove(&id).into_iter().flatten());
         all
     }
@@ -215,11 +214,14 @@ impl Outbox {
     /// The relay refused it for now. Returns the messages that must lose their numbers: this one, and those
     /// that now wait behind it; see [`Outbox::insert`].
     pub(crate) fn refused(&mut self, id: MessageId, reason: Refusal, now: Instant) -> Vec<MessageId> {
-        let Some(&Row { mailbox, .. }) = self.rows.get(&id) else { return Vec::new() };
+        let Some(Queued { mailbox, .. }) = self.rows.get(&id).map(|row| row.queued) else {
+            return Vec::new();
+        };
         self.put(id, Place::Waiting);
         let is_first = !self.holds.contains_key(&mailbox);
         self.hold(id, mailbox, reason, now);
-        let behind = |other: &&MessageId| **other == id || is_first && self.rows[*other].mailbox == mailbox;
+        let behind =
+            |other: &&MessageId| **other == id || is_first && self.rows[*other].queued.mailbox == mailbox;
         self.waiting.iter().filter(behind).copied().collect()
     }
 
@@ -246,14 +248,20 @@ impl Outbox {
     pub(crate) fn expired(&mut self, enqueued_before_unix_ms: u64) -> Vec<MessageId> {
         // Wall clocks jump, so later ids may have been enqueued "earlier": look at all.
         let of_row = |(id, row): (&MessageId, &Row)| {
-            (row.enqueued_unix_ms < enqueued_before_unix_ms && row.place != Place::OnLink).then_some(*id)
+            let is_old = row.queued.enqueued_unix_ms < enqueued_before_unix_ms;
+            (is_old && row.place != Place::OnLink).then_some(*id)
         };
         self.rows.iter().filter_map(of_row).collect()
     }
 
     /// Whose a message is to be, and what the application calls it.
     pub(crate) fn addressee(&self, id: MessageId) -> Option<(AccountKey, Option<AppId>)> {
-        self.rows.get(&id).map(|row| (row.mailbox, row.app_id))
+        self.rows.get(&id).map(|row| (row.queued.mailbox, row.queued.app_id))
+    }
+
+    /// Whether notes for this contact are on their way.
+    pub(crate) fn has_notes(&self, mailbox: &AccountKey) -> bool {
+        self.rows.range(MessageId::FIRST_NOTES..).any(|(_, row)| row.queued.mailbox == *mailbox)
     }
 
     /// When the next contact's pause ends, if a message waits for that.
@@ -263,7 +271,8 @@ impl Outbox {
 
     /// How many messages are on the link or could go there now.
     pub(crate) fn pending(&self) -> usize {
-        let free = self.waiting.iter().filter(|id| !self.holds.contains_key(&self.rows[*id].mailbox)).count();
+        let free =
+            self.waiting.iter().filter(|id| !self.holds.contains_key(&self.rows[*id].queued.mailbox)).count();
         free + self.doubt.len() + self.on_link
     }
 
@@ -291,7 +300,16 @@ mod tests {
     }
 
     fn queued(mailbox: AccountKey) -> Queued {
-        Queued { mailbox, enqueued_unix_ms: 1_000, app_id: None, bytes: 10, number: None, rides_with: None }
+        Queued {
+            mailbox,
+            enqueued_unix_ms: 1_000,
+            app_id: None,
+            bytes: 10,
+            number: None,
+            rides_with: None,
+            name: None,
+            again: 0,
+        }
     }
 
     fn take(outbox: &mut Outbox, now: Instant) -> Vec<u64> {
@@ -432,7 +450,7 @@ mod tests {
                     }
                     Step::Take(max) => {
                         for id in outbox.take_next(now, max, usize::MAX) {
-                            let mailbox = outbox.rows[&id].mailbox;
+                            let mailbox = outbox.rows[&id].queued.mailbox;
                             refused.remove(&id);
                             if sent.insert(id) {
                                 let overtaken = refused.iter().find(|(r, m)| **r < id && **m == mailbox);
@@ -446,7 +464,7 @@ mod tests {
                     }
                     Step::Refuse(i) if !on_link.is_empty() => {
                         let id = on_link.remove(i % on_link.len());
-                        refused.insert(id, outbox.rows[&id].mailbox);
+                        refused.insert(id, outbox.rows[&id].queued.mailbox);
                         outbox.refused(id, Refusal::MailboxFull, now);
                     }
                     Step::LoseLink => {

@@ -40,6 +40,7 @@ pub struct World {
     store: Arc<dyn Store>,
     relay: Option<Relay>,
     relay_starts: u64,
+    stores: u8,
     people: u8,
 }
 
@@ -70,16 +71,17 @@ impl World {
     /// # Panics
     /// As [`World::new`].
     pub fn with_config(seed: u64, config: Config) -> Self {
-        let store = MemoryStore::new(config.store_config(), StoreId(seed.to_be_bytes()));
+        let store = empty_store(&config, seed, 0);
         let mut world = Self {
             seed,
             net: Net::new(seed),
             began: Instant::now(),
             config,
             identity: Identity::from_seed([0x52; 32]),
-            store: Arc::new(store),
+            store,
             relay: None,
             relay_starts: 0,
+            stores: 0,
             people: 0,
         };
         world.start_relay();
@@ -129,6 +131,16 @@ impl World {
             relay.shutdown().await;
         }
         self.net.unplug(RELAY);
+    }
+
+    /// The relay's disk is lost, with all that it had custody of, and an empty one put in its place.
+    ///
+    /// # Panics
+    /// While the relay runs.
+    pub fn lose_store(&mut self) {
+        assert!(self.relay.is_none(), "kill the relay first");
+        self.stores += 1;
+        self.store = empty_store(&self.config, self.seed, self.stores);
     }
 
     /// The relay's store.
@@ -238,6 +250,12 @@ impl WallClock for Clock {
     fn unix_ms(&self) -> u64 {
         BEGINNING_UNIX_S * 1_000 + self.0.elapsed().as_millis() as u64
     }
+}
+
+fn empty_store(config: &Config, seed: u64, nth: u8) -> Arc<dyn Store> {
+    let mut id = seed.to_be_bytes();
+    id[0] ^= nth;
+    Arc::new(MemoryStore::new(config.store_config(), StoreId(id)))
 }
 
 fn rng_seed(seed: u64, start: u64) -> [u8; 32] {

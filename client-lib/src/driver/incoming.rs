@@ -2,7 +2,7 @@
 
 use thinpost_wire::codec::DictionarySet;
 use thinpost_wire::frame::{Refusal, ToDevice, Welcome};
-use thinpost_wire::ids::{AccountKey, AppId, Handle, Origin, Position};
+use thinpost_wire::ids::{AccountKey, Handle, Origin, Position};
 use thinpost_wire::letter::{Content, Letter, is_sealed};
 use thinpost_wire::link::Link;
 use thinpost_wire::parcel::Parcel;
@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use super::Driver;
 use super::outgoing::Outgoing;
 use crate::event::{Event, LinkState};
+use crate::kept::Name;
 use crate::message::{Failure, ReceivedContent};
 use crate::seal::OpenSealError;
 use crate::store::records::InboxRow;
@@ -110,8 +111,13 @@ impl Driver {
         self.senders.truncate(welcome.senders_known);
         self.relay.dictionaries = welcome.dictionaries;
         link.set_peer_dictionaries(DictionarySet::from_bits(welcome.dictionaries));
-        if self.relay.have.is_none_or(|(store, _)| store != welcome.store) {
-            self.relay.have = Some((welcome.store, welcome.cursor));
+        let had = self.relay.have.replace((welcome.store, welcome.cursor));
+        match had {
+            Some((store, _)) if store != welcome.store => self.relay_lost_all(),
+            Some((_, have)) if have < welcome.cursor => self.notice_copy(),
+            // The relay has not heard yet of what was read last.
+            Some(had) => self.relay.have = Some(had),
+            None => {}
         }
         self.relay.address = self.address as u8;
         incoming.position = Some(welcome.cursor);
@@ -126,13 +132,14 @@ impl Driver {
         tracing::debug!(message = id.0, %reason, "refused");
         if reason.is_temporary() {
             if reason != Refusal::UnknownHandle
+                && !id.is_notes()
                 && let Some((to, app_id)) = self.outbox.addressee(id)
             {
                 self.tell(Event::Delayed { message: id, app_id, to, reason });
             }
             self.changes.unnumbered.extend(self.outbox.refused(id, reason, Instant::now()));
         } else if reason == Refusal::NumberSettled {
-            self.changes.custody.push(id);
+            self.take_custody(id);
         } else {
             self.changes.failed.push((id, Failure::Refused(reason)));
         }
@@ -162,39 +169,50 @@ impl Driver {
         if is_sealed(body) {
             self.open(body, age_s);
         } else {
-            self.take_letter(body, from, false, age_s);
+            self.take_letter(body, from, None, age_s);
         }
         Ok(())
     }
 
     /// Opens what is sealed. A repeat leaves no trace, and neither does what comes too late to be told from
-    /// one; what no key opens is kept as it came.
+    /// one. What no key opens is kept as it came, unless its sender is asked to send it again.
     fn open(&mut self, body: &[u8], age_s: u32) {
         let (identity, parcel) = match self.seals.open(body) {
             Ok(opened) => opened,
             Err(OpenSealError::Repeat) => return tracing::debug!("an envelope came again"),
+            Err(OpenSealError::NoSession(from)) if self.shared.contacts().account_of(&from).is_some() => {
+                tracing::warn!("a contact has sealed for a key that is gone");
+                return self.ask_again(&from);
+            }
+            Err(error) if self.is_copy => return tracing::debug!(%error, "sealed for this home's newer self"),
             Err(error) => {
                 tracing::warn!(%error, "a sealed envelope; it is kept as it came");
-                return self.receive(None, true, age_s, None, ReceivedContent::Unreadable(body.to_vec()));
+                return self.keep_unreadable(None, age_s, body.to_vec());
             }
         };
         let from = self.shared.contacts().account_of(&identity);
         match Parcel::decode(&parcel) {
-            Ok(Parcel { incarnation, items }) => {
+            Ok(Parcel { incarnation, notes, items }) => {
+                if !items.is_empty() {
+                    self.schedule_notes(&identity);
+                }
                 for item in items {
                     if self.seals.is_new(&identity, incarnation, item.number) {
-                        self.take_letter(item.letter, from, true, age_s);
+                        let name = Name::new(identity, incarnation, item.number);
+                        self.take_letter(item.letter, from, Some(name), age_s);
                     }
                 }
+                self.heed(&identity, &notes);
             }
             Err(error) => {
                 tracing::warn!(%error, "a parcel cannot be read; it is kept as it came");
-                self.receive(from, true, age_s, None, ReceivedContent::Unreadable(parcel));
+                self.keep_unreadable(from, age_s, parcel);
             }
         }
     }
 
-    fn take_letter(&mut self, letter: &[u8], from: Option<AccountKey>, sealed: bool, age_s: u32) {
+    /// Takes a letter that was sealed, and then has a name, or that the relay could read.
+    fn take_letter(&mut self, letter: &[u8], from: Option<AccountKey>, name: Option<Name>, age_s: u32) {
         let (app_id, content) = match Letter::decode(letter) {
             Ok(Letter { app_id, content: Content::Text(text) }) => {
                 (app_id, ReceivedContent::Text(text.into_owned()))
@@ -207,18 +225,19 @@ impl Driver {
                 (None, ReceivedContent::Unreadable(letter.to_vec()))
             }
         };
-        self.receive(from, sealed, age_s, app_id, content);
+        let sealed = name.is_some();
+        let row = self.arrival(from, age_s, content);
+        self.changes.received.push(InboxRow { sealed, name, app_id, ..row });
     }
 
-    fn receive(
-        &mut self,
-        from: Option<AccountKey>,
-        sealed: bool,
-        age_s: u32,
-        app_id: Option<AppId>,
-        content: ReceivedContent,
-    ) {
+    /// Keeps something sealed that cannot be read.
+    fn keep_unreadable(&mut self, from: Option<AccountKey>, age_s: u32, bytes: Vec<u8>) {
+        let row = self.arrival(from, age_s, ReceivedContent::Unreadable(bytes));
+        self.changes.received.push(InboxRow { sealed: true, ..row });
+    }
+
+    fn arrival(&self, from: Option<AccountKey>, age_s: u32, content: ReceivedContent) -> InboxRow {
         let received_unix_ms = self.shared.clock.unix_ms();
-        self.changes.received.push(InboxRow { from, sealed, app_id, age_s, received_unix_ms, content });
+        InboxRow { from, sealed: false, name: None, app_id: None, age_s, received_unix_ms, content }
     }
 }

@@ -2,16 +2,18 @@
 //!
 //! [`Driver::run`] is the life of the link: when it is wanted, when to try again. `attempt` makes a
 //! connection, `session` moves frames while it lasts, `outgoing` turns outbox rows into frames,
-//! `incoming` turns frames into changes of the home.
+//! `incoming` turns frames into changes of the home, `notes` deals in receipts.
 
 mod attempt;
 mod handles;
 mod incoming;
+mod notes;
 mod outgoing;
 mod retry;
 mod sealing;
 mod session;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,11 +24,12 @@ use tokio::time::{Instant, sleep_until};
 use crate::client::Shared;
 use crate::error::StoreError;
 use crate::event::{Event, LinkState, LinkStatus};
+use crate::kept::{Kept, Name};
 use crate::message::{Failure, InboxNumber, MessageId};
 use crate::network::{Meter, Network};
 use crate::outbox::Outbox;
 use crate::random::Random;
-use crate::seal::{Keyring, Seals};
+use crate::seal::{Identity, Keyring, Seals};
 use crate::store::records::RelayRecord;
 use crate::store::{Changes, Loaded, Queued};
 use handles::Handles;
@@ -71,10 +74,20 @@ impl Default for Options {
     }
 }
 
+/// What the application has done that the driver must know of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Told {
+    /// A message is in the outbox.
+    Queued(MessageId, Queued),
+    /// Messages up to these have been read.
+    Read(Vec<Name>),
+}
+
 /// What the driver starts from.
 pub(crate) struct Start {
     relay: RelayRecord,
     outbox: Outbox,
+    kept: Kept,
     seals: Seals,
     mailboxes: Handles,
     senders: Handles,
@@ -90,6 +103,7 @@ impl Start {
             seals: Seals::new(keyring, &loaded.pairs)?,
             relay: loaded.relay,
             outbox,
+            kept: loaded.kept,
             mailboxes: Handles::new(loaded.mailboxes),
             senders: Handles::new(loaded.senders),
         })
@@ -99,7 +113,7 @@ impl Start {
 /// The ends of channels that the driver holds.
 pub(crate) type Ends = (
     watch::Receiver<Wish>,
-    mpsc::UnboundedReceiver<(MessageId, Queued)>,
+    mpsc::UnboundedReceiver<Told>,
     watch::Sender<InboxNumber>,
     watch::Sender<LinkStatus>,
 );
@@ -115,13 +129,17 @@ pub(crate) struct Driver {
     wish: watch::Receiver<Wish>,
     /// All that was enqueued before this urge is in the outbox.
     urges_seen: u64,
-    queued: mpsc::UnboundedReceiver<(MessageId, Queued)>,
+    told: mpsc::UnboundedReceiver<Told>,
     heads: watch::Sender<InboxNumber>,
     status: watch::Sender<LinkStatus>,
     meter: Arc<Meter>,
     retry: Retry,
     outbox: Outbox,
+    kept: Kept,
     seals: Seals,
+    /// This home has a newer self, and is to do without what was sealed for that.
+    is_copy: bool,
+    asked_again: BTreeSet<Identity>,
     mailboxes: Handles,
     senders: Handles,
     relay: RelayRecord,
@@ -141,7 +159,7 @@ impl Driver {
         network: Arc<dyn Network>,
         options: Options,
         (random, seeded): (Random, bool),
-        (wish, queued, heads, status): Ends,
+        (wish, told, heads, status): Ends,
     ) -> Self {
         let address = start.relay.address.into();
         let quic = quic::Client::new(&shared.home.device, shared.home.access.relay.key);
@@ -154,13 +172,16 @@ impl Driver {
             seeded,
             wish,
             urges_seen: 0,
-            queued,
+            told,
             heads,
             status,
             meter: Arc::default(),
             retry: Retry::default(),
             outbox: start.outbox,
+            kept: start.kept,
             seals: start.seals,
+            is_copy: false,
+            asked_again: BTreeSet::new(),
             mailboxes: start.mailboxes,
             senders: start.senders,
             relay_stored: start.relay.clone(),
@@ -228,9 +249,13 @@ impl Driver {
             tokio::select! {
                 biased;
                 changed = self.wish.changed() => return changed.is_ok() && !self.wish.borrow().closed,
-                Some((id, queued)) = self.queued.recv() => {
-                    self.take_in(id, &queued);
+                Some(told) = self.told.recv() => {
+                    self.take_in(told);
                     self.publish_pending();
+                    if let Err(error) = self.commit().await {
+                        // The next link's first commit fails as well, and says so.
+                        tracing::error!(%error, "the home's file failed");
+                    }
                 }
                 () = sleep_until(until.unwrap_or(far)) => return true,
             }
@@ -243,17 +268,28 @@ impl Driver {
         matches!(end, End::Lost(Down::Closed(Close::Denied(Denial::NotRegistered))))
     }
 
-    fn take_in(&mut self, id: MessageId, queued: &Queued) {
-        if self.outbox.insert(id, queued) {
-            self.changes.unnumbered.push(id);
+    fn take_in(&mut self, told: Told) {
+        match told {
+            Told::Queued(id, queued) => {
+                if self.outbox.insert(id, &queued) {
+                    self.changes.unnumbered.push(id);
+                }
+            }
+            Told::Read(names) => {
+                for name in names {
+                    if self.seals.read(&name.with, name.incarnation(), name.number) {
+                        self.schedule_notes(&name.with);
+                    }
+                }
+            }
         }
     }
 
     /// Takes in what was put in the outbox meanwhile, and fails what waits there for too long.
     fn look_at_outbox(&mut self) {
         let urges = self.wish.borrow().urges;
-        while let Ok((id, queued)) = self.queued.try_recv() {
-            self.take_in(id, &queued);
+        while let Ok(told) = self.told.try_recv() {
+            self.take_in(told);
         }
         self.urges_seen = urges;
         if Instant::now() >= self.expiry_due {
@@ -262,6 +298,7 @@ impl Driver {
             let oldest = self.shared.clock.unix_ms().saturating_sub(lifetime_ms);
             let expired = self.outbox.expired(oldest);
             self.changes.failed.extend(expired.into_iter().map(|id| (id, Failure::Expired)));
+            self.changes.let_go.extend(self.kept.let_go(oldest));
         }
     }
 
@@ -287,16 +324,31 @@ impl Driver {
         if let Some(relay) = changes.relay {
             self.relay_stored = relay;
         }
-        for carrier in changes.custody {
-            for (message, app_id) in self.outbox.remove(carrier) {
+        for (carrier, left) in changes.custody {
+            for (message, queued) in self.outbox.remove(carrier) {
                 tracing::trace!(message = message.0, "custody");
-                self.tell(Event::Custody { message, app_id });
+                if queued.is_first_time(message) {
+                    self.tell(Event::Custody { message, app_id: queued.app_id });
+                }
+                let news = self.kept.keep(message, queued, left);
+                self.take_news(news);
             }
         }
         for (carrier, reason) in changes.failed {
-            for (message, app_id) in self.outbox.remove(carrier) {
-                self.tell(Event::Failed { message, app_id, reason });
+            for (message, queued) in self.outbox.remove(carrier) {
+                if queued.is_first_time(message) {
+                    self.tell(Event::Failed { message, app_id: queued.app_id, reason });
+                }
             }
+        }
+        for (message, app_id) in changes.delivered {
+            self.tell(Event::Delivered { message, app_id });
+        }
+        for (message, app_id) in changes.read {
+            self.tell(Event::Read { message, app_id });
+        }
+        for (id, queued) in changes.again {
+            self.outbox.insert(id, &queued);
         }
         if !changes.received.is_empty() {
             self.heads.send_replace(InboxNumber(counters.received));

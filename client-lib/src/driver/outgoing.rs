@@ -139,6 +139,7 @@ impl Driver {
         outgoing: &mut Outgoing,
         bytes_max: usize,
     ) -> Result<Vec<Frame>, StoreError> {
+        self.enqueue_notes().await?;
         let ids = self.outbox.take_next(Instant::now(), ROWS_AT_ONCE, bytes_max);
         if ids.is_empty() {
             return Ok(Vec::new());
@@ -179,6 +180,12 @@ impl Driver {
         Ok(frames)
     }
 
+    /// The relay answers for it.
+    pub(super) fn take_custody(&mut self, id: MessageId) {
+        let left = self.kept.leave();
+        self.changes.custody.push((id, left));
+    }
+
     /// What was said up to this number is durable at the relay. A refusal would have come before.
     pub(super) fn settled(&mut self, outgoing: &mut Outgoing, upto: u64) {
         let settled: Vec<_> = outgoing.settled(upto).collect();
@@ -187,7 +194,9 @@ impl Driver {
                 Said::Register => self.relay.registered = true,
                 Said::Bind(handle) => self.mailboxes.settle(handle.0),
                 Said::Submit(origin) | Said::Sealed(origin) => {
-                    self.changes.custody.extend(outgoing.resolve(origin));
+                    if let Some(id) = outgoing.resolve(origin) {
+                        self.take_custody(id);
+                    }
                 }
                 Said::Other => {}
             }
@@ -215,6 +224,7 @@ mod tests {
             number: Some(written),
             seal: None,
             rides_with: None,
+            again: 0,
             letter: b"\x00hi".to_vec(),
         };
         Departure { id: MessageId(sequence), row, sealed: None }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use thinpost_wire::ids::AccountKey;
+use thinpost_wire::notes::Notes;
 use thinpost_wire::parcel::{Item, Parcel, ShortIncarnation};
 use thinpost_wire::ticket::SealKeys;
 
@@ -32,8 +33,13 @@ impl Driver {
     fn seal_group(&mut self, keys: &SealKeys, mut group: Vec<Departure>, leaving: &mut Vec<Departure>) {
         while !group.is_empty() {
             let mut count = group.len();
+            let notes = self.notes_for(keys, &group);
+            if notes.is_empty() && group.iter().all(|departure| departure.id.is_notes()) {
+                // What they were to say has left with something else.
+                return self.changes.custody.extend(group.iter().map(|departure| (departure.id, 0)));
+            }
             let content = loop {
-                let content = Seals::encode(&parcel(&group[..count]).encode());
+                let content = Seals::encode(&parcel(notes.clone(), &group[..count]).encode());
                 let bytes_max = self.seals.content_bytes_max(keys);
                 if content.len() <= bytes_max || count == 1 {
                     break content;
@@ -57,6 +63,16 @@ impl Driver {
             }
             group = rest;
         }
+    }
+}
+
+impl Driver {
+    /// What there is to say besides these letters, if they leave room for it.
+    fn notes_for(&mut self, keys: &SealKeys, group: &[Departure]) -> Notes {
+        if group[0].row.letter.len() > LETTERS_BYTES_MAX {
+            return Notes::default();
+        }
+        self.seals.take_notes(&keys.identity, true)
     }
 }
 
@@ -87,10 +103,12 @@ fn groups(rows: Vec<Departure>) -> Vec<Vec<Departure>> {
     groups
 }
 
-fn parcel(group: &[Departure]) -> Parcel<'_> {
+fn parcel(notes: Notes, group: &[Departure]) -> Parcel<'_> {
+    let letters = group.iter().filter(|departure| !departure.id.is_notes());
     let items =
-        group.iter().map(|Departure { row, .. }| Item { number: row.written.sequence, letter: &row.letter });
-    Parcel { incarnation: ShortIncarnation::from(group[0].row.written.incarnation), items: items.collect() }
+        letters.map(|Departure { row, .. }| Item { number: row.written.sequence, letter: &row.letter });
+    let incarnation = ShortIncarnation::from(group[0].row.written.incarnation);
+    Parcel { incarnation, notes, items: items.collect() }
 }
 
 #[cfg(test)]
@@ -112,6 +130,7 @@ mod tests {
             number: None,
             seal: Some(KEYS),
             rides_with: None,
+            again: 0,
             letter: vec![0; bytes],
         };
         Departure { id: MessageId(id), row, sealed: None }

@@ -86,7 +86,7 @@ impl<'a> Session<'a> {
                     }
                 }
                 event = self.channel.next() => self.turn(event.map_err(End::Lost)?).await?,
-                Some((id, queued)) = self.driver.queued.recv() => self.driver.take_in(id, &queued),
+                Some(told) = self.driver.told.recv() => self.driver.take_in(told),
                 () = sleep_until(wake_at) => {
                     if early.is_some() && give_up_at <= Instant::now() {
                         return Err(End::NoAnswer);
@@ -173,7 +173,8 @@ impl<'a> Session<'a> {
         };
         // A pause that is over, while the window is full, ends with the next turn.
         let retry_at = self.driver.outbox.next_retry().filter(|at| *at > now);
-        let others = [check_at, retry_at, give_up_at, self.leave_at];
+        let notes_at = self.driver.notes_due().filter(|_| self.leave_at.is_none());
+        let others = [check_at, retry_at, notes_at, give_up_at, self.leave_at];
         others.into_iter().flatten().fold(self.driver.expiry_due, Instant::min)
     }
 

@@ -6,9 +6,9 @@
 
 mod bare;
 mod envelope;
-
 mod keyring;
 mod pair;
+mod seen;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,6 +17,7 @@ use serde::de::DeserializeOwned;
 use thinpost_wire::codec::{self, DictionarySet};
 use thinpost_wire::letter::{SEALED, SEALED_FIRST};
 use thinpost_wire::limits::BODY_BYTES_MAX;
+use thinpost_wire::notes::Notes;
 use thinpost_wire::parcel::ShortIncarnation;
 use thinpost_wire::ticket::SealKeys;
 use vodozemac::olm::OlmMessage;
@@ -40,6 +41,8 @@ pub(crate) struct Seals {
     keyring: Keyring,
     pairs: BTreeMap<Identity, Pair>,
     changed: BTreeSet<Identity>,
+    /// Whose notes leave when, in milliseconds since 1970.
+    notes_due: BTreeMap<Identity, u64>,
 }
 
 /// Why nothing can be sealed for somebody, ever.
@@ -56,6 +59,9 @@ pub(crate) enum OpenSealError {
     /// It is for another device or session, was changed on the way, or is none of this version.
     #[error("no key opens it")]
     Foreign,
+    /// It says that it is a first message from this device, and no key opens what is in it.
+    #[error("no key opens this first message")]
+    NoSession(Identity),
     /// It opened, and is not coded as it should be.
     #[error("its content cannot be decoded")]
     Content,
@@ -64,8 +70,9 @@ pub(crate) enum OpenSealError {
 impl Seals {
     pub(crate) fn new(keyring: Keyring, pairs: &[(Identity, Vec<u8>)]) -> Result<Self, StoreError> {
         let pairs = pairs.iter().map(|(with, bytes)| Ok((*with, Pair::from_record(bytes)?)));
-        let pairs = pairs.collect::<Result<_, StoreError>>()?;
-        Ok(Self { keyring, pairs, changed: BTreeSet::new() })
+        let pairs = pairs.collect::<Result<BTreeMap<_, _>, StoreError>>()?;
+        let notes_due = pairs.iter().filter_map(|(with, pair)| Some((*with, pair.notes_due()?)));
+        Ok(Self { notes_due: notes_due.collect(), keyring, pairs, changed: BTreeSet::new() })
     }
 
     /// The parcel as it is sealed.
@@ -135,7 +142,7 @@ impl Seals {
         };
         let content = pair.open_first(&mut self.keyring, &message).map_err(|error| match error {
             NotOpened::Repeat => OpenSealError::Repeat,
-            NotOpened::Foreign => OpenSealError::Foreign,
+            NotOpened::Foreign => OpenSealError::NoSession(from),
         })?;
         if let Some(pair) = fresh {
             self.pairs.insert(from, pair);
@@ -147,6 +154,64 @@ impl Seals {
     pub(crate) fn is_new(&mut self, from: &Identity, of: ShortIncarnation, number: u64) -> bool {
         self.changed.insert(*from);
         self.pairs.get_mut(from).is_none_or(|pair| pair.is_new(of, number))
+    }
+
+    /// Notes that messages have been read, which the next receipt tells; false if that was known.
+    pub(crate) fn read(&mut self, with: &Identity, of: ShortIncarnation, number: u64) -> bool {
+        let is_news = self.pairs.get_mut(with).is_some_and(|pair| pair.read(of, number));
+        if is_news {
+            self.changed.insert(*with);
+        }
+        is_news
+    }
+
+    /// Everyone with whom something is shared.
+    pub(crate) fn everyone(&self) -> Vec<Identity> {
+        self.pairs.keys().copied().collect()
+    }
+
+    /// They are to be asked for all that they have sent and we have not confirmed; false if they are already.
+    pub(crate) fn ask_again(&mut self, with: &Identity) -> bool {
+        self.changed.insert(*with);
+        self.pairs.entry(*with).or_default().ask_again()
+    }
+
+    /// Lets what there is to say besides letters leave alone at this time, unless it is to before.
+    pub(crate) fn schedule_notes(&mut self, with: &Identity, due_unix_ms: u64) {
+        if let Some(pair) = self.pairs.get_mut(with) {
+            pair.schedule_notes(due_unix_ms);
+            self.changed.insert(*with);
+            self.notes_due.extend(pair.notes_due().map(|due| (*with, due)));
+        }
+    }
+
+    /// When the next notes leave alone.
+    pub(crate) fn next_notes(&self) -> Option<u64> {
+        self.notes_due.values().min().copied()
+    }
+
+    /// Whose notes are to leave by now, or by a time so far ahead that the clock must have been set back.
+    /// Asked once, they count as on their way.
+    pub(crate) fn take_due(&mut self, now_unix_ms: u64, ahead_ms_max: u64) -> Vec<Identity> {
+        let still_to_wait = now_unix_ms + 1..=now_unix_ms.saturating_add(ahead_ms_max);
+        let due = self.notes_due.iter().filter(|(_, due)| !still_to_wait.contains(due));
+        let due: Vec<_> = due.map(|(with, _)| *with).collect();
+        for with in &due {
+            self.notes_due.remove(with);
+        }
+        due
+    }
+
+    /// What there is to say to them besides letters: for the next seal.
+    pub(crate) fn take_notes(&mut self, with: &Identity, with_receipts: bool) -> Notes {
+        let Some(pair) = self.pairs.get_mut(with) else { return Notes::default() };
+        let notes = pair.take_notes(with_receipts);
+        self.changed.insert(*with);
+        match pair.notes_due() {
+            Some(due) => self.notes_due.insert(*with, due),
+            None => self.notes_due.remove(with),
+        };
+        notes
     }
 
     /// What must be written with the result of sealing and opening.

@@ -1,12 +1,12 @@
 //! Everything between this device and one other: sessions, and which messages have been seen.
 
-use std::collections::{BTreeMap, BTreeSet};
-
 use serde::{Deserialize, Serialize};
+use thinpost_wire::notes::Notes;
 use thinpost_wire::parcel::ShortIncarnation;
 use vodozemac::olm::{DecryptionError, Message, OlmMessage, PreKeyMessage, Session, SessionPickle};
 
 use super::keyring::Keyring;
+use super::seen::{self, Seen};
 use super::{record, unrecord};
 use crate::error::StoreError;
 
@@ -18,10 +18,6 @@ const SESSIONS_MAX: usize = 32;
 /// order, so the other has moved on from them.
 const EARLIER_MAX: usize = 2;
 
-/// Numbers remembered of each incarnation, and incarnations, to know repeats by.
-const NUMBERS_MAX: usize = 512;
-const INCARNATIONS_MAX: usize = 16;
-
 /// What is shared with one other device.
 #[derive(Default)]
 pub(super) struct Pair {
@@ -29,9 +25,11 @@ pub(super) struct Pair {
     sessions: Vec<Known>,
     /// The ratchet key of the message opened last: the next one usually has it, too.
     ratchet: Option<[u8; 32]>,
-    seen: BTreeMap<ShortIncarnation, Seen>,
-    /// Counts incarnations, to forget the one longest unused.
-    uses: u64,
+    seen: Seen,
+    /// They are to be asked for all that they have sent and we have not confirmed.
+    ask_again: bool,
+    /// When what there is to say besides letters leaves alone, if nothing takes it along before.
+    notes_due_unix_ms: Option<u64>,
 }
 
 struct Known {
@@ -45,21 +43,13 @@ struct Known {
     may_send: bool,
 }
 
-/// Which numbers of one incarnation have been seen.
-#[derive(Default)]
-struct Seen {
-    used: u64,
-    /// Everything up to here counts as seen.
-    floor: u64,
-    numbers: BTreeSet<u64>,
-}
-
 #[derive(Serialize, Deserialize)]
 struct Record {
     sessions: Vec<(u64, bool, SessionPickle)>,
     ratchet: Option<[u8; 32]>,
-    uses: u64,
-    seen: Vec<([u8; 4], u64, u64, Vec<u64>)>,
+    seen: seen::Record,
+    ask_again: bool,
+    notes_due_unix_ms: Option<u64>,
 }
 
 /// Why none of a pair's sessions opens a message.
@@ -73,7 +63,6 @@ pub(super) enum NotOpened {
 
 impl Pair {
     pub(super) fn to_record(&self) -> Vec<u8> {
-        let seen = self.seen.iter();
         record(&Record {
             sessions: self
                 .sessions
@@ -81,18 +70,14 @@ impl Pair {
                 .map(|known| (known.begun, known.ours, known.session.pickle()))
                 .collect(),
             ratchet: self.ratchet,
-            uses: self.uses,
-            seen: seen
-                .map(|(of, seen)| (of.0, seen.used, seen.floor, seen.numbers.iter().copied().collect()))
-                .collect(),
+            seen: self.seen.to_record(),
+            ask_again: self.ask_again,
+            notes_due_unix_ms: self.notes_due_unix_ms,
         })
     }
 
     pub(super) fn from_record(bytes: &[u8]) -> Result<Self, StoreError> {
-        let Record { sessions, ratchet, uses, seen } = unrecord("pair", bytes)?;
-        let seen = seen.into_iter().map(|(of, used, floor, numbers)| {
-            (ShortIncarnation(of), Seen { used, floor, numbers: numbers.into_iter().collect() })
-        });
+        let Record { sessions, ratchet, seen, ask_again, notes_due_unix_ms } = unrecord("pair", bytes)?;
         Ok(Self {
             sessions: sessions
                 .into_iter()
@@ -102,8 +87,9 @@ impl Pair {
                 })
                 .collect(),
             ratchet,
-            seen: seen.collect(),
-            uses,
+            seen: Seen::from_record(seen),
+            ask_again,
+            notes_due_unix_ms,
         })
     }
 
@@ -189,21 +175,35 @@ impl Pair {
 
     /// Notes a message; false if it has been seen.
     pub(super) fn is_new(&mut self, of: ShortIncarnation, number: u64) -> bool {
-        self.uses += 1;
-        let seen = self.seen.entry(of).or_default();
-        seen.used = self.uses;
-        if number <= seen.floor || !seen.numbers.insert(number) {
-            return false;
+        self.seen.insert(of, number)
+    }
+
+    /// Notes that messages have been read; false if that was known.
+    pub(super) fn read(&mut self, of: ShortIncarnation, number: u64) -> bool {
+        self.seen.read(of, number)
+    }
+
+    /// They are to be asked for what we have not confirmed; false if that is so already.
+    pub(super) fn ask_again(&mut self) -> bool {
+        !std::mem::replace(&mut self.ask_again, true)
+    }
+
+    pub(super) fn notes_due(&self) -> Option<u64> {
+        self.notes_due_unix_ms
+    }
+
+    /// Lets notes leave alone at this time, unless they do before.
+    pub(super) fn schedule_notes(&mut self, due_unix_ms: u64) {
+        self.notes_due_unix_ms.get_or_insert(due_unix_ms);
+    }
+
+    /// What there is to say besides letters. What is left for another time stays due.
+    pub(super) fn take_notes(&mut self, with_receipts: bool) -> Notes {
+        let seen = if with_receipts { self.seen.take_receipts() } else { Vec::new() };
+        let notes = Notes { seen, again: std::mem::take(&mut self.ask_again) };
+        if !with_receipts || !self.seen.is_untold() {
+            self.notes_due_unix_ms = None;
         }
-        if seen.numbers.len() > NUMBERS_MAX
-            && let Some(smallest) = seen.numbers.pop_first()
-        {
-            seen.floor = smallest;
-        }
-        if self.seen.len() > INCARNATIONS_MAX {
-            let oldest = self.seen.iter().min_by_key(|(_, seen)| seen.used).map(|(of, _)| *of);
-            oldest.map(|of| self.seen.remove(&of));
-        }
-        true
+        notes
     }
 }

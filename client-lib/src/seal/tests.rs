@@ -181,18 +181,6 @@ fn sessions_of_many_openings_are_known_until_the_other_has_moved_on() {
 }
 
 #[test]
-fn numbers_are_new_once_and_a_forgotten_one_counts_as_seen() {
-    let mut pair = Pair::default();
-    assert!(pair.is_new(OF, 5) && pair.is_new(OF, 3) && pair.is_new(OF, 9));
-    assert!(!pair.is_new(OF, 5) && !pair.is_new(OF, 3));
-    for number in 10..1_000 {
-        assert!(pair.is_new(OF, number));
-    }
-    assert!(!pair.is_new(OF, 4), "below what is remembered");
-    assert!(pair.is_new(ShortIncarnation([2; 4]), 4), "another incarnation");
-}
-
-#[test]
 fn keys_that_are_no_keys_are_refused() {
     let [(mut ann, _), (_, bob_keys)] = ann_and_bob();
     let no_keys = SealKeys { identity: [0; 32], pre_key: [0; 32], ..bob_keys };

@@ -9,9 +9,11 @@ pub(crate) mod storage;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use redb::backends::FileBackend;
 use redb::{Builder, Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, WriteTransaction};
@@ -22,12 +24,13 @@ use thinpost_wire::limits::HANDLES_MAX;
 
 use crate::contacts::Contact;
 use crate::error::{CreateError, OpenError, StoreError};
+use crate::kept::{Kept, Name};
 use crate::message::{Failure, InboxNumber, MessageId, MessageState};
 use crate::seal::Identity;
 use records::{
-    CONTACTS, Counters, DONE, DONE_KEPT, DoneRow, FORMAT, HomeRecord, INBOX, InboxRow, MAILBOXES, META,
-    META_COUNTERS, META_FORMAT, META_HOME, META_KEYRING, META_RELAY, OUTBOX, OutboxRow, PAIRS, RelayRecord,
-    SEALED, SENDERS, SealedRow,
+    CONTACTS, Counters, DONE, DONE_KEPT, DoneRow, FORMAT, HomeRecord, INBOX, InboxRow, KEPT, KeptRow,
+    MAILBOXES, META, META_COUNTERS, META_FORMAT, META_HOME, META_KEYRING, META_RELAY, OUTBOX, OutboxRow,
+    PAIRS, RelayRecord, SEALED, SENDERS, SealedRow,
 };
 use storage::Storage;
 
@@ -50,40 +53,40 @@ pub(crate) struct Loaded {
     pub(crate) contacts: Vec<Contact>,
     /// The outbox by id, without its bodies.
     pub(crate) outbox: Vec<(MessageId, Queued)>,
+    pub(crate) kept: Kept,
     pub(crate) mailboxes: Vec<AccountKey>,
     pub(crate) senders: Vec<AccountKey>,
 }
 
-/// The numbers of one opening of the home, in two rows. What a recipient knows a message by is drawn when it
-/// is written, so that a home restored from a copy sends what waited then under the same names as its newer
-/// self did. What the relay knows an envelope by is drawn when it first leaves, one after another.
+/// The numbers of one opening of the home. What a recipient knows a message by is drawn when it is written,
+/// in a row for each recipient, so that a home restored from a copy sends what waited then under the same
+/// names as its newer self did. What the relay knows an envelope by is drawn when it first leaves.
 #[derive(Debug)]
 pub(crate) struct Numbers {
     incarnation: Incarnation,
-    written: AtomicU64,
+    written: Mutex<BTreeMap<Identity, u64>>,
     left: AtomicU64,
 }
 
 impl Numbers {
     pub(crate) fn new(incarnation: Incarnation) -> Self {
-        Self { incarnation, written: AtomicU64::new(1), left: AtomicU64::new(1) }
+        Self { incarnation, written: Mutex::default(), left: AtomicU64::new(1) }
     }
 
     pub(crate) fn incarnation(&self) -> Incarnation {
         self.incarnation
     }
 
-    /// The next one of a row. Called within write transactions only, which keeps numbers in the order of ids.
-    fn take(&self, row: &AtomicU64) -> Origin {
-        Origin { incarnation: self.incarnation, sequence: row.fetch_add(1, Ordering::Relaxed) }
-    }
-
-    fn write(&self) -> Origin {
-        self.take(&self.written)
+    /// Called, like the next, within write transactions only, which keeps numbers in the order of ids.
+    fn write(&self, recipient: Identity) -> Origin {
+        let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
+        let last = written.entry(recipient).or_default();
+        *last += 1;
+        Origin { incarnation: self.incarnation, sequence: *last }
     }
 
     fn leave(&self) -> Origin {
-        self.take(&self.left)
+        Origin { incarnation: self.incarnation, sequence: self.left.fetch_add(1, Ordering::Relaxed) }
     }
 }
 
@@ -97,6 +100,15 @@ pub(crate) struct Queued {
     pub(crate) bytes: usize,
     pub(crate) number: Option<Origin>,
     pub(crate) rides_with: Option<MessageId>,
+    pub(crate) name: Option<Name>,
+    pub(crate) again: u8,
+}
+
+impl Queued {
+    /// Whether it is a message that was never in custody: whose fate the application has not been told.
+    pub(crate) fn is_first_time(&self, id: MessageId) -> bool {
+        self.again == 0 && !id.is_notes()
+    }
 }
 
 impl From<&OutboxRow> for Queued {
@@ -108,8 +120,20 @@ impl From<&OutboxRow> for Queued {
             bytes: row.letter.len(),
             number: row.number,
             rides_with: row.rides_with,
+            name: row.name(),
+            again: row.again,
         }
     }
+}
+
+/// How much there is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Counts {
+    pub(crate) counters: Counters,
+    /// Messages in the outbox.
+    pub(crate) waiting: u64,
+    /// Messages in custody whose recipient has not confirmed them.
+    pub(crate) unconfirmed: u64,
 }
 
 /// What is shared with another device, as [`Seals`](crate::seal::Seals) writes it.
@@ -134,8 +158,16 @@ pub(crate) struct TableChange {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Changes {
     pub(crate) received: Vec<InboxRow>,
-    pub(crate) custody: Vec<MessageId>,
+    /// With the number of each among all that left; see [`KeptRow`].
+    pub(crate) custody: Vec<(MessageId, u64)>,
     pub(crate) failed: Vec<(MessageId, Failure)>,
+    /// What recipients have confirmed, with what the application calls it.
+    pub(crate) delivered: Vec<(MessageId, Option<AppId>)>,
+    pub(crate) read: Vec<(MessageId, Option<AppId>)>,
+    /// Kept messages that go back into the outbox.
+    pub(crate) again: Vec<(MessageId, Queued)>,
+    /// Kept messages that are kept no longer.
+    pub(crate) let_go: Vec<MessageId>,
     /// Refused for now: the relay has not taken custody under their numbers.
     pub(crate) unnumbered: Vec<MessageId>,
     pub(crate) mailboxes: Option<TableChange>,
@@ -239,6 +271,19 @@ impl Store {
             let (id, row) = row?;
             outbox.push((MessageId(id.value()), Queued::from(&decode::<OutboxRow>(row.value())?)));
         }
+        let mut kept = Kept::default();
+        for row in read.open_table(KEPT)?.iter()? {
+            let (id, row) = row?;
+            let KeptRow { row, left } = decode(row.value())?;
+            kept.load(MessageId(id.value()), Queued::from(&row), left);
+        }
+        for row in read.open_table(DONE)?.iter()? {
+            let (id, row) = row?;
+            let DoneRow { name, app_id, state, left, .. } = decode(row.value())?;
+            if let Some(name) = name {
+                kept.load_arrived(MessageId(id.value()), name, app_id, left, state == MessageState::Read);
+            }
+        }
         let table = |definition| -> Result<Vec<AccountKey>, StoreError> {
             let table = read.open_table::<u16, &[u8; 32]>(definition)?;
             table.range(1..=HANDLES_MAX)?.map(|row| Ok(AccountKey(*row?.1.value()))).collect()
@@ -257,6 +302,7 @@ impl Store {
             counters: get(&meta, META_COUNTERS)?,
             contacts,
             outbox,
+            kept,
             mailboxes: table(MAILBOXES)?,
             senders: table(SENDERS)?,
         })
@@ -274,11 +320,32 @@ impl Store {
             let mut outbox = write.open_table(OUTBOX)?;
             for row in rows {
                 counters.messages += 1;
-                row.written = numbers.write();
                 // What is sealed is told from repeats inside the seal.
-                row.number = row.seal.is_none().then(|| numbers.leave());
+                match &row.seal {
+                    Some(keys) => row.written = numbers.write(keys.identity),
+                    None => row.number = Some(numbers.leave()),
+                }
                 outbox.insert(counters.messages, encode(row).as_slice())?;
             }
+            meta.insert(META_COUNTERS, encode(&counters).as_slice())?;
+        }
+        write.commit()?;
+        Ok(MessageId(first))
+    }
+
+    /// Puts notes at the very end of the outbox. Returns the id of the first; the others follow.
+    pub(crate) fn enqueue_notes(&self, rows: &[OutboxRow]) -> Result<MessageId, StoreError> {
+        let write = self.begin_write()?;
+        let first;
+        {
+            let mut meta = write.open_table(META)?;
+            let mut counters: Counters = get(&meta, META_COUNTERS)?;
+            first = MessageId::FIRST_NOTES.0 + counters.notes;
+            let mut outbox = write.open_table(OUTBOX)?;
+            for (id, row) in (first..).zip(rows) {
+                outbox.insert(id, encode(row).as_slice())?;
+            }
+            counters.notes += rows.len() as u64;
             meta.insert(META_COUNTERS, encode(&counters).as_slice())?;
         }
         write.commit()?;
@@ -343,6 +410,7 @@ impl Store {
             counters = get(&meta, META_COUNTERS)?;
             put_in_inbox(&write, &changes.received, &mut counters)?;
             take_from_outbox(&write, changes, &mut counters)?;
+            take_from_kept(&write, changes)?;
             for (definition, change) in [(MAILBOXES, &changes.mailboxes), (SENDERS, &changes.senders)] {
                 let Some(change) = change else { continue };
                 let mut table = write.open_table(definition)?;
@@ -395,6 +463,32 @@ impl Store {
         .collect()
     }
 
+    /// The last message of each of a sender's incarnations, among the sender's last `max` up to this place.
+    pub(crate) fn last_names(
+        &self,
+        from: &AccountKey,
+        upto: InboxNumber,
+        max: usize,
+    ) -> Result<Vec<Name>, StoreError> {
+        let read = self.db.begin_read()?;
+        let inbox = read.open_table(INBOX)?;
+        let mut names: Vec<Name> = Vec::new();
+        let mut found = 0;
+        for row in inbox.range(..=upto.0)?.rev() {
+            let row: InboxRow = decode(row?.1.value())?;
+            let Some(name) = row.name.filter(|_| row.from == Some(*from)) else { continue };
+            match names.iter_mut().find(|other| other.incarnation() == name.incarnation()) {
+                Some(other) => other.number = other.number.max(name.number),
+                None => names.push(name),
+            }
+            found += 1;
+            if found == max {
+                break;
+            }
+        }
+        Ok(names)
+    }
+
     /// Forgets the messages up to this place; later ones keep their numbers.
     pub(crate) fn release_inbox(&self, upto: InboxNumber) -> Result<(), StoreError> {
         let write = self.begin_write()?;
@@ -405,17 +499,27 @@ impl Store {
     /// What became of a message; none if it was never sent, or is done for long.
     pub(crate) fn message_state(&self, id: MessageId) -> Result<Option<MessageState>, StoreError> {
         let read = self.db.begin_read()?;
-        if read.open_table(OUTBOX)?.get(id.0)?.is_some() {
-            return Ok(Some(MessageState::Waiting));
+        if let Some(row) = read.open_table(OUTBOX)?.get(id.0)? {
+            let row: OutboxRow = decode(row.value())?;
+            return Ok(Some(if row.again == 0 { MessageState::Waiting } else { MessageState::Custody }));
+        }
+        if read.open_table(KEPT)?.get(id.0)?.is_some() {
+            return Ok(Some(MessageState::Custody));
         }
         let Some(row) = read.open_table(DONE)?.get(id.0)? else { return Ok(None) };
-        let row: DoneRow = decode(row.value())?;
-        Ok(Some(row.failure.map_or(MessageState::Custody, MessageState::Failed)))
+        Ok(Some(decode::<DoneRow>(row.value())?.state))
     }
 
-    pub(crate) fn counters(&self) -> Result<(Counters, u64), StoreError> {
+    /// How much there is, ever and now.
+    pub(crate) fn counts(&self) -> Result<Counts, StoreError> {
         let read = self.db.begin_read()?;
-        Ok((get(&read.open_table(META)?, META_COUNTERS)?, read.open_table(OUTBOX)?.len()?))
+        let outbox = read.open_table(OUTBOX)?;
+        let notes = outbox.range(MessageId::FIRST_NOTES.0..)?.count() as u64;
+        Ok(Counts {
+            counters: get(&read.open_table(META)?, META_COUNTERS)?,
+            waiting: outbox.len()? - notes,
+            unconfirmed: read.open_table(KEPT)?.len()?,
+        })
     }
 
     fn begin_write(&self) -> Result<WriteTransaction, StoreError> {
@@ -442,20 +546,37 @@ fn take_from_outbox(
     counters: &mut Counters,
 ) -> Result<(), StoreError> {
     let mut outbox = write.open_table(OUTBOX)?;
+    let mut kept = write.open_table(KEPT)?;
     let mut done = write.open_table(DONE)?;
     let mut sealed = write.open_table(SEALED)?;
-    let custody = changes.custody.iter().map(|id| (*id, None));
-    let failed = changes.failed.iter().map(|(id, failure)| (*id, Some(*failure)));
-    for (id, failure) in custody.chain(failed) {
+    let custody = changes.custody.iter().map(|(id, left)| (*id, *left, MessageState::Custody));
+    let failed = changes.failed.iter().map(|(id, failure)| (*id, 0, MessageState::Failed(*failure)));
+    for (id, left, state) in custody.chain(failed) {
         let riders = match sealed.remove(id.0)? {
             Some(row) => decode::<SealedRow>(row.value())?.riders,
             None => Vec::new(),
         };
         for id in riders.into_iter().chain([id]) {
             let Some(row) = outbox.remove(id.0)? else { continue };
-            let OutboxRow { mailbox, app_id, .. } = decode(row.value())?;
-            done.insert(id.0, encode(&DoneRow { mailbox, app_id, failure }).as_slice())?;
-            *(if failure.is_none() { &mut counters.custody } else { &mut counters.failed }) += 1;
+            if id.is_notes() {
+                continue;
+            }
+            let row: OutboxRow = decode(row.value())?;
+            // What was in custody before does not fail.
+            let state = if row.again > 0 { MessageState::Custody } else { state };
+            if row.again == 0 {
+                *(if state == MessageState::Custody {
+                    &mut counters.custody
+                } else {
+                    &mut counters.failed
+                }) += 1;
+            }
+            if left > 0 && row.name().is_some() {
+                let row = OutboxRow { number: None, rides_with: None, ..row };
+                kept.insert(id.0, encode(&KeptRow { row, left }).as_slice())?;
+            } else {
+                done.insert(id.0, encode(&DoneRow::new(&row, state, left)).as_slice())?;
+            }
         }
     }
     while done.len()? > DONE_KEPT {
@@ -467,6 +588,31 @@ fn take_from_outbox(
         };
         row.number = None;
         outbox.insert(id.0, encode(&row).as_slice())?;
+    }
+    Ok(())
+}
+
+fn take_from_kept(write: &WriteTransaction, changes: &Changes) -> Result<(), StoreError> {
+    let mut kept = write.open_table(KEPT)?;
+    let mut done = write.open_table(DONE)?;
+    let delivered = changes.delivered.iter().map(|(id, _)| (*id, MessageState::Delivered));
+    let let_go = changes.let_go.iter().map(|id| (*id, MessageState::Custody));
+    for (id, state) in delivered.chain(let_go) {
+        let Some(row) = kept.remove(id.0)? else { continue };
+        let KeptRow { row, left } = decode(row.value())?;
+        done.insert(id.0, encode(&DoneRow::new(&row, state, left)).as_slice())?;
+    }
+    for (id, _) in &changes.read {
+        let Some(row) = done.get(id.0)?.map(|row| decode::<DoneRow>(row.value())).transpose()? else {
+            continue;
+        };
+        done.insert(id.0, encode(&DoneRow { state: MessageState::Read, ..row }).as_slice())?;
+    }
+    let mut outbox = write.open_table(OUTBOX)?;
+    for (id, queued) in &changes.again {
+        let Some(row) = kept.remove(id.0)? else { continue };
+        let KeptRow { row, .. } = decode(row.value())?;
+        outbox.insert(id.0, encode(&OutboxRow { again: queued.again, ..row }).as_slice())?;
     }
     Ok(())
 }
@@ -501,6 +647,7 @@ fn initialise(db: &Database, home: &HomeRecord, keyring: &[u8]) -> Result<(), St
         // Every table exists from the first commit on, so that reads need not ask.
         write.open_table(CONTACTS)?;
         write.open_table(OUTBOX)?;
+        write.open_table(KEPT)?;
         write.open_table(DONE)?;
         write.open_table(SEALED)?;
         write.open_table(PAIRS)?;

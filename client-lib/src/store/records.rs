@@ -4,20 +4,23 @@
 
 use redb::TableDefinition;
 use serde::{Deserialize, Serialize};
-use thinpost_wire::ids::{AccountKey, AppId, Origin, Position, StoreId};
+use thinpost_wire::ids::{AccountKey, AppId, Incarnation, Origin, Position, StoreId};
 use thinpost_wire::ticket::{InviteToken, SealKeys};
 
-use crate::message::{Failure, MessageId, ReceivedContent};
+use crate::kept::Name;
+use crate::message::{MessageId, MessageState, ReceivedContent};
 
 /// This version of the layout.
-pub(crate) const FORMAT: u32 = 2;
+pub(crate) const FORMAT: u32 = 3;
 
 pub(super) const META: TableDefinition<'static, &str, &[u8]> = TableDefinition::new("meta");
 /// Contact tickets by name.
 pub(super) const CONTACTS: TableDefinition<'static, &str, &str> = TableDefinition::new("contacts");
 /// What is to be sent, by message id.
 pub(super) const OUTBOX: TableDefinition<'static, u64, &[u8]> = TableDefinition::new("outbox");
-/// The last messages that left the outbox, by message id.
+/// What the relay has taken and the recipient has not confirmed, by message id.
+pub(super) const KEPT: TableDefinition<'static, u64, &[u8]> = TableDefinition::new("kept");
+/// The last messages that are neither to be sent nor kept any more, by message id.
 pub(super) const DONE: TableDefinition<'static, u64, &[u8]> = TableDefinition::new("done");
 /// What is sealed, by the id of the first message in it.
 pub(super) const SEALED: TableDefinition<'static, u64, &[u8]> = TableDefinition::new("sealed");
@@ -74,15 +77,18 @@ pub(crate) struct Counters {
     pub(crate) received: u64,
     pub(crate) custody: u64,
     pub(crate) failed: u64,
+    /// Parcels of notes that went out alone.
+    pub(crate) notes: u64,
 }
 
-/// A message to be sent.
+/// A message to be sent; or with an empty letter nothing but notes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct OutboxRow {
     pub(crate) mailbox: AccountKey,
     pub(crate) enqueued_unix_ms: u64,
     pub(crate) app_id: Option<AppId>,
-    /// What the recipient knows it by: a copy of the home that sends it, too, names it the same.
+    /// What the recipient knows it by, if it is to be sealed: counts up for each of them. A copy of the home
+    /// that sends it, too, names it the same.
     pub(crate) written: Origin,
     /// The number under which the relay may have taken custody. None: it certainly has not.
     pub(crate) number: Option<Origin>,
@@ -90,7 +96,45 @@ pub(crate) struct OutboxRow {
     pub(crate) seal: Option<SealKeys>,
     /// It is sealed together with this earlier message, and shares its fate.
     pub(crate) rides_with: Option<MessageId>,
+    /// How often it has been in custody already.
+    pub(crate) again: u8,
     pub(crate) letter: Vec<u8>,
+}
+
+impl OutboxRow {
+    /// Nothing but notes.
+    pub(crate) fn notes(
+        mailbox: AccountKey,
+        keys: SealKeys,
+        incarnation: Incarnation,
+        enqueued_unix_ms: u64,
+    ) -> Self {
+        Self {
+            mailbox,
+            enqueued_unix_ms,
+            app_id: None,
+            written: Origin { incarnation, sequence: 0 },
+            number: None,
+            seal: Some(keys),
+            rides_with: None,
+            again: 0,
+            letter: Vec::new(),
+        }
+    }
+
+    /// What its recipient knows it by; none if it is no message, or told from repeats by the relay.
+    pub(crate) fn name(&self) -> Option<Name> {
+        let keys = self.seal.filter(|_| !self.letter.is_empty())?;
+        Some(Name::new(keys.identity, self.written.incarnation.into(), self.written.sequence))
+    }
+}
+
+/// A message in custody that its recipient has not confirmed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct KeptRow {
+    pub(crate) row: OutboxRow,
+    /// Later for what left later.
+    pub(crate) left: u64,
 }
 
 /// What goes to the relay for a message and those that ride with it. It never changes.
@@ -100,12 +144,23 @@ pub(crate) struct SealedRow {
     pub(crate) riders: Vec<MessageId>,
 }
 
-/// A message that has left the outbox.
+/// A message that is done with.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct DoneRow {
     pub(crate) mailbox: AccountKey,
     pub(crate) app_id: Option<AppId>,
-    pub(crate) failure: Option<Failure>,
+    pub(crate) state: MessageState,
+    /// As in [`OutboxRow`] and [`KeptRow`].
+    pub(crate) name: Option<Name>,
+    pub(crate) left: u64,
+}
+
+impl DoneRow {
+    pub(super) fn new(row: &OutboxRow, state: MessageState, left: u64) -> Self {
+        // Only what has arrived can be read, and only that says anything about what left before it.
+        let name = row.name().filter(|_| matches!(state, MessageState::Delivered | MessageState::Read));
+        Self { mailbox: row.mailbox, app_id: row.app_id, state, name, left }
+    }
 }
 
 /// A message that arrived.
@@ -114,6 +169,8 @@ pub(crate) struct InboxRow {
     pub(crate) from: Option<AccountKey>,
     /// Nobody on the way could read it.
     pub(crate) sealed: bool,
+    /// What its sender knows it by, if it was sealed and could be read.
+    pub(crate) name: Option<Name>,
     pub(crate) app_id: Option<AppId>,
     pub(crate) age_s: u32,
     pub(crate) received_unix_ms: u64,

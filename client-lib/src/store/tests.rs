@@ -51,13 +51,22 @@ fn row(body: &[u8]) -> OutboxRow {
         number: None,
         seal: None,
         rides_with: None,
+        again: 0,
         letter: body.to_vec(),
     }
 }
 
 fn arrival(text: &str) -> InboxRow {
     let content = ReceivedContent::Text(text.into());
-    InboxRow { from: Some(BOB), sealed: true, app_id: None, age_s: 0, received_unix_ms: 8, content }
+    InboxRow {
+        from: Some(BOB),
+        sealed: true,
+        name: None,
+        app_id: None,
+        age_s: 0,
+        received_unix_ms: 8,
+        content,
+    }
 }
 
 #[test]
@@ -106,7 +115,7 @@ fn the_fate_of_a_message_is_remembered_and_counted_once() {
     enqueue(&store, &Numbers::new(NOW), 3).unwrap();
     let failure = Failure::Refused(Refusal::TooLarge);
     let changes = Changes {
-        custody: vec![MessageId(1), MessageId(1)],
+        custody: vec![(MessageId(1), 1), (MessageId(1), 2)],
         failed: vec![(MessageId(2), failure), (MessageId(1), failure)],
         ..Changes::default()
     };
@@ -143,7 +152,7 @@ fn what_is_sealed_is_written_with_its_ratchet_and_riders_share_the_fate_of_the_f
     store.apply(&Changes { unnumbered: vec![first], ..Changes::default() }).unwrap();
     let again = store.departures(&[first]).unwrap().remove(0);
     assert_eq!((again.row.number, again.sealed), (None, Some(sealed)), "refused, it leaves as it was");
-    let counters = store.apply(&Changes { custody: vec![first], ..Changes::default() }).unwrap();
+    let counters = store.apply(&Changes { custody: vec![(first, 1)], ..Changes::default() }).unwrap();
     assert_eq!(counters.custody, 3);
     assert_eq!(store.message_state(third).unwrap(), Some(MessageState::Custody));
     assert_eq!(store.message_state(fourth).unwrap(), Some(MessageState::Waiting));
@@ -151,15 +160,67 @@ fn what_is_sealed_is_written_with_its_ratchet_and_riders_share_the_fate_of_the_f
 }
 
 #[test]
+fn a_message_is_kept_until_its_receipt_and_can_go_out_again() {
+    let memory = created();
+    let (store, _) = open(&memory);
+    let seal = Some(SealKeys { identity: [1; 32], pre_key: [2; 32], envelope: [3; 32] });
+    let mut secret = [b"a", b"b", b"c"].map(|letter| OutboxRow { seal, ..row(letter) });
+    store.enqueue(&mut secret, &numbers(NOW)).unwrap();
+    let [first, second, third] = [1, 2, 3].map(MessageId);
+    let custody = vec![(first, 1), (second, 2), (third, 3)];
+    store.apply(&Changes { custody, ..Changes::default() }).unwrap();
+    let counts = |store: &Store| {
+        let counts = store.counts().unwrap();
+        (counts.waiting, counts.unconfirmed, counts.counters.custody)
+    };
+    assert_eq!(counts(&store), (0, 3, 3));
+    let again = vec![(second, Queued { again: 1, ..Queued::from(&secret[1]) })];
+    let delivered = vec![(first, None), (third, None)];
+    store.apply(&Changes { delivered, read: vec![(third, None)], again, ..Changes::default() }).unwrap();
+    let states = |store: &Store| [first, second, third].map(|id| store.message_state(id).unwrap().unwrap());
+    assert_eq!(states(&store), [MessageState::Delivered, MessageState::Custody, MessageState::Read]);
+    assert_eq!(counts(&store), (1, 0, 3));
+    drop(store);
+
+    let (store, loaded) = open(&memory);
+    let (id, queued) = loaded.outbox[0];
+    assert_eq!((id, queued.again, queued.name), (second, 1, secret[1].name()));
+    // It neither counts as taken once more, nor fails after it was taken.
+    store.apply(&Changes { custody: vec![(second, 4)], ..Changes::default() }).unwrap();
+    assert_eq!(counts(&store), (0, 1, 3));
+    store.apply(&Changes { let_go: vec![second], ..Changes::default() }).unwrap();
+    assert_eq!(states(&store)[1], MessageState::Custody);
+    assert_eq!(counts(&store), (0, 0, 3));
+}
+
+#[test]
+fn notes_wait_behind_all_messages_and_are_none() {
+    let memory = created();
+    let (store, _) = open(&memory);
+    let keys = SealKeys { identity: [1; 32], pre_key: [2; 32], envelope: [3; 32] };
+    let notes = OutboxRow::notes(BOB, keys, NOW, 7);
+    let ids = [store.enqueue_notes(std::slice::from_ref(&notes)), store.enqueue_notes(&[notes])];
+    let ids = ids.map(Result::unwrap);
+    assert!(ids[0] < ids[1] && ids[0].is_notes());
+    assert_eq!(enqueue(&store, &numbers(NOW), 1).unwrap(), MessageId(1));
+    assert_eq!(store.counts().unwrap().waiting, 1);
+    store.apply(&Changes { custody: vec![(ids[0], 1)], ..Changes::default() }).unwrap();
+    assert_eq!(store.message_state(ids[0]).unwrap(), None);
+    let waiting: Vec<_> = store.load().unwrap().outbox.iter().map(|(id, _)| *id).collect();
+    assert_eq!(waiting, [MessageId(1), ids[1]]);
+    assert_eq!(store.counts().unwrap().counters.custody, 0);
+}
+
+#[test]
 fn only_the_last_thousand_fates_are_kept() {
     let memory = created();
     let (store, _) = open(&memory);
     enqueue(&store, &Numbers::new(NOW), 1_005).unwrap();
-    let custody = (1..=1_005).map(MessageId).collect();
+    let custody = (1..=1_005).map(|n| (MessageId(n), n)).collect();
     store.apply(&Changes { custody, ..Changes::default() }).unwrap();
     assert_eq!(store.message_state(MessageId(5)).unwrap(), None);
     assert_eq!(store.message_state(MessageId(6)).unwrap(), Some(MessageState::Custody));
-    assert_eq!(store.counters().unwrap().1, 0);
+    assert_eq!(store.counts().unwrap().waiting, 0);
 }
 
 #[test]
@@ -310,7 +371,7 @@ fn live(store: &Store) -> (usize, Option<StoreError>) {
             store.apply(&changes).map(drop)
         },
         &mut || {
-            let custody = vec![MessageId(1), MessageId(2)];
+            let custody = vec![(MessageId(1), 1), (MessageId(2), 2)];
             store.apply(&Changes { custody, ..Changes::default() }).map(drop)
         },
     ];

@@ -6,4 +6,5 @@ mod days;
 mod limits;
 mod links;
 mod people;
+mod receipts;
 mod secrets;

@@ -28,16 +28,24 @@ async fn connected(seed: u64) -> (World, Person, Person) {
     (world, ann, bob)
 }
 
-/// IP bytes on Ann's link, both ways, from writing to rest.
-async fn air_bytes_of(world: &World, ann: &Person, messages: Vec<Message>) -> u64 {
-    let bytes = |world: &World| {
-        let path = world.net().counters(ann.ip());
-        path.up.offered.ip_bytes + path.down.offered.ip_bytes
-    };
-    let before = bytes(world);
+/// No receipt leaves alone before this, and after the second one none is left to come.
+const BEFORE_RECEIPTS: Duration = Duration::from_secs(14);
+const AFTER_RECEIPTS: Duration = Duration::from_secs(180);
+
+/// IP bytes on a person's link, both ways.
+fn air_bytes(world: &World, person: &Person) -> u64 {
+    let path = world.net().counters(person.ip());
+    path.up.offered.ip_bytes + path.down.offered.ip_bytes
+}
+
+/// IP bytes on Ann's link, both ways, from writing to rest; and after that, for a receipt.
+async fn air_bytes_of(world: &World, ann: &Person, messages: Vec<Message>) -> (u64, u64) {
+    let began = air_bytes(world, ann);
     ann.client().send_all("bob", messages).await.unwrap();
-    sleep(Duration::from_secs(60)).await;
-    bytes(world) - before
+    sleep(BEFORE_RECEIPTS).await;
+    let sent = air_bytes(world, ann);
+    sleep(AFTER_RECEIPTS).await;
+    (sent - began, air_bytes(world, ann) - sent)
 }
 
 fn texts(count: usize) -> Vec<Message> {
@@ -55,13 +63,17 @@ fn texts(count: usize) -> Vec<Message> {
 #[tokio::test(start_paused = true)]
 async fn secrets_stay_within_their_budget_on_the_air() {
     let (world, ann, bob) = connected(1).await;
-    let first = air_bytes_of(&world, &ann, vec![TEXT.into()]).await;
+    let (first, first_receipt) = air_bytes_of(&world, &ann, vec![TEXT.into()]).await;
     bob.client().send("ann", "yes".into()).await.unwrap();
-    sleep(Duration::from_secs(30)).await;
-    let alone = air_bytes_of(&world, &ann, vec![TEXT.into()]).await;
-    let visible = air_bytes_of(&world, &ann, vec![Message::from(TEXT).relay_visible()]).await;
-    let together = air_bytes_of(&world, &ann, texts(200)).await / 200;
+    sleep(AFTER_RECEIPTS).await;
+    let (alone, receipt) = air_bytes_of(&world, &ann, vec![TEXT.into()]).await;
+    let (visible, none) = air_bytes_of(&world, &ann, vec![Message::from(TEXT).relay_visible()]).await;
+    let (together, receipt_of_200) = air_bytes_of(&world, &ann, texts(200)).await;
+    let together = together / 200;
     println!("first {first}, alone {alone}, relay-visible {visible}, 200 together {together} each");
+    println!("receipts alone: of the first {first_receipt}, of one {receipt}, of 200 {receipt_of_200}");
+    assert_eq!(none, 0, "what the relay may read has no receipt");
+    assert!(receipt <= 280 && receipt_of_200 <= 280, "a receipt alone: {receipt}, {receipt_of_200}");
     assert!(first <= 500, "the first message to somebody: {first}");
     assert!(alone <= 290, "a message alone: {alone}");
     assert!(alone - visible <= 75, "what the seal costs: {alone} - {visible}");

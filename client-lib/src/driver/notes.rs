@@ -1,0 +1,111 @@
+//! Receipts and other notes: when they leave, and what those of others lead to.
+
+use std::time::Duration;
+
+use thinpost_wire::notes::Notes;
+use tokio::time::Instant;
+
+use super::Driver;
+use crate::error::StoreError;
+use crate::event::Event;
+use crate::kept::News;
+use crate::message::MessageId;
+use crate::seal::Identity;
+use crate::store::Queued;
+use crate::store::records::OutboxRow;
+
+/// How long notes wait for something that takes them along. What leaves at once, every time, tells a relay
+/// in a few messages who answers whom; what waits long keeps its sender's disk full.
+const DELAY_MIN: Duration = Duration::from_secs(15);
+const DELAY_MAX: Duration = Duration::from_secs(90);
+
+impl Driver {
+    /// There is something to say to this device besides letters.
+    pub(super) fn schedule_notes(&mut self, with: &Identity) {
+        let delay = DELAY_MIN + self.random.up_to(DELAY_MAX - DELAY_MIN);
+        self.seals.schedule_notes(with, self.shared.clock.unix_ms() + delay.as_millis() as u64);
+    }
+
+    /// When the next notes leave alone.
+    pub(super) fn notes_due(&self) -> Option<Instant> {
+        let wait_ms = self.seals.next_notes()?.saturating_sub(self.shared.clock.unix_ms());
+        Some(Instant::now() + Duration::from_millis(wait_ms).min(DELAY_MAX))
+    }
+
+    /// Puts notes that have waited for long enough into the outbox. What they say is decided when they leave.
+    pub(super) async fn enqueue_notes(&mut self) -> Result<(), StoreError> {
+        let now_unix_ms = self.shared.clock.unix_ms();
+        let due = self.seals.take_due(now_unix_ms, DELAY_MAX.as_millis() as u64);
+        let rows: Vec<_> = due.iter().filter_map(|with| self.notes_row(with, now_unix_ms)).collect();
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let enqueue = move |shared: &crate::client::Shared| {
+            let first = shared.store.enqueue_notes(&rows)?;
+            Ok((first.0..).map(MessageId).zip(rows).collect::<Vec<_>>())
+        };
+        for (id, row) in self.shared.on_disk(enqueue).await? {
+            self.outbox.insert(id, &Queued::from(&row));
+        }
+        Ok(())
+    }
+
+    fn notes_row(&self, with: &Identity, now_unix_ms: u64) -> Option<OutboxRow> {
+        let contacts = self.shared.contacts();
+        let ticket = contacts.ticket_of(with)?;
+        if self.outbox.has_notes(&ticket.account) {
+            return None;
+        }
+        Some(OutboxRow::notes(ticket.account, ticket.seal, self.shared.numbers.incarnation(), now_unix_ms))
+    }
+
+    /// Acts on what another device says besides letters.
+    pub(super) fn heed(&mut self, from: &Identity, notes: &Notes) {
+        if notes.again {
+            let contact = self.shared.contacts().account_of(from);
+            let contact =
+                contact.and_then(|account| self.shared.contacts().name_of(&account).map(str::to_owned));
+            if let Some(contact) = contact {
+                self.tell(Event::AskedAgain { contact });
+            }
+        }
+        let news = self.kept.heed(from, notes);
+        self.take_news(news);
+    }
+
+    /// The next commit makes it durable.
+    pub(super) fn take_news(&mut self, news: News) {
+        let News { delivered, read, again } = news;
+        if !again.is_empty() {
+            tracing::info!(count = again.len(), "messages are sent again");
+        }
+        self.changes.delivered.extend(delivered);
+        self.changes.read.extend(read);
+        self.changes.again.extend(again);
+    }
+
+    /// The relay's store is another one than before.
+    pub(super) fn relay_lost_all(&mut self) {
+        let again = self.kept.relay_lost_all();
+        self.take_news(News { again, ..News::default() });
+    }
+
+    /// A newer self of this home has received more than this one has: this is an old copy, and contacts may
+    /// have sealed for sessions that it does not have.
+    pub(super) fn notice_copy(&mut self) {
+        tracing::warn!("this home was restored from an old copy");
+        self.is_copy = true;
+        self.tell(Event::Restored);
+        for with in self.seals.everyone() {
+            self.ask_again(&with);
+        }
+    }
+
+    /// Asks a contact for all that it has sent and we have not confirmed; nobody twice while the home is open.
+    pub(super) fn ask_again(&mut self, with: &Identity) {
+        if self.shared.contacts().account_of(with).is_some() && self.asked_again.insert(*with) {
+            self.seals.ask_again(with);
+            self.schedule_notes(with);
+        }
+    }
+}

@@ -1,0 +1,328 @@
+//! Decides what is sent again although the relay has taken it: what its recipient has not confirmed. It holds
+//! no messages, only what is known about them.
+//!
+//! `docs/decisions/0008-receipts.md` says when and why.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use thinpost_wire::ids::AppId;
+use thinpost_wire::notes::{Notes, Seen};
+use thinpost_wire::parcel::ShortIncarnation;
+
+use crate::message::MessageId;
+use crate::seal::Identity;
+use crate::store::Queued;
+
+/// How often a message is sent again at most: a contact who lies gains little.
+const AGAIN_MAX: u8 = 5;
+
+/// Messages kept at most. Of older ones custody is the last that is known.
+const KEPT_MAX: usize = 10_000;
+
+/// Messages remembered that have arrived and not been read.
+const UNREAD_MAX: usize = 1_000;
+
+/// Receipts remembered of each contact, for messages that arrived before their custody was known.
+const RECEIPTS_MAX: usize = 32;
+
+/// What a recipient knows a message by, and its sender.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Name {
+    /// The other device.
+    pub(crate) with: Identity,
+    incarnation: [u8; 4],
+    pub(crate) number: u64,
+}
+
+impl Name {
+    pub(crate) fn incarnation(&self) -> ShortIncarnation {
+        ShortIncarnation(self.incarnation)
+    }
+
+    pub(crate) fn new(with: Identity, incarnation: ShortIncarnation, number: u64) -> Self {
+        Self { with, incarnation: incarnation.0, number }
+    }
+
+    fn is_of(&self, seen: &Seen) -> bool {
+        self.incarnation == seen.incarnation.0
+    }
+
+    fn has_arrived(&self, seen: &Seen) -> bool {
+        self.is_of(seen) && seen.has_arrived(self.number)
+    }
+
+    fn is_read(&self, seen: &Seen) -> bool {
+        self.is_of(seen) && self.number <= seen.read
+    }
+}
+
+/// A message in custody without a receipt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Copy {
+    name: Name,
+    queued: Queued,
+    /// Later for what left later.
+    left: u64,
+}
+
+/// A message with a receipt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Arrived {
+    name: Name,
+    app_id: Option<AppId>,
+}
+
+/// What is known about messages whose recipient has not confirmed them, or not read.
+#[derive(Debug, Default)]
+pub(crate) struct Kept {
+    copies: BTreeMap<MessageId, Copy>,
+    unread: BTreeMap<MessageId, Arrived>,
+    contacts: BTreeMap<Identity, Contact>,
+    /// The number of the last that left.
+    left: u64,
+}
+
+#[derive(Debug, Default)]
+struct Contact {
+    /// The last of the messages that have a receipt to leave.
+    latest: u64,
+    receipts: Vec<Seen>,
+}
+
+/// What a receipt has brought to light.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct News {
+    /// Messages that have arrived, with what the application calls them.
+    pub(crate) delivered: Vec<(MessageId, Option<AppId>)>,
+    /// Messages that have been read.
+    pub(crate) read: Vec<(MessageId, Option<AppId>)>,
+    /// Messages to be sent again.
+    pub(crate) again: Vec<(MessageId, Queued)>,
+}
+
+impl Kept {
+    /// Takes in, at the start, a message that is kept.
+    pub(crate) fn load(&mut self, id: MessageId, queued: Queued, left: u64) {
+        let Some(name) = queued.name else { return };
+        self.copies.insert(id, Copy { name, queued, left });
+        self.left = self.left.max(left);
+    }
+
+    /// Takes in, at the start, a message that has arrived.
+    pub(crate) fn load_arrived(
+        &mut self,
+        id: MessageId,
+        name: Name,
+        app_id: Option<AppId>,
+        left: u64,
+        read: bool,
+    ) {
+        self.arrived(name.with, left);
+        if !read {
+            self.unread.insert(id, Arrived { name, app_id });
+        }
+    }
+
+    fn arrived(&mut self, recipient: Identity, left: u64) {
+        self.left = self.left.max(left);
+        let contact = self.contacts.entry(recipient).or_default();
+        contact.latest = contact.latest.max(left);
+    }
+
+    /// The number of an envelope that the relay has just taken.
+    pub(crate) fn leave(&mut self) -> u64 {
+        self.left += 1;
+        self.left
+    }
+
+    /// The relay has taken custody. Returns what is known of it already.
+    pub(crate) fn keep(&mut self, id: MessageId, queued: Queued, left: u64) -> News {
+        let mut news = News::default();
+        let Some(name) = queued.name else { return news };
+        let queued = Queued { number: None, rides_with: None, ..queued };
+        self.copies.insert(id, Copy { name, queued, left });
+        let receipts = self.contacts.get(&name.with).map(|contact| contact.receipts.clone());
+        for seen in receipts.iter().flatten().filter(|seen| name.has_arrived(seen)) {
+            self.confirm(&name.with, seen, &mut news);
+        }
+        news
+    }
+
+    /// Acts on what a contact says.
+    pub(crate) fn heed(&mut self, from: &Identity, notes: &Notes) -> News {
+        let mut news = News::default();
+        for seen in &notes.seen {
+            self.confirm(from, seen, &mut news);
+            let receipts = &mut self.contacts.entry(*from).or_default().receipts;
+            receipts.retain(|other| other.incarnation != seen.incarnation);
+            receipts.push(seen.clone());
+            if receipts.len() > RECEIPTS_MAX {
+                receipts.remove(0);
+            }
+        }
+        let latest = self.contacts.get(from).map_or(0, |contact| contact.latest);
+        let upto = if notes.again { u64::MAX } else { latest };
+        let is_lost = |copy: &Copy| copy.name.with == *from && copy.left < upto;
+        news.again = self.send_again(is_lost);
+        news
+    }
+
+    /// The relay has lost what it had: all that is kept is to be sent again.
+    pub(crate) fn relay_lost_all(&mut self) -> Vec<(MessageId, Queued)> {
+        self.send_again(|_| true)
+    }
+
+    /// Messages that were written before this, or are too many: they are kept no longer.
+    pub(crate) fn let_go(&mut self, written_before_unix_ms: u64) -> Vec<MessageId> {
+        let excess = self.copies.len().saturating_sub(KEPT_MAX);
+        let oldest = self.copies.keys().take(excess);
+        let expired =
+            self.copies.iter().filter(|(_, copy)| copy.queued.enqueued_unix_ms < written_before_unix_ms);
+        let mut gone: Vec<_> = oldest.chain(expired.map(|(id, _)| id)).copied().collect();
+        gone.dedup();
+        for id in &gone {
+            self.copies.remove(id);
+        }
+        gone
+    }
+
+    fn confirm(&mut self, from: &Identity, seen: &Seen, news: &mut News) {
+        let copies = self.copies.iter();
+        let confirmed = copies.filter(|(_, copy)| copy.name.with == *from && copy.name.has_arrived(seen));
+        for (id, copy) in confirmed.map(|(id, copy)| (*id, *copy)).collect::<Vec<_>>() {
+            self.copies.remove(&id);
+            self.arrived(*from, copy.left);
+            let app_id = copy.queued.app_id;
+            news.delivered.push((id, app_id));
+            self.unread.insert(id, Arrived { name: copy.name, app_id });
+        }
+        let is_read = |known: &Arrived| known.name.with == *from && known.name.is_read(seen);
+        let read = self.unread.extract_if(.., |_, known| is_read(known));
+        news.read.extend(read.map(|(id, known)| (id, known.app_id)));
+        while self.unread.len() > UNREAD_MAX {
+            self.unread.pop_first();
+        }
+    }
+
+    fn send_again(&mut self, is_lost: impl Fn(&Copy) -> bool) -> Vec<(MessageId, Queued)> {
+        let lost = self.copies.extract_if(.., |_, copy| copy.queued.again < AGAIN_MAX && is_lost(copy));
+        let anew = |copy: Copy| Queued { again: copy.queued.again + 1, ..copy.queued };
+        lost.map(|(id, copy)| (id, anew(copy))).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use thinpost_wire::batch::Ack;
+    use thinpost_wire::ids::AccountKey;
+
+    use super::*;
+
+    const BOB: Identity = [2; 32];
+    const CAROL: Identity = [3; 32];
+    const NOW: ShortIncarnation = ShortIncarnation([7; 4]);
+
+    fn queued(to: Identity, number: u64) -> Queued {
+        Queued {
+            mailbox: AccountKey(to),
+            enqueued_unix_ms: number,
+            app_id: None,
+            bytes: 10,
+            number: None,
+            rides_with: None,
+            name: Some(Name::new(to, NOW, number)),
+            again: 0,
+        }
+    }
+
+    /// Bob's messages 1 to 4 and one of Carol's between the second and the third.
+    fn kept() -> Kept {
+        let mut kept = Kept::default();
+        for (id, (to, number)) in (1..).zip([(BOB, 1), (BOB, 2), (CAROL, 1), (BOB, 3), (BOB, 4)]) {
+            let left = kept.leave();
+            assert_eq!(kept.keep(MessageId(id), queued(to, number), left), News::default());
+        }
+        kept
+    }
+
+    fn receipt(watermark: u64, received: &[(u64, u64)], read: u64) -> Notes {
+        let arrived = Ack { watermark, received: received.to_vec() };
+        Notes { seen: vec![Seen { incarnation: NOW, arrived, read }], again: false }
+    }
+
+    fn ids<T>(of: &[(MessageId, T)]) -> Vec<u64> {
+        of.iter().map(|(id, _)| id.0).collect()
+    }
+
+    #[test]
+    fn a_receipt_lets_go_of_what_it_states_and_of_nobody_elses() {
+        let mut kept = kept();
+        let news = kept.heed(&BOB, &receipt(2, &[], 1));
+        assert_eq!((ids(&news.delivered), ids(&news.read)), (vec![1, 2], vec![1]));
+        assert_eq!(news.again, []);
+        assert_eq!(kept.heed(&BOB, &receipt(2, &[], 1)), News::default(), "it says nothing new");
+        assert_eq!(ids(&kept.heed(&BOB, &receipt(2, &[], 2)).read), [2]);
+        assert_eq!(ids(&kept.heed(&CAROL, &receipt(9, &[], 0)).delivered), [3]);
+    }
+
+    #[test]
+    fn what_left_before_something_confirmed_is_sent_again_a_few_times() {
+        let mut kept = kept();
+        // Bob's second message is lost each time, and something later arrives.
+        for (again, later) in (1..=AGAIN_MAX).zip(3..) {
+            let news = kept.heed(&BOB, &receipt(1, &[(3, later)], 0));
+            assert_eq!(ids(&news.again), [2]);
+            let (id, lost) = news.again[0];
+            assert_eq!(lost.again, again);
+            let left = kept.leave();
+            kept.keep(id, lost, left);
+            let (id, left) = (MessageId(10 + later), kept.leave());
+            kept.keep(id, queued(BOB, later + 1), left);
+        }
+        let news = kept.heed(&BOB, &receipt(1, &[(3, 100)], 0));
+        assert_eq!(news.again, [], "a contact who never gets it gets it no more");
+    }
+
+    #[test]
+    fn what_left_together_with_something_confirmed_is_not_taken_for_lost() {
+        let mut kept = Kept::default();
+        let left = kept.leave();
+        kept.keep(MessageId(1), queued(BOB, 1), left);
+        kept.keep(MessageId(2), queued(BOB, 2), left);
+        assert_eq!(kept.heed(&BOB, &receipt(0, &[(2, 2)], 0)).again, []);
+    }
+
+    #[test]
+    fn all_is_sent_again_to_who_asks_or_when_the_relay_has_lost_it() {
+        let mut kept = kept();
+        kept.heed(&BOB, &receipt(2, &[], 0));
+        let asked = kept.heed(&BOB, &Notes { again: true, ..Notes::default() });
+        assert_eq!(ids(&asked.again), [4, 5]);
+        assert_eq!(ids(&kept.relay_lost_all()), [3]);
+        assert_eq!(kept.relay_lost_all(), [], "they are in the outbox now");
+    }
+
+    #[test]
+    fn a_receipt_that_came_before_custody_was_known_counts() {
+        let mut kept = Kept::default();
+        kept.heed(&BOB, &receipt(1, &[], 1));
+        let left = kept.leave();
+        let news = kept.keep(MessageId(1), queued(BOB, 1), left);
+        assert_eq!((ids(&news.delivered), ids(&news.read)), (vec![1], vec![1]));
+        let left = kept.leave();
+        assert_eq!(kept.keep(MessageId(2), queued(BOB, 2), left), News::default());
+    }
+
+    #[test]
+    fn what_is_too_old_or_too_much_is_let_go() {
+        let mut kept = kept();
+        assert_eq!(kept.let_go(2), [MessageId(1), MessageId(3)]);
+        for id in 10..=10 + KEPT_MAX as u64 {
+            let left = kept.leave();
+            kept.keep(MessageId(id), queued(BOB, id), left);
+        }
+        assert_eq!(kept.let_go(0).len(), 4);
+        assert_eq!(kept.copies.len(), KEPT_MAX);
+    }
+}

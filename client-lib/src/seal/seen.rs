@@ -1,0 +1,189 @@
+//! Which messages of another device have arrived, to know repeats by and to state in receipts.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use thinpost_wire::batch::Ack;
+use thinpost_wire::limits::ACK_RANGES_MAX;
+use thinpost_wire::notes::{SEEN_MAX, Seen as Receipt};
+use thinpost_wire::parcel::ShortIncarnation;
+
+/// Incarnations remembered; each opening of the other's home is one.
+const INCARNATIONS_MAX: usize = 256;
+
+/// Ranges remembered of each. Beyond, what is missing before the lowest counts as arrived.
+const RANGES_MAX: usize = 256;
+
+/// What has arrived from one other device.
+#[derive(Default)]
+pub(super) struct Seen {
+    of: BTreeMap<ShortIncarnation, Numbers>,
+    /// Counts uses of incarnations, to forget the one longest unused.
+    uses: u64,
+}
+
+/// What has arrived of one incarnation.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Numbers {
+    used: u64,
+    /// Everything up to here.
+    upto: u64,
+    /// And these above: first and last of each, ascending, with a gap before each.
+    ranges: Vec<(u64, u64)>,
+    /// What has arrived up to here has been read.
+    read: u64,
+    /// There is something that no receipt has stated.
+    untold: bool,
+}
+
+/// As [`Seen`] is kept.
+#[derive(Serialize, Deserialize)]
+pub(super) struct Record(u64, Vec<([u8; 4], Numbers)>);
+
+impl Seen {
+    pub(super) fn to_record(&self) -> Record {
+        Record(self.uses, self.of.iter().map(|(of, numbers)| (of.0, numbers.clone())).collect())
+    }
+
+    pub(super) fn from_record(Record(uses, of): Record) -> Self {
+        let of = of.into_iter().map(|(of, numbers)| (ShortIncarnation(of), numbers));
+        Self { of: of.collect(), uses }
+    }
+
+    /// Notes that a message has arrived; false if it had before. Either way the next receipt states it.
+    pub(super) fn insert(&mut self, of: ShortIncarnation, number: u64) -> bool {
+        self.uses += 1;
+        let numbers = self.of.entry(of).or_default();
+        numbers.used = self.uses;
+        numbers.untold = true;
+        let is_new = numbers.insert(number);
+        if self.of.len() > INCARNATIONS_MAX {
+            let oldest = self.of.iter().min_by_key(|(_, numbers)| numbers.used).map(|(of, _)| *of);
+            oldest.map(|of| self.of.remove(&of));
+        }
+        is_new
+    }
+
+    /// Notes that everything up to this message has been read; false if that was known.
+    pub(super) fn read(&mut self, of: ShortIncarnation, number: u64) -> bool {
+        let Some(numbers) = self.of.get_mut(&of).filter(|numbers| numbers.read < number) else {
+            return false;
+        };
+        numbers.read = number;
+        numbers.untold = true;
+        true
+    }
+
+    pub(super) fn is_untold(&self) -> bool {
+        self.of.values().any(|numbers| numbers.untold)
+    }
+
+    /// What the next receipt states, as far as one holds it.
+    pub(super) fn take_receipts(&mut self) -> Vec<Receipt> {
+        let untold = self.of.iter_mut().filter(|(_, numbers)| numbers.untold).take(SEEN_MAX);
+        let receipt = |(of, numbers): (&ShortIncarnation, &mut Numbers)| {
+            numbers.untold = false;
+            let received = numbers.ranges.iter().take(ACK_RANGES_MAX).copied().collect();
+            Receipt {
+                incarnation: *of,
+                arrived: Ack { watermark: numbers.upto, received },
+                read: numbers.read,
+            }
+        };
+        untold.map(receipt).collect()
+    }
+}
+
+impl Numbers {
+    fn insert(&mut self, number: u64) -> bool {
+        if number <= self.upto {
+            return false;
+        }
+        // The first range that ends at or after the number before this one: it may hold it or grow by it.
+        let place = self.ranges.partition_point(|(_, last)| last.saturating_add(1) < number);
+        match self.ranges.get_mut(place) {
+            Some((first, last)) if (*first..=*last).contains(&number) => return false,
+            Some((_, last)) if *last + 1 == number => *last = number,
+            Some((first, _)) if *first == number + 1 => *first = number,
+            _ => self.ranges.insert(place, (number, number)),
+        }
+        if let [(_, last), (first, end)] = self.ranges[place..(place + 2).min(self.ranges.len())]
+            && last + 1 == first
+        {
+            self.ranges[place].1 = end;
+            self.ranges.remove(place + 1);
+        }
+        let lowest = self.ranges[0];
+        if lowest.0 == self.upto + 1 || self.ranges.len() > RANGES_MAX {
+            self.upto = lowest.1;
+            self.ranges.remove(0);
+        }
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const OF: ShortIncarnation = ShortIncarnation([1; 4]);
+
+    proptest! {
+        #[test]
+        fn every_number_is_new_once_and_receipts_state_just_those(
+            numbers in prop::collection::vec(1..60u64, 1..200),
+        ) {
+            let (mut seen, mut model) = (Seen::default(), BTreeSet::new());
+            for number in numbers {
+                prop_assert_eq!(seen.insert(OF, number), model.insert(number));
+                let receipts = seen.take_receipts();
+                for n in 1..=61 {
+                    prop_assert_eq!(receipts[0].has_arrived(n), model.contains(&n), "{}", n);
+                }
+                let ranges = &seen.of[&OF].ranges;
+                prop_assert!(ranges.windows(2).all(|pair| pair[0].1 + 1 < pair[1].0), "{ranges:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_receipt_is_due_for_what_is_new_comes_again_or_was_read() {
+        let mut seen = Seen::default();
+        assert!(!seen.is_untold());
+        for change in [
+            (|seen: &mut Seen| seen.insert(OF, 1)) as fn(&mut Seen) -> bool,
+            |seen| !seen.insert(OF, 1),
+            |seen| seen.read(OF, 1),
+        ] {
+            assert!(change(&mut seen));
+            assert!(seen.is_untold());
+            assert_eq!(seen.take_receipts().len(), 1);
+            assert!(!seen.is_untold() && seen.take_receipts().is_empty());
+        }
+        assert!(!seen.read(OF, 1), "it was read before");
+        assert!(!seen.read(ShortIncarnation([2; 4]), 1), "nothing came from there");
+    }
+
+    #[test]
+    fn memory_is_bounded_whatever_comes() {
+        let mut seen = Seen::default();
+        for number in 1..=2_000 {
+            assert!(seen.insert(OF, number * 2));
+        }
+        assert_eq!(seen.of[&OF].ranges.len(), RANGES_MAX);
+        assert!(!seen.insert(OF, 1), "what is missing before too many gaps counts as arrived");
+        for n in 0..1_000u32 {
+            seen.insert(ShortIncarnation(n.to_le_bytes()), 1);
+        }
+        assert_eq!(seen.of.len(), INCARNATIONS_MAX);
+        let mut stated = 0;
+        while seen.is_untold() {
+            stated += seen.take_receipts().len();
+        }
+        assert_eq!(stated, INCARNATIONS_MAX);
+    }
+}

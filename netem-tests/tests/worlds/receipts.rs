@@ -1,0 +1,145 @@
+//! Receipts: what a sender learns, and what is sent again because of it.
+
+use std::time::Duration;
+
+use thinpost_client::{Client, Event, InboxNumber, MessageState, Subscription};
+use thinpost_netem::{Person, World};
+use tokio::time::{sleep, timeout};
+
+use crate::people::{DAY, ann_and_bob, expected, inbox, line, strays};
+
+async fn online(seed: u64) -> (World, Person, Person) {
+    let mut world = World::new(seed);
+    let (ann, bob) = ann_and_bob(&mut world, "gprs").await;
+    ann.client().connect();
+    bob.client().connect();
+    sleep(Duration::from_secs(30)).await;
+    (world, ann, bob)
+}
+
+async fn until(events: &mut Subscription, is_it: impl Fn(&Event) -> bool) {
+    let wait = async { while !is_it(&events.next().await.unwrap()) {} };
+    timeout(DAY, wait).await.expect("it happens within a day");
+}
+
+async fn unconfirmed(client: &Client) -> u64 {
+    client.status().await.unwrap().unconfirmed
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sender_learns_what_arrived_and_what_was_read_after_a_random_while() {
+    let (_world, ann, bob) = online(1).await;
+    let mut events = ann.client().subscribe(InboxNumber(u64::MAX));
+    let message = ann.client().send("bob", "are you there?".into()).await.unwrap();
+    let state = async || ann.client().message_state(message).await.unwrap().unwrap();
+    sleep(Duration::from_secs(14)).await;
+    assert_eq!((state().await, unconfirmed(ann.client()).await), (MessageState::Custody, 1));
+    until(&mut events, |event| matches!(event, Event::Delivered { message: of, .. } if *of == message)).await;
+    assert_eq!((state().await, unconfirmed(ann.client()).await), (MessageState::Delivered, 0));
+    sleep(Duration::from_secs(3600)).await;
+    assert_eq!(state().await, MessageState::Delivered);
+    bob.client().mark_read("ann", InboxNumber(1)).await.unwrap();
+    until(&mut events, |event| matches!(event, Event::Read { message: of, .. } if *of == message)).await;
+    assert_eq!(state().await, MessageState::Read);
+    assert!(bob.client().mark_read("eve", InboxNumber(1)).await.is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_receipt_rides_with_an_answer_and_does_not_leave_alone() {
+    let (_world, ann, bob) = online(2).await;
+    let message = ann.client().send("bob", "and now?".into()).await.unwrap();
+    sleep(Duration::from_secs(6)).await;
+    bob.client().send("ann", "now".into()).await.unwrap();
+    sleep(Duration::from_secs(6)).await;
+    let state = ann.client().message_state(message).await.unwrap();
+    assert_eq!(state, Some(MessageState::Delivered), "before it could have left alone");
+    let mut received = ann.client().subscribe(InboxNumber(1));
+    let idle =
+        timeout(Duration::from_secs(600), until(&mut received, |event| !matches!(event, Event::Link(_))));
+    assert!(idle.await.is_err(), "Ann is told nothing more");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_relay_lost_with_its_disk_is_sent_again_and_shown_once() {
+    let (mut world, ann, bob) = online(3).await;
+    for n in 0..5 {
+        ann.client().send("bob", line("ann", n).into()).await.unwrap();
+    }
+    assert_eq!(inbox(&bob, 5).await.len(), 5);
+    bob.client().disconnect();
+    // Bob's receipt is not on its way yet: Ann cannot know that he has these.
+    sleep(Duration::from_secs(10)).await;
+    for n in 5..30 {
+        ann.client().send("bob", line("ann", n).into()).await.unwrap();
+    }
+    sleep(Duration::from_secs(60)).await;
+    let status = ann.client().status().await.unwrap();
+    assert_eq!((status.custody, status.waiting, status.unconfirmed), (30, 0, 30));
+
+    world.kill_relay();
+    world.lose_store();
+    world.start_relay();
+    bob.client().connect();
+    assert_eq!(inbox(&bob, 30).await, expected("ann", 30));
+    sleep(Duration::from_secs(3600)).await;
+    let (ann, bob) = (ann.client().status().await.unwrap(), bob.client().status().await.unwrap());
+    assert_eq!((ann.custody, ann.waiting, ann.unconfirmed, ann.failed), (30, 0, 0, 0));
+    assert_eq!(bob.received.0, 30);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_sealed_for_a_newer_self_is_sent_again_to_a_restored_home() {
+    let (_world, mut ann, bob) = online(4).await;
+    ann.client().send("bob", "they know each other".into()).await.unwrap();
+    bob.client().send("ann", line("bob", 0).into()).await.unwrap();
+    inbox(&ann, 1).await;
+    sleep(Duration::from_secs(600)).await;
+    let old = ann.storage().fork();
+
+    // The newer self begins a session that the copy does not have, and Bob answers in it.
+    ann.kill().await;
+    sleep(Duration::from_millis(2)).await;
+    ann.open().connect();
+    ann.client().send("bob", "a new day".into()).await.unwrap();
+    bob.client().send("ann", line("bob", 1).into()).await.unwrap();
+    inbox(&ann, 2).await;
+    inbox(&bob, 2).await;
+    sleep(Duration::from_secs(600)).await;
+    ann.client().disconnect();
+    sleep(Duration::from_secs(60)).await;
+    for n in 2..10 {
+        bob.client().send("ann", line("bob", n).into()).await.unwrap();
+    }
+    sleep(Duration::from_secs(60)).await;
+
+    ann.kill().await;
+    ann.restore(old);
+    let mut bobs = bob.client().subscribe(InboxNumber(u64::MAX));
+    let mut events = ann.open().subscribe(InboxNumber(u64::MAX));
+    ann.client().connect();
+    until(&mut events, |event| *event == Event::Restored).await;
+    until(&mut bobs, |event| *event == Event::AskedAgain { contact: "ann".to_owned() }).await;
+    let mut read = inbox(&ann, 9).await;
+    // The second was received and confirmed by the newer self: nobody has it any more.
+    let lost = read.iter().all(|(_, text)| *text != line("bob", 1));
+    assert!(lost);
+    read.insert(1, ("bob".to_owned(), line("bob", 1)));
+    assert_eq!(strays(read, "bob"), []);
+    sleep(Duration::from_secs(3600)).await;
+    assert_eq!(ann.client().status().await.unwrap().received.0, 9, "none comes twice");
+    assert_eq!(unconfirmed(bob.client()).await, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_receipt_that_fell_due_while_the_home_was_shut_leaves_with_the_next_link() {
+    let (_world, ann, mut bob) = online(5).await;
+    let message = ann.client().send("bob", "are you there?".into()).await.unwrap();
+    inbox(&bob, 1).await;
+    bob.kill().await;
+    sleep(Duration::from_secs(600)).await;
+    let state = async || ann.client().message_state(message).await.unwrap().unwrap();
+    assert_eq!(state().await, MessageState::Custody);
+    bob.open().connect();
+    sleep(Duration::from_secs(20)).await;
+    assert_eq!(state().await, MessageState::Delivered);
+}
