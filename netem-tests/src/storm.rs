@@ -3,15 +3,17 @@
 //! Three people on links of their own write to each other while links die, the relay is killed, stopped and
 //! restarted, clients are killed and reopened, and mailboxes and rates are often too small for what is sent.
 //! Then the weather clears, and every message must be in its recipient's inbox: none lost, none twice,
-//! and for each sender and recipient in the order of sending.
+//! and for each sender and recipient in the order of sending. In some storms the relay loses its disk, too: then
+//! what comes again may come late, but must come.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
 use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use thinpost_client::{InboxNumber, Message, ReceivedContent};
+use thinpost_client::{InboxNumber, Message, ReceivedContent, Status};
 use thinpost_gateway::config::{Config, Registration};
 use tokio::time::{Instant, sleep};
 
@@ -57,8 +59,8 @@ pub enum Broken {
     /// More is there than was sent.
     #[error("{0} came after everything had come")]
     Extra(String),
-    /// A client says that messages failed, or still wait.
-    #[error("{who} says that {failed} failed and {waiting} wait")]
+    /// A client says that messages failed, still wait, or were never confirmed.
+    #[error("{who} says that {failed} failed, {waiting} wait and {unconfirmed} are not confirmed")]
     Unfinished {
         /// Whose client.
         who: &'static str,
@@ -66,6 +68,8 @@ pub enum Broken {
         failed: u64,
         /// Messages in the outbox.
         waiting: u64,
+        /// Messages in custody without a receipt.
+        unconfirmed: u64,
     },
 }
 
@@ -97,6 +101,9 @@ struct Storm {
     outages: [bool; PEOPLE.len()],
     online: [bool; PEOPLE.len()],
     relay_is_up: bool,
+    /// Whether the relay's disk is lost now and then.
+    loses_disks: bool,
+    disks_lost: u64,
     /// What each has sent to each.
     sent: [[Vec<String>; PEOPLE.len()]; PEOPLE.len()],
     faults: u64,
@@ -106,6 +113,7 @@ impl Storm {
     async fn new(seed: u64, link: Option<&Profile>) -> Self {
         let mut random = ChaCha8Rng::seed_from_u64(seed);
         let mut world = World::with_config(seed, config(&mut random));
+        let loses_disks = random.random_ratio(1, 4);
         let all = links().expect("the profiles of this crate are sound");
         let mut people = Vec::new();
         for name in PEOPLE {
@@ -119,6 +127,8 @@ impl Storm {
             outages: Default::default(),
             online: Default::default(),
             relay_is_up: true,
+            loses_disks,
+            disks_lost: 0,
             sent: Default::default(),
             faults: 0,
         };
@@ -195,6 +205,11 @@ impl Storm {
 
     async fn turn_relay(&mut self) {
         if !self.relay_is_up {
+            if self.loses_disks && self.random.random_ratio(1, 2) {
+                self.world.lose_store();
+                self.disks_lost += 1;
+                self.faults += 1;
+            }
             self.world.start_relay();
         } else if self.random.random() {
             self.world.kill_relay();
@@ -250,9 +265,9 @@ impl Storm {
     async fn check(&self) -> Result<(), Broken> {
         for (who, person) in self.people.iter().enumerate() {
             let status = person.client().status().await.expect("a home in memory can be read");
-            if status.failed + status.waiting > 0 {
-                let (failed, waiting) = (status.failed, status.waiting);
-                return Err(Broken::Unfinished { who: person.name(), failed, waiting });
+            let Status { failed, waiting, unconfirmed, .. } = status;
+            if failed + waiting + unconfirmed > 0 {
+                return Err(Broken::Unfinished { who: person.name(), failed, waiting, unconfirmed });
             }
             let inbox = person.client().inbox(InboxNumber(0), usize::MAX).await;
             let mut read: [Vec<String>; PEOPLE.len()] = Default::default();
@@ -267,15 +282,20 @@ impl Storm {
                     None => return Err(Broken::Extra(text)),
                 }
             }
-            for (from, read) in read.iter().enumerate() {
-                compare(&self.sent[from][who], read)?;
+            for (from, read) in read.into_iter().enumerate() {
+                compare(&self.sent[from][who], read, self.disks_lost == 0)?;
             }
         }
         Ok(())
     }
 }
 
-fn compare(sent: &[String], read: &[String]) -> Result<(), Broken> {
+fn compare(sent: &[String], mut read: Vec<String>, in_order: bool) -> Result<(), Broken> {
+    if !in_order {
+        // What was never sent, or was read already, goes to the end.
+        let mut places: BTreeMap<_, _> = sent.iter().zip(0..).collect();
+        read.sort_by_cached_key(|text| places.remove(text).unwrap_or(usize::MAX));
+    }
     for (place, expected) in sent.iter().enumerate() {
         match read.get(place) {
             Some(found) if found == expected => {}
@@ -328,11 +348,15 @@ mod tests {
     fn the_checker_tells_what_is_wrong() {
         let texts = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
         let sent = texts(&["a", "b", "c"]);
-        assert_eq!(compare(&sent, &sent), Ok(()));
-        assert_eq!(compare(&sent, &texts(&["a", "c"])), Err(Broken::Lost("\"b\"".to_owned())));
-        assert_eq!(compare(&sent, &texts(&["a", "b", "c", "c"])), Err(Broken::Extra("\"c\"".to_owned())));
-        let swapped = compare(&sent, &texts(&["b", "a", "c"]));
-        assert_eq!(swapped, Err(Broken::OutOfPlace { expected: "\"a\"".into(), found: "\"b\"".into() }));
-        assert!(compare(&sent, &texts(&["a", "a", "b", "c"])).is_err(), "a repeat in the middle");
+        for in_order in [true, false] {
+            let compare = |read: &[&str]| compare(&sent, texts(read), in_order);
+            assert_eq!(compare(&["a", "b", "c"]), Ok(()));
+            assert_eq!(compare(&["a", "c"]), Err(Broken::Lost("\"b\"".to_owned())));
+            assert_eq!(compare(&["a", "b", "c", "c"]), Err(Broken::Extra("\"c\"".to_owned())));
+            assert!(compare(&["a", "a", "b", "c"]).is_err(), "a repeat in the middle");
+            let swapped = compare(&["b", "a", "c"]);
+            let expected = Broken::OutOfPlace { expected: "\"a\"".into(), found: "\"b\"".into() };
+            assert_eq!(swapped, if in_order { Err(expected) } else { Ok(()) });
+        }
     }
 }

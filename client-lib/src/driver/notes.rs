@@ -36,7 +36,17 @@ impl Driver {
     pub(super) async fn enqueue_notes(&mut self) -> Result<(), StoreError> {
         let now_unix_ms = self.shared.clock.unix_ms();
         let due = self.seals.take_due(now_unix_ms, DELAY_MAX.as_millis() as u64);
-        let rows: Vec<_> = due.iter().filter_map(|with| self.notes_row(with, now_unix_ms)).collect();
+        let mut rows = Vec::with_capacity(due.len());
+        for with in &due {
+            let ticket = self.shared.contacts().ticket_of(with).map(|ticket| (ticket.account, ticket.seal));
+            let Some((account, keys)) = ticket else { continue };
+            if self.outbox.has_notes(&account) {
+                // They are sealed, perhaps, and do not say what has come since.
+                self.schedule_notes(with);
+                continue;
+            }
+            rows.push(OutboxRow::notes(account, keys, self.shared.numbers.incarnation(), now_unix_ms));
+        }
         if rows.is_empty() {
             return Ok(());
         }
@@ -48,15 +58,6 @@ impl Driver {
             self.outbox.insert(id, &Queued::from(&row));
         }
         Ok(())
-    }
-
-    fn notes_row(&self, with: &Identity, now_unix_ms: u64) -> Option<OutboxRow> {
-        let contacts = self.shared.contacts();
-        let ticket = contacts.ticket_of(with)?;
-        if self.outbox.has_notes(&ticket.account) {
-            return None;
-        }
-        Some(OutboxRow::notes(ticket.account, ticket.seal, self.shared.numbers.incarnation(), now_unix_ms))
     }
 
     /// Acts on what another device says besides letters.

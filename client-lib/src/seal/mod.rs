@@ -191,13 +191,16 @@ impl Seals {
     }
 
     /// Whose notes are to leave by now, or by a time so far ahead that the clock must have been set back.
-    /// Asked once, they count as on their way.
+    /// Asked once, they count as on their way, until they are scheduled anew.
     pub(crate) fn take_due(&mut self, now_unix_ms: u64, ahead_ms_max: u64) -> Vec<Identity> {
         let still_to_wait = now_unix_ms + 1..=now_unix_ms.saturating_add(ahead_ms_max);
         let due = self.notes_due.iter().filter(|(_, due)| !still_to_wait.contains(due));
         let due: Vec<_> = due.map(|(with, _)| *with).collect();
         for with in &due {
             self.notes_due.remove(with);
+            if let Some(pair) = self.pairs.get_mut(with) {
+                pair.notes_left();
+            }
         }
         due
     }

@@ -192,6 +192,11 @@ impl Pair {
         self.notes_due_unix_ms
     }
 
+    /// Notes are on their way.
+    pub(super) fn notes_left(&mut self) {
+        self.notes_due_unix_ms = None;
+    }
+
     /// Lets notes leave alone at this time, unless they do before.
     pub(super) fn schedule_notes(&mut self, due_unix_ms: u64) {
         self.notes_due_unix_ms.get_or_insert(due_unix_ms);
