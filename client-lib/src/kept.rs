@@ -224,16 +224,8 @@ mod tests {
     const NOW: ShortIncarnation = ShortIncarnation([7; 4]);
 
     fn queued(to: Identity, number: u64) -> Queued {
-        Queued {
-            mailbox: AccountKey(to),
-            enqueued_unix_ms: number,
-            app_id: None,
-            bytes: 10,
-            number: None,
-            rides_with: None,
-            name: Some(Name::new(to, NOW, number)),
-            again: 0,
-        }
+        let name = Name::new(to, NOW, number);
+        Queued { enqueued_unix_ms: number, ..Queued::for_test(AccountKey(to), Some(name)) }
     }
 
     /// Bob's messages 1 to 4 and one of Carol's between the second and the third.

@@ -300,16 +300,7 @@ mod tests {
     }
 
     fn queued(mailbox: AccountKey) -> Queued {
-        Queued {
-            mailbox,
-            enqueued_unix_ms: 1_000,
-            app_id: None,
-            bytes: 10,
-            number: None,
-            rides_with: None,
-            name: None,
-            again: 0,
-        }
+        Queued::for_test(mailbox, None)
     }
 
     fn take(outbox: &mut Outbox, now: Instant) -> Vec<u64> {

@@ -1,6 +1,13 @@
 //! What a seal must withstand.
 
+use thinpost_wire::ids::AccountKey;
+use thinpost_wire::notes::Notes;
+use thinpost_wire::parcel::{Item, Parcel};
+
 use super::*;
+use crate::kept::{Kept, Name};
+use crate::message::MessageId;
+use crate::store::Queued;
 
 const OF: ShortIncarnation = ShortIncarnation([1; 4]);
 
@@ -126,6 +133,52 @@ fn up_to_forty_may_be_overtaken_and_no_more() {
     assert_eq!(bob.open(&bodies[0]), Err(OpenSealError::Repeat), "its key is gone: it has to be sent again");
     let next = seal(&mut ann, &bob_keys, b"next");
     assert_eq!(bob.open(&next).unwrap().1, b"next", "the session goes on");
+}
+
+/// A parcel with one letter.
+fn parcel(number: u64) -> Vec<u8> {
+    let items = vec![Item { number, letter: b"a letter" }];
+    Parcel { incarnation: OF, notes: Notes::default(), items }.encode()
+}
+
+#[test]
+fn what_500_others_have_overtaken_is_sent_again_for_a_receipt_and_shown_once() {
+    let [(mut ann, ann_keys), (mut bob, bob_keys)] = ann_and_bob();
+    let first = seal(&mut ann, &bob_keys, b"first");
+    bob.open(&first).unwrap();
+    let answer = seal(&mut bob, &ann_keys, b"answer");
+    ann.open(&answer).unwrap();
+    let mut kept = Kept::default();
+    let mut sent = Vec::new();
+    for number in 1..=500 {
+        sent.push(seal(&mut ann, &bob_keys, &parcel(number)));
+        let name = Name::new(bob_keys.identity, OF, number);
+        let queued = Queued::for_test(AccountKey([2; 32]), Some(name));
+        let left = kept.leave();
+        kept.keep(MessageId(number), queued, left);
+    }
+    sent.reverse();
+    let (mut shown, mut rounds) = (Vec::new(), 0);
+    while !sent.is_empty() {
+        rounds += 1;
+        for body in sent.drain(..) {
+            let Ok((from, parcel)) = bob.open(&body) else { continue };
+            let number = Parcel::decode(&parcel).unwrap().items[0].number;
+            if bob.is_new(&from, OF, number) {
+                shown.push(number);
+            }
+        }
+        let receipt = bob.take_notes(&ann_keys.identity, true);
+        for (id, queued) in kept.heed(&bob_keys.identity, &receipt).again {
+            sent.push(seal(&mut ann, &bob_keys, &parcel(id.0)));
+            let left = kept.leave();
+            kept.keep(id, queued, left);
+        }
+    }
+    assert_eq!(shown.len(), 500);
+    shown.sort_unstable();
+    assert!(shown.iter().copied().eq(1..=500), "each once");
+    assert_eq!(rounds, 2);
 }
 
 #[test]

@@ -105,6 +105,21 @@ pub(crate) struct Queued {
 }
 
 impl Queued {
+    /// A message of 10 bytes that was written at 1 s and has never left.
+    #[cfg(test)]
+    pub(crate) fn for_test(mailbox: AccountKey, name: Option<Name>) -> Self {
+        Self {
+            mailbox,
+            enqueued_unix_ms: 1_000,
+            app_id: None,
+            bytes: 10,
+            number: None,
+            rides_with: None,
+            name,
+            again: 0,
+        }
+    }
+
     /// Whether it is a message that was never in custody: whose fate the application has not been told.
     pub(crate) fn is_first_time(&self, id: MessageId) -> bool {
         self.again == 0 && !id.is_notes()

@@ -133,6 +133,9 @@ pub(crate) struct Listen {
     /// Print a line of JSON for each message
     #[arg(long)]
     pub(crate) json: bool,
+    /// Tell contacts that their messages were read
+    #[arg(long)]
+    pub(crate) mark_read: bool,
     /// Ask the relay for a sign of life when it was silent for so long
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = humantime::parse_duration)]
     pub(crate) keepalive: Duration,

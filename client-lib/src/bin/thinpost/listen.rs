@@ -23,21 +23,22 @@ pub(crate) async fn listen(home: &Path, args: Listen) -> Result<(), Failure> {
     let listened = tokio::select! {
         biased;
         interrupted = input::asked_to_end() => interrupted.map_err(Failure::from),
-        printed = print(events, args.json, position.as_mut()) => printed,
+        printed = print(&client, events, &args, position.as_mut()) => printed,
     };
     client.close().await;
     listened
 }
 
 async fn print(
+    client: &Client,
     mut events: Subscription,
-    as_json: bool,
+    args: &Listen,
     mut position: Option<&mut Position>,
 ) -> Result<(), Failure> {
     while let Some(event) = events.next().await {
         match event {
             Event::Received(message) => {
-                let line = if as_json {
+                let line = if args.json {
                     show::received(&message).to_string()
                 } else {
                     show::received_line(&message)
@@ -48,6 +49,15 @@ async fn print(
                 if let Some(position) = &mut position {
                     position.set(message.number)?;
                 }
+                if let Some(contact) = message.contact.as_ref().filter(|_| args.mark_read) {
+                    client.mark_read(contact, message.number).await?;
+                }
+            }
+            Event::Restored => {
+                eprintln!("this home was restored from an old copy: what contacts still have comes again");
+            }
+            Event::AskedAgain { contact } => {
+                eprintln!("{contact} has lost keys or messages: what was not confirmed is sent again");
             }
             Event::Link(state) => {
                 if let Some(failure) = Failure::of_link(&state) {

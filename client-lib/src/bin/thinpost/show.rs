@@ -77,6 +77,7 @@ pub(crate) fn status(status: &Status) -> Value {
     json!({
         "waiting": status.waiting,
         "custody": status.custody,
+        "unconfirmed": status.unconfirmed,
         "failed": status.failed,
         "received": status.received,
         "link": link(&status.link.state),

@@ -170,6 +170,10 @@ impl Server {
                 let message = client.send(&to, message(params)?).await?;
                 Ok(json!({ "message": message }))
             }
+            Call::Read(params) => {
+                client.mark_read(&params.contact, InboxNumber(params.upto)).await?;
+                Ok(json!({}))
+            }
             Call::Status => Ok(show::status(&client.status().await?)),
             Call::Connect(params) => connect(&home, open, params).await,
             Call::Disconnect => {
@@ -191,6 +195,12 @@ impl Server {
             Event::Custody { message, app_id } => {
                 protocol::notification("custody", json!({ "message": message, "id": hex(*app_id) }))
             }
+            Event::Delivered { message, app_id } => {
+                protocol::notification("delivered", json!({ "message": message, "id": hex(*app_id) }))
+            }
+            Event::Read { message, app_id } => {
+                protocol::notification("read", json!({ "message": message, "id": hex(*app_id) }))
+            }
             Event::Delayed { message, app_id, reason, .. } => protocol::notification(
                 "delayed",
                 json!({ "message": message, "id": hex(*app_id), "reason": reason.to_string() }),
@@ -201,6 +211,10 @@ impl Server {
             ),
             Event::KeysChanged { contact } => {
                 protocol::notification("keys-changed", json!({ "contact": contact }))
+            }
+            Event::Restored => protocol::notification("restored", json!({})),
+            Event::AskedAgain { contact } => {
+                protocol::notification("asked-again", json!({ "contact": contact }))
             }
             Event::Received(message) => protocol::notification("received", show::received(message)),
             Event::Missed(count) => protocol::notification("missed", json!({ "count": count })),

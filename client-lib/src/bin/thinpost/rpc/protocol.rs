@@ -110,6 +110,7 @@ pub(super) enum Call {
     ContactList,
     ContactRemove(NameParams),
     Send(SendParams),
+    Read(ReadParams),
     Sync(SyncParams),
     Status,
     Connect(ConnectParams),
@@ -147,6 +148,13 @@ pub(super) struct SendParams {
     pub(super) id: Option<String>,
     #[serde(default)]
     pub(super) relay_visible: bool,
+}
+
+#[derive(Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ReadParams {
+    pub(super) contact: String,
+    pub(super) upto: u64,
 }
 
 #[derive(Debug, PartialEq, Deserialize)]
@@ -228,6 +236,7 @@ fn call(method: &str, params: Option<Value>) -> Result<Call, RpcError> {
         "contact.list" => none(Call::ContactList, params),
         "contact.remove" => read(params).map(Call::ContactRemove),
         "send" => read(params).map(Call::Send),
+        "read" => read(params).map(Call::Read),
         "sync" => read(params).map(Call::Sync),
         "status" => none(Call::Status, params),
         "connect" => read(params).map(Call::Connect),
