@@ -16,6 +16,7 @@ use crate::event::{EVENTS_KEPT, LinkState, LinkStatus};
 use crate::home::Home;
 use crate::message::InboxNumber;
 use crate::network::{Network, Udp};
+use crate::points::Points;
 use crate::random::Random;
 use crate::seal::Keyring;
 use crate::store::storage::Storage;
@@ -39,6 +40,7 @@ pub struct Builder {
     clock: Arc<dyn WallClock>,
     blocking: BlockingMode,
     seed: Option<u64>,
+    points: Points,
     options: Options,
 }
 
@@ -50,6 +52,7 @@ impl Builder {
             clock: Arc::new(SystemClock),
             blocking: BlockingMode::Pool,
             seed: None,
+            points: Points::default(),
             options: Options::default(),
         }
     }
@@ -81,6 +84,14 @@ impl Builder {
         self
     }
 
+    /// Does this at every crash point, with its name: for simulations. What the home's medium holds by then is
+    /// what a kill would leave, and the client stops there if this panics.
+    #[cfg(feature = "crash-points")]
+    pub fn crash_points(mut self, at_each: Arc<dyn Fn(&'static str) + Send + Sync>) -> Self {
+        self.points = Points::new(at_each);
+        self
+    }
+
     /// Asks the relay for a sign of life whenever nothing was said for so long, so that a link that died
     /// in silence is noticed. By default never: it keeps the phone's radio awake.
     pub fn keepalive(mut self, after: Duration) -> Self {
@@ -104,7 +115,8 @@ impl Builder {
             Some(seed) => Random::from_seed(seed, "client", self.clock.unix_ms()),
             None => Random::from_system().map_err(|_| OpenError::NoRandomness)?,
         };
-        let (store, loaded) = Store::open(&self.storage)?;
+        let (mut store, loaded) = Store::open(&self.storage)?;
+        store.points = self.points;
         let incarnation = Incarnation(random.bytes());
         tracing::debug!(%incarnation, waiting = loaded.outbox.len(), "home opened");
         let keyring = Keyring::from_record(&loaded.keyring)?;

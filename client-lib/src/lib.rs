@@ -44,6 +44,7 @@ mod kept;
 mod message;
 mod network;
 mod outbox;
+mod points;
 mod random;
 mod safety;
 mod seal;

@@ -12,6 +12,7 @@
 //! UDP payload plus [`IP_UDP_HEADER_BYTES`].
 
 mod agenda;
+pub mod crash;
 pub mod link;
 pub mod loss;
 pub mod net;

@@ -117,6 +117,7 @@ impl<'a> Session<'a> {
         self.driver.commit().await.map_err(End::Store)?;
         if let Some(last) = last {
             self.channel.settle(last);
+            self.driver.shared.store.points.pass("settle");
         }
         Ok(())
     }
@@ -137,6 +138,7 @@ impl<'a> Session<'a> {
             for frame in frames {
                 self.outgoing.push(self.channel.link(), frame);
             }
+            self.driver.shared.store.points.pass("say");
         }
         // What expired, found no handle, or waits behind what was refused.
         if !self.driver.changes.is_empty() {

@@ -26,6 +26,7 @@ use crate::contacts::Contact;
 use crate::error::{CreateError, OpenError, StoreError};
 use crate::kept::{Kept, Name};
 use crate::message::{Failure, InboxNumber, MessageId, MessageState};
+use crate::points::Points;
 use crate::seal::Identity;
 use records::{
     CONTACTS, Counters, DONE, DONE_KEPT, DoneRow, FORMAT, HomeRecord, INBOX, InboxRow, KEPT, KeptRow,
@@ -41,6 +42,7 @@ const CACHE_BYTES: usize = 2 << 20;
 #[derive(Debug)]
 pub(crate) struct Store {
     db: Database,
+    pub(crate) points: Points,
 }
 
 /// What a client starts from.
@@ -263,7 +265,7 @@ impl Store {
             }
         };
         check_format(&db)?;
-        let store = Self { db };
+        let store = Self { db, points: Points::default() };
         let loaded = store.load()?;
         Ok((store, loaded))
     }
@@ -344,7 +346,7 @@ impl Store {
             }
             meta.insert(META_COUNTERS, encode(&counters).as_slice())?;
         }
-        write.commit()?;
+        self.commit("enqueue", write)?;
         Ok(MessageId(first))
     }
 
@@ -363,7 +365,7 @@ impl Store {
             counters.notes += rows.len() as u64;
             meta.insert(META_COUNTERS, encode(&counters).as_slice())?;
         }
-        write.commit()?;
+        self.commit("enqueue_notes", write)?;
         Ok(MessageId(first))
     }
 
@@ -413,7 +415,7 @@ impl Store {
             }
             put_pairs(&write, pairs)?;
         }
-        Ok(write.commit()?)
+        self.commit("hand_over", write)
     }
 
     /// Makes one turn of the driver durable; returns the counters after it.
@@ -440,26 +442,26 @@ impl Store {
             }
             meta.insert(META_COUNTERS, encode(&counters).as_slice())?;
         }
-        write.commit()?;
+        self.commit("apply", write)?;
         Ok(counters)
     }
 
     pub(crate) fn put_home(&self, home: &HomeRecord) -> Result<(), StoreError> {
         let write = self.begin_write()?;
         write.open_table(META)?.insert(META_HOME, encode(home).as_slice())?;
-        Ok(write.commit()?)
+        self.commit("put_home", write)
     }
 
     pub(crate) fn put_contact(&self, contact: &Contact) -> Result<(), StoreError> {
         let write = self.begin_write()?;
         write.open_table(CONTACTS)?.insert(contact.name.as_str(), contact.ticket.to_string().as_str())?;
-        Ok(write.commit()?)
+        self.commit("put_contact", write)
     }
 
     pub(crate) fn remove_contact(&self, name: &str) -> Result<(), StoreError> {
         let write = self.begin_write()?;
         write.open_table(CONTACTS)?.remove(name)?;
-        Ok(write.commit()?)
+        self.commit("remove_contact", write)
     }
 
     /// The first messages after a place in the inbox, at most so many.
@@ -508,7 +510,7 @@ impl Store {
     pub(crate) fn release_inbox(&self, upto: InboxNumber) -> Result<(), StoreError> {
         let write = self.begin_write()?;
         write.open_table(INBOX)?.retain_in(..=upto.0, |_, _| false)?;
-        Ok(write.commit()?)
+        self.commit("release_inbox", write)
     }
 
     /// What became of a message; none if it was never sent, or is done for long.
@@ -539,6 +541,13 @@ impl Store {
 
     fn begin_write(&self) -> Result<WriteTransaction, StoreError> {
         begin_write(&self.db)
+    }
+
+    fn commit(&self, what: &'static str, write: WriteTransaction) -> Result<(), StoreError> {
+        self.points.pass(what);
+        write.commit()?;
+        self.points.pass(what);
+        Ok(())
     }
 }
 

@@ -322,7 +322,8 @@ impl Disk {
     }
 
     fn open(&self) -> Store {
-        Store { db: Builder::new().create_with_backend(self.clone()).unwrap() }
+        let db = Builder::new().create_with_backend(self.clone()).unwrap();
+        Store { db, points: Points::default() }
     }
 }
 

@@ -1,0 +1,248 @@
+//! Crashes at every armed point: a talk between two people in which one of them is killed at a chosen moment
+//! around a change of their disk, in virtual time.
+//!
+//! The home goes on from what its medium held at that moment, as after `kill -9`. Then every message must arrive
+//! once and in order, receipts for all of them must come back, and the two must be able to go on writing.
+
+use std::panic::resume_unwind;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use thinpost_client::{Client, InboxNumber, MemoryStorage, MessageId, ReceivedContent, SendError};
+use tokio::time::{Instant, sleep};
+
+use crate::{Person, Profile, World};
+
+/// The links of talks, one after another.
+const LINKS: [&str; 5] = ["edge", "gprs", "hspa-lossy", "umts", "2g-rural"];
+
+/// Everything must be over by then.
+const TALK_MAX: Duration = Duration::from_secs(24 * 3600);
+
+/// Who is killed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Victim {
+    /// The one who writes first.
+    Ann,
+    /// The other one.
+    Bob,
+}
+
+/// What did not hold.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Broken {
+    /// What somebody's inbox holds is not what was sent to them.
+    #[error("{who} has {found:?} instead of {expected:?}")]
+    Inbox {
+        /// Whose inbox.
+        who: &'static str,
+        /// The texts that were sent to them.
+        expected: Vec<String>,
+        /// The texts in it.
+        found: Vec<String>,
+    },
+    /// Messages failed, wait, or have no receipt.
+    #[error("{who} says that {failed} failed, {waiting} wait and {unconfirmed} are not confirmed")]
+    Unfinished {
+        /// Whose client.
+        who: &'static str,
+        /// Messages that failed.
+        failed: u64,
+        /// Messages in the outbox.
+        waiting: u64,
+        /// Messages in custody without a receipt.
+        unconfirmed: u64,
+    },
+}
+
+/// Has the victim killed at the crash point that they pass as the `at`-th in a talk. Returns that point's name; none
+/// if the talk has fewer. Must be called within a runtime whose clock is paused.
+///
+/// # Errors
+/// What did not hold.
+///
+/// # Panics
+/// When a home in memory fails, or outside a runtime.
+pub async fn crash(seed: u64, victim: Victim, at: u64) -> Result<Option<&'static str>, Broken> {
+    let mut talk = Talk::new(seed, victim, at).await;
+    talk.say(0, 2).await;
+    talk.say(1, 1).await;
+    // Receipts leave alone meanwhile.
+    talk.rest(Duration::from_secs(240)).await;
+    talk.say(1, 2).await;
+    talk.say(0, 3).await;
+    talk.rest(Duration::from_secs(20)).await;
+    talk.say(0, 1).await;
+    talk.finish().await
+}
+
+/// What the crash points of one person count towards.
+struct Trap {
+    at: u64,
+    passed: AtomicU64,
+    storage: MemoryStorage,
+    /// What was passed at the crash, and what the medium held.
+    sprung: Mutex<Option<(&'static str, MemoryStorage)>>,
+}
+
+/// The client was killed here.
+struct Killed;
+
+impl Trap {
+    fn pass(&self, name: &'static str) {
+        if self.passed.fetch_add(1, Ordering::Relaxed) + 1 == self.at {
+            *self.sprung.lock().expect("no holder panics") = Some((name, self.storage.fork()));
+        }
+        if self.has_sprung() {
+            // Nothing that the dying client does from here on is of any account.
+            resume_unwind(Box::new(Killed));
+        }
+    }
+
+    fn has_sprung(&self) -> bool {
+        self.sprung.lock().expect("no holder panics").is_some()
+    }
+}
+
+struct Talk {
+    _world: World,
+    people: [Person; 2],
+    victim: usize,
+    trap: Arc<Trap>,
+    crashed_at: Option<&'static str>,
+    /// What was sent to each.
+    sent: [Vec<String>; 2],
+}
+
+impl Talk {
+    async fn new(seed: u64, victim: Victim, at: u64) -> Self {
+        let mut world = World::new(seed);
+        let link = LINKS[seed as usize % LINKS.len()];
+        let link = Profile::named(link).expect("a profile of this crate is sound");
+        let mut people = [world.person("ann", &link), world.person("bob", &link)];
+        let tickets = people.each_mut().map(|person| person.open().ticket());
+        for (who, other) in [(0, 1), (1, 0)] {
+            let added = people[who].client().add_contact(people[other].name(), &tickets[other]).await;
+            added.expect("a home in memory takes a contact");
+        }
+        let victim = if victim == Victim::Ann { 0 } else { 1 };
+        // Opened anew, with the trap in place.
+        people[victim].kill().await;
+        sleep(Duration::from_millis(2)).await;
+        let trap = Arc::new(Trap {
+            at,
+            passed: AtomicU64::new(0),
+            storage: people[victim].storage().clone(),
+            sprung: Mutex::new(None),
+        });
+        let points = trap.clone();
+        people[victim].open_with(|builder| builder.crash_points(Arc::new(move |name| points.pass(name))));
+        for person in &people {
+            person.client().connect();
+        }
+        Self { _world: world, people, victim, trap, crashed_at: None, sent: Default::default() }
+    }
+
+    fn client(&self, who: usize) -> Client {
+        self.people[who].client().clone()
+    }
+
+    /// Sends messages one after another, and whatever a crash has prevented again.
+    async fn say(&mut self, who: usize, count: usize) {
+        for _ in 0..count {
+            let to = 1 - who;
+            let text = format!("{} {}", self.people[who].name(), self.sent[to].len());
+            while !self.try_send(who, &text).await {
+                self.revive().await;
+                // An application asks whether the one before the crash is on disk.
+                let id = MessageId(self.sent[to].len() as u64 + 1);
+                let state = self.client(who).message_state(id).await;
+                if state.expect("a home in memory can be read").is_some() {
+                    break;
+                }
+            }
+            self.sent[to].push(text);
+            self.rest(Duration::from_millis(200)).await;
+        }
+    }
+
+    /// Whether the client came back from it alive.
+    async fn try_send(&mut self, who: usize, text: &str) -> bool {
+        let (client, to, text) = (self.client(who), self.people[1 - who].name(), text.to_owned());
+        let sending = tokio::spawn(async move { client.send(to, text.into()).await });
+        match sending.await {
+            Ok(Ok(_)) => true,
+            Ok(Err(SendError::UnknownContact(_))) | Err(_) => false,
+            Ok(Err(error)) => panic!("a home in memory takes a message: {error}"),
+        }
+    }
+
+    /// Waits, and opens the victim's home again if it dies meanwhile.
+    async fn rest(&mut self, time: Duration) {
+        let until = Instant::now() + time;
+        while Instant::now() < until {
+            sleep(Duration::from_millis(100)).await;
+            self.revive().await;
+        }
+    }
+
+    async fn revive(&mut self) {
+        let Some((name, medium)) = self.trap.sprung.lock().expect("no holder panics").clone() else { return };
+        if self.crashed_at.replace(name).is_some() {
+            return;
+        }
+        let person = &mut self.people[self.victim];
+        person.kill().await;
+        person.restore(medium);
+        sleep(Duration::from_millis(2)).await;
+        person.open().connect();
+    }
+
+    async fn finish(mut self) -> Result<Option<&'static str>, Broken> {
+        let began = Instant::now();
+        while !self.is_over().await && began.elapsed() < TALK_MAX {
+            self.rest(Duration::from_secs(10)).await;
+        }
+        // Is any session stuck? And whatever might come twice has this long to do so.
+        self.say(0, 1).await;
+        self.say(1, 1).await;
+        self.rest(Duration::from_secs(600)).await;
+        for who in 0..2 {
+            self.check(who).await?;
+        }
+        Ok(self.crashed_at)
+    }
+
+    async fn is_over(&self) -> bool {
+        for who in 0..2 {
+            let status = self.client(who).status().await.expect("a home in memory can be read");
+            let has_all = status.received.0 >= self.sent[who].len() as u64;
+            if !has_all || status.waiting + status.unconfirmed > 0 {
+                return false;
+            }
+        }
+        true
+    }
+
+    async fn check(&self, who: usize) -> Result<(), Broken> {
+        let name = self.people[who].name();
+        let client = self.client(who);
+        let inbox = client.inbox(InboxNumber(0), usize::MAX).await.expect("a home in memory can be read");
+        let text = |content| match content {
+            ReceivedContent::Text(text) => text,
+            other => format!("{other:?}"),
+        };
+        let found: Vec<_> = inbox.into_iter().map(|message| text(message.content)).collect();
+        if found != self.sent[who] {
+            return Err(Broken::Inbox { who: name, expected: self.sent[who].clone(), found });
+        }
+        let status = client.status().await.expect("a home in memory can be read");
+        let (failed, waiting, unconfirmed) = (status.failed, status.waiting, status.unconfirmed);
+        if failed + waiting + unconfirmed > 0 {
+            return Err(Broken::Unfinished { who: name, failed, waiting, unconfirmed });
+        }
+        Ok(())
+    }
+}

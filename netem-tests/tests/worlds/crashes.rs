@@ -1,0 +1,31 @@
+//! Killed at every moment around a change of the disk, a client loses nothing and shows nothing twice.
+
+use std::collections::BTreeMap;
+
+use thinpost_netem::crash::{Victim, crash};
+
+/// What a talk of this seed does at each point, and how often each was struck.
+fn strike_everywhere(seed: u64, victim: Victim) -> BTreeMap<&'static str, u32> {
+    let mut struck = BTreeMap::new();
+    for at in 1.. {
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        let runtime = runtime.enable_time().start_paused(true).build().unwrap();
+        match runtime.block_on(crash(seed, victim, at)) {
+            Ok(Some(point)) => *struck.entry(point).or_default() += 1,
+            Ok(None) => break,
+            Err(broken) => panic!("{victim:?} killed at point {at} of seed {seed}: {broken}"),
+        }
+    }
+    struck
+}
+
+#[test]
+fn a_client_killed_at_any_crash_point_loses_and_repeats_nothing_and_no_session_is_stuck() {
+    for victim in [Victim::Ann, Victim::Bob] {
+        let struck = strike_everywhere(1, victim);
+        println!("{victim:?}: {struck:?}");
+        for point in ["enqueue", "enqueue_notes", "hand_over", "say", "apply", "settle"] {
+            assert!(struck.contains_key(point), "{victim:?} was never killed at {point:?}: {struck:?}");
+        }
+    }
+}
