@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "a process that cannot be started fails its test")]
 
 mod kills;
+#[cfg(unix)]
+mod points;
 mod refusals;
 mod secrets;
 mod town;

@@ -61,9 +61,10 @@ pub(crate) async fn init(home: &Path, args: Init) -> Result<(), Failure> {
     }
     match state {
         Some(_) => writeln!(out, "registered at relay {relay}")?,
-        None => {
-            writeln!(out, "relay {relay} was not reached; it will be when you next send, sync or listen")?
-        }
+        None => writeln!(
+            out,
+            "relay        {relay} was not reached; it will be when you next send, sync or listen"
+        )?,
     }
     writeln!(out, "`thinpost ticket` prints what others need to write to you")?;
     Ok(())
@@ -170,13 +171,14 @@ pub(crate) async fn status(home: &Path, as_json: bool) -> Result<(), Failure> {
         writeln!(out, "{value}")?;
     } else {
         let addresses: Vec<_> = relay.addresses.iter().map(ToString::to_string).collect();
-        writeln!(out, "account   {account}")?;
-        writeln!(out, "relay     {} at {}", relay.key, addresses.join(", "))?;
-        writeln!(out, "contacts  {contacts}")?;
-        writeln!(out, "waiting   {}", status.waiting)?;
-        writeln!(out, "sent      {}", status.custody)?;
-        writeln!(out, "failed    {}", status.failed)?;
-        writeln!(out, "received  {}", status.received.0)?;
+        writeln!(out, "account      {account}")?;
+        writeln!(out, "relay        {} at {}", relay.key, addresses.join(", "))?;
+        writeln!(out, "contacts     {contacts}")?;
+        writeln!(out, "waiting      {}", status.waiting)?;
+        writeln!(out, "sent         {}", status.custody)?;
+        writeln!(out, "unconfirmed  {}", status.unconfirmed)?;
+        writeln!(out, "failed       {}", status.failed)?;
+        writeln!(out, "received     {}", status.received.0)?;
     }
     drop(out);
     client.close().await;
