@@ -19,6 +19,7 @@ use crate::network::{Network, Udp};
 use crate::points::Points;
 use crate::random::Random;
 use crate::seal::Keyring;
+use crate::store::key::HomeKey;
 use crate::store::storage::Storage;
 use crate::store::{Numbers, Store};
 
@@ -36,6 +37,7 @@ pub enum BlockingMode {
 #[must_use]
 pub struct Builder {
     storage: Storage,
+    key: Option<HomeKey>,
     network: Arc<dyn Network>,
     clock: Arc<dyn WallClock>,
     blocking: BlockingMode,
@@ -48,6 +50,7 @@ impl Builder {
     pub(crate) fn new(storage: Storage) -> Self {
         Self {
             storage,
+            key: None,
             network: Arc::new(Udp),
             clock: Arc::new(SystemClock),
             blocking: BlockingMode::Pool,
@@ -55,6 +58,12 @@ impl Builder {
             points: Points::default(),
             options: Options::default(),
         }
+    }
+
+    /// The key that the home is encrypted under; none by default.
+    pub fn key(mut self, key: HomeKey) -> Self {
+        self.key = Some(key);
+        self
     }
 
     /// Where sockets come from; the system's UDP by default.
@@ -106,16 +115,17 @@ impl Builder {
     }
 
     /// Opens the home. Must be called within a tokio runtime, which then drives the client; nothing is
-    /// sent before [`Client::connect`].
+    /// sent before [`Client::connect`]. Reads the disk, and makes a key of a passphrase, on the calling task.
     ///
     /// # Errors
     /// See [`OpenError`]; the home is not changed.
     pub fn open(self) -> Result<Client, OpenError> {
-        let mut random = match self.seed {
-            Some(seed) => Random::from_seed(seed, "client", self.clock.unix_ms()),
-            None => Random::from_system().map_err(|_| OpenError::NoRandomness)?,
+        let stream = |of| match self.seed {
+            Some(seed) => Ok(Random::from_seed(seed, of, self.clock.unix_ms())),
+            None => Random::from_system().map_err(|_| OpenError::NoRandomness),
         };
-        let (mut store, loaded) = Store::open(&self.storage)?;
+        let (mut random, nonces) = (stream("client")?, stream("nonces")?);
+        let (mut store, loaded) = Store::open(&self.storage, self.key.as_ref(), nonces)?;
         store.points = self.points;
         let incarnation = Incarnation(random.bytes());
         tracing::debug!(%incarnation, waiting = loaded.outbox.len(), "home opened");

@@ -27,6 +27,10 @@ pub enum StoreError {
     /// The file holds what no version writes.
     #[error("the home's file is damaged: {0}")]
     Damaged(String),
+    /// A row of the table of this name is not what was written there: it was changed, cut or moved, or the
+    /// key file is another home's.
+    #[error("the home's file is damaged: a row of table {0:?} does not open")]
+    DamagedRow(&'static str),
     /// An earlier failure ended the use of this file by this client.
     #[error("the home's file failed before; open the home again")]
     Failed,
@@ -92,10 +96,52 @@ pub enum OpenError {
         /// This program's.
         known: u32,
     },
+    /// It is encrypted under a key of the application, and none was handed over: see
+    /// [`Builder::key`](crate::Builder::key).
+    #[error("the home is encrypted under a key; none was given")]
+    KeyNeeded,
+    /// It is encrypted under another key than the one handed over.
+    #[error("the home is encrypted under another key than the one given")]
+    WrongKey,
+    /// A key was handed over, and the home is encrypted under none. If that is no surprise, open it without,
+    /// or set the key with [`Home::set_key`](crate::Home::set_key).
+    #[error("a key was given, but the home is encrypted under none")]
+    HasNoKey,
+    /// The file with the key is missing or overwritten: nothing in the home can be read any more.
+    #[error("the home's key file is gone: the home was wiped, or this is an incomplete copy of it")]
+    KeyGone,
     /// The system gives no random numbers.
     #[error("the system gives no random numbers")]
     NoRandomness,
     /// The file could not be read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Why the key of a home was not changed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SetKeyError {
+    /// It cannot be opened with the old key. Nothing was changed.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The change could not be made durable: the home opens with the old key or with the new one, and with no
+    /// other.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Why a home was not wiped.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum WipeError {
+    /// There is none.
+    #[error("there is no home at {}", .0.display())]
+    NoHome(PathBuf),
+    /// Another process, or a client of this one, has it open. It was not touched: try again when it has ended.
+    #[error("the home is in use by another process")]
+    InUse,
+    /// A file could not be overwritten or removed. Some of it is gone perhaps: wipe it again.
     #[error(transparent)]
     Store(#[from] StoreError),
 }

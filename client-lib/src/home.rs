@@ -4,10 +4,11 @@ use thinpost_carrier::Identity;
 use thinpost_wire::ids::AccountKey;
 use thinpost_wire::ticket::{ContactTicket, InviteToken, RelayTicket, SealKeys, Ticket};
 
-use crate::error::{CreateError, RenewError, StoreError};
+use crate::error::{CreateError, OpenError, RenewError, SetKeyError, StoreError, WipeError};
 use crate::random::Random;
 use crate::seal::Keyring;
 use crate::store::Store;
+use crate::store::key::HomeKey;
 use crate::store::records::HomeRecord;
 use crate::store::storage::Storage;
 
@@ -45,11 +46,26 @@ impl Home {
     /// Makes a home: keys for an account and its first device, and the relay that the ticket leads to.
     /// Nothing is sent; the client registers when it first connects. Returns how others reach it.
     ///
+    /// Whoever can read its files can read everything in it: see [`Home::create_with_key`].
+    ///
     /// # Errors
     /// See [`CreateError`]; a home that exists is never touched.
     pub fn create(storage: impl Into<Storage>, ticket: &Ticket) -> Result<ContactTicket, CreateError> {
-        let mut random = Random::from_system().map_err(|_| CreateError::NoRandomness)?;
-        Self::create_with(storage.into(), ticket, &mut random)
+        let random = Random::from_system().map_err(|_| CreateError::NoRandomness)?;
+        Self::make(storage.into(), ticket, None, random)
+    }
+
+    /// The same, encrypted under a key, without which the home cannot be opened by anybody.
+    ///
+    /// # Errors
+    /// As [`Home::create`].
+    pub fn create_with_key(
+        storage: impl Into<Storage>,
+        ticket: &Ticket,
+        key: &HomeKey,
+    ) -> Result<ContactTicket, CreateError> {
+        let random = Random::from_system().map_err(|_| CreateError::NoRandomness)?;
+        Self::make(storage.into(), ticket, Some(key), random)
     }
 
     /// The same with keys drawn from a seed: for simulations, where everything must follow from one.
@@ -61,21 +77,52 @@ impl Home {
         ticket: &Ticket,
         seed: u64,
     ) -> Result<ContactTicket, CreateError> {
-        Self::create_with(storage.into(), ticket, &mut Random::from_seed(seed, "keys", 0))
+        Self::make(storage.into(), ticket, None, Random::from_seed(seed, "keys", 0))
     }
 
-    fn create_with(
+    fn make(
         storage: Storage,
         ticket: &Ticket,
-        random: &mut Random,
+        key: Option<&HomeKey>,
+        mut random: Random,
     ) -> Result<ContactTicket, CreateError> {
         let access = access(ticket).ok_or(CreateError::NotARelay)?;
         let account = Identity::from_seed(random.bytes());
         let device = Identity::from_seed(random.bytes());
         let keyring = Keyring::new(random.bytes());
         let home = Self { account, device, access, seal: keyring.public() };
-        Store::create(&storage, &home.to_record(), &keyring.to_record())?;
+        Store::create(&storage, key, &home.to_record(), &keyring.to_record(), random)?;
         Ok(home.ticket())
+    }
+
+    /// Puts a home under another key, or none: it opens with the new one from here on. Its messages are not
+    /// written anew: it takes as long for a full home as for an empty one.
+    ///
+    /// What is encrypted stays under the same inner key, which the key of the application opens. A copy of
+    /// the home from before the change still opens with the old key, and whoever has opened it can read later
+    /// ones as well: after a theft make a new home.
+    ///
+    /// # Errors
+    /// See [`SetKeyError`].
+    pub fn set_key(
+        storage: impl Into<Storage>,
+        old: Option<&HomeKey>,
+        new: Option<&HomeKey>,
+    ) -> Result<(), SetKeyError> {
+        let random = Random::from_system().map_err(|_| OpenError::NoRandomness)?;
+        Store::set_key(&storage.into(), old, new, random)
+    }
+
+    /// Destroys a home for good, whatever its key: first the key that everything in it is encrypted under,
+    /// then everything. Interrupted after the first, it leaves what nobody can read; wipe it again.
+    ///
+    /// Flash memory may keep the blocks that were overwritten for a while. Of a home that the application has
+    /// set a key for, they open nothing without that.
+    ///
+    /// # Errors
+    /// See [`WipeError`].
+    pub fn wipe(storage: impl Into<Storage>) -> Result<(), WipeError> {
+        Store::wipe(&storage.into())
     }
 
     /// Gives a home that no relay has confirmed yet another way in: the invite, or the newer addresses, of
@@ -83,8 +130,13 @@ impl Home {
     ///
     /// # Errors
     /// See [`RenewError`]; nothing is changed.
-    pub fn renew(storage: impl Into<Storage>, ticket: &Ticket) -> Result<(), RenewError> {
-        let (store, loaded) = Store::open(&storage.into())?;
+    pub fn renew(
+        storage: impl Into<Storage>,
+        ticket: &Ticket,
+        key: Option<&HomeKey>,
+    ) -> Result<(), RenewError> {
+        let random = Random::from_system().map_err(|_| OpenError::NoRandomness)?;
+        let (store, loaded) = Store::open(&storage.into(), key, random)?;
         let home = Self::from_record(&loaded.home, Keyring::from_record(&loaded.keyring)?.public())?;
         let access = access(ticket).ok_or(RenewError::NotARelay)?;
         if access.relay.key != home.access.relay.key {

@@ -25,6 +25,10 @@
 //! # }
 //! ```
 //!
+//! A home is encrypted. The application may hand over the key, a [`HomeKey`] from the system's keystore or a
+//! passphrase, with [`Home::create_with_key`] and [`Builder::key`]; [`Home::set_key`] changes it, and
+//! [`Home::wipe`] makes an end. Without one, the key lies beside what it encrypts, and protects nothing.
+//!
 //! Inside: [`Client`] is the face, `store` the one file that everything durable lives in, `outbox` decides
 //! what may go next, and `driver` is the shell around one link: datagrams and time in, commits and
 //! events out.
@@ -55,7 +59,9 @@ pub use builder::{BlockingMode, Builder};
 pub use client::{Client, Status};
 pub use clock::{SystemClock, WallClock};
 pub use contacts::Contact;
-pub use error::{ContactError, CreateError, OpenError, RenewError, SendError, StoreError};
+pub use error::{
+    ContactError, CreateError, OpenError, RenewError, SendError, SetKeyError, StoreError, WipeError,
+};
 pub use event::{Event, LinkState, LinkStatus, Subscription};
 pub use home::{Home, RelayAccess};
 pub use message::{
@@ -63,6 +69,7 @@ pub use message::{
 };
 pub use network::{Network, Udp};
 pub use safety::SafetyNumber;
+pub use store::key::HomeKey;
 pub use store::storage::{MemoryStorage, Storage};
 pub use sync::{Budget, SYNC_BYTES_MIN, SyncEnd, SyncReport};
 pub use thinpost_wire::frame::{Denial, Refusal};

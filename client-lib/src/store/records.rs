@@ -1,44 +1,46 @@
 //! The tables of a home's file, and what their rows hold.
 //!
-//! Numbers are keys, records are postcard. A change of any of them is another [`FORMAT`].
+//! Numbers are keys, records are postcard, encrypted. A change of any of them is another [`FORMAT`].
 
-use redb::TableDefinition;
 use serde::{Deserialize, Serialize};
 use thinpost_wire::ids::{AccountKey, AppId, Incarnation, Origin, Position, StoreId};
 use thinpost_wire::ticket::{InviteToken, SealKeys};
 
+use super::PairRow;
+use super::table::{Rows, Single};
+use super::vault::Hidden;
 use crate::kept::Name;
 use crate::message::{MessageId, MessageState, ReceivedContent};
 
 /// This version of the layout.
 pub(crate) const FORMAT: u32 = 3;
 
-pub(super) const META: TableDefinition<'static, &str, &[u8]> = TableDefinition::new("meta");
-/// Contact tickets by name.
-pub(super) const CONTACTS: TableDefinition<'static, &str, &str> = TableDefinition::new("contacts");
+/// Contacts, by their hidden names.
+pub(super) const CONTACTS: Rows<Hidden, ContactRow> = Rows::new("contacts");
 /// What is to be sent, by message id.
-pub(super) const OUTBOX: TableDefinition<'static, u64, &[u8]> = TableDefinition::new("outbox");
+pub(super) const OUTBOX: Rows<u64, OutboxRow> = Rows::new("outbox");
 /// What the relay has taken and the recipient has not confirmed, by message id.
-pub(super) const KEPT: TableDefinition<'static, u64, &[u8]> = TableDefinition::new("kept");
+pub(super) const KEPT: Rows<u64, KeptRow> = Rows::new("kept");
 /// The last messages that are neither to be sent nor kept any more, by message id.
-pub(super) const DONE: TableDefinition<'static, u64, &[u8]> = TableDefinition::new("done");
+pub(super) const DONE: Rows<u64, DoneRow> = Rows::new("done");
 /// What is sealed, by the id of the first message in it.
-pub(super) const SEALED: TableDefinition<'static, u64, &[u8]> = TableDefinition::new("sealed");
-/// What is shared with other devices, by their identity keys.
-pub(super) const PAIRS: TableDefinition<'static, &[u8; 32], &[u8]> = TableDefinition::new("pairs");
+pub(super) const SEALED: Rows<u64, SealedRow> = Rows::new("sealed");
+/// What is shared with other devices, by their hidden identity keys.
+pub(super) const PAIRS: Rows<Hidden, PairRow> = Rows::new("pairs");
 /// What arrived, by inbox number.
-pub(super) const INBOX: TableDefinition<'static, u64, &[u8]> = TableDefinition::new("inbox");
+pub(super) const INBOX: Rows<u64, InboxRow> = Rows::new("inbox");
 /// The device's handles for mailboxes, as far as the relay has settled them.
-pub(super) const MAILBOXES: TableDefinition<'static, u16, &[u8; 32]> = TableDefinition::new("mailboxes");
+pub(super) const MAILBOXES: Rows<u16, AccountKey> = Rows::new("mailboxes");
 /// The relay's handles for senders.
-pub(super) const SENDERS: TableDefinition<'static, u16, &[u8; 32]> = TableDefinition::new("senders");
+pub(super) const SENDERS: Rows<u16, AccountKey> = Rows::new("senders");
 
-/// Four bytes, little endian, in every format there will be.
+/// Four bytes, little endian, in every format there will be. Alone of all it is not encrypted.
 pub(super) const META_FORMAT: &str = "format";
-pub(super) const META_HOME: &str = "home";
-pub(super) const META_KEYRING: &str = "keyring";
-pub(super) const META_RELAY: &str = "relay";
-pub(super) const META_COUNTERS: &str = "counters";
+pub(super) const HOME: Single<HomeRecord> = Single::new("home");
+/// As [`Keyring`](crate::seal::Keyring) writes it.
+pub(super) const KEYRING: Single<Vec<u8>> = Single::new("keyring");
+pub(super) const RELAY: Single<RelayRecord> = Single::new("relay");
+pub(super) const COUNTERS: Single<Counters> = Single::new("counters");
 
 /// How many rows of [`DONE`] are kept.
 pub(super) const DONE_KEPT: u64 = 1_000;
@@ -79,6 +81,13 @@ pub(crate) struct Counters {
     pub(crate) failed: u64,
     /// Parcels of notes that went out alone.
     pub(crate) notes: u64,
+}
+
+/// Someone to write to.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct ContactRow {
+    pub(crate) name: String,
+    pub(crate) ticket: String,
 }
 
 /// A message to be sent; or with an empty letter nothing but notes.

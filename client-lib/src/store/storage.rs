@@ -1,12 +1,13 @@
 //! What a home is kept on.
 
 use std::fmt;
-use std::fs::{self, File, OpenOptions};
-use std::io;
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use redb::StorageBackend;
+use zeroize::Zeroizing;
 
 /// Where a home is.
 #[derive(Clone, Debug)]
@@ -54,9 +55,16 @@ impl From<&MemoryStorage> for Storage {
     }
 }
 
-/// A home in memory. Clones share it, so that it outlives the clients that open it, one after another.
+/// A home in memory. Clones share it, so that it outlives the clients that open it, one after another. That
+/// no two have it open at a time is for the simulation to see to.
 #[derive(Clone, Default)]
-pub struct MemoryStorage(Arc<Mutex<Vec<u8>>>);
+pub struct MemoryStorage(Arc<Mutex<Memory>>);
+
+#[derive(Clone, Default)]
+struct Memory {
+    file: Vec<u8>,
+    key_file: Option<Vec<u8>>,
+}
 
 impl MemoryStorage {
     /// Nothing yet: make a home in it.
@@ -67,40 +75,54 @@ impl MemoryStorage {
     /// A copy of all that was written until now, as a kill of the process or a backup would leave it.
     #[must_use]
     pub fn fork(&self) -> Self {
-        Self(Arc::new(Mutex::new(self.bytes().clone())))
+        Self(Arc::new(Mutex::new(self.memory().clone())))
     }
 
     /// Nothing inside can panic halfway through a change.
-    fn bytes(&self) -> MutexGuard<'_, Vec<u8>> {
+    fn memory(&self) -> MutexGuard<'_, Memory> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.bytes().is_empty()
+        self.memory().file.is_empty()
+    }
+
+    pub(super) fn clear(&self) {
+        self.memory().file.clear();
+    }
+
+    #[cfg(test)]
+    pub(super) fn bytes(&self) -> Vec<u8> {
+        self.memory().file.clone()
+    }
+
+    #[cfg(test)]
+    pub(super) fn key_file(&self) -> Option<Vec<u8>> {
+        self.memory().key_file.clone()
     }
 }
 
 impl fmt::Debug for MemoryStorage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("MemoryStorage").field("bytes", &self.bytes().len()).finish()
+        f.debug_struct("MemoryStorage").field("bytes", &self.memory().file.len()).finish()
     }
 }
 
 impl StorageBackend for MemoryStorage {
     fn len(&self) -> io::Result<u64> {
-        Ok(self.bytes().len() as u64)
+        Ok(self.memory().file.len() as u64)
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
         let from = offset as usize;
-        let bytes = self.bytes();
-        let content = bytes.get(from..from + out.len()).ok_or(io::ErrorKind::UnexpectedEof)?;
+        let memory = self.memory();
+        let content = memory.file.get(from..from + out.len()).ok_or(io::ErrorKind::UnexpectedEof)?;
         out.copy_from_slice(content);
         Ok(())
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        self.bytes().resize(len as usize, 0);
+        self.memory().file.resize(len as usize, 0);
         Ok(())
     }
 
@@ -110,15 +132,132 @@ impl StorageBackend for MemoryStorage {
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
         let from = offset as usize;
-        let mut bytes = self.bytes();
-        let place = bytes.get_mut(from..from + data.len()).ok_or(io::ErrorKind::UnexpectedEof)?;
+        let mut memory = self.memory();
+        let place = memory.file.get_mut(from..from + data.len()).ok_or(io::ErrorKind::UnexpectedEof)?;
         place.copy_from_slice(data);
         Ok(())
     }
 }
 
-/// The file in a home's folder.
+/// The files in a home's folder. Those with `new` in their names are not finished, and count for nothing.
 pub(super) const FILE: &str = "client.redb";
+pub(super) const FILE_NEW: &str = "client.redb.new";
+pub(super) const KEY_FILE: &str = "client.key";
+pub(super) const KEY_FILE_NEW: &str = "client.key.new";
+
+/// No file with a key is longer, bytes.
+const KEY_FILE_BYTES_MAX: u64 = 1_024;
+
+/// The file with the key; whoever changes it holds the lock of the home.
+impl Storage {
+    /// `None`: there is none.
+    pub(super) fn read_key_file(&self) -> io::Result<Option<Zeroizing<Vec<u8>>>> {
+        let folder = match self {
+            Self::Memory(memory) => return Ok(memory.memory().key_file.clone().map(Zeroizing::new)),
+            Self::Folder(folder) => folder,
+        };
+        let file = match File::open(folder.join(KEY_FILE)) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let mut bytes = Zeroizing::new(Vec::with_capacity(KEY_FILE_BYTES_MAX as usize));
+        file.take(KEY_FILE_BYTES_MAX).read_to_end(&mut bytes)?;
+        Ok(Some(bytes))
+    }
+
+    /// Puts another in its place: after a crash there is the old one, or the new one.
+    pub(super) fn replace_key_file(&self, bytes: &[u8]) -> io::Result<()> {
+        let folder = match self {
+            Self::Memory(memory) => {
+                memory.memory().key_file = Some(bytes.to_vec());
+                return Ok(());
+            }
+            Self::Folder(folder) => folder,
+        };
+        let (path, unfinished) = (folder.join(KEY_FILE), folder.join(KEY_FILE_NEW));
+        remove(&unfinished)?;
+        let mut file = open_private(&unfinished, true)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        let old = open_private(&path, false);
+        fs::rename(&unfinished, &path)?;
+        sync_folder(folder)?;
+        // It has no name any more, and should have no content either. If it keeps it, the home is no worse.
+        if let Ok(mut old) = old {
+            let _ = overwrite(&mut old);
+        }
+        Ok(())
+    }
+
+    /// Removes what a crash has left of a change. It may hold the data key in clear.
+    pub(super) fn remove_unfinished_key_file(&self) -> io::Result<()> {
+        match self {
+            Self::Memory(_) => Ok(()),
+            Self::Folder(folder) => destroy(&folder.join(KEY_FILE_NEW)),
+        }
+    }
+
+    /// Overwrites and removes the file: from here on nothing in the home can be read.
+    pub(super) fn destroy_key_file(&self) -> io::Result<()> {
+        match self {
+            Self::Memory(memory) => memory.memory().key_file = None,
+            Self::Folder(folder) => {
+                destroy(&folder.join(KEY_FILE))?;
+                destroy(&folder.join(KEY_FILE_NEW))?;
+                sync_folder(folder)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn destroy(path: &Path) -> io::Result<()> {
+    match open_private(path, false) {
+        Ok(mut file) => overwrite(&mut file)?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    }
+    remove(path)
+}
+
+/// With zeros, which no file with a key begins with.
+fn overwrite(file: &mut File) -> io::Result<()> {
+    let len = file.metadata()?.len().min(KEY_FILE_BYTES_MAX);
+    file.write_all(&vec![0; len as usize])?;
+    file.sync_all()
+}
+
+/// Removes a file, if there is one.
+pub(super) fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Keeps others from making or wiping a home in this folder for as long as the result lives. `None`: they
+/// are at it.
+///
+/// Systems that cannot lock a folder do without: there, two that make a home in one folder at the very same
+/// time may spoil it.
+pub(super) fn lock_folder(path: &Path) -> io::Result<Option<FolderLock>> {
+    if !cfg!(unix) {
+        return Ok(Some(FolderLock(None)));
+    }
+    let folder = File::open(path)?;
+    match folder.try_lock() {
+        Ok(()) => Ok(Some(FolderLock(Some(folder)))),
+        Err(TryLockError::WouldBlock) => Ok(None),
+        Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Unsupported => {
+            Ok(Some(FolderLock(None)))
+        }
+        Err(TryLockError::Error(error)) => Err(error),
+    }
+}
+
+/// See [`lock_folder`].
+pub(super) struct FolderLock(#[expect(dead_code, reason = "it is locked while it is open")] Option<File>);
 
 /// Opens a file to read and write that only its owner can read.
 pub(super) fn open_private(path: &Path, create: bool) -> io::Result<File> {

@@ -1,19 +1,23 @@
 //! What was confirmed is there after a kill at any moment, and nothing is half there.
 
-use std::io;
 use std::sync::{Arc, Mutex};
+use std::{fs, io};
 
-use redb::StorageBackend;
+use redb::{Builder, StorageBackend};
 use thinpost_wire::frame::Refusal;
-use thinpost_wire::ids::{Position, StoreId};
+use thinpost_wire::ids::{Incarnation, Origin, Position, StoreId};
 use thinpost_wire::ticket::SealKeys;
 
+use super::key::DataKey;
+use super::records::{FORMAT, META_FORMAT, SealedRow};
+use super::storage::{self, MemoryStorage, Storage};
 use super::*;
-use crate::message::ReceivedContent;
-use crate::store::storage::MemoryStorage;
+use crate::error::{CreateError, OpenError};
+use crate::message::{MessageState, ReceivedContent};
+use crate::random::Random;
 
-const BOB: AccountKey = AccountKey([2; 32]);
-const NOW: Incarnation = Incarnation([9; 8]);
+pub(super) const BOB: AccountKey = AccountKey([2; 32]);
+pub(super) const NOW: Incarnation = Incarnation([9; 8]);
 
 fn numbers(incarnation: Incarnation) -> Numbers {
     Numbers::new(incarnation)
@@ -23,7 +27,7 @@ fn enqueue(store: &Store, numbers: &Numbers, count: usize) -> Result<MessageId, 
     store.enqueue(&mut vec![row(b"a"); count], numbers)
 }
 
-fn home() -> HomeRecord {
+pub(super) fn home() -> HomeRecord {
     HomeRecord {
         account_seed: [1; 32],
         device_seed: [2; 32],
@@ -32,17 +36,29 @@ fn home() -> HomeRecord {
     }
 }
 
-fn created() -> MemoryStorage {
+pub(super) fn created() -> MemoryStorage {
     let memory = MemoryStorage::new();
-    Store::create(&memory.clone().into(), &home(), b"keys").unwrap();
+    create(&memory.clone().into()).unwrap();
     memory
 }
 
-fn open(memory: &MemoryStorage) -> (Store, Loaded) {
-    Store::open(&memory.into()).unwrap()
+pub(super) fn create(storage: &Storage) -> Result<(), CreateError> {
+    Store::create(storage, None, &home(), b"keys", random())
 }
 
-fn row(body: &[u8]) -> OutboxRow {
+pub(super) fn random() -> Random {
+    Random::from_seed(1, "test", 0)
+}
+
+pub(super) fn open_storage(storage: &Storage) -> Result<(Store, Loaded), OpenError> {
+    Store::open(storage, None, random())
+}
+
+pub(super) fn open(memory: &MemoryStorage) -> (Store, Loaded) {
+    open_storage(&memory.into()).unwrap()
+}
+
+pub(super) fn row(body: &[u8]) -> OutboxRow {
     OutboxRow {
         mailbox: BOB,
         enqueued_unix_ms: 7,
@@ -56,7 +72,7 @@ fn row(body: &[u8]) -> OutboxRow {
     }
 }
 
-fn arrival(text: &str) -> InboxRow {
+pub(super) fn arrival(text: &str) -> InboxRow {
     let content = ReceivedContent::Text(text.into());
     InboxRow {
         from: Some(BOB),
@@ -253,13 +269,13 @@ fn released_messages_leave_no_number_to_be_given_again() {
 #[test]
 fn a_home_is_made_once_and_another_format_is_not_touched() {
     let memory = created();
-    assert!(matches!(Store::create(&memory.clone().into(), &home(), b"keys"), Err(CreateError::Exists(_))));
+    assert!(matches!(create(&(&memory).into()), Err(CreateError::Exists(_))));
     let (store, _) = open(&memory);
     let write = store.begin_write().unwrap();
-    write.open_table(META).unwrap().insert(META_FORMAT, (FORMAT + 1).to_le_bytes().as_slice()).unwrap();
+    write.meta().unwrap().put_clear(META_FORMAT, &(FORMAT + 1).to_le_bytes()).unwrap();
     write.commit().unwrap();
     drop(store);
-    let error = Store::open(&memory.into()).err();
+    let error = open_storage(&memory.into()).err();
     assert_eq!(error, Some(OpenError::UnknownFormat { found: FORMAT + 1, known: FORMAT }));
 }
 
@@ -267,18 +283,19 @@ fn a_home_is_made_once_and_another_format_is_not_touched() {
 fn a_folder_is_made_private_and_opened_by_one_at_a_time() {
     let folder = tempfile::tempdir().unwrap();
     let storage: Storage = folder.path().join("deep/home").into();
-    assert!(matches!(Store::open(&storage), Err(OpenError::NoHome(_))));
-    Store::create(&storage, &home(), b"keys").unwrap();
-    assert!(matches!(Store::create(&storage, &home(), b"keys"), Err(CreateError::Exists(_))));
-    let (store, _) = Store::open(&storage).unwrap();
-    assert!(matches!(Store::open(&storage), Err(OpenError::InUse)));
+    assert!(matches!(open_storage(&storage), Err(OpenError::NoHome(_))));
+    create(&storage).unwrap();
+    assert!(matches!(create(&storage), Err(CreateError::Exists(_))));
+    let (store, _) = open_storage(&storage).unwrap();
+    assert!(matches!(open_storage(&storage), Err(OpenError::InUse)));
     drop(store);
-    Store::open(&storage).unwrap();
+    open_storage(&storage).unwrap();
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt;
         let mode = |path: &str| fs::metadata(folder.path().join(path)).unwrap().permissions().mode() & 0o777;
-        assert_eq!((mode("deep/home"), mode("deep/home/client.redb")), (0o700, 0o600));
+        let modes = ["deep/home", "deep/home/client.redb", "deep/home/client.key"].map(mode);
+        assert_eq!(modes, [0o700, 0o600, 0o600]);
     }
 }
 
@@ -287,7 +304,7 @@ fn a_file_that_is_no_home_is_said_to_be_damaged_and_left_alone() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join(storage::FILE);
     fs::write(&path, "shopping list").unwrap();
-    let error = Store::open(&folder.path().into()).err();
+    let error = open_storage(&folder.path().into()).err();
     assert!(matches!(error, Some(OpenError::Store(StoreError::Damaged(_)))), "{error:?}");
     assert_eq!(fs::read_to_string(&path).unwrap(), "shopping list");
 }
@@ -323,7 +340,7 @@ impl Disk {
 
     fn open(&self) -> Store {
         let db = Builder::new().create_with_backend(self.clone()).unwrap();
-        Store { db, points: Points::default() }
+        Store { db, vault: Vault::new(&DataKey::new(&mut random()), random()), points: Points::default() }
     }
 }
 
@@ -404,7 +421,8 @@ fn progress(store: &Store) -> usize {
 fn whenever_the_disk_fails_or_the_power_goes_confirmed_steps_are_whole_and_others_absent() {
     let fresh = {
         let disk = Disk::of(Vec::new(), u64::MAX, io::ErrorKind::Other);
-        initialise(&disk.open().db, &home(), b"keys").unwrap();
+        let Store { db, vault, .. } = disk.open();
+        opening::initialise(&db, &vault, &home(), b"keys").unwrap();
         disk.0.lock().unwrap().synced.clone()
     };
     let mut failures = 0;

@@ -25,7 +25,7 @@ pub(crate) async fn init(home: &Path, args: Init) -> Result<(), Failure> {
         Ok(_) => true,
         Err(error @ CreateError::Exists(_)) => {
             // Made while the relay could not be reached, perhaps, and turned away since.
-            Home::renew(home, &ticket).map_err(|why| match why {
+            Home::renew(home, &ticket, None).map_err(|why| match why {
                 RenewError::Open(why) => Failure::from(why),
                 RenewError::Store(why) => why.into(),
                 why => Failure::new(exit::CANNOT_CREATE, format!("{error}; {why}")),

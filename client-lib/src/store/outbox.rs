@@ -1,0 +1,252 @@
+//! The outbox on disk: what is to be sent, what it was sealed into, and what became of it.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use redb::WriteTransaction;
+use thinpost_wire::ids::{AccountKey, AppId, Incarnation, Origin};
+
+use super::records::{
+    COUNTERS, Counters, DONE, DONE_KEPT, DoneRow, KEPT, KeptRow, OUTBOX, OutboxRow, SEALED, SealedRow,
+};
+use super::table::Tables;
+use super::{Changes, PairRow, Store};
+use crate::error::StoreError;
+use crate::kept::Name;
+use crate::message::{MessageId, MessageState};
+use crate::seal::Identity;
+
+/// The numbers of one opening of the home. What a recipient knows a message by is drawn when it is written,
+/// in a row for each recipient, so that a home restored from a copy sends what waited then under the same
+/// names as its newer self did. What the relay knows an envelope by is drawn when it first leaves.
+#[derive(Debug)]
+pub(crate) struct Numbers {
+    incarnation: Incarnation,
+    written: Mutex<BTreeMap<Identity, u64>>,
+    left: AtomicU64,
+}
+
+impl Numbers {
+    pub(crate) fn new(incarnation: Incarnation) -> Self {
+        Self { incarnation, written: Mutex::default(), left: AtomicU64::new(1) }
+    }
+
+    pub(crate) fn incarnation(&self) -> Incarnation {
+        self.incarnation
+    }
+
+    /// Called, like the next, within write transactions only, which keeps numbers in the order of ids.
+    fn write(&self, recipient: Identity) -> Origin {
+        let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
+        let last = written.entry(recipient).or_default();
+        *last += 1;
+        Origin { incarnation: self.incarnation, sequence: *last }
+    }
+
+    fn leave(&self) -> Origin {
+        Origin { incarnation: self.incarnation, sequence: self.left.fetch_add(1, Ordering::Relaxed) }
+    }
+}
+
+/// What deciding about a row takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Queued {
+    pub(crate) mailbox: AccountKey,
+    pub(crate) enqueued_unix_ms: u64,
+    pub(crate) app_id: Option<AppId>,
+    /// Of its body.
+    pub(crate) bytes: usize,
+    pub(crate) number: Option<Origin>,
+    pub(crate) rides_with: Option<MessageId>,
+    pub(crate) name: Option<Name>,
+    pub(crate) again: u8,
+}
+
+impl Queued {
+    /// A message of 10 bytes that was written at 1 s and has never left.
+    #[cfg(test)]
+    pub(crate) fn for_test(mailbox: AccountKey, name: Option<Name>) -> Self {
+        Self {
+            mailbox,
+            enqueued_unix_ms: 1_000,
+            app_id: None,
+            bytes: 10,
+            number: None,
+            rides_with: None,
+            name,
+            again: 0,
+        }
+    }
+
+    /// Whether it is a message that was never in custody: whose fate the application has not been told.
+    pub(crate) fn is_first_time(&self, id: MessageId) -> bool {
+        self.again == 0 && !id.is_notes()
+    }
+}
+
+impl From<&OutboxRow> for Queued {
+    fn from(row: &OutboxRow) -> Self {
+        Self {
+            mailbox: row.mailbox,
+            enqueued_unix_ms: row.enqueued_unix_ms,
+            app_id: row.app_id,
+            bytes: row.letter.len(),
+            number: row.number,
+            rides_with: row.rides_with,
+            name: row.name(),
+            again: row.again,
+        }
+    }
+}
+
+/// A message that is to go out: its row, and what it was sealed into, if it was.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Departure {
+    pub(crate) id: MessageId,
+    pub(crate) row: OutboxRow,
+    pub(crate) sealed: Option<SealedRow>,
+}
+
+impl Store {
+    /// Numbers messages and puts them at the end of the outbox, in this order. Returns the id of the first;
+    /// the others follow.
+    pub(crate) fn enqueue(&self, rows: &mut [OutboxRow], numbers: &Numbers) -> Result<MessageId, StoreError> {
+        let write = self.begin_write()?;
+        let first;
+        {
+            let mut meta = write.meta()?;
+            let mut counters = meta.get(COUNTERS)?;
+            first = counters.messages + 1;
+            let mut outbox = write.table(OUTBOX)?;
+            for row in rows {
+                counters.messages += 1;
+                // What is sealed is told from repeats inside the seal.
+                match &row.seal {
+                    Some(keys) => row.written = numbers.write(keys.identity),
+                    None => row.number = Some(numbers.leave()),
+                }
+                outbox.insert(counters.messages, row)?;
+            }
+            meta.put(COUNTERS, &counters)?;
+        }
+        self.commit("enqueue", write)?;
+        Ok(MessageId(first))
+    }
+
+    /// Puts notes at the very end of the outbox. Returns the id of the first; the others follow.
+    pub(crate) fn enqueue_notes(&self, rows: &[OutboxRow]) -> Result<MessageId, StoreError> {
+        let write = self.begin_write()?;
+        let first;
+        {
+            let mut meta = write.meta()?;
+            let mut counters = meta.get(COUNTERS)?;
+            first = MessageId::FIRST_NOTES.0 + counters.notes;
+            let mut outbox = write.table(OUTBOX)?;
+            for (id, row) in (first..).zip(rows) {
+                outbox.insert(id, row)?;
+            }
+            counters.notes += rows.len() as u64;
+            meta.put(COUNTERS, &counters)?;
+        }
+        self.commit("enqueue_notes", write)?;
+        Ok(MessageId(first))
+    }
+
+    /// The rows of these messages, and what they were sealed into. Those that are not in the outbox any more
+    /// are left out.
+    pub(crate) fn departures(&self, ids: &[MessageId]) -> Result<Vec<Departure>, StoreError> {
+        let read = self.begin_read()?;
+        let (outbox, sealed) = (read.table(OUTBOX)?, read.table(SEALED)?);
+        let mut rows = Vec::with_capacity(ids.len());
+        for id in ids {
+            let Some(row) = outbox.get(id.0)? else { continue };
+            rows.push(Departure { id: *id, row, sealed: sealed.get(id.0)? });
+        }
+        Ok(rows)
+    }
+
+    /// Numbers what has no number and writes what was sealed, with the ratchets that sealed it. Messages
+    /// that ride with another are no longer among the rows.
+    pub(crate) fn hand_over(
+        &self,
+        rows: &mut [Departure],
+        pairs: &[PairRow],
+        numbers: &Numbers,
+    ) -> Result<(), StoreError> {
+        if pairs.is_empty() && rows.iter().all(|departure| departure.row.number.is_some()) {
+            return Ok(());
+        }
+        let write = self.begin_write()?;
+        {
+            let mut outbox = write.table(OUTBOX)?;
+            let mut sealed = write.table(SEALED)?;
+            for Departure { id, row, sealed: seal } in
+                rows.iter_mut().filter(|departure| departure.row.number.is_none())
+            {
+                row.number = Some(numbers.leave());
+                outbox.insert(id.0, row)?;
+                let Some(seal) = seal else { continue };
+                sealed.insert(id.0, seal)?;
+                for rider in &seal.riders {
+                    let Some(row) = outbox.get(rider.0)? else { continue };
+                    outbox.insert(rider.0, &OutboxRow { rides_with: Some(*id), ..row })?;
+                }
+            }
+            super::put_pairs(&write, pairs)?;
+        }
+        self.commit("hand_over", write)
+    }
+
+    /// What became of a message; none if it was never sent, or is done for long.
+    pub(crate) fn message_state(&self, id: MessageId) -> Result<Option<MessageState>, StoreError> {
+        let read = self.begin_read()?;
+        if let Some(row) = read.table(OUTBOX)?.get(id.0)? {
+            return Ok(Some(if row.again == 0 { MessageState::Waiting } else { MessageState::Custody }));
+        }
+        if read.table(KEPT)?.contains(id.0)? {
+            return Ok(Some(MessageState::Custody));
+        }
+        Ok(read.table(DONE)?.get(id.0)?.map(|row| row.state))
+    }
+}
+
+/// What the outbox has lost and got back in one turn of the driver.
+pub(super) fn take_from_outbox(
+    write: &Tables<'_, WriteTransaction>,
+    changes: &Changes,
+    counters: &mut Counters,
+) -> Result<(), StoreError> {
+    let mut outbox = write.table(OUTBOX)?;
+    let mut kept = write.table(KEPT)?;
+    let mut done = write.table(DONE)?;
+    let mut sealed = write.table(SEALED)?;
+    let custody = changes.custody.iter().map(|(id, left)| (*id, *left, MessageState::Custody));
+    let failed = changes.failed.iter().map(|(id, failure)| (*id, 0, MessageState::Failed(*failure)));
+    for (id, left, state) in custody.chain(failed) {
+        let riders = sealed.remove(id.0)?.map_or_else(Vec::new, |row| row.riders);
+        for id in riders.into_iter().chain([id]) {
+            let Some(row) = outbox.remove(id.0)?.filter(|_| !id.is_notes()) else { continue };
+            // What was in custody before neither fails nor counts twice.
+            let state = if row.again > 0 { MessageState::Custody } else { state };
+            if row.again == 0 {
+                let taken = state == MessageState::Custody;
+                *(if taken { &mut counters.custody } else { &mut counters.failed }) += 1;
+            }
+            if left > 0 && row.name().is_some() {
+                let row = OutboxRow { number: None, rides_with: None, ..row };
+                kept.insert(id.0, &KeptRow { row, left })?;
+            } else {
+                done.insert(id.0, &DoneRow::new(&row, state, left))?;
+            }
+        }
+    }
+    while done.len()? > DONE_KEPT {
+        done.drop_first()?;
+    }
+    for id in &changes.unnumbered {
+        let Some(row) = outbox.get(id.0)? else { continue };
+        outbox.insert(id.0, &OutboxRow { number: None, ..row })?;
+    }
+    Ok(())
+}
