@@ -2,6 +2,8 @@
 
 use std::process::Command;
 
+use thinpost_client::{Client, InboxNumber, ReceivedContent};
+
 use crate::town::Town;
 
 /// Kills in a run of the tests; the full volume is `THINPOST_TEST_KILLS=1000 cargo test --test processes points`.
@@ -55,16 +57,15 @@ impl Talk {
 
     fn inbox(&self, who: usize) -> Vec<String> {
         let folder = self.town.folder.path().join(NAMES[who]);
-        let client = thinpost_client::Client::builder(&folder);
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
         let inbox = runtime.block_on(async {
-            let client = client.open().unwrap();
-            let inbox = client.inbox(thinpost_client::InboxNumber(0), usize::MAX).await.unwrap();
+            let client = Client::builder(&folder).open().unwrap();
+            let inbox = client.inbox(InboxNumber(0), usize::MAX).await.unwrap();
             client.close().await;
             inbox
         });
         let text = |content| match content {
-            thinpost_client::ReceivedContent::Text(text) => text,
+            ReceivedContent::Text(text) => text,
             other => panic!("{other:?}"),
         };
         inbox.into_iter().map(|message| text(message.content)).collect()
@@ -92,10 +93,10 @@ fn processes_killed_at_crash_points_lose_and_repeat_nothing() {
             talk.town.text(&mut talk.sync(who));
         }
     }
-    for who in 0..2 {
-        assert_eq!(talk.inbox(who), talk.sent[who], "{}", NAMES[who]);
+    for (who, name) in NAMES.iter().enumerate() {
+        assert_eq!(talk.inbox(who), talk.sent[who], "{name}");
         let status = talk.status(who);
-        assert_eq!((&status["waiting"], &status["failed"]), (&0.into(), &0.into()), "{}", NAMES[who]);
+        assert_eq!((&status["waiting"], &status["failed"]), (&0.into(), &0.into()), "{name}");
     }
     println!("{} kills, {} messages: 0 lost, 0 shown twice", talk.kills, talk.sent.concat().len());
 }
