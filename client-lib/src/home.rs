@@ -116,8 +116,8 @@ impl Home {
     /// Destroys a home for good, whatever its key: first the key that everything in it is encrypted under,
     /// then everything. Interrupted after the first, it leaves what nobody can read; wipe it again.
     ///
-    /// Flash memory may keep the blocks that were overwritten for a while. Of a home that the application has
-    /// set a key for, they open nothing without that.
+    /// Flash memory may keep the blocks that were overwritten for a while. Of a home that was made with a key,
+    /// they open nothing without that.
     ///
     /// # Errors
     /// See [`WipeError`].

@@ -27,12 +27,15 @@ fn thinpost(home: &Path, args: &[&str]) -> Output {
     run(home, args, "")
 }
 
+fn command(home: &Path, args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_thinpost"));
+    command.arg("--home").arg(home).args(args);
+    command.env_remove("THINPOST_LOG").env_remove("THINPOST_PASSPHRASE_FILE");
+    command
+}
+
 fn run(home: &Path, args: &[&str], input: &str) -> Output {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_thinpost"))
-        .arg("--home")
-        .arg(home)
-        .args(args)
-        .env_remove("THINPOST_LOG")
+    let mut child = command(home, args)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -146,7 +149,7 @@ fn messages_that_cannot_be_sent_are_refused_before_they_are_queued() {
     fails(&thinpost(&home, &["send", "bob", "--lines", "/no/such/file"]), 66, "/no/such/file");
     fails(&run(&home, &["send", "bob", "--lines", "-"], "\n\n"), 65, "nothing to send");
     let status = String::from_utf8(thinpost(&home, &["status"]).stdout).unwrap();
-    assert!(status.contains("waiting      0"), "{status}");
+    assert!(status.contains("waiting         0"), "{status}");
 }
 
 #[test]
@@ -177,6 +180,117 @@ fn a_home_in_use_is_said_to_be_in_use() {
     runtime.block_on(client.close());
 }
 
+/// A file with a passphrase beside the home.
+fn passphrase(folder: &Path, text: &str) -> String {
+    let path = folder.join(format!("{}.txt", text.len()));
+    std::fs::write(&path, text).unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
+#[test]
+fn a_home_with_a_passphrase_opens_with_it_alone_whatever_the_command() {
+    let folder = tempfile::tempdir().unwrap();
+    let home = folder.path().join("home");
+    let [right, wrong] = ["open sesame\n", "open sesam"].map(|text| passphrase(folder.path(), text));
+    let with = |file: &str, args: &[&str]| thinpost(&home, &[&["--passphrase-file", file], args].concat());
+    let made = with(&right, &["init", &relay().to_string(), "--for", "0s"]);
+    assert!(made.status.success(), "{made:?}");
+    let add = ["contact", "add", "bob", &contact(1, relay())];
+    for args in [&["status"][..], &["ticket"], &["listen"], &["send", "bob", "hi"], &["sync"], &add] {
+        fails(&thinpost(&home, args), 77, "pass --passphrase-file FILE");
+        fails(&with(&wrong, args), 77, "this is not the home's passphrase");
+    }
+    fails(&with(&wrong, &["init", &relay().to_string()]), 77, "this is not the home's passphrase");
+    fails(&with("/no/such/file", &["status"]), 66, "/no/such/file");
+    fails(&with(&passphrase(folder.path(), "\n"), &["status"]), 65, "a passphrase has 1 to 4096 bytes");
+    assert!(with(&right, &add).status.success());
+    assert!(with(&right, &["send", "bob", "hi", "--offline"]).status.success());
+    // The file may be named once and for all.
+    let mut status = command(&home, &["status"]);
+    let status = status.env("THINPOST_PASSPHRASE_FILE", &right).output().unwrap();
+    assert!(String::from_utf8_lossy(&status.stdout).contains("waiting      1"), "{status:?}");
+}
+
+#[test]
+fn a_passphrase_is_set_changed_and_taken_away() {
+    let folder = tempfile::tempdir().unwrap();
+    let home = home(folder.path());
+    let [first, second] = ["first", "second"].map(|text| passphrase(folder.path(), text));
+    let succeeds = |args: &[&str]| {
+        let output = thinpost(&home, args);
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    fails(&thinpost(&home, &["--passphrase-file", &first, "status"]), 64, "the home has no passphrase");
+    fails(&thinpost(&home, &["key", "set"]), 64, "--new-passphrase-file");
+    let set = ["key", "set", "--new-passphrase-file"];
+    fails(&thinpost(&home, &[&set[..], &[&first, "--none"]].concat()), 64, "cannot be used with");
+    succeeds(&[&set[..], &[&first]].concat());
+    fails(&thinpost(&home, &[&set[..], &[&second]].concat()), 77, "pass --passphrase-file FILE");
+    succeeds(&[&["--passphrase-file", &first], &set[..], &[&second]].concat());
+    let none = ["key", "set", "--none"];
+    fails(&thinpost(&home, &[&["--passphrase-file", &first], &none[..]].concat()), 77, "not the home's");
+    succeeds(&[&["--passphrase-file", &second], &none[..]].concat());
+    assert!(succeeds(&["contact", "list"]).starts_with("bob\t"));
+}
+
+#[test]
+fn a_home_is_wiped_without_its_passphrase_and_only_if_it_is_meant() {
+    let folder = tempfile::tempdir().unwrap();
+    let home = home(folder.path());
+    let set = ["key", "set", "--new-passphrase-file", &passphrase(folder.path(), "sesame")];
+    assert!(thinpost(&home, &set).status.success());
+    fails(&thinpost(&home, &["wipe"]), 64, "--yes");
+    assert!(home.join("client.redb").exists());
+    std::fs::write(home.join("listen.position"), [0; 8]).unwrap();
+    assert!(thinpost(&home, &["--passphrase-file", "/no/such/file", "wipe", "--yes"]).status.success());
+    assert!(!home.exists());
+    fails(&thinpost(&home, &["wipe", "--yes"]), 66, "there is no home at");
+}
+
+#[test]
+fn a_home_without_its_key_file_is_said_to_be_wiped_or_incomplete() {
+    let folder = tempfile::tempdir().unwrap();
+    let home = home(folder.path());
+    std::fs::remove_file(home.join("client.key")).unwrap();
+    fails(&thinpost(&home, &["status"]), 66, "the home's key file is gone");
+    let answer = rpc(&home, &[r#"{"jsonrpc":"2.0","id":1,"method":"status"}"#]).remove(0);
+    assert_eq!(answer["error"]["data"]["kind"], "home-wiped");
+}
+
+#[test]
+fn a_home_in_use_is_neither_wiped_nor_given_a_passphrase() {
+    let folder = tempfile::tempdir().unwrap();
+    let home = home(folder.path());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let _guard = runtime.enter();
+    let client = Client::builder(&home).open().unwrap();
+    fails(&thinpost(&home, &["wipe", "--yes"]), 75, "in use by another process");
+    fails(&thinpost(&home, &["key", "set", "--none"]), 75, "in use by another process");
+    runtime.block_on(client.close());
+    assert!(thinpost(&home, &["status"]).status.success());
+}
+
+#[test]
+fn a_program_makes_and_opens_a_home_with_a_passphrase_over_rpc() {
+    let folder = tempfile::tempdir().unwrap();
+    let home = folder.path().join("bot");
+    let [right, wrong] = ["open sesame", "open sesam"].map(|text| passphrase(folder.path(), text));
+    let init = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"init","params":{{"ticket":"{}"}}}}"#, relay());
+    let status = r#"{"jsonrpc":"2.0","id":2,"method":"status"}"#;
+    let first = |file: Option<&String>, line: &str| {
+        let named = file.map(|file| ["--passphrase-file", file.as_str()]);
+        let args: Vec<_> = named.iter().flatten().copied().chain(["rpc"]).collect();
+        answers(&run(&home, &args, &format!("{line}\n"))).remove(0)
+    };
+    assert!(first(Some(&right), &init)["result"]["ticket"].is_string());
+    assert_eq!(first(Some(&right), status)["result"]["waiting"], 0);
+    for (file, kind) in [(None, "key-needed"), (Some(&wrong), "wrong-key")] {
+        let error = &first(file, status)["error"];
+        assert_eq!((&error["code"], &error["data"]["kind"]), (&(-32008).into(), &kind.into()));
+    }
+}
+
 #[test]
 fn wrong_usage_is_one_line_and_help_names_the_exit_codes() {
     let folder = tempfile::tempdir().unwrap();
@@ -188,7 +302,10 @@ fn wrong_usage_is_one_line_and_help_names_the_exit_codes() {
 }
 
 fn rpc(home: &Path, lines: &[&str]) -> Vec<serde_json::Value> {
-    let output = run(home, &["rpc"], &(lines.join("\n") + "\n"));
+    answers(&run(home, &["rpc"], &(lines.join("\n") + "\n")))
+}
+
+fn answers(output: &Output) -> Vec<serde_json::Value> {
     assert!(output.status.success(), "{output:?}");
     let lines = output.stdout.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
     lines.map(|line| serde_json::from_slice(line).unwrap()).collect()

@@ -96,8 +96,8 @@ struct Cost {
 }
 
 impl Cost {
-    /// The lowest memory that OWASP's password storage cheat sheet gives for two passes: phones of our users
-    /// have little, and the home is opened whenever the application starts.
+    /// What OWASP's password storage cheat sheet gives for two passes. More memory would be dearer to guess
+    /// with, but our users' phones have little, and the home is opened whenever the application starts.
     const OURS: Self = Self { memory_kib: 19 << 10, passes: 2, lanes: 1 };
 
     /// What a file may ask for at most, so that a changed one cannot exhaust the device: 64 MiB, and about

@@ -1,8 +1,10 @@
 //! What the medium holds tells nobody anything, opens with the key alone, and is gone when it is wiped.
 
 use std::fs;
+use std::path::Path;
+use std::time::Instant;
 
-use redb::{ReadableDatabase, ReadableTable, TableDefinition};
+use redb::{Builder, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition};
 use thinpost_carrier::Identity;
 use thinpost_wire::ids::RelayKey;
 use thinpost_wire::ticket::{ContactTicket, RelayTicket, SealKeys};
@@ -335,4 +337,77 @@ fn a_row_that_was_changed_or_put_in_the_place_of_another_is_an_error_that_names_
     for single in ["home", "keyring", "relay", "counters"] {
         tamper::<&str>(&store, "meta", foreign, |key| key == single);
     }
+}
+
+/// Prints what encryption takes, beside the same records in a file that has none. `--release` for figures:
+/// `cargo test --release -p thinpost-client --lib -- --ignored --nocapture what_encryption_takes`
+#[test]
+#[ignore = "it measures"]
+fn what_encryption_takes() {
+    const MESSAGES: usize = 1_000;
+    const PLAIN: TableDefinition<'static, u64, &[u8]> = TableDefinition::new("outbox");
+    let text = [b'x'; 45];
+    let folder = tempfile::tempdir().unwrap();
+    let timed = |what: &mut dyn FnMut()| {
+        let began = Instant::now();
+        what();
+        began.elapsed().as_secs_f64() * 1_000.0
+    };
+    let size = |path: &Path| fs::metadata(path).unwrap().len() / 1_000;
+
+    let storage: Storage = folder.path().join("home").into();
+    create(&storage, None);
+    let (store, _) = Store::open(&storage, None, random()).unwrap();
+    let mut rows = vec![row(&text); MESSAGES];
+    let (mut written, mut read) = (0.0, 0.0);
+    for _ in 0..10 {
+        written += timed(&mut || assert!(store.enqueue(&mut rows, &Numbers::new(NOW)).is_ok())) / 10.0;
+    }
+    for _ in 0..10 {
+        read += timed(&mut || drop(store.load().unwrap())) / 100.0;
+    }
+    let used = |definition| store.db.begin_read().unwrap().open_table::<u64, &[u8]>(definition).unwrap();
+    let sealed_bytes = used(PLAIN).stats().unwrap().stored_bytes() / (10 * MESSAGES as u64);
+    drop(store);
+    let sealed_file = size(&folder.path().join("home").join(storage::FILE));
+    println!("sealed: {written:.1} ms to write {MESSAGES}, {read:.1} ms to read {MESSAGES}");
+    println!("sealed: {sealed_bytes} bytes a row, file of {sealed_file} kB with {}", 10 * MESSAGES);
+
+    let path = folder.path().join("plain.redb");
+    let db = Builder::new().create(&path).unwrap();
+    let (mut written, mut read) = (0.0, 0.0);
+    for batch in 0..10 {
+        written += timed(&mut || {
+            let mut write = db.begin_write().unwrap();
+            write.set_two_phase_commit(true);
+            write.set_quick_repair(true);
+            {
+                let mut table = write.open_table(PLAIN).unwrap();
+                for (id, row) in (batch * MESSAGES as u64..).zip(&rows) {
+                    table.insert(id, postcard::to_stdvec(row).unwrap().as_slice()).unwrap();
+                }
+            }
+            write.commit().unwrap();
+        }) / 10.0;
+    }
+    for _ in 0..10 {
+        read += timed(&mut || {
+            let table = db.begin_read().unwrap().open_table(PLAIN).unwrap();
+            for row in table.iter().unwrap() {
+                postcard::from_bytes::<OutboxRow>(row.unwrap().1.value()).unwrap();
+            }
+        }) / 100.0;
+    }
+    let table = db.begin_read().unwrap().open_table(PLAIN).unwrap();
+    let plain_bytes = table.stats().unwrap().stored_bytes() / (10 * MESSAGES as u64);
+    drop((table, db));
+    println!("plain:  {written:.1} ms to write {MESSAGES}, {read:.1} ms to read {MESSAGES}");
+    println!("plain:  {plain_bytes} bytes a row, file of {} kB with {}", size(&path), 10 * MESSAGES);
+
+    let words = HomeKey::from_passphrase("open sesame");
+    Store::set_key(&storage, None, Some(&words), random()).unwrap();
+    let with_passphrase = timed(&mut || reopen(&storage, Some(&words)).unwrap());
+    Store::set_key(&storage, Some(&words), Some(&key(1)), random()).unwrap();
+    let with_key = timed(&mut || reopen(&storage, Some(&key(1))).unwrap());
+    println!("to open it: {with_key:.1} ms with a key, {with_passphrase:.1} ms with a passphrase");
 }

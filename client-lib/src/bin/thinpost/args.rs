@@ -19,7 +19,7 @@ Exit codes:
   74  reading or writing failed, or the disk is full
   75  not now: the message is queued, the relay cannot be reached, or the home is in use
   76  the relay holds another key than its ticket says, or broke the protocol
-  77  the relay does not admit this device
+  77  the relay does not admit this device, or the home's passphrase is missing or wrong
 
 Logs go to standard error, as THINPOST_LOG says (for example THINPOST_LOG=debug).";
 
@@ -30,6 +30,9 @@ pub(crate) struct Args {
     /// The folder with keys, contacts and messages [default: $THINPOST_HOME or ~/.thinpost]
     #[arg(long, global = true, value_name = "DIR")]
     pub(crate) home: Option<PathBuf>,
+    /// A file with the passphrase that the home is encrypted under [default: $THINPOST_PASSPHRASE_FILE]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) passphrase_file: Option<PathBuf>,
     #[command(subcommand)]
     pub(crate) command: Command,
 }
@@ -69,6 +72,15 @@ pub(crate) enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// What the home is encrypted under
+    #[command(subcommand)]
+    Key(Key),
+    /// Destroy the home with its keys, contacts and messages, whatever its passphrase
+    Wipe {
+        /// It cannot be undone
+        #[arg(long, required = true)]
+        yes: bool,
+    },
     /// Serve JSON-RPC 2.0 on standard input and output, for programs
     Rpc,
 }
@@ -103,6 +115,23 @@ pub(crate) enum Contact {
         /// Your name for them
         name: String,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Key {
+    /// Change the passphrase; --passphrase-file names the one until now, if there is one
+    Set(NewKey),
+}
+
+#[derive(Debug, clap::Args)]
+#[group(required = true, multiple = false)]
+pub(crate) struct NewKey {
+    /// A file with the passphrase from now on
+    #[arg(long, value_name = "FILE")]
+    pub(crate) new_passphrase_file: Option<PathBuf>,
+    /// None from now on: whoever can read the home's files can read everything in them
+    #[arg(long)]
+    pub(crate) none: bool,
 }
 
 #[derive(Debug, clap::Args)]
@@ -144,15 +173,24 @@ pub(crate) struct Listen {
     pub(crate) after: Option<u64>,
 }
 
+/// A path in an environment variable.
+fn set(name: &str) -> Option<PathBuf> {
+    std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from)
+}
+
 /// The home's folder.
 pub(crate) fn home(given: Option<PathBuf>) -> Result<PathBuf, Failure> {
-    let set = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     given
         .or_else(|| set("THINPOST_HOME"))
         .or_else(|| set("HOME").map(|home| home.join(".thinpost")))
         .ok_or_else(|| {
             Failure::new(exit::USAGE, "neither --home, $THINPOST_HOME nor $HOME says where the home is")
         })
+}
+
+/// The file with the home's passphrase.
+pub(crate) fn passphrase_file(given: Option<PathBuf>) -> Option<PathBuf> {
+    given.or_else(|| set("THINPOST_PASSPHRASE_FILE"))
 }
 
 /// Thirty-two hex digits.

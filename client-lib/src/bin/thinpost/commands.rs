@@ -1,31 +1,32 @@
 //! The commands that do one thing and end.
 
 use std::io::{IsTerminal, Write, stdout};
-use std::path::Path;
 use std::time::Duration;
 
 use qrcode::render::unicode::Dense1x2;
 use qrcode::{EcLevel, QrCode};
 use serde_json::json;
 use thinpost_client::ticket::{ContactTicket, Ticket};
-use thinpost_client::{Budget, Client, ContactError, CreateError, Home, LinkState, RenewError, SyncEnd};
+use thinpost_client::{Budget, ContactError, CreateError, Home, LinkState, RenewError, SyncEnd};
 use tokio::time::timeout;
 
-use crate::args::{Contact, Init};
+use crate::args::{Contact, Init, NewKey};
 use crate::failure::{Failure, exit};
+use crate::place::{self, Place};
+use crate::position;
 use crate::show;
 
-pub(crate) fn open(home: &Path) -> Result<Client, Failure> {
-    Ok(Client::builder(home).open()?)
-}
-
-pub(crate) async fn init(home: &Path, args: Init) -> Result<(), Failure> {
+pub(crate) async fn init(home: &Place, args: Init) -> Result<(), Failure> {
     let ticket: Ticket = args.ticket.parse()?;
-    let is_new = match Home::create(home, &ticket) {
+    let made = match &home.key {
+        Some(key) => Home::create_with_key(&home.folder, &ticket, key),
+        None => Home::create(&home.folder, &ticket),
+    };
+    let is_new = match made {
         Ok(_) => true,
         Err(error @ CreateError::Exists(_)) => {
             // Made while the relay could not be reached, perhaps, and turned away since.
-            Home::renew(home, &ticket, None).map_err(|why| match why {
+            Home::renew(&home.folder, &ticket, home.key.as_ref()).map_err(|why| match why {
                 RenewError::Open(why) => Failure::from(why),
                 RenewError::Store(why) => why.into(),
                 why => Failure::new(exit::CANNOT_CREATE, format!("{error}; {why}")),
@@ -34,7 +35,7 @@ pub(crate) async fn init(home: &Path, args: Init) -> Result<(), Failure> {
         }
         Err(error) => return Err(error.into()),
     };
-    let client = open(home)?;
+    let client = home.open()?;
     client.connect();
     let relay = client.relay().relay.key;
     let mut link = client.link_status();
@@ -51,13 +52,13 @@ pub(crate) async fn init(home: &Path, args: Init) -> Result<(), Failure> {
             return Err(failure);
         }
         // Nothing is in it but keys that nobody has seen.
-        let _ = std::fs::remove_file(home.join("client.redb"));
-        let _ = std::fs::remove_dir(home);
+        let _ = Home::wipe(&home.folder);
+        let _ = std::fs::remove_dir(&home.folder);
         return Err(Failure::new(failure.code, format!("no home was made: {failure}")));
     }
     let mut out = stdout().lock();
     if is_new {
-        writeln!(out, "home made in {}", home.display())?;
+        writeln!(out, "home made in {}", home.folder.display())?;
     }
     match state {
         Some(_) => writeln!(out, "registered at relay {relay}")?,
@@ -70,8 +71,8 @@ pub(crate) async fn init(home: &Path, args: Init) -> Result<(), Failure> {
     Ok(())
 }
 
-pub(crate) async fn ticket(home: &Path, with_code: bool) -> Result<(), Failure> {
-    let client = open(home)?;
+pub(crate) async fn ticket(home: &Place, with_code: bool) -> Result<(), Failure> {
+    let client = home.open()?;
     let ticket = client.ticket();
     let mut out = stdout().lock();
     writeln!(out, "{ticket}")?;
@@ -90,13 +91,13 @@ fn qr_code(text: &str) -> Result<String, Failure> {
     Ok(code.render::<Dense1x2>().build())
 }
 
-pub(crate) async fn contact(home: &Path, command: Contact) -> Result<(), Failure> {
+pub(crate) async fn contact(home: &Place, command: Contact) -> Result<(), Failure> {
     // What a person typed is looked at before the home is.
     let ticket = match &command {
         Contact::Add { ticket, .. } => Some(ticket.parse::<ContactTicket>()?),
         Contact::List | Contact::Verify { .. } | Contact::Remove { .. } => None,
     };
-    let client = open(home)?;
+    let client = home.open()?;
     match (command, ticket) {
         (Contact::Add { name, .. }, Some(ticket)) => client.add_contact(&name, &ticket).await?,
         (Contact::Remove { name }, _) => client.remove_contact(&name).await?,
@@ -119,8 +120,8 @@ pub(crate) async fn contact(home: &Path, command: Contact) -> Result<(), Failure
     Ok(())
 }
 
-pub(crate) async fn sync(home: &Path, time: Duration, budget: Option<u64>) -> Result<(), Failure> {
-    let client = open(home)?;
+pub(crate) async fn sync(home: &Place, time: Duration, budget: Option<u64>) -> Result<(), Failure> {
+    let client = home.open()?;
     let report = client.sync(Budget { time, bytes: budget.unwrap_or(u64::MAX) }).await?;
     client.close().await;
     let mut out = stdout().lock();
@@ -154,8 +155,8 @@ pub(crate) fn unreachable_relay(state: &LinkState) -> Failure {
     Failure::new(exit::TEMPORARY, format!("the relay cannot be reached: {why}"))
 }
 
-pub(crate) async fn status(home: &Path, as_json: bool) -> Result<(), Failure> {
-    let client = open(home)?;
+pub(crate) async fn status(home: &Place, as_json: bool) -> Result<(), Failure> {
+    let client = home.open()?;
     let status = client.status().await?;
     let relay = &client.relay().relay;
     let (account, contacts) = (client.account(), client.contacts().len());
@@ -182,5 +183,24 @@ pub(crate) async fn status(home: &Path, as_json: bool) -> Result<(), Failure> {
     }
     drop(out);
     client.close().await;
+    Ok(())
+}
+
+pub(crate) fn set_key(home: &Place, new: NewKey) -> Result<(), Failure> {
+    let key = new.new_passphrase_file.as_deref().map(place::key_of_file).transpose()?;
+    Home::set_key(&home.folder, home.key.as_ref(), key.as_ref())?;
+    let what = if key.is_some() { "has a new passphrase" } else { "has no passphrase any more" };
+    writeln!(stdout().lock(), "the home in {} {what}", home.folder.display())?;
+    Ok(())
+}
+
+pub(crate) fn wipe(Place { folder, .. }: &Place) -> Result<(), Failure> {
+    Home::wipe(folder)?;
+    for name in [position::LISTEN, position::RPC] {
+        let _ = std::fs::remove_file(folder.join(name));
+    }
+    // Unless a person keeps something else there.
+    let _ = std::fs::remove_dir(folder);
+    writeln!(stdout().lock(), "the home in {} is wiped", folder.display())?;
     Ok(())
 }

@@ -5,7 +5,8 @@ use std::io;
 
 use thinpost_client::ticket::TicketError;
 use thinpost_client::{
-    ContactError, CreateError, Failure as MessageFailure, LinkState, OpenError, SendError, StoreError,
+    ContactError, CreateError, Failure as MessageFailure, LinkState, OpenError, SendError, SetKeyError,
+    StoreError, WipeError,
 };
 
 /// Exit codes, after BSD's sysexits.
@@ -99,6 +100,16 @@ impl From<OpenError> for Failure {
                 Self::new(exit::NO_INPUT, format!("{error}; make one with `thinpost init INVITE`"))
             }
             OpenError::InUse => Self::new(exit::TEMPORARY, error.to_string()),
+            OpenError::KeyNeeded => Self::new(
+                exit::DENIED,
+                "the home is encrypted under a passphrase; pass --passphrase-file FILE",
+            ),
+            OpenError::WrongKey => Self::new(exit::DENIED, "this is not the home's passphrase"),
+            OpenError::HasNoKey => Self::new(
+                exit::USAGE,
+                "the home has no passphrase; leave it out, or set it with `thinpost key set`",
+            ),
+            OpenError::KeyGone => Self::new(exit::NO_INPUT, error.to_string()),
             OpenError::UnknownFormat { .. } => Self::new(exit::DATA, error.to_string()),
             _ => Self::new(exit::IO, error.to_string()),
         }
@@ -111,6 +122,26 @@ impl From<CreateError> for Failure {
             CreateError::NotARelay => exit::DATA,
             CreateError::Store(StoreError::Full) => exit::IO,
             _ => exit::CANNOT_CREATE,
+        };
+        Self::new(code, error.to_string())
+    }
+}
+
+impl From<SetKeyError> for Failure {
+    fn from(error: SetKeyError) -> Self {
+        match error {
+            SetKeyError::Open(error) => error.into(),
+            error => Self::new(exit::IO, error.to_string()),
+        }
+    }
+}
+
+impl From<WipeError> for Failure {
+    fn from(error: WipeError) -> Self {
+        let code = match error {
+            WipeError::NoHome(_) => exit::NO_INPUT,
+            WipeError::InUse => exit::TEMPORARY,
+            _ => exit::IO,
         };
         Self::new(code, error.to_string())
     }

@@ -1,21 +1,21 @@
 //! `listen`: prints messages as they arrive.
 
 use std::io::{Write, stdout};
-use std::path::Path;
 
 use thinpost_client::{Client, Event, InboxNumber, Subscription};
 
 use crate::args::Listen;
 use crate::failure::Failure;
 use crate::input;
-use crate::position::Position;
+use crate::place::Place;
+use crate::position::{self, Position};
 use crate::show;
 
-pub(crate) async fn listen(home: &Path, args: Listen) -> Result<(), Failure> {
-    let client = Client::builder(home).keepalive(args.keepalive).open()?;
+pub(crate) async fn listen(home: &Place, args: Listen) -> Result<(), Failure> {
+    let client = home.builder().keepalive(args.keepalive).open()?;
     let mut position = match args.after {
         Some(_) => None,
-        None => Some(Position::open(home, "listen.position", client.status().await?.received)?),
+        None => Some(Position::open(&home.folder, position::LISTEN, client.status().await?.received)?),
     };
     let after = args.after.map(InboxNumber).or(position.as_ref().map(Position::get)).unwrap_or_default();
     let events = client.subscribe(after);

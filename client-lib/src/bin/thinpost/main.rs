@@ -5,6 +5,7 @@ mod commands;
 mod failure;
 mod input;
 mod listen;
+mod place;
 mod position;
 mod rpc;
 mod send;
@@ -18,8 +19,9 @@ use clap::Parser;
 use clap::error::ErrorKind;
 use tracing_subscriber::EnvFilter;
 
-use args::{Args, Command};
+use args::{Args, Command, Key};
 use failure::{Failure, exit};
+use place::Place;
 
 fn main() -> ExitCode {
     let args = match Args::try_parse() {
@@ -46,7 +48,13 @@ fn main() -> ExitCode {
 }
 
 async fn run(args: Args) -> Result<(), Failure> {
-    let home = args::home(args.home)?;
+    let folder = args::home(args.home)?;
+    let key = match args.command {
+        // Of what is to be destroyed nobody need know the passphrase.
+        Command::Wipe { .. } => None,
+        _ => args::passphrase_file(args.passphrase_file).as_deref().map(place::key_of_file).transpose()?,
+    };
+    let home = Place { folder, key };
     match args.command {
         Command::Init(init) => commands::init(&home, init).await,
         Command::Ticket { qr, no_qr } => {
@@ -58,7 +66,9 @@ async fn run(args: Args) -> Result<(), Failure> {
         Command::Listen(listen) => listen::listen(&home, listen).await,
         Command::Sync { time, budget } => commands::sync(&home, time, budget).await,
         Command::Status { json } => commands::status(&home, json).await,
-        Command::Rpc => rpc::serve(&home).await,
+        Command::Key(Key::Set(new)) => commands::set_key(&home, new),
+        Command::Wipe { .. } => commands::wipe(&home),
+        Command::Rpc => rpc::serve(home).await,
     }
 }
 

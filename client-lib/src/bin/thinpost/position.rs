@@ -8,6 +8,10 @@ use thinpost_client::InboxNumber;
 
 use crate::failure::Failure;
 
+/// The files in the home's folder: of `listen`, and of `rpc`.
+pub(crate) const LISTEN: &str = "listen.position";
+pub(crate) const RPC: &str = "rpc.position";
+
 /// Eight bytes in a file of their own, written in place after each message that was printed.
 ///
 /// A kill between the two prints one message twice; whoever cannot have that keeps the number itself.

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::io::{Write, stdout};
-use std::path::Path;
 
 use thinpost_client::{
     AccountKey, Client, Event, Failure as MessageFailure, InboxNumber, LinkState, Message, MessageId,
@@ -14,10 +13,11 @@ use crate::args::Send;
 use crate::commands;
 use crate::failure::{Failure, exit};
 use crate::input;
+use crate::place::Place;
 
-pub(crate) async fn send(home: &Path, args: Send) -> Result<(), Failure> {
+pub(crate) async fn send(home: &Place, args: Send) -> Result<(), Failure> {
     // The home is looked for before a person types a message for nothing.
-    let client = commands::open(home)?;
+    let client = home.open()?;
     let contact = client.contacts().into_iter().find(|contact| contact.name == args.name);
     let Some(contact) = contact else {
         return Err(thinpost_client::SendError::UnknownContact(args.name).into());

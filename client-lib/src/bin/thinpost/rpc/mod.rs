@@ -4,7 +4,7 @@ mod lines;
 mod protocol;
 
 use std::io::{Write, stdout};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use data_encoding::BASE64;
@@ -19,7 +19,8 @@ use tokio::task::JoinSet;
 use crate::args::parse_app_id;
 use crate::failure::Failure;
 use crate::input;
-use crate::position::Position;
+use crate::place::Place;
+use crate::position::{self, Position};
 use crate::show;
 use lines::{Line, Lines};
 use protocol::{Call, ConnectParams, InboxParams, LINE_BYTES_MAX, Request, RpcError, SendParams};
@@ -28,8 +29,8 @@ use protocol::{Call, ConnectParams, InboxParams, LINE_BYTES_MAX, Request, RpcErr
 const INBOX_MAX: u16 = 1_000;
 
 /// Serves until standard input ends, then finishes what was asked.
-pub(crate) async fn serve(home: &Path) -> Result<(), Failure> {
-    let mut server = Server { home: home.to_owned(), open: None, syncs: JoinSet::new() };
+pub(crate) async fn serve(home: Place) -> Result<(), Failure> {
+    let mut server = Server { home, open: None, syncs: JoinSet::new() };
     // A home that another process has open is an error of each request, not of this program.
     let _ = server.client().await;
     let mut lines = Lines::new(BufReader::new(tokio::io::stdin()), LINE_BYTES_MAX);
@@ -74,7 +75,7 @@ struct Open {
 }
 
 struct Server {
-    home: PathBuf,
+    home: Place,
     open: Option<Open>,
     /// Requests that take their time; others are answered in the order in which they came.
     syncs: JoinSet<(Option<Value>, Result<Value, RpcError>)>,
@@ -84,7 +85,7 @@ impl Server {
     /// The client, opened if it is not.
     async fn client(&mut self) -> Result<&mut Open, OpenError> {
         if self.open.is_none() {
-            let client = Client::builder(&self.home).open()?;
+            let client = self.home.open()?;
             // Messages are told once `connect` has said from where on.
             let events = client.subscribe(InboxNumber(u64::MAX));
             self.open = Some(Open { client, events, position: None });
@@ -137,10 +138,13 @@ impl Server {
     async fn call_at_once(&mut self, call: Call) -> Result<Value, RpcError> {
         if let Call::Init(params) = call {
             let ticket: Ticket = params.ticket.parse().map_err(RpcError::ticket)?;
-            Home::create(&self.home, &ticket)?;
+            match &self.home.key {
+                Some(key) => Home::create_with_key(&self.home.folder, &ticket, key)?,
+                None => Home::create(&self.home.folder, &ticket)?,
+            };
             return Ok(whoami(&self.client().await?.client));
         }
-        let home = self.home.clone();
+        let folder = self.home.folder.clone();
         let open = self.client().await?;
         let client = &open.client;
         match call {
@@ -175,7 +179,7 @@ impl Server {
                 Ok(json!({}))
             }
             Call::Status => Ok(show::status(&client.status().await?)),
-            Call::Connect(params) => connect(&home, open, params).await,
+            Call::Connect(params) => connect(&folder, open, params).await,
             Call::Disconnect => {
                 client.disconnect();
                 Ok(json!({}))
@@ -274,7 +278,7 @@ fn message(params: SendParams) -> Result<Message, RpcError> {
 }
 
 /// From here on messages are told: after the place that is given, or after the last one that was told.
-async fn connect(home: &Path, open: &mut Open, params: ConnectParams) -> Result<Value, RpcError> {
+async fn connect(folder: &Path, open: &mut Open, params: ConnectParams) -> Result<Value, RpcError> {
     match params.after {
         Some(after) => {
             open.position = None;
@@ -282,7 +286,7 @@ async fn connect(home: &Path, open: &mut Open, params: ConnectParams) -> Result<
         }
         None if open.position.is_none() => {
             let head = open.client.status().await?.received;
-            let position = Position::open(home, "rpc.position", head).map_err(|failure| {
+            let position = Position::open(folder, position::RPC, head).map_err(|failure| {
                 RpcError::from(thinpost_client::StoreError::Damaged(failure.to_string()))
             })?;
             open.events.seek(position.get());

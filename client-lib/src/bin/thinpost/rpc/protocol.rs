@@ -55,6 +55,10 @@ impl From<OpenError> for RpcError {
         match error {
             OpenError::NoHome(_) => Self::new(-32001, Some("no-home"), error),
             OpenError::InUse => Self::new(-32002, Some("home-in-use"), error),
+            OpenError::KeyNeeded => Self::new(-32008, Some("key-needed"), error),
+            OpenError::WrongKey => Self::new(-32008, Some("wrong-key"), error),
+            OpenError::HasNoKey => Self::new(-32008, Some("no-key-set"), error),
+            OpenError::KeyGone => Self::new(-32001, Some("home-wiped"), error),
             OpenError::Store(error) => error.into(),
             _ => Self::new(-32000, Some("store-failed"), error),
         }

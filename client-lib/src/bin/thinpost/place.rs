@@ -1,0 +1,51 @@
+//! Where the home is, and the key that it opens with.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use thinpost_client::{Builder, Client, HomeKey, OpenError};
+use zeroize::Zeroizing;
+
+use crate::failure::{Failure, exit};
+
+/// No passphrase is longer, bytes: what is was read from the wrong file.
+const PASSPHRASE_BYTES_MAX: u64 = 4_096;
+
+/// A home that is there, or is to be made.
+pub(crate) struct Place {
+    pub(crate) folder: PathBuf,
+    pub(crate) key: Option<HomeKey>,
+}
+
+impl Place {
+    pub(crate) fn builder(&self) -> Builder {
+        let builder = Client::builder(&self.folder);
+        match &self.key {
+            Some(key) => builder.key(key.clone()),
+            None => builder,
+        }
+    }
+
+    pub(crate) fn open(&self) -> Result<Client, OpenError> {
+        self.builder().open()
+    }
+}
+
+/// The passphrase in a file, less the newline that ends it.
+pub(crate) fn key_of_file(path: &Path) -> Result<HomeKey, Failure> {
+    let of_file = |error: io::Error| Failure::of_file(path.display(), &error);
+    let mut text = Zeroizing::new(String::new());
+    File::open(path)
+        .map_err(of_file)?
+        .take(PASSPHRASE_BYTES_MAX + 1)
+        .read_to_string(&mut text)
+        .map_err(of_file)?;
+    let passphrase = text.strip_suffix('\n').unwrap_or(&text);
+    let passphrase = passphrase.strip_suffix('\r').unwrap_or(passphrase);
+    if passphrase.is_empty() || text.len() as u64 > PASSPHRASE_BYTES_MAX {
+        let problem = format!("{}: a passphrase has 1 to {PASSPHRASE_BYTES_MAX} bytes", path.display());
+        return Err(Failure::new(exit::DATA, problem));
+    }
+    Ok(HomeKey::from_passphrase(passphrase))
+}
