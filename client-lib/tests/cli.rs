@@ -149,7 +149,7 @@ fn messages_that_cannot_be_sent_are_refused_before_they_are_queued() {
     fails(&thinpost(&home, &["send", "bob", "--lines", "/no/such/file"]), 66, "/no/such/file");
     fails(&run(&home, &["send", "bob", "--lines", "-"], "\n\n"), 65, "nothing to send");
     let status = String::from_utf8(thinpost(&home, &["status"]).stdout).unwrap();
-    assert!(status.contains("waiting         0"), "{status}");
+    assert!(status.contains("waiting      0"), "{status}");
 }
 
 #[test]
