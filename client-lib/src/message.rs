@@ -47,7 +47,7 @@ pub struct Message {
     pub content: Content,
     /// What the application calls it: comes back in every event, and reaches the recipient.
     pub app_id: Option<AppId>,
-    /// The relay may read it: for what is no secret. It saves about 70 bytes on a short message that
+    /// The relay may read it: for what is no secret. It saves about 65 bytes on a short message that
     /// is sent alone.
     pub relay_visible: bool,
 }

@@ -1,5 +1,5 @@
-//! Olm's messages without what their recipient knows: the version, and in a pre-key message which of the
-//! recipient's keys it is for, 41 bytes.
+//! Olm's messages without what their recipient knows: version, tags and lengths of fields, and in a pre-key
+//! message which of the recipient's keys it is for.
 
 use vodozemac::olm::{Message, PreKeyMessage, SessionKeys};
 
@@ -8,16 +8,57 @@ use vodozemac::olm::{Message, PreKeyMessage, SessionKeys};
 /// [`SessionConfig::version_1`]: vodozemac::olm::SessionConfig::version_1
 const VERSION: u8 = 3;
 
-/// A message without its version.
+/// Tags of a message's fields, and of a pre-key message's, as Olm writes them.
+const RATCHET_KEY: u8 = 0x0a;
+const CHAIN_INDEX: u8 = 0x10;
+const CIPHERTEXT: u8 = 0x22;
+const ONE_TIME_KEY: u8 = 0x0a;
+const BASE_KEY: u8 = 0x12;
+const IDENTITY_KEY: u8 = 0x1a;
+const MESSAGE: u8 = 0x22;
+
+/// The authentication code at the end of a message, bytes.
+const MAC_BYTES: usize = 8;
+
+/// A message without its version, tags and lengths: its ratchet key, its place in the chain, and the rest.
 pub(super) fn bare(message: &Message) -> Vec<u8> {
-    message.to_bytes().split_off(1)
+    let whole = message.to_bytes();
+    let mut out = Vec::with_capacity(whole.len());
+    out.extend(message.ratchet_key().as_bytes());
+    put_varint(&mut out, message.chain_index());
+    out.extend(message.ciphertext());
+    out.extend(&whole[whole.len() - MAC_BYTES..]);
+    out
 }
 
-/// Reads [`bare`]; `None` if it is something else, or not as Olm would write it: what is authenticated is
-/// what was read, and there is more than one way to write it.
+/// Reads [`bare`]; `None` if it is something else, or not as it would be written: what is authenticated is what
+/// was read, and there is more than one way to write a number.
 pub(super) fn unbare(bytes: &[u8]) -> Option<Message> {
-    let whole = [&[VERSION], bytes].concat();
+    let (ratchet_key, rest) = bytes.split_first_chunk::<32>()?;
+    let index_ends = rest.iter().position(|byte| byte & 0x80 == 0)? + 1;
+    let (index, rest) = rest.split_at(index_ends);
+    let (ciphertext, mac) = rest.split_at_checked(rest.len().checked_sub(MAC_BYTES)?)?;
+    let mut whole = vec![VERSION];
+    put_field(&mut whole, RATCHET_KEY, ratchet_key);
+    whole.push(CHAIN_INDEX);
+    whole.extend(index);
+    put_field(&mut whole, CIPHERTEXT, ciphertext);
+    whole.extend(mac);
     Message::from_bytes(&whole).ok().filter(|message| message.to_bytes() == whole)
+}
+
+fn put_varint(out: &mut Vec<u8>, mut value: u64) {
+    while value >= 0x80 {
+        out.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
+}
+
+fn put_field(out: &mut Vec<u8>, tag: u8, field: &[u8]) {
+    out.push(tag);
+    put_varint(out, field.len() as u64);
+    out.extend(field);
 }
 
 /// The session is made with the pre-key of the ticket.
@@ -55,20 +96,10 @@ pub(super) fn decode(bytes: &[u8], pre_key: &[u8; 32]) -> Option<PreKeyMessage> 
         _ => return None,
     };
     let (base_key, identity_key) = (key()?, key()?);
-    // As Olm writes it: a version, then fields with tag and length.
     let mut whole = vec![VERSION];
-    for (tag, field) in [(0x0a, one_time_key), (0x12, base_key), (0x1a, identity_key)] {
-        whole.extend([tag, 32]);
-        whole.extend(field);
+    for (tag, field) in [(ONE_TIME_KEY, one_time_key), (BASE_KEY, base_key), (IDENTITY_KEY, identity_key)] {
+        put_field(&mut whole, tag, field);
     }
-    whole.push(0x22);
-    let mut length = 1 + rest.len();
-    while length >= 0x80 {
-        whole.push(length as u8 | 0x80);
-        length >>= 7;
-    }
-    whole.push(length as u8);
-    whole.push(VERSION);
-    whole.extend(rest);
+    put_field(&mut whole, MESSAGE, &unbare(rest)?.to_bytes());
     PreKeyMessage::from_bytes(&whole).ok()
 }

@@ -27,7 +27,7 @@ use self::pair::{NotOpened, Pair};
 use crate::error::StoreError;
 
 /// What is sealed together at most, unless it is one letter: 59 blocks less the byte of padding that there
-/// always is. With 63 bytes of seal and those of a frame, an item of the link holds it.
+/// always is. With 44 bytes of seal and those of a frame, an item of the link holds it.
 const CONTENT_BYTES: usize = 59 * 16 - 1;
 
 /// What a seal takes more until the first answer, rounded up to blocks.
