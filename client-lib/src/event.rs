@@ -79,6 +79,9 @@ pub enum Event {
         /// Their name.
         contact: String,
     },
+    /// An envelope that no key opens was dropped. Its sender keeps what was in it until a receipt, and sends it again
+    /// if it was a contact; it may have been made by anyone who has the ticket.
+    Unopened,
     /// This home was restored from an old copy: its newer self has received messages that are not in it. What
     /// contacts still have comes again.
     Restored,

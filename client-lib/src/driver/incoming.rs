@@ -175,7 +175,7 @@ impl Driver {
     }
 
     /// Opens what is sealed. A repeat leaves no trace, and neither does what comes too late to be told from
-    /// one. What no key opens is kept as it came, unless its sender is asked to send it again.
+    /// one. What no key opens is of no use to anyone, and dropped: whoever sent it keeps it until a receipt.
     fn open(&mut self, body: &[u8], age_s: u32) {
         let (identity, parcel) = match self.seals.open(body) {
             Ok(opened) => opened,
@@ -184,13 +184,18 @@ impl Driver {
                 tracing::warn!("a contact has sealed for a key that is gone");
                 return self.ask_again(&from);
             }
-            Err(error) if self.is_copy => return tracing::debug!(%error, "sealed for this home's newer self"),
-            Err(error) => {
-                tracing::warn!(%error, "a sealed envelope; it is kept as it came");
-                return self.keep_unreadable(None, age_s, body.to_vec());
+            Err(OpenSealError::Content(from, content)) => {
+                tracing::warn!("a sealed envelope is not coded as it should be; it is kept as it came");
+                let from = self.shared.contacts().account_of(&from);
+                return self.keep_unreadable(from, age_s, content);
+            }
+            Err(error @ (OpenSealError::NoSession(_) | OpenSealError::Foreign)) => {
+                tracing::warn!(%error, bytes = body.len(), "a sealed envelope is dropped");
+                return self.tell(Event::Unopened);
             }
         };
         let from = self.shared.contacts().account_of(&identity);
+        self.seals.heard_of(&identity, from.is_some());
         match Parcel::decode(&parcel) {
             Ok(Parcel { incarnation, notes, items }) => {
                 if !items.is_empty() {

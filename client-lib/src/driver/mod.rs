@@ -99,8 +99,13 @@ impl Start {
         for (id, queued) in &loaded.outbox {
             outbox.insert(*id, queued);
         }
+        let mut seals = Seals::new(keyring, &loaded.pairs)?;
+        for with in seals.everyone() {
+            let is_contact = loaded.contacts.iter().any(|contact| contact.ticket.seal.identity == with);
+            seals.heard_of(&with, is_contact);
+        }
         Ok(Self {
-            seals: Seals::new(keyring, &loaded.pairs)?,
+            seals,
             relay: loaded.relay,
             outbox,
             kept: loaded.kept,
@@ -137,8 +142,7 @@ pub(crate) struct Driver {
     outbox: Outbox,
     kept: Kept,
     seals: Seals,
-    /// This home has a newer self, and is to do without what was sealed for that.
-    is_copy: bool,
+    /// Whom this home has asked for all that it has not confirmed.
     asked_again: BTreeSet<Identity>,
     mailboxes: Handles,
     senders: Handles,
@@ -180,7 +184,6 @@ impl Driver {
             outbox: start.outbox,
             kept: start.kept,
             seals: start.seals,
-            is_copy: false,
             asked_again: BTreeSet::new(),
             mailboxes: start.mailboxes,
             senders: start.senders,
@@ -306,6 +309,7 @@ impl Driver {
     async fn commit(&mut self) -> Result<(), StoreError> {
         self.changes.mailboxes = self.mailboxes.change();
         self.changes.senders = self.senders.change();
+        self.changes.forgotten = self.seals.take_forgotten();
         self.changes.pairs = self.seals.take_changed();
         self.changes.relay = (self.relay != self.relay_stored).then(|| self.relay.clone());
         if self.changes.is_empty() {

@@ -95,7 +95,6 @@ impl Driver {
     /// have sealed for sessions that it does not have.
     pub(super) fn notice_copy(&mut self) {
         tracing::warn!("this home was restored from an old copy");
-        self.is_copy = true;
         self.tell(Event::Restored);
         for with in self.seals.everyone() {
             self.ask_again(&with);

@@ -10,7 +10,8 @@ mod keyring;
 mod pair;
 mod seen;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -30,6 +31,9 @@ use crate::error::StoreError;
 /// always is. With 44 bytes of seal and those of a frame, an item of the link holds it.
 const CONTENT_BYTES: usize = 59 * 16 - 1;
 
+/// How many others have sessions with this device without being contacts. Anyone who has a ticket can begin one.
+const STRANGERS_MAX: usize = 64;
+
 /// What a seal takes more until the first answer, rounded up to blocks.
 const FIRST_OVERHEAD_BYTES: usize = 8 * 16;
 
@@ -43,6 +47,10 @@ pub(crate) struct Seals {
     changed: BTreeSet<Identity>,
     /// Whose notes leave when, in milliseconds since 1970.
     notes_due: BTreeMap<Identity, u64>,
+    /// Who is no contact, the one that was heard of last at the end.
+    strangers: VecDeque<Identity>,
+    /// With whom nothing is shared any more.
+    forgotten: Vec<Identity>,
 }
 
 /// Why nothing can be sealed for somebody, ever.
@@ -51,7 +59,7 @@ pub(crate) struct Seals {
 pub(crate) struct BadKeys;
 
 /// Why a sealed body gives no parcel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum OpenSealError {
     /// It was opened before, or came so late that its key is gone.
     #[error("it was opened before, or is too late")]
@@ -62,9 +70,9 @@ pub(crate) enum OpenSealError {
     /// It says that it is a first message from this device, and no key opens what is in it.
     #[error("no key opens this first message")]
     NoSession(Identity),
-    /// It opened, and is not coded as it should be.
+    /// It opened, and is not coded as it should be: whose it is, and what was in it.
     #[error("its content cannot be decoded")]
-    Content,
+    Content(Identity, Vec<u8>),
 }
 
 impl Seals {
@@ -72,7 +80,14 @@ impl Seals {
         let pairs = pairs.iter().map(|(with, bytes)| Ok((*with, Pair::from_record(bytes)?)));
         let pairs = pairs.collect::<Result<BTreeMap<_, _>, StoreError>>()?;
         let notes_due = pairs.iter().filter_map(|(with, pair)| Some((*with, pair.notes_due()?)));
-        Ok(Self { notes_due: notes_due.collect(), keyring, pairs, changed: BTreeSet::new() })
+        Ok(Self {
+            notes_due: notes_due.collect(),
+            keyring,
+            pairs,
+            changed: BTreeSet::new(),
+            strangers: VecDeque::new(),
+            forgotten: Vec::new(),
+        })
     }
 
     /// The parcel as it is sealed.
@@ -114,8 +129,10 @@ impl Seals {
             _ => return Err(OpenSealError::Foreign),
         };
         self.changed.insert(from);
-        let parcel = codec::decode(&content, BODY_BYTES_MAX).map_err(|_| OpenSealError::Content)?;
-        Ok((from, parcel.into_owned()))
+        match codec::decode(&content, BODY_BYTES_MAX).map(Cow::into_owned) {
+            Ok(parcel) => Ok((from, parcel)),
+            Err(_) => Err(OpenSealError::Content(from, content)),
+        }
     }
 
     fn open_normal(&mut self, message: &[u8]) -> Result<(Identity, Vec<u8>), OpenSealError> {
@@ -148,6 +165,26 @@ impl Seals {
             self.pairs.insert(from, pair);
         }
         Ok((from, content))
+    }
+
+    /// Notes who is a contact and who is not. Of those who are not, the ones not heard of for longest are forgotten.
+    pub(crate) fn heard_of(&mut self, with: &Identity, is_contact: bool) {
+        self.strangers.retain(|stranger| stranger != with);
+        if !is_contact {
+            self.strangers.push_back(*with);
+        }
+        while self.strangers.len() > STRANGERS_MAX
+            && let Some(oldest) = self.strangers.pop_front()
+        {
+            self.pairs.remove(&oldest);
+            self.notes_due.remove(&oldest);
+            self.forgotten.push(oldest);
+        }
+    }
+
+    /// With whom nothing is shared any more: to be taken from the disk.
+    pub(crate) fn take_forgotten(&mut self) -> Vec<Identity> {
+        std::mem::take(&mut self.forgotten)
     }
 
     /// Notes a message that was opened; false if it has been seen.

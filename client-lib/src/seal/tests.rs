@@ -234,6 +234,27 @@ fn sessions_of_many_openings_are_known_until_the_other_has_moved_on() {
 }
 
 #[test]
+fn strangers_take_a_bounded_place_and_push_out_no_contact() {
+    let [(mut ann, ann_keys), (mut bob, bob_keys)] = ann_and_bob();
+    let first = seal(&mut ann, &bob_keys, b"from a contact");
+    bob.open(&first).unwrap();
+    bob.heard_of(&ann_keys.identity, true);
+    let mut forgotten = Vec::new();
+    for n in 0..2 * STRANGERS_MAX {
+        let [(mut stranger, _), _] = ann_and_bob();
+        let (from, _) = bob.open(&seal(&mut stranger, &bob_keys, &[n as u8])).unwrap();
+        bob.heard_of(&from, false);
+        forgotten.extend(bob.take_forgotten());
+        bob.take_changed();
+    }
+    assert_eq!((bob.pairs.len(), forgotten.len()), (STRANGERS_MAX + 1, STRANGERS_MAX));
+    let next = seal(&mut ann, &bob_keys, b"again");
+    assert_eq!(bob.open(&next).unwrap().0, ann_keys.identity);
+    let answer = seal(&mut bob, &ann_keys, b"the session is still known");
+    assert!(ann.open(&answer).is_ok());
+}
+
+#[test]
 fn keys_that_are_no_keys_are_refused() {
     let [(mut ann, _), (_, bob_keys)] = ann_and_bob();
     let no_keys = SealKeys { identity: [0; 32], pre_key: [0; 32], ..bob_keys };

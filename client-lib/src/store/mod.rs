@@ -101,6 +101,8 @@ pub(crate) struct Changes {
     pub(crate) relay: Option<RelayRecord>,
     /// Goes with what was opened: neither may be written without the other.
     pub(crate) pairs: Vec<PairRow>,
+    /// With whom nothing is shared any more.
+    pub(crate) forgotten: Vec<Identity>,
 }
 
 impl Changes {
@@ -159,6 +161,9 @@ impl Store {
                 }
             }
             put_pairs(&write, &changes.pairs)?;
+            for with in &changes.forgotten {
+                write.table(PAIRS)?.remove_hidden(with)?;
+            }
             if let Some(relay) = &changes.relay {
                 meta.put(RELAY, relay)?;
             }

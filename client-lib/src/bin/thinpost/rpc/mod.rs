@@ -216,6 +216,7 @@ impl Server {
             Event::KeysChanged { contact } => {
                 protocol::notification("keys-changed", json!({ "contact": contact }))
             }
+            Event::Unopened => protocol::notification("unopened", json!({})),
             Event::Restored => protocol::notification("restored", json!({})),
             Event::AskedAgain { contact } => {
                 protocol::notification("asked-again", json!({ "contact": contact }))
