@@ -240,7 +240,7 @@ mod tests {
 
     fn receipt(watermark: u64, received: &[(u64, u64)], read: u64) -> Notes {
         let arrived = Ack { watermark, received: received.to_vec() };
-        Notes { seen: vec![Seen { incarnation: NOW, arrived, read }], again: false }
+        Notes { seen: vec![Seen { incarnation: NOW, arrived, read }], ..Notes::default() }
     }
 
     fn ids<T>(of: &[(MessageId, T)]) -> Vec<u64> {

@@ -3,11 +3,14 @@
 //! `PROTOCOL.md`, section "Notes", has the layout.
 
 use crate::batch::{Ack, BatchError, decode_ack, encode_ack};
-use crate::parcel::{ParcelError, ShortIncarnation};
+use crate::parcel::{ParcelError, ShortIncarnation, bytes_of};
+use crate::token::Token;
 use crate::varint;
 
 const SEEN: u8 = 0x01;
 const AGAIN: u8 = 0x02;
+const TOKEN: u8 = 0x04;
+const TICKET: u8 = 0x08;
 
 /// Most incarnations that one receipt states.
 pub const SEEN_MAX: usize = 16;
@@ -38,6 +41,13 @@ pub struct Notes {
     pub seen: Vec<Seen>,
     /// All that is in no receipt is to be sent again.
     pub again: bool,
+    /// What to submit under from now on, to the mailbox of who says this.
+    pub token: Option<Token>,
+    /// The ticket of who says this, made for who reads it; as [`ContactTicket::to_bytes`] writes it. What comes
+    /// from a stranger is looked at when somebody asks for it.
+    ///
+    /// [`ContactTicket::to_bytes`]: crate::ticket::ContactTicket::to_bytes
+    pub ticket: Option<Vec<u8>>,
 }
 
 impl Notes {
@@ -48,7 +58,12 @@ impl Notes {
 
     pub(crate) fn encode(&self) -> Vec<u8> {
         let bit = |present, bit| if present { bit } else { 0 };
-        let mut out = vec![bit(!self.seen.is_empty(), SEEN) | bit(self.again, AGAIN)];
+        let mut out = vec![
+            bit(!self.seen.is_empty(), SEEN)
+                | bit(self.again, AGAIN)
+                | bit(self.token.is_some(), TOKEN)
+                | bit(self.ticket.is_some(), TICKET),
+        ];
         if !self.seen.is_empty() {
             out.push(self.seen.len() as u8);
         }
@@ -56,6 +71,11 @@ impl Notes {
             out.extend(incarnation.0);
             encode_ack(arrived, &mut out);
             varint::put(&mut out, *read);
+        }
+        out.extend(self.token.iter().flat_map(|token| token.0));
+        if let Some(ticket) = &self.ticket {
+            varint::put(&mut out, ticket.len() as u64);
+            out.extend(ticket);
         }
         out
     }
@@ -71,18 +91,25 @@ impl Notes {
                 return Err(ParcelError::BadNumber);
             }
             for _ in 0..count {
-                let (incarnation, after) = rest.split_first_chunk().ok_or(ParcelError::Truncated)?;
-                *rest = after;
+                let incarnation = array(rest)?;
                 let arrived = decode_ack(rest).map_err(|error| match error {
                     BatchError::Truncated(_) => ParcelError::Truncated,
                     _ => ParcelError::BadNumber,
                 })?;
                 let read = varint::take(rest)?;
-                seen.push(Seen { incarnation: ShortIncarnation(*incarnation), arrived, read });
+                seen.push(Seen { incarnation: ShortIncarnation(incarnation), arrived, read });
             }
         }
-        Ok(Self { seen, again: head & AGAIN != 0 })
+        let token = if head & TOKEN != 0 { Some(Token(array(rest)?)) } else { None };
+        let ticket = if head & TICKET != 0 { Some(bytes_of(rest)?.to_vec()) } else { None };
+        Ok(Self { seen, again: head & AGAIN != 0, token, ticket })
     }
+}
+
+fn array<const N: usize>(rest: &mut &[u8]) -> Result<[u8; N], ParcelError> {
+    let (array, after) = rest.split_first_chunk().ok_or(ParcelError::Truncated)?;
+    *rest = after;
+    Ok(*array)
 }
 
 fn byte(rest: &mut &[u8]) -> Result<u8, ParcelError> {
@@ -113,8 +140,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_is_read(seen in prop::collection::vec(receipt(), 0..SEEN_MAX), again: bool) {
-            let notes = Notes { seen, again };
+        fn what_is_written_is_read(
+            seen in prop::collection::vec(receipt(), 0..SEEN_MAX),
+            again: bool,
+            token in prop::option::of(any::<[u8; 16]>().prop_map(Token)),
+            ticket in prop::option::of(prop::collection::vec(any::<u8>(), 0..300)),
+        ) {
+            let notes = Notes { seen, again, token, ticket };
             prop_assert_eq!(Notes::decode(&notes.encode()), Ok(notes));
         }
 

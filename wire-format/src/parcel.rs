@@ -133,7 +133,7 @@ impl From<VarintError> for ParcelError {
 }
 
 /// Takes bytes off the front, behind their length.
-fn bytes_of<'a>(input: &mut &'a [u8]) -> Result<&'a [u8], ParcelError> {
+pub(crate) fn bytes_of<'a>(input: &mut &'a [u8]) -> Result<&'a [u8], ParcelError> {
     let length = usize::try_from(varint::take(input)?).map_err(|_| ParcelError::Truncated)?;
     let (bytes, after) = input.split_at_checked(length).ok_or(ParcelError::Truncated)?;
     *input = after;
@@ -151,6 +151,7 @@ mod tests {
     use super::*;
     use crate::batch::Ack;
     use crate::notes::Seen;
+    use crate::token::Token;
 
     fn parcel<'a>(items: &[(u64, &'a [u8])]) -> Parcel<'a> {
         let items = items.iter().map(|&(number, letter)| Item { number, letter }).collect();
@@ -163,13 +164,13 @@ mod tests {
             arrived: Ack { watermark: 7, received: vec![(9, 10)] },
             read: 5,
         };
-        Notes { seen: vec![seen], again: false }
+        Notes { seen: vec![seen], ..Notes::default() }
     }
 
     /// The vectors of `PROTOCOL.md`, section "Parcels".
     #[test]
     fn golden_vectors_hold() {
-        let cases: [(&str, Parcel<'_>); 5] = [
+        let cases: [(&str, Parcel<'_>); 6] = [
             ("aaaaaaaa0106006869", parcel(&[(1, b"\x00hi")])),
             ("aaaaaaaaac0206006869070500796f", parcel(&[(300, b"\x00hi"), (306, b"\x00yo")])),
             ("aaaaaaaa000b0101bbbbbbbb0701010105", Parcel { notes: notes(), ..parcel(&[]) }),
@@ -177,7 +178,18 @@ mod tests {
                 "aaaaaaaa000b0101bbbbbbbb07010101050106006869",
                 Parcel { notes: notes(), ..parcel(&[(1, b"\x00hi")]) },
             ),
-            ("aaaaaaaa000102", Parcel { notes: Notes { again: true, seen: vec![] }, ..parcel(&[]) }),
+            ("aaaaaaaa000102", Parcel { notes: Notes { again: true, ..Notes::default() }, ..parcel(&[]) }),
+            (
+                "aaaaaaaa00140ccccccccccccccccccccccccccccccccc02dddd",
+                Parcel {
+                    notes: Notes {
+                        token: Some(Token([0xcc; 16])),
+                        ticket: Some(vec![0xdd; 2]),
+                        ..Notes::default()
+                    },
+                    ..parcel(&[])
+                },
+            ),
         ];
         for (hex, parcel) in cases {
             assert_eq!(HEXLOWER.encode(&parcel.encode()), hex);

@@ -205,7 +205,7 @@ impl Pair {
     /// What there is to say besides letters. What is left for another time stays due.
     pub(super) fn take_notes(&mut self, with_receipts: bool) -> Notes {
         let seen = if with_receipts { self.seen.take_receipts() } else { Vec::new() };
-        let notes = Notes { seen, again: std::mem::take(&mut self.ask_again) };
+        let notes = Notes { seen, again: std::mem::take(&mut self.ask_again), ..Notes::default() };
         if !with_receipts || !self.seen.is_untold() {
             self.notes_due_unix_ms = None;
         }
