@@ -68,7 +68,7 @@ pub use message::{
     Content, Failure, InboxNumber, Message, MessageId, MessageState, Received, ReceivedContent,
 };
 pub use network::{Network, Udp};
-pub use safety::SafetyNumber;
+pub use safety::{BadSafetyNumber, SafetyNumber};
 pub use store::key::HomeKey;
 pub use store::storage::{MemoryStorage, Storage};
 pub use sync::{Budget, SYNC_BYTES_MIN, SyncEnd, SyncReport};

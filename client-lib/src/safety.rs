@@ -1,6 +1,7 @@
 //! The number by which two people make sure that nobody stands between them.
 
 use std::fmt;
+use std::str::FromStr;
 
 use thinpost_wire::ids::AccountKey;
 
@@ -8,11 +9,17 @@ use crate::seal::Identity;
 
 /// Digits of one person's half: 30 of them tell 10^30 keys apart, 99 bits.
 const GROUPS: usize = 6;
+const GROUP_DIGITS: usize = 5;
 
 /// The same on both sides if each has the other's keys, and no others: 60 digits, compared by reading them
 /// aloud or by scanning. `PROTOCOL.md`, section "Safety numbers".
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SafetyNumber([u32; 2 * GROUPS]);
+
+/// A text that is no safety number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a safety number has 60 digits")]
+pub struct BadSafetyNumber;
 
 impl SafetyNumber {
     /// Of two people's keys, in either order.
@@ -28,6 +35,27 @@ impl SafetyNumber {
     /// The 60 digits without spaces, as a QR code holds them.
     pub fn digits(&self) -> String {
         self.0.iter().map(|group| format!("{group:05}")).collect()
+    }
+}
+
+/// 60 digits, with spaces wherever a person or a program puts them.
+impl FromStr for SafetyNumber {
+    type Err = BadSafetyNumber;
+
+    fn from_str(text: &str) -> Result<Self, BadSafetyNumber> {
+        let digits: Vec<u32> = text
+            .chars()
+            .filter(|c| !c.is_whitespace())
+            .map(|c| c.to_digit(10).ok_or(BadSafetyNumber))
+            .collect::<Result<_, _>>()?;
+        let mut groups = [0; 2 * GROUPS];
+        if digits.len() != groups.len() * GROUP_DIGITS {
+            return Err(BadSafetyNumber);
+        }
+        for (group, digits) in groups.iter_mut().zip(digits.chunks_exact(GROUP_DIGITS)) {
+            *group = digits.iter().fold(0, |number, digit| number * 10 + digit);
+        }
+        Ok(Self(groups))
     }
 }
 
@@ -66,6 +94,10 @@ mod tests {
         assert_eq!(number, SafetyNumber::of(BOB, ANN));
         assert_eq!(number.digits(), number.to_string().replace(' ', ""));
         assert_eq!(number.digits().len(), 60);
+        assert_eq!([number.digits().parse(), number.to_string().parse()], [Ok(number); 2]);
+        for bad in ["", "24929", &number.digits()[1..], &format!("x{}", &number.digits()[1..])] {
+            assert_eq!(bad.parse::<SafetyNumber>(), Err(BadSafetyNumber), "{bad:?}");
+        }
         for changed in [(ANN.0, [9; 32]), (AccountKey([9; 32]), ANN.1)] {
             assert_ne!(number, SafetyNumber::of(changed, BOB));
         }

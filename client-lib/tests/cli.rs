@@ -139,6 +139,25 @@ fn contacts_are_listed_and_their_names_and_accounts_are_unique() {
 }
 
 #[test]
+fn a_safety_number_is_compared_and_another_one_is_an_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let home = home(folder.path());
+    let printed = thinpost(&home, &["contact", "verify", "bob"]);
+    let number = String::from_utf8(printed.stdout).unwrap().trim().to_owned();
+    assert_eq!(number.split(' ').count(), 12, "{number}");
+    for same in [number.clone(), number.replace(' ', "")] {
+        let verified = thinpost(&home, &["contact", "verify", "bob", &same]);
+        assert!(verified.status.success(), "{verified:?}");
+    }
+    let mut another = number.into_bytes();
+    another[0] = if another[0] == b'1' { b'2' } else { b'1' };
+    let another = String::from_utf8(another).unwrap();
+    fails(&thinpost(&home, &["contact", "verify", "bob", &another]), 65, "another number");
+    assert_eq!(thinpost(&home, &["contact", "verify", "bob", "12345"]).status.code(), Some(64));
+    fails(&thinpost(&home, &["contact", "verify", "eve", &another]), 66, "eve");
+}
+
+#[test]
 fn messages_that_cannot_be_sent_are_refused_before_they_are_queued() {
     let folder = tempfile::tempdir().unwrap();
     let home = home(folder.path());

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
-use thinpost_client::{AppId, SYNC_BYTES_MIN};
+use thinpost_client::{AppId, SYNC_BYTES_MIN, SafetyNumber};
 
 use crate::failure::{Failure, exit};
 
@@ -109,6 +109,9 @@ pub(crate) enum Contact {
     Verify {
         /// Your name for them
         name: String,
+        /// The number that they see, from their screen or its QR code: says whether it is the same
+        #[arg(value_parser = str::parse::<SafetyNumber>)]
+        number: Option<SafetyNumber>,
     },
     /// Forget a contact
     Remove {

@@ -101,9 +101,17 @@ pub(crate) async fn contact(home: &Place, command: Contact) -> Result<(), Failur
     match (command, ticket) {
         (Contact::Add { name, .. }, Some(ticket)) => client.add_contact(&name, &ticket).await?,
         (Contact::Remove { name }, _) => client.remove_contact(&name).await?,
-        (Contact::Verify { name }, _) => {
-            let number = client.safety_number(&name).ok_or(ContactError::Unknown(name))?;
+        (Contact::Verify { name, number: theirs }, _) => {
+            let number = client.safety_number(&name).ok_or_else(|| ContactError::Unknown(name.clone()))?;
             let mut out = stdout().lock();
+            if let Some(theirs) = theirs {
+                if theirs != number {
+                    let problem = format!("{name} sees another number: do not trust this contact's ticket");
+                    return Err(Failure::new(exit::DATA, problem));
+                }
+                writeln!(out, "nobody stands between you and {name}")?;
+                return Ok(());
+            }
             writeln!(out, "{number}")?;
             if out.is_terminal() {
                 writeln!(out, "\n{}", qr_code(&number.digits())?)?;
