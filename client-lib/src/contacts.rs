@@ -83,6 +83,14 @@ impl Contacts {
         self.by_name.values().find(|ticket| ticket.seal.identity == *identity)
     }
 
+    /// The name of who seals under this key.
+    pub(crate) fn name_of_device(&self, identity: &Identity) -> Option<&str> {
+        self.by_name
+            .iter()
+            .find(|(_, ticket)| ticket.seal.identity == *identity)
+            .map(|(name, _)| name.as_str())
+    }
+
     /// Who seals under this key.
     pub(crate) fn account_of(&self, identity: &Identity) -> Option<AccountKey> {
         self.ticket_of(identity).map(|ticket| ticket.account)

@@ -6,6 +6,7 @@ use thinpost_wire::notes::Notes;
 use tokio::time::Instant;
 
 use super::Driver;
+use crate::client::Shared;
 use crate::error::StoreError;
 use crate::event::Event;
 use crate::kept::News;
@@ -26,10 +27,11 @@ impl Driver {
         self.seals.schedule_notes(with, self.shared.clock.unix_ms() + delay.as_millis() as u64);
     }
 
-    /// When the next notes leave alone.
-    pub(super) fn notes_due(&self) -> Option<Instant> {
-        let wait_ms = self.seals.next_notes()?.saturating_sub(self.shared.clock.unix_ms());
-        Some(Instant::now() + Duration::from_millis(wait_ms).min(DELAY_MAX))
+    /// When the next notes leave alone; none if there are none, or if they are only waiting for room.
+    pub(super) fn next_notes(&self, now: Instant) -> Option<Instant> {
+        let wait_ms =
+            self.seals.next_notes()?.checked_sub(self.shared.clock.unix_ms()).filter(|ms| *ms > 0)?;
+        Some(now + Duration::from_millis(wait_ms).min(DELAY_MAX))
     }
 
     /// Puts notes that have waited for long enough into the outbox. What they say is decided when they leave.
@@ -50,7 +52,7 @@ impl Driver {
         if rows.is_empty() {
             return Ok(());
         }
-        let enqueue = move |shared: &crate::client::Shared| {
+        let enqueue = move |shared: &Shared| {
             let first = shared.store.enqueue_notes(&rows)?;
             Ok((first.0..).map(MessageId).zip(rows).collect::<Vec<_>>())
         };
@@ -62,13 +64,9 @@ impl Driver {
 
     /// Acts on what another device says besides letters.
     pub(super) fn heed(&mut self, from: &Identity, notes: &Notes) {
-        if notes.again {
-            let contact = self.shared.contacts().account_of(from);
-            let contact =
-                contact.and_then(|account| self.shared.contacts().name_of(&account).map(str::to_owned));
-            if let Some(contact) = contact {
-                self.tell(Event::AskedAgain { contact });
-            }
+        let asking = self.shared.contacts().name_of_device(from).filter(|_| notes.again).map(str::to_owned);
+        if let Some(contact) = asking {
+            self.tell(Event::AskedAgain { contact });
         }
         let news = self.kept.heed(from, notes);
         self.take_news(news);

@@ -173,9 +173,9 @@ impl<'a> Session<'a> {
         } else {
             Some(now + self.channel.link().rtt().max(Duration::from_secs(1)))
         };
-        // A pause that is over, while the window is full, ends with the next turn.
+        // What is due while the window is full leaves with the next turn.
         let retry_at = self.driver.outbox.next_retry().filter(|at| *at > now);
-        let notes_at = self.driver.notes_due().filter(|_| self.leave_at.is_none());
+        let notes_at = self.driver.next_notes(now);
         let others = [check_at, retry_at, notes_at, give_up_at, self.leave_at];
         others.into_iter().flatten().fold(self.driver.expiry_due, Instant::min)
     }
