@@ -3,7 +3,7 @@
 //!
 //! `docs/decisions/0008-receipts.md` says when and why.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use thinpost_wire::ids::AppId;
@@ -16,6 +16,10 @@ use crate::store::Queued;
 
 /// How often a message is sent again at most: a contact who lies gains little.
 const AGAIN_MAX: u8 = 5;
+
+/// When nothing has left for a contact for so long and a receipt is missing, a message is sent again; next time after
+/// twice as long. Its receipt says what has become of the others.
+const OVERDUE_MS: u64 = 6 * 3600 * 1_000;
 
 /// Messages kept at most. Of older ones custody is the last that is known.
 const KEPT_MAX: usize = 10_000;
@@ -62,7 +66,7 @@ impl Name {
 struct Copy {
     name: Name,
     queued: Queued,
-    /// Later for what left later.
+    /// See [`Kept::leave`].
     left: u64,
 }
 
@@ -79,7 +83,7 @@ pub(crate) struct Kept {
     copies: BTreeMap<MessageId, Copy>,
     unread: BTreeMap<MessageId, Arrived>,
     contacts: BTreeMap<Identity, Contact>,
-    /// The number of the last that left.
+    /// When the last one left; see [`Kept::leave`].
     left: u64,
 }
 
@@ -88,6 +92,15 @@ struct Contact {
     /// The last of the messages that have a receipt to leave.
     latest: u64,
     receipts: Vec<Seen>,
+}
+
+/// What is missing from one contact.
+#[derive(Clone, Copy, Debug, Default)]
+struct Overdue {
+    /// When something left for them last.
+    last_left: u64,
+    /// What is to be sent again, how often it was, and when it left.
+    probe: Option<(MessageId, u8, u64)>,
 }
 
 /// What a receipt has brought to light.
@@ -130,9 +143,10 @@ impl Kept {
         contact.latest = contact.latest.max(left);
     }
 
-    /// The number of an envelope that the relay has just taken.
-    pub(crate) fn leave(&mut self) -> u64 {
-        self.left += 1;
+    /// When an envelope left that the relay has just taken: milliseconds since 1970, and later than any that left
+    /// before, whatever the clock says.
+    pub(crate) fn leave(&mut self, now_unix_ms: u64) -> u64 {
+        self.left = now_unix_ms.max(self.left + 1);
         self.left
     }
 
@@ -163,14 +177,34 @@ impl Kept {
         }
         let latest = self.contacts.get(from).map_or(0, |contact| contact.latest);
         let upto = if notes.again { u64::MAX } else { latest };
-        let is_lost = |copy: &Copy| copy.name.with == *from && copy.left < upto;
+        let is_lost = |_, copy: &Copy| copy.name.with == *from && copy.left < upto;
         news.again = self.send_again(is_lost);
         news
     }
 
     /// The relay has lost what it had: all that is kept is to be sent again.
     pub(crate) fn relay_lost_all(&mut self) -> Vec<(MessageId, Queued)> {
-        self.send_again(|_| true)
+        self.send_again(|_, _| true)
+    }
+
+    /// Where nothing has left for a contact for long and a receipt is missing, one message to be sent again: the
+    /// oldest, and each time the same.
+    pub(crate) fn overdue(&mut self, now_unix_ms: u64) -> Vec<(MessageId, Queued)> {
+        let mut contacts = BTreeMap::<Identity, Overdue>::new();
+        for (id, copy) in &self.copies {
+            let (again, left) = (copy.queued.again, copy.left);
+            let overdue = contacts.entry(copy.name.with).or_default();
+            overdue.last_left = overdue.last_left.max(left);
+            if overdue.probe.is_none_or(|(_, tried, since)| (again, since) > (tried, left)) {
+                overdue.probe = Some((*id, again, left));
+            }
+        }
+        let is_due = |Overdue { last_left, probe }: Overdue| {
+            let (id, again, _) = probe?;
+            (now_unix_ms.saturating_sub(last_left) >= OVERDUE_MS << again).then_some(id)
+        };
+        let due: BTreeSet<_> = contacts.into_values().filter_map(is_due).collect();
+        self.send_again(|id, _| due.contains(&id))
     }
 
     /// Messages that were written before this, or are too many: they are kept no longer.
@@ -205,8 +239,9 @@ impl Kept {
         }
     }
 
-    fn send_again(&mut self, is_lost: impl Fn(&Copy) -> bool) -> Vec<(MessageId, Queued)> {
-        let lost = self.copies.extract_if(.., |_, copy| copy.queued.again < AGAIN_MAX && is_lost(copy));
+    fn send_again(&mut self, is_lost: impl Fn(MessageId, &Copy) -> bool) -> Vec<(MessageId, Queued)> {
+        let may_again = |copy: &Copy| copy.queued.again < AGAIN_MAX;
+        let lost = self.copies.extract_if(.., |id, copy| may_again(copy) && is_lost(*id, copy));
         let anew = |copy: Copy| Queued { again: copy.queued.again + 1, ..copy.queued };
         lost.map(|(id, copy)| (id, anew(copy))).collect()
     }
@@ -232,7 +267,7 @@ mod tests {
     fn kept() -> Kept {
         let mut kept = Kept::default();
         for (id, (to, number)) in (1..).zip([(BOB, 1), (BOB, 2), (CAROL, 1), (BOB, 3), (BOB, 4)]) {
-            let left = kept.leave();
+            let left = kept.leave(0);
             assert_eq!(kept.keep(MessageId(id), queued(to, number), left), News::default());
         }
         kept
@@ -267,9 +302,9 @@ mod tests {
             assert_eq!(ids(&news.again), [2]);
             let (id, lost) = news.again[0];
             assert_eq!(lost.again, again);
-            let left = kept.leave();
+            let left = kept.leave(0);
             kept.keep(id, lost, left);
-            let (id, left) = (MessageId(10 + later), kept.leave());
+            let (id, left) = (MessageId(10 + later), kept.leave(0));
             kept.keep(id, queued(BOB, later + 1), left);
         }
         let news = kept.heed(&BOB, &receipt(1, &[(3, 100)], 0));
@@ -279,7 +314,7 @@ mod tests {
     #[test]
     fn what_left_together_with_something_confirmed_is_not_taken_for_lost() {
         let mut kept = Kept::default();
-        let left = kept.leave();
+        let left = kept.leave(0);
         kept.keep(MessageId(1), queued(BOB, 1), left);
         kept.keep(MessageId(2), queued(BOB, 2), left);
         assert_eq!(kept.heed(&BOB, &receipt(0, &[(2, 2)], 0)).again, []);
@@ -299,11 +334,34 @@ mod tests {
     fn a_receipt_that_came_before_custody_was_known_counts() {
         let mut kept = Kept::default();
         kept.heed(&BOB, &receipt(1, &[], 1));
-        let left = kept.leave();
+        let left = kept.leave(0);
         let news = kept.keep(MessageId(1), queued(BOB, 1), left);
         assert_eq!((ids(&news.delivered), ids(&news.read)), (vec![1], vec![1]));
-        let left = kept.leave();
+        let left = kept.leave(0);
         assert_eq!(kept.keep(MessageId(2), queued(BOB, 2), left), News::default());
+    }
+
+    #[test]
+    fn one_message_of_those_without_a_receipt_is_sent_again_after_ever_longer_whiles() {
+        let mut kept = kept();
+        let mut now = 5;
+        for again in 0..AGAIN_MAX {
+            assert_eq!(kept.overdue(now + (OVERDUE_MS << again) - 3), []);
+            now += OVERDUE_MS << again;
+            let overdue = kept.overdue(now);
+            assert_eq!(ids(&overdue), [1, 3], "one for Bob and one for Carol");
+            for (id, queued) in overdue {
+                kept.keep(id, queued, now);
+            }
+        }
+        assert_eq!(kept.overdue(u64::MAX), [], "enough is enough");
+    }
+
+    #[test]
+    fn a_clock_that_was_set_back_mixes_up_nothing() {
+        let mut kept = Kept::default();
+        let left = [5, 3, 3, 9].map(|now| kept.leave(now));
+        assert_eq!(left, [5, 6, 7, 9]);
     }
 
     #[test]
@@ -311,7 +369,7 @@ mod tests {
         let mut kept = kept();
         assert_eq!(kept.let_go(2), [MessageId(1), MessageId(3)]);
         for id in 10..=10 + KEPT_MAX as u64 {
-            let left = kept.leave();
+            let left = kept.leave(0);
             kept.keep(MessageId(id), queued(BOB, id), left);
         }
         assert_eq!(kept.let_go(0).len(), 4);

@@ -302,6 +302,7 @@ impl Driver {
             let expired = self.outbox.expired(oldest);
             self.changes.failed.extend(expired.into_iter().map(|id| (id, Failure::Expired)));
             self.changes.let_go.extend(self.kept.let_go(oldest));
+            self.send_overdue();
         }
     }
 

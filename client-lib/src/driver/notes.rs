@@ -83,6 +83,12 @@ impl Driver {
         self.changes.again.extend(again);
     }
 
+    /// What has no receipt for too long.
+    pub(super) fn send_overdue(&mut self) {
+        let again = self.kept.overdue(self.shared.clock.unix_ms());
+        self.take_news(News { again, ..News::default() });
+    }
+
     /// The relay's store is another one than before.
     pub(super) fn relay_lost_all(&mut self) {
         let again = self.kept.relay_lost_all();

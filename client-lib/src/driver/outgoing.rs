@@ -182,7 +182,7 @@ impl Driver {
 
     /// The relay answers for it.
     pub(super) fn take_custody(&mut self, id: MessageId) {
-        let left = self.kept.leave();
+        let left = self.kept.leave(self.shared.clock.unix_ms());
         self.changes.custody.push((id, left));
     }
 

@@ -15,8 +15,9 @@ use crate::error::StoreError;
 const SESSIONS_MAX: usize = 32;
 
 /// Sessions kept that the same side began before the one of which a message was opened last. A mailbox keeps
-/// order, so the other has moved on from them.
-const EARLIER_MAX: usize = 2;
+/// order, so the other has moved on from them, but for what was sealed and refused and is overtaken by what
+/// it sends again.
+const EARLIER_MAX: usize = 8;
 
 /// What is shared with one other device.
 #[derive(Default)]

@@ -84,7 +84,7 @@ pub(crate) struct TableChange {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Changes {
     pub(crate) received: Vec<InboxRow>,
-    /// With the number of each among all that left; see [`KeptRow`](records::KeptRow).
+    /// With when each left; see [`Kept::leave`].
     pub(crate) custody: Vec<(MessageId, u64)>,
     pub(crate) failed: Vec<(MessageId, Failure)>,
     /// What recipients have confirmed, with what the application calls it.

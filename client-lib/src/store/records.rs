@@ -142,7 +142,7 @@ impl OutboxRow {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct KeptRow {
     pub(crate) row: OutboxRow,
-    /// Later for what left later.
+    /// See [`Kept::leave`](crate::kept::Kept::leave).
     pub(crate) left: u64,
 }
 
