@@ -1,9 +1,13 @@
 //! Ops inside one write transaction. Each checks all it needs before it writes, so that a refusal has
 //! changed nothing.
 
+mod repeats;
+mod sessions;
+mod sweep;
+
 use std::cmp::max;
 
-use redb::{ReadableTable, ReadableTableMetadata, Table, WriteTransaction};
+use redb::{ReadableTable, Table, WriteTransaction};
 use thinpost_wire::ids::{AccountKey, Position};
 use thinpost_wire::limits::BODY_BYTES_MAX;
 
@@ -12,7 +16,6 @@ use super::records::{
     EntryHeader, HANDLES, INCARNATION_TIMERS, INCARNATIONS, INVITES, MAILBOXES, META, META_STATE, QUEUES,
     READERS, SESSION_ORDER, SESSIONS, State, collapse_scope, decode, encode, entry_head, read_entry,
 };
-use crate::store::sessions::Change;
 use crate::store::{
     Append, DeviceNo, Direction, Done, Op, Refusal, Register, RelayTime, StoreConfig, StoreError, Verdict,
 };
@@ -29,18 +32,6 @@ pub(super) fn direction_code(direction: Direction) -> u8 {
 
 fn missing(what: &str, number: impl std::fmt::Display) -> StoreError {
     StoreError::Corrupt(format!("{what} {number} is missing"))
-}
-
-/// One incarnation's row.
-#[derive(Clone, Copy)]
-struct Known {
-    /// Numbers below are not told apart any more.
-    floor: u64,
-    /// How many digests are kept.
-    kept: u32,
-    last_used: u64,
-    /// When its timer is due.
-    timer: u64,
 }
 
 /// All tables of a write transaction, open.
@@ -321,77 +312,6 @@ impl<'t> Transaction<'t> {
         Ok(())
     }
 
-    fn incarnation(&self, key: (u32, u64)) -> Result<Option<Known>> {
-        let row = self.incarnations.get(key)?;
-        Ok(row.map(|row| {
-            let (floor, kept, last_used, timer) = row.value();
-            Known { floor, kept, last_used, timer }
-        }))
-    }
-
-    /// Notes that `sequence`, not below the floor and not known, was accepted.
-    fn remember(&mut self, key: (u32, u64), known: Option<Known>, sequence: u64, digest: u64) -> Result<()> {
-        let mut known = match known {
-            Some(known) => known,
-            None => {
-                self.make_room_for_incarnation(key.0)?;
-                let timer = self.now.after_s(self.lifetime_s()).0;
-                self.incarnation_timers.insert((timer, key.0, key.1), ())?;
-                Known { floor: 0, kept: 0, last_used: 0, timer }
-            }
-        };
-        self.accepted.insert((key.0, key.1, sequence), digest)?;
-        known.kept += 1;
-        known.last_used = self.now.0;
-        if known.kept > self.digests_kept() {
-            let smallest = self.smallest_accepted(key)?;
-            self.accepted.remove((key.0, key.1, smallest))?;
-            known.kept -= 1;
-        }
-        if known.kept == self.digests_kept() {
-            // Full: a number below all that are kept would push itself out, and its repeat in again.
-            known.floor = self.smallest_accepted(key)?;
-        }
-        self.put_incarnation(key, known)
-    }
-
-    fn smallest_accepted(&self, key: (u32, u64)) -> Result<u64> {
-        let first = self.accepted.range((key.0, key.1, 0)..=(key.0, key.1, u64::MAX))?.next();
-        let (row, _) = first.ok_or_else(|| missing("digests of device", key.0))??;
-        Ok(row.value().2)
-    }
-
-    fn put_incarnation(&mut self, key: (u32, u64), known: Known) -> Result<()> {
-        self.changed = true;
-        self.incarnations.insert(key, (known.floor, known.kept, known.last_used, known.timer))?;
-        Ok(())
-    }
-
-    /// Forgets the incarnation that a device used longest ago, if it has as many as one may have.
-    fn make_room_for_incarnation(&mut self, device: u32) -> Result<()> {
-        let mut all = Vec::new();
-        for row in self.incarnations.range((device, 0)..=(device, u64::MAX))? {
-            let (key, value) = row?;
-            all.push((value.value().2, key.value().1));
-        }
-        if all.len() >= self.config.incarnations_max as usize
-            && let Some((_, oldest)) = all.into_iter().min()
-        {
-            self.forget_incarnation((device, oldest))?;
-        }
-        Ok(())
-    }
-
-    /// Removes an incarnation with its digests and timer; how many rows that were.
-    fn forget_incarnation(&mut self, key: (u32, u64)) -> Result<u32> {
-        self.changed = true;
-        let Some(known) = self.incarnation(key)? else { return Ok(0) };
-        self.incarnations.remove(key)?;
-        self.incarnation_timers.remove((known.timer, key.0, key.1))?;
-        self.accepted.retain_in((key.0, key.1, 0)..=(key.0, key.1, u64::MAX), |_, _| false)?;
-        Ok(known.kept)
-    }
-
     fn settle(&mut self, number: DeviceNo, upto: Position) -> Result<Verdict> {
         let Some(mut device) = self.device(number.0)? else { return Ok(Err(Refusal::UnknownDevice)) };
         // A cursor beyond what was given out would pass over envelopes that are yet to come.
@@ -465,92 +385,5 @@ impl<'t> Transaction<'t> {
             self.handles.insert((number.0, direction, index), &account.0)?;
         }
         Ok(Ok(Done::TablePut))
-    }
-
-    /// Writes the changes of TLS sessions, oldest first, and drops the oldest beyond the bound.
-    pub(super) fn put_sessions(&mut self, changes: &[(u64, Vec<u8>, Change)]) -> Result<()> {
-        for (_, key, change) in changes {
-            self.changed = true;
-            let before = self.sessions.remove(key.as_slice())?.map(|row| row.value().0);
-            if let Some(place) = before {
-                self.session_order.remove(place)?;
-            }
-            if let Change::Put(value) = change {
-                self.state.session += 1;
-                self.sessions.insert(key.as_slice(), (self.state.session, value.as_ref()))?;
-                self.session_order.insert(self.state.session, key.as_slice())?;
-            }
-        }
-        while self.sessions.len()? > self.config.sessions_max {
-            let Some((_, key)) = self.session_order.pop_first()? else { break };
-            self.sessions.remove(key.value())?;
-        }
-        Ok(())
-    }
-
-    fn sweep(&mut self, rows_max: u32) -> Result<Done> {
-        let (mut rows, mut removed) = (0, 0);
-        while rows < rows_max {
-            if let Some((_, position)) = self.due_entry()? {
-                self.remove_entry(position)?;
-                removed += 1;
-                rows += 1;
-            } else if let Some((due, number)) = self.due_device()? {
-                let released = self.device_due(due, number)?;
-                removed += released;
-                rows += 1 + released;
-            } else if let Some((due, device, incarnation)) = self.due_incarnation()? {
-                rows += 1 + self.incarnation_due(due, (device, incarnation))?;
-            } else {
-                return Ok(Done::Swept { removed, more: false });
-            }
-        }
-        let more =
-            self.due_entry()?.is_some() || self.due_device()?.is_some() || self.due_incarnation()?.is_some();
-        Ok(Done::Swept { removed, more })
-    }
-
-    fn due_entry(&self) -> Result<Option<(u64, u64)>> {
-        let first = self.deadlines.first()?.map(|(key, _)| key.value());
-        Ok(first.filter(|(due, _)| *due <= self.now.0))
-    }
-
-    fn due_device(&self) -> Result<Option<(u64, u32)>> {
-        let first = self.device_timers.first()?.map(|(key, _)| key.value());
-        Ok(first.filter(|(due, _)| *due <= self.now.0))
-    }
-
-    fn due_incarnation(&self) -> Result<Option<(u64, u32, u64)>> {
-        let first = self.incarnation_timers.first()?.map(|(key, _)| key.value());
-        Ok(first.filter(|(due, _, _)| *due <= self.now.0))
-    }
-
-    /// A device's timer has come due: it is set again, or the device stops holding its log.
-    fn device_due(&mut self, due: u64, number: u32) -> Result<u32> {
-        self.changed = true;
-        self.device_timers.remove((due, number))?;
-        let mut device = self.device(number)?.ok_or_else(|| missing("device", number))?;
-        let silent_at = RelayTime(device.last_seen).after_s(self.lifetime_s());
-        if silent_at > self.now {
-            self.device_timers.insert((silent_at.0, number), ())?;
-            return Ok(0);
-        }
-        device.silent = true;
-        self.put_device(number, &device)?;
-        self.trim(device.mailbox)
-    }
-
-    /// An incarnation's timer has come due: it is set again, or the incarnation is forgotten.
-    fn incarnation_due(&mut self, due: u64, key: (u32, u64)) -> Result<u32> {
-        self.changed = true;
-        self.incarnation_timers.remove((due, key.0, key.1))?;
-        let known = self.incarnation(key)?.ok_or_else(|| missing("incarnation of device", key.0))?;
-        let unused_at = RelayTime(known.last_used).after_s(self.lifetime_s());
-        if unused_at > self.now {
-            self.incarnation_timers.insert((unused_at.0, key.0, key.1), ())?;
-            self.put_incarnation(key, Known { timer: unused_at.0, ..known })?;
-            return Ok(0);
-        }
-        self.forget_incarnation(key)
     }
 }
