@@ -13,6 +13,7 @@ use crate::contacts::Contacts;
 use crate::driver::{Driver, Options, Start, Wish};
 use crate::error::OpenError;
 use crate::event::{EVENTS_KEPT, LinkState, LinkStatus};
+use crate::grants::Grants;
 use crate::home::Home;
 use crate::message::InboxNumber;
 use crate::network::{Network, Udp};
@@ -104,6 +105,10 @@ impl Builder {
             Some(seed) => Random::from_seed(seed, "client", self.clock.unix_ms()),
             None => Random::from_system().map_err(|_| OpenError::NoRandomness)?,
         };
+        let for_grants = match self.seed {
+            Some(seed) => Random::from_seed(seed, "grants", self.clock.unix_ms()),
+            None => Random::from_system().map_err(|_| OpenError::NoRandomness)?,
+        };
         let (store, loaded) = Store::open(&self.storage)?;
         let incarnation = Incarnation(random.bytes());
         tracing::debug!(%incarnation, waiting = loaded.outbox.len(), "home opened");
@@ -126,7 +131,12 @@ impl Builder {
             home,
             store,
             numbers: Numbers::new(incarnation),
-            contacts: Mutex::new(Contacts::new(loaded.contacts.iter().cloned())),
+            contacts: Mutex::new(Contacts::new(
+                loaded.contacts.iter().cloned(),
+                loaded.access.iter().cloned(),
+            )),
+            grants: Mutex::new(Grants::new(loaded.home.secret, loaded.grants.clone(), for_grants)),
+            granting: Mutex::default(),
             events: broadcast::channel(EVENTS_KEPT).0,
             inbox_head,
             status: status_seen,

@@ -3,8 +3,10 @@
 use thinpost_carrier::Identity;
 use thinpost_wire::ids::AccountKey;
 use thinpost_wire::ticket::{ContactTicket, InviteToken, RelayTicket, SealKeys, Ticket};
+use thinpost_wire::token::{MailboxSecret, Token};
 
 use crate::error::{CreateError, RenewError, StoreError};
+use crate::grants::Grants;
 use crate::random::Random;
 use crate::seal::Keyring;
 use crate::store::Store;
@@ -43,7 +45,7 @@ pub struct Home {
 
 impl Home {
     /// Makes a home: keys for an account and its first device, and the relay that the ticket leads to.
-    /// Nothing is sent; the client registers when it first connects. Returns how others reach it.
+    /// Nothing is sent; the client registers when it first connects. Returns how anybody reaches it.
     ///
     /// # Errors
     /// See [`CreateError`]; a home that exists is never touched.
@@ -74,8 +76,9 @@ impl Home {
         let device = Identity::from_seed(random.bytes());
         let keyring = Keyring::new(random.bytes());
         let home = Self { account, device, access, seal: keyring.public() };
-        Store::create(&storage, &home.to_record(), &keyring.to_record())?;
-        Ok(home.ticket())
+        let secret = MailboxSecret(random.bytes());
+        Store::create(&storage, &home.to_record(secret), &keyring.to_record())?;
+        Ok(home.ticket(Grants::first_token(&secret)))
     }
 
     /// Gives a home that no relay has confirmed yet another way in: the invite, or the newer addresses, of
@@ -96,28 +99,34 @@ impl Home {
         if access == home.access {
             return Err(RenewError::Unchanged);
         }
-        Ok(store.put_home(&Self { access, ..home }.to_record())?)
+        Ok(store.put_home(&Self { access, ..home }.to_record(loaded.home.secret))?)
     }
 
     pub(crate) fn account_key(&self) -> AccountKey {
         AccountKey(self.account.public())
     }
 
-    pub(crate) fn ticket(&self) -> ContactTicket {
+    pub(crate) fn seal(&self) -> &SealKeys {
+        &self.seal
+    }
+
+    pub(crate) fn ticket(&self, token: Token) -> ContactTicket {
         ContactTicket {
             account: self.account_key(),
             seal: self.seal,
             signature: self.account.sign(&self.seal.signed_bytes()),
+            token,
             relays: vec![self.access.relay.clone()],
         }
     }
 
-    fn to_record(&self) -> HomeRecord {
+    pub(crate) fn to_record(&self, secret: MailboxSecret) -> HomeRecord {
         HomeRecord {
             account_seed: *self.account.seed(),
             device_seed: *self.device.seed(),
             relay: self.access.relay.to_string(),
             invite: self.access.invite,
+            secret,
         }
     }
 

@@ -39,6 +39,7 @@ mod event;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
+mod grants;
 mod home;
 mod message;
 mod network;
@@ -53,7 +54,7 @@ pub use builder::{BlockingMode, Builder};
 pub use client::{Client, Status};
 pub use clock::{SystemClock, WallClock};
 pub use contacts::Contact;
-pub use error::{ContactError, CreateError, OpenError, RenewError, SendError, StoreError};
+pub use error::{ContactError, CreateError, GrantError, OpenError, RenewError, SendError, StoreError};
 pub use event::{Event, LinkState, LinkStatus, Subscription};
 pub use home::{Home, RelayAccess};
 pub use message::{
@@ -67,3 +68,4 @@ pub use thinpost_wire::frame::{Denial, Refusal};
 pub use thinpost_wire::ids::{AccountKey, AppId, DeviceKey, RelayKey};
 pub use thinpost_wire::letter::CONTENT_BYTES_MAX;
 pub use thinpost_wire::ticket;
+pub use thinpost_wire::token::Token;

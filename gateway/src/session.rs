@@ -24,6 +24,7 @@ use thinpost_wire::frame::{Close, Denial, FrameError, Hello, Refusal, SubmitOpti
 use thinpost_wire::ids::{AccountKey, DeviceKey, Handle, Origin, Position, envelope_digest};
 use thinpost_wire::link::{Event, LinkConfig};
 use thinpost_wire::table::HandleTable;
+use thinpost_wire::token::{MailboxAddress, TokenId};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 use tracing::{debug, trace, warn};
@@ -32,7 +33,7 @@ use self::delivery::Delivery;
 use self::end::{End, Misbehaviour};
 use self::refusals::Refusals;
 use crate::relay::Shared;
-use crate::store::{self, Append, DeviceNo, DeviceRecord, Direction, Done, Op, Pending, Store, Verdict};
+use crate::store::{self, Append, DeviceNo, DeviceRecord, Done, Op, Pending, Store, TableTail, Verdict};
 
 /// A handshake takes at most this long, and so does a device to say hello: 60 round trips of 2 s.
 const GREETING_MAX: Duration = Duration::from_secs(120);
@@ -120,7 +121,7 @@ struct Session {
     /// The account that a pending registration is for.
     registering: Option<AccountKey>,
     /// What the device's handles stand for.
-    mailboxes: HandleTable,
+    mailboxes: HandleTable<MailboxAddress>,
     numbering: Option<Origin>,
     /// Frames that have not been acted on.
     waiting: VecDeque<(u64, Bytes)>,
@@ -153,6 +154,11 @@ enum What {
         unless_repeat: Option<Refusal>,
     },
     Register,
+    Revoke {
+        /// The frame's own number.
+        number: u64,
+        id: TokenId,
+    },
     /// Nobody waits for the verdict, but it must not be a refusal.
     Table,
     Housekeeping,
@@ -232,20 +238,27 @@ impl Session {
             if self.hello.is_none() && !matches!(frame, ToRelay::Hello(_)) {
                 return Err(Misbehaviour::Hello.into());
             }
-            if let ToRelay::Register { .. } = frame
-                && (self.confirmed.is_some() || !ops.is_empty())
-            {
+            // What a replayed first flight must not do waits until the handshake is complete.
+            let must_wait = match frame {
+                ToRelay::Register { .. } => self.confirmed.is_some() || !ops.is_empty(),
+                ToRelay::Revoke { .. } => self.confirmed.is_some(),
+                _ => false,
+            };
+            if must_wait {
                 break;
             }
             self.waiting.pop_front();
             let ends_group = matches!(frame, ToRelay::Register { .. });
             let (op, what) = match frame {
                 ToRelay::Hello(hello) => (self.greet(hello).await?, What::Table),
-                ToRelay::Register { account, certificate, invite } => {
-                    let op = self.register(account, certificate, invite.as_ref()).await?;
+                ToRelay::Register { account, certificate, invite, secret } => {
+                    let op = self.register(account, certificate, invite.as_ref(), secret).await?;
                     (Some(op), What::Register)
                 }
-                ToRelay::Bind { handle, mailbox } => (self.bind(handle, mailbox)?, What::Table),
+                ToRelay::Bind { handle, address } => (self.bind(handle, address)?, What::Table),
+                ToRelay::Revoke { id } => {
+                    (Some(Op::Revoke { device: self.number()?, id }), What::Revoke { number, id })
+                }
                 ToRelay::Numbering(origin) => {
                     self.numbering = Some(origin);
                     (None, What::Housekeeping)
@@ -296,7 +309,7 @@ impl Session {
         Ok(())
     }
 
-    fn bind(&mut self, handle: Handle, mailbox: AccountKey) -> Result<Option<Op>, End> {
+    fn bind(&mut self, handle: Handle, address: MailboxAddress) -> Result<Option<Op>, End> {
         let device = self.number()?;
         let before = self.mailboxes.len();
         match handle.0.cmp(&(before + 1)) {
@@ -305,10 +318,9 @@ impl Session {
             Ordering::Greater => return Ok(None),
             Ordering::Equal => {}
         }
-        self.mailboxes.push(mailbox).ok_or(Misbehaviour::TableFull)?;
+        self.mailboxes.push(address).ok_or(Misbehaviour::TableFull)?;
         self.refusals.release(handle);
-        let accounts = vec![mailbox];
-        Ok(Some(Op::PutTable { device, direction: Direction::ToRelay, from: before, accounts }))
+        Ok(Some(Op::PutTable { device, from: before, tail: TableTail::ToRelay(vec![address]) }))
     }
 
     fn submit(
@@ -322,7 +334,7 @@ impl Session {
         let origin = self.numbering.ok_or(Misbehaviour::Numbering)?;
         self.numbering = Some(Origin { sequence: origin.sequence.saturating_add(1), ..origin });
         let account = self.account()?;
-        let Some(mailbox) = self.mailboxes.key(to) else {
+        let Some(MailboxAddress { mailbox, token }) = self.mailboxes.entry(to) else {
             self.refuse(number, origin, to, Refusal::UnknownHandle);
             return Ok((None, What::Housekeeping));
         };
@@ -335,6 +347,7 @@ impl Session {
             sender: (!options.unattributed).then_some(account),
             origin,
             mailbox,
+            token,
             flags: if options.unattributed { FLAG_UNATTRIBUTED } else { 0 },
             lifetime_s: options.lifetime_s.unwrap_or(u32::MAX),
             age_s: options.age_s,
@@ -356,7 +369,7 @@ impl Session {
 
     /// Has the device told when it is over, if the mailbox is the reason.
     async fn ask_for_mailbox(&mut self, to: Handle, reason: Refusal) -> Result<(), End> {
-        let Some(account) = self.mailboxes.key(to) else { return Ok(()) };
+        let Some(MailboxAddress { mailbox: account, .. }) = self.mailboxes.entry(to) else { return Ok(()) };
         // It may have come to be since the store said no, and is announced only once. A mailbox that was
         // full lets go of something again and again.
         let is_registered = self.refusals.ask(to, account, reason)
@@ -401,6 +414,11 @@ impl Session {
                         _ => Denial::Full,
                     }
                     .into());
+                }
+                (What::Revoke { number, id }, Err(refusal)) => {
+                    debug!(%refusal, "a token was not revoked");
+                    let said = self.channel.link().push(ToDevice::NotRevoked { id }.encode());
+                    self.refusals.withhold(said, number);
                 }
                 (What::Table, Err(refusal)) => {
                     warn!(%refusal, "a handle table was refused");
@@ -460,6 +478,7 @@ fn refused(refusal: store::Refusal) -> Option<Refusal> {
         store::Refusal::StoreFull => Refusal::RelayFull,
         store::Refusal::NoSuchMailbox => Refusal::NoSuchMailbox,
         store::Refusal::TooLong => Refusal::TooLarge,
+        store::Refusal::NotWanted => Refusal::NotWanted,
         _ => return None,
     })
 }

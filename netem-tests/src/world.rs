@@ -131,6 +131,16 @@ impl World {
         self.net.unplug(RELAY);
     }
 
+    /// Takes a stopped relay's store away: it starts from nothing next.
+    ///
+    /// # Panics
+    /// If it runs.
+    pub fn lose_store(&mut self) {
+        assert!(self.relay.is_none(), "stop the relay first");
+        let id = StoreId((self.seed ^ u64::MAX.wrapping_sub(self.relay_starts)).to_be_bytes());
+        self.store = Arc::new(MemoryStore::new(self.config.store_config(), id));
+    }
+
     /// The relay's store.
     pub fn store(&self) -> &Arc<dyn Store> {
         &self.store

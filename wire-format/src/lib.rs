@@ -6,7 +6,7 @@
 //!
 //! From the outside in:
 //!
-//! - [`ticket`]: what a person passes on to reach a relay or a contact;
+//! - [`ticket`]: what a person passes on to reach a relay or a contact; [`token`]: the right in it to submit;
 //! - [`link`]: the machine that both ends of a link run: who sends what again, and when;
 //! - [`batch`]: one datagram, decodable alone; [`codec`] and [`dictionary`] make it small;
 //! - [`frame`]: what is said inside; [`letter`]: what an application's message looks like in an envelope;
@@ -24,6 +24,7 @@ pub mod link;
 pub mod parcel;
 pub mod table;
 pub mod ticket;
+pub mod token;
 mod varint;
 
 /// The protocol's name and major version, as QUIC negotiates it (ALPN).

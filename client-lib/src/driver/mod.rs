@@ -11,11 +11,14 @@ mod outgoing;
 mod retry;
 mod sealing;
 mod session;
+mod tokens;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use thinpost_carrier::quic;
+use thinpost_wire::ids::AccountKey;
+use thinpost_wire::token::MailboxAddress;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 
@@ -76,8 +79,8 @@ pub(crate) struct Start {
     relay: RelayRecord,
     outbox: Outbox,
     seals: Seals,
-    mailboxes: Handles,
-    senders: Handles,
+    mailboxes: Handles<MailboxAddress>,
+    senders: Handles<AccountKey>,
 }
 
 impl Start {
@@ -122,8 +125,8 @@ pub(crate) struct Driver {
     retry: Retry,
     outbox: Outbox,
     seals: Seals,
-    mailboxes: Handles,
-    senders: Handles,
+    mailboxes: Handles<MailboxAddress>,
+    senders: Handles<AccountKey>,
     relay: RelayRecord,
     /// As it is in the store.
     relay_stored: RelayRecord,
@@ -286,6 +289,9 @@ impl Driver {
         self.senders.stored();
         if let Some(relay) = changes.relay {
             self.relay_stored = relay;
+        }
+        for (id, store) in changes.told {
+            self.shared.grants().told(id, store);
         }
         for carrier in changes.custody {
             for (message, app_id) in self.outbox.remove(carrier) {

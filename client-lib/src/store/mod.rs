@@ -4,6 +4,7 @@
 //! transaction commits in two phases, as its bytes come from strangers and redb's checksums are not
 //! cryptographic, and saves the allocator's state, so that reopening after a kill is quick.
 
+mod grants;
 pub(crate) mod records;
 pub(crate) mod storage;
 #[cfg(test)]
@@ -14,20 +15,26 @@ use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use redb::backends::FileBackend;
-use redb::{Builder, Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, WriteTransaction};
+use redb::{
+    Builder, Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition,
+    WriteTransaction,
+};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use thinpost_wire::ids::{AccountKey, AppId, Incarnation, Origin};
+use thinpost_wire::ids::{AccountKey, AppId, Incarnation, Origin, StoreId};
 use thinpost_wire::limits::HANDLES_MAX;
+use thinpost_wire::table::Entry;
+use thinpost_wire::token::{MailboxAddress, TokenId};
 
 use crate::contacts::Contact;
 use crate::error::{CreateError, OpenError, StoreError};
+use crate::grants::Grant;
 use crate::message::{Failure, InboxNumber, MessageId, MessageState};
 use crate::seal::Identity;
 use records::{
-    CONTACTS, Counters, DONE, DONE_KEPT, DoneRow, FORMAT, HomeRecord, INBOX, InboxRow, MAILBOXES, META,
-    META_COUNTERS, META_FORMAT, META_HOME, META_KEYRING, META_RELAY, OUTBOX, OutboxRow, PAIRS, RelayRecord,
-    SEALED, SENDERS, SealedRow,
+    ACCESS, AccessRow, CONTACTS, Counters, DONE, DONE_KEPT, DoneRow, FORMAT, GRANTS, HomeRecord, INBOX,
+    InboxRow, MAILBOXES, META, META_COUNTERS, META_FORMAT, META_HOME, META_KEYRING, META_RELAY, OUTBOX,
+    OutboxRow, PAIRS, RelayRecord, SEALED, SENDERS, SealedRow,
 };
 use storage::Storage;
 
@@ -48,9 +55,11 @@ pub(crate) struct Loaded {
     pub(crate) relay: RelayRecord,
     pub(crate) counters: Counters,
     pub(crate) contacts: Vec<Contact>,
+    pub(crate) access: Vec<(AccountKey, AccessRow)>,
+    pub(crate) grants: Vec<(TokenId, Grant)>,
     /// The outbox by id, without its bodies.
     pub(crate) outbox: Vec<(MessageId, Queued)>,
-    pub(crate) mailboxes: Vec<AccountKey>,
+    pub(crate) mailboxes: Vec<MailboxAddress>,
     pub(crate) senders: Vec<AccountKey>,
 }
 
@@ -125,9 +134,9 @@ pub(crate) struct Departure {
 
 /// A change of a handle table: cut back to `keep`, then append.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct TableChange {
+pub(crate) struct TableChange<E> {
     pub(crate) keep: u16,
-    pub(crate) append: Vec<AccountKey>,
+    pub(crate) append: Vec<E>,
 }
 
 /// What one turn of the driver makes durable.
@@ -138,8 +147,10 @@ pub(crate) struct Changes {
     pub(crate) failed: Vec<(MessageId, Failure)>,
     /// Refused for now: the relay has not taken custody under their numbers.
     pub(crate) unnumbered: Vec<MessageId>,
-    pub(crate) mailboxes: Option<TableChange>,
-    pub(crate) senders: Option<TableChange>,
+    pub(crate) mailboxes: Option<TableChange<MailboxAddress>>,
+    pub(crate) senders: Option<TableChange<AccountKey>>,
+    /// What the relay with this store now knows to be revoked.
+    pub(crate) told: Vec<(TokenId, StoreId)>,
     pub(crate) relay: Option<RelayRecord>,
     /// Goes with what was opened: neither may be written without the other.
     pub(crate) pairs: Vec<PairRow>,
@@ -239,10 +250,11 @@ impl Store {
             let (id, row) = row?;
             outbox.push((MessageId(id.value()), Queued::from(&decode::<OutboxRow>(row.value())?)));
         }
-        let table = |definition| -> Result<Vec<AccountKey>, StoreError> {
-            let table = read.open_table::<u16, &[u8; 32]>(definition)?;
-            table.range(1..=HANDLES_MAX)?.map(|row| Ok(AccountKey(*row?.1.value()))).collect()
-        };
+        let mailboxes = read.open_table(MAILBOXES)?;
+        let mailboxes =
+            mailboxes.range(1..=HANDLES_MAX)?.map(|row| Ok(MailboxAddress::from_bytes(row?.1.value())));
+        let senders = read.open_table(SENDERS)?;
+        let senders = senders.range(1..=HANDLES_MAX)?.map(|row| Ok(AccountKey(*row?.1.value())));
         let mut pairs = Vec::new();
         for row in read.open_table(PAIRS)?.iter()? {
             let (with, pair) = row?;
@@ -256,9 +268,11 @@ impl Store {
             relay: get(&meta, META_RELAY)?,
             counters: get(&meta, META_COUNTERS)?,
             contacts,
+            access: grants::load_access(&read)?,
+            grants: grants::load_grants(&read)?,
             outbox,
-            mailboxes: table(MAILBOXES)?,
-            senders: table(SENDERS)?,
+            mailboxes: mailboxes.collect::<Result<_, StoreError>>()?,
+            senders: senders.collect::<Result<_, StoreError>>()?,
         })
     }
 
@@ -343,14 +357,9 @@ impl Store {
             counters = get(&meta, META_COUNTERS)?;
             put_in_inbox(&write, &changes.received, &mut counters)?;
             take_from_outbox(&write, changes, &mut counters)?;
-            for (definition, change) in [(MAILBOXES, &changes.mailboxes), (SENDERS, &changes.senders)] {
-                let Some(change) = change else { continue };
-                let mut table = write.open_table(definition)?;
-                table.retain_in(change.keep.saturating_add(1).., |_, _| false)?;
-                for (handle, key) in (change.keep + 1..).zip(&change.append) {
-                    table.insert(handle, &key.0)?;
-                }
-            }
+            change_table(&write, MAILBOXES, changes.mailboxes.as_ref())?;
+            change_table(&write, SENDERS, changes.senders.as_ref())?;
+            grants::put_told(&write, &changes.told)?;
             put_pairs(&write, &changes.pairs)?;
             if let Some(relay) = &changes.relay {
                 meta.insert(META_RELAY, encode(relay).as_slice())?;
@@ -367,15 +376,18 @@ impl Store {
         Ok(write.commit()?)
     }
 
-    pub(crate) fn put_contact(&self, contact: &Contact) -> Result<(), StoreError> {
+    /// Writes a contact, and how to reach it beyond its ticket.
+    pub(crate) fn put_contact(&self, contact: &Contact, access: &AccessRow) -> Result<(), StoreError> {
         let write = self.begin_write()?;
         write.open_table(CONTACTS)?.insert(contact.name.as_str(), contact.ticket.to_string().as_str())?;
+        grants::put_access(&write, &contact.ticket.account, access)?;
         Ok(write.commit()?)
     }
 
-    pub(crate) fn remove_contact(&self, name: &str) -> Result<(), StoreError> {
+    pub(crate) fn remove_contact(&self, contact: &Contact) -> Result<(), StoreError> {
         let write = self.begin_write()?;
-        write.open_table(CONTACTS)?.remove(name)?;
+        write.open_table(CONTACTS)?.remove(contact.name.as_str())?;
+        grants::put_access(&write, &contact.ticket.account, &AccessRow::default())?;
         Ok(write.commit()?)
     }
 
@@ -471,6 +483,20 @@ fn take_from_outbox(
     Ok(())
 }
 
+fn change_table<E: Entry<Bytes = [u8; N]>, const N: usize>(
+    write: &WriteTransaction,
+    definition: TableDefinition<'static, u16, &[u8; N]>,
+    change: Option<&TableChange<E>>,
+) -> Result<(), StoreError> {
+    let Some(change) = change else { return Ok(()) };
+    let mut table = write.open_table(definition)?;
+    table.retain_in(change.keep.saturating_add(1).., |_, _| false)?;
+    for (handle, entry) in (change.keep + 1..).zip(&change.append) {
+        table.insert(handle, &entry.to_bytes())?;
+    }
+    Ok(())
+}
+
 fn file_backend(file: File) -> Result<FileBackend, OpenError> {
     Ok(FileBackend::new(file)?)
 }
@@ -507,6 +533,8 @@ fn initialise(db: &Database, home: &HomeRecord, keyring: &[u8]) -> Result<(), St
         write.open_table(INBOX)?;
         write.open_table(MAILBOXES)?;
         write.open_table(SENDERS)?;
+        write.open_table(GRANTS)?;
+        write.open_table(ACCESS)?;
     }
     Ok(write.commit()?)
 }

@@ -6,11 +6,12 @@ use redb::TableDefinition;
 use serde::{Deserialize, Serialize};
 use thinpost_wire::ids::{AccountKey, AppId, Origin, Position, StoreId};
 use thinpost_wire::ticket::{InviteToken, SealKeys};
+use thinpost_wire::token::{ADDRESS_BYTES, MailboxSecret, Token};
 
 use crate::message::{Failure, MessageId, ReceivedContent};
 
 /// This version of the layout.
-pub(crate) const FORMAT: u32 = 2;
+pub(crate) const FORMAT: u32 = 3;
 
 pub(super) const META: TableDefinition<'static, &str, &[u8]> = TableDefinition::new("meta");
 /// Contact tickets by name.
@@ -26,9 +27,15 @@ pub(super) const PAIRS: TableDefinition<'static, &[u8; 32], &[u8]> = TableDefini
 /// What arrived, by inbox number.
 pub(super) const INBOX: TableDefinition<'static, u64, &[u8]> = TableDefinition::new("inbox");
 /// The device's handles for mailboxes, as far as the relay has settled them.
-pub(super) const MAILBOXES: TableDefinition<'static, u16, &[u8; 32]> = TableDefinition::new("mailboxes");
+pub(super) const MAILBOXES: TableDefinition<'static, u16, &[u8; ADDRESS_BYTES]> =
+    TableDefinition::new("mailboxes");
 /// The relay's handles for senders.
 pub(super) const SENDERS: TableDefinition<'static, u16, &[u8; 32]> = TableDefinition::new("senders");
+
+/// Tokens of this home's mailbox, by id: a [`Grant`](crate::grants::Grant) each.
+pub(super) const GRANTS: TableDefinition<'static, u32, &[u8]> = TableDefinition::new("grants");
+/// How to reach an account beyond what its ticket says: an [`AccessRow`].
+pub(super) const ACCESS: TableDefinition<'static, &[u8; 32], &[u8]> = TableDefinition::new("access");
 
 /// Four bytes, little endian, in every format there will be.
 pub(super) const META_FORMAT: &str = "format";
@@ -40,7 +47,8 @@ pub(super) const META_COUNTERS: &str = "counters";
 /// How many rows of [`DONE`] are kept.
 pub(super) const DONE_KEPT: u64 = 1_000;
 
-/// Who this is. Of it only the way to the relay ever changes, until the relay has confirmed it.
+/// Who this is. Of it the way to the relay changes until the relay has confirmed it, and the secret whenever
+/// its owner says so.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct HomeRecord {
     pub(crate) account_seed: [u8; 32],
@@ -48,6 +56,8 @@ pub(crate) struct HomeRecord {
     /// A ticket.
     pub(crate) relay: String,
     pub(crate) invite: Option<InviteToken>,
+    /// What the mailbox's tokens are made under.
+    pub(crate) secret: MailboxSecret,
 }
 
 /// What the relay and this device share, and what was learned of the way to it.
@@ -55,6 +65,8 @@ pub(crate) struct HomeRecord {
 pub(crate) struct RelayRecord {
     /// The relay has confirmed the registration.
     pub(crate) registered: bool,
+    /// The mailbox's secret that the relay was told with it.
+    pub(crate) secret: MailboxSecret,
     /// Everything up to here in this store's mailbox is in the inbox.
     pub(crate) have: Option<(StoreId, Position)>,
     /// Dictionaries that the relay can read, as a bitmap.
@@ -80,6 +92,8 @@ pub(crate) struct Counters {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct OutboxRow {
     pub(crate) mailbox: AccountKey,
+    /// The contact's when it was written; it leaves under the present one as long as there is a contact.
+    pub(crate) token: Token,
     pub(crate) enqueued_unix_ms: u64,
     pub(crate) app_id: Option<AppId>,
     /// What the recipient knows it by: a copy of the home that sends it, too, names it the same.
@@ -98,6 +112,13 @@ pub(crate) struct OutboxRow {
 pub(crate) struct SealedRow {
     pub(crate) body: Vec<u8>,
     pub(crate) riders: Vec<MessageId>,
+}
+
+/// How to reach an account beyond what its ticket says.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct AccessRow {
+    /// Takes the place of the ticket's.
+    pub(crate) token: Option<Token>,
 }
 
 /// A message that has left the outbox.

@@ -5,10 +5,11 @@ use thinpost_wire::frame::{Denial, Hello, Signature, ToDevice, Welcome};
 use thinpost_wire::ids::{AccountKey, Position};
 use thinpost_wire::table::HandleTable;
 use thinpost_wire::ticket::InviteToken;
+use thinpost_wire::token::MailboxSecret;
 
 use super::Session;
 use super::end::{End, Misbehaviour};
-use crate::store::{DeviceNo, DeviceRecord, Direction, Op};
+use crate::store::{DeviceNo, DeviceRecord, Op, Register, TableTail};
 
 impl Session {
     /// Reads what the store knows of the device; returns what must change there.
@@ -34,12 +35,7 @@ impl Session {
         self.delivery.know_senders(HandleTable::new(tables.from_relay), hello.senders);
         self.welcome(record, hello);
         Ok(Some(if shared < had {
-            Op::PutTable {
-                device: record.number,
-                direction: Direction::ToRelay,
-                from: shared,
-                accounts: Vec::new(),
-            }
+            Op::PutTable { device: record.number, from: shared, tail: TableTail::ToRelay(Vec::new()) }
         } else {
             Op::Seen { device: record.number }
         }))
@@ -71,11 +67,12 @@ impl Session {
         account: AccountKey,
         certificate: Signature,
         invite: Option<&InviteToken>,
+        secret: MailboxSecret,
     ) -> Result<Op, End> {
         let is_known = self.shared.read(move |store| store.mailbox_usage(&account)).await?.is_some();
-        let register = self.shared.admission.check(self.device, account, &certificate, invite, is_known)?;
+        let invite = self.shared.admission.check(self.device, account, &certificate, invite, is_known)?;
         self.registering = Some(account);
-        Ok(Op::Register(register))
+        Ok(Op::Register(Register { account, device: self.device, invite, secret }))
     }
 
     pub(super) fn registered(&mut self, device: DeviceNo, mailbox: u32) -> Result<(), End> {

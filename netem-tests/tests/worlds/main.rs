@@ -7,3 +7,4 @@ mod limits;
 mod links;
 mod people;
 mod secrets;
+mod tokens;
