@@ -13,6 +13,7 @@ use crate::contacts::Contacts;
 use crate::driver::{Driver, Options, Start, Wish};
 use crate::error::OpenError;
 use crate::event::{EVENTS_KEPT, LinkState, LinkStatus};
+use crate::grants::Grants;
 use crate::home::Home;
 use crate::message::InboxNumber;
 use crate::network::{Network, Udp};
@@ -124,7 +125,7 @@ impl Builder {
             Some(seed) => Ok(Random::from_seed(seed, of, self.clock.unix_ms())),
             None => Random::from_system().map_err(|_| OpenError::NoRandomness),
         };
-        let (mut random, nonces) = (stream("client")?, stream("nonces")?);
+        let (mut random, nonces, for_grants) = (stream("client")?, stream("nonces")?, stream("grants")?);
         let (mut store, loaded) = Store::open(&self.storage, self.key.as_ref(), nonces)?;
         store.points = self.points;
         let incarnation = Incarnation(random.bytes());
@@ -148,7 +149,12 @@ impl Builder {
             home,
             store,
             numbers: Numbers::new(incarnation),
-            contacts: Mutex::new(Contacts::new(loaded.contacts.iter().cloned())),
+            contacts: Mutex::new(Contacts::new(
+                loaded.contacts.iter().cloned(),
+                loaded.access.iter().cloned(),
+            )),
+            grants: Mutex::new(Grants::new(loaded.home.secret, loaded.grants.clone(), for_grants)),
+            granting: Mutex::default(),
             events: broadcast::channel(EVENTS_KEPT).0,
             inbox_head,
             status: status_seen,

@@ -7,6 +7,7 @@ use thinpost_wire::codec::DictionarySet;
 use thinpost_wire::ids::{AccountKey, DeviceKey, Origin};
 use thinpost_wire::letter::{self, Letter};
 use thinpost_wire::ticket::ContactTicket;
+use thinpost_wire::token::Token;
 use tokio::sync::{broadcast, mpsc, watch};
 use tokio::task::JoinHandle;
 
@@ -16,6 +17,7 @@ use crate::contacts::{Contact, Contacts};
 use crate::driver::{Told, Wish};
 use crate::error::{ContactError, SendError, StoreError};
 use crate::event::{Event, LinkState, LinkStatus, Subscription};
+use crate::grants::Grants;
 use crate::home::{Home, RelayAccess};
 use crate::message::{Content, InboxNumber, Message, MessageId, MessageState, Received};
 use crate::safety::SafetyNumber;
@@ -32,6 +34,9 @@ pub(crate) struct Shared {
     pub(crate) store: Store,
     pub(crate) numbers: Numbers,
     pub(crate) contacts: Mutex<Contacts>,
+    pub(crate) grants: Mutex<Grants>,
+    /// Held while a token is granted or revoked.
+    pub(crate) granting: Mutex<()>,
     pub(crate) events: broadcast::Sender<Event>,
     pub(crate) inbox_head: watch::Receiver<InboxNumber>,
     pub(crate) status: watch::Receiver<LinkStatus>,
@@ -154,8 +159,13 @@ impl Client {
     /// # Errors
     /// As [`Client::send`].
     pub async fn send_all(&self, contact: &str, messages: Vec<Message>) -> Result<Vec<MessageId>, SendError> {
-        let ticket = self.shared.contacts().get(contact).map(|ticket| (ticket.account, ticket.seal));
-        let (mailbox, keys) = ticket.ok_or_else(|| SendError::UnknownContact(contact.to_owned()))?;
+        let to = {
+            let contacts = self.shared.contacts();
+            let ticket = contacts.get(contact);
+            let token = ticket.and_then(|ticket| contacts.token_of(&ticket.account));
+            ticket.zip(token).map(|(ticket, token)| (ticket.account, token, ticket.seal))
+        };
+        let (mailbox, token, keys) = to.ok_or_else(|| SendError::UnknownContact(contact.to_owned()))?;
         let enqueued_unix_ms = self.shared.clock.unix_ms();
         let row = |message: Message| -> Result<OutboxRow, SendError> {
             let content = match message.content {
@@ -165,6 +175,7 @@ impl Client {
             let letter = Letter { app_id: message.app_id, content };
             Ok(OutboxRow {
                 mailbox,
+                token,
                 enqueued_unix_ms,
                 app_id: message.app_id,
                 // Drawn when it is written.
@@ -194,6 +205,15 @@ impl Client {
             wish.online = true;
             wish.urges += 1;
         });
+    }
+
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    /// Has the driver look for what the relay is to be told, if there is a link.
+    pub(crate) fn tell_relay(&self) {
+        self.handle.wish.send_modify(|_| {});
     }
 
     /// What is told from now on, without the inbox.
@@ -288,17 +308,19 @@ impl Client {
     /// See [`ContactError`]; nothing is changed.
     pub async fn add_contact(&self, name: &str, ticket: &ContactTicket) -> Result<(), ContactError> {
         let contact = Contact { name: name.to_owned(), ticket: ticket.clone() };
-        let had_other_keys = {
+        let (had_other_keys, access) = {
             let contacts = self.shared.contacts();
             if !contacts.check(&contact, self.shared.home.access.relay.key)? {
                 return Ok(());
             }
-            contacts.get(name).is_some_and(|known| known.seal.identity != ticket.seal.identity)
+            let known = contacts.get(name);
+            let had_other_keys = known.is_some_and(|known| known.seal.identity != ticket.seal.identity);
+            (had_other_keys, contacts.access_with(&contact))
         };
         self.shared
             .on_disk(move |shared| {
-                shared.store.put_contact(&contact)?;
-                shared.contacts().insert(contact);
+                shared.store.put_contact(&contact, &access)?;
+                shared.contacts().insert(contact, access);
                 Ok(())
             })
             .await?;
@@ -314,14 +336,33 @@ impl Client {
     /// # Errors
     /// See [`ContactError`]; nothing is changed.
     pub async fn remove_contact(&self, name: &str) -> Result<(), ContactError> {
-        let name = name.to_owned();
-        if self.shared.contacts().get(&name).is_none() {
-            return Err(ContactError::Unknown(name));
-        }
+        let ticket = self.shared.contacts().get(name).cloned();
+        let ticket = ticket.ok_or_else(|| ContactError::Unknown(name.to_owned()))?;
+        let contact = Contact { name: name.to_owned(), ticket };
         self.shared
             .on_disk(move |shared| {
-                shared.store.remove_contact(&name)?;
-                shared.contacts().remove(&name);
+                shared.store.remove_contact(&contact)?;
+                shared.contacts().remove(&contact);
+                Ok(())
+            })
+            .await?;
+        Ok(())
+    }
+
+    /// Takes a token that a contact has given otherwise than by a ticket: their messages leave under it from
+    /// now on, those that wait already, too, until a ticket with another token is added.
+    ///
+    /// # Errors
+    /// See [`ContactError`]; nothing is changed.
+    pub async fn put_token(&self, contact: &str, token: Token) -> Result<(), ContactError> {
+        let account = self.shared.contacts().get(contact).map(|ticket| ticket.account);
+        let account = account.ok_or_else(|| ContactError::Unknown(contact.to_owned()))?;
+        self.shared
+            .on_disk(move |shared| {
+                let mut access = shared.contacts().access(&account);
+                access.token = Some(token);
+                shared.store.put_access(&account, &access)?;
+                shared.contacts().put_access(account, access);
                 Ok(())
             })
             .await?;
@@ -333,19 +374,14 @@ impl Client {
     pub fn safety_number(&self, contact: &str) -> Option<SafetyNumber> {
         let contacts = self.shared.contacts();
         let theirs = contacts.get(contact)?;
-        let ours = self.shared.home.ticket();
-        let keys = |ticket: &ContactTicket| (ticket.account, ticket.seal.identity);
-        Some(SafetyNumber::of(keys(&ours), keys(theirs)))
+        let home = &self.shared.home;
+        let ours = (home.account_key(), home.seal().identity);
+        Some(SafetyNumber::of(ours, (theirs.account, theirs.seal.identity)))
     }
 
     /// All contacts, by name.
     pub fn contacts(&self) -> Vec<Contact> {
         self.shared.contacts().list()
-    }
-
-    /// How others reach this account.
-    pub fn ticket(&self) -> ContactTicket {
-        self.shared.home.ticket()
     }
 
     /// The relay of this home.

@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 
 use thinpost_wire::ids::{AccountKey, RelayKey};
 use thinpost_wire::ticket::ContactTicket;
+use thinpost_wire::token::Token;
 
 use thinpost_carrier::verify;
 
 use crate::error::ContactError;
 use crate::seal::Identity;
+use crate::store::records::AccessRow;
 
 /// Longest name of a contact, bytes.
 pub(crate) const NAME_BYTES_MAX: usize = 64;
@@ -22,24 +24,34 @@ pub struct Contact {
     pub ticket: ContactTicket,
 }
 
+/// Whether it can be shown wherever a name is, and stored.
+pub(crate) fn is_good_name(name: &str) -> bool {
+    let has_room = (1..=NAME_BYTES_MAX).contains(&name.len());
+    has_room && name.trim() == name && !name.chars().any(char::is_control)
+}
+
 /// All contacts of a home, by name.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Contacts {
     by_name: BTreeMap<String, ContactTicket>,
+    access: BTreeMap<AccountKey, AccessRow>,
 }
 
 impl Contacts {
-    pub(crate) fn new(contacts: impl IntoIterator<Item = Contact>) -> Self {
-        Self { by_name: contacts.into_iter().map(|contact| (contact.name, contact.ticket)).collect() }
+    pub(crate) fn new(
+        contacts: impl IntoIterator<Item = Contact>,
+        access: impl IntoIterator<Item = (AccountKey, AccessRow)>,
+    ) -> Self {
+        Self {
+            by_name: contacts.into_iter().map(|contact| (contact.name, contact.ticket)).collect(),
+            access: access.into_iter().collect(),
+        }
     }
 
     /// Whether the contact may be added, and if so whether that changes anything.
     pub(crate) fn check(&self, contact: &Contact, relay: RelayKey) -> Result<bool, ContactError> {
         let name = &contact.name;
-        if name.is_empty() || name.len() > NAME_BYTES_MAX || name.trim() != name {
-            return Err(ContactError::BadName);
-        }
-        if name.chars().any(char::is_control) {
+        if !is_good_name(name) {
             return Err(ContactError::BadName);
         }
         let ContactTicket { account, seal, signature, .. } = &contact.ticket;
@@ -62,12 +74,40 @@ impl Contacts {
         }
     }
 
-    pub(crate) fn insert(&mut self, contact: Contact) {
+    /// How to reach this contact beyond its ticket: as before, unless the ticket brings another token.
+    pub(crate) fn access_with(&self, contact: &Contact) -> AccessRow {
+        let before = self.by_name.get(&contact.name);
+        let mut access = self.access(&contact.ticket.account);
+        if before.is_none_or(|before| before.token != contact.ticket.token) {
+            access.token = None;
+        }
+        access
+    }
+
+    pub(crate) fn insert(&mut self, contact: Contact, access: AccessRow) {
+        self.put_access(contact.ticket.account, access);
         self.by_name.insert(contact.name, contact.ticket);
     }
 
-    pub(crate) fn remove(&mut self, name: &str) {
-        self.by_name.remove(name);
+    pub(crate) fn remove(&mut self, contact: &Contact) {
+        self.access.remove(&contact.ticket.account);
+        self.by_name.remove(&contact.name);
+    }
+
+    /// How to reach an account beyond what its ticket says.
+    pub(crate) fn access(&self, account: &AccountKey) -> AccessRow {
+        self.access.get(account).cloned().unwrap_or_default()
+    }
+
+    pub(crate) fn put_access(&mut self, account: AccountKey, access: AccessRow) {
+        self.access.insert(account, access);
+    }
+
+    /// The token that messages to a contact leave under.
+    pub(crate) fn token_of(&self, account: &AccountKey) -> Option<Token> {
+        let ticket = self.by_name.values().find(|ticket| ticket.account == *account)?;
+        let given_later = self.access.get(account).and_then(|access| access.token);
+        Some(given_later.unwrap_or(ticket.token))
     }
 
     pub(crate) fn get(&self, name: &str) -> Option<&ContactTicket> {
@@ -110,7 +150,7 @@ mod tests {
     use thinpost_carrier::Identity;
     use thinpost_wire::ticket::{RelayTicket, SealKeys};
 
-    use super::{AccountKey, Contact, ContactError, ContactTicket, Contacts, RelayKey};
+    use super::{AccessRow, AccountKey, Contact, ContactError, ContactTicket, Contacts, RelayKey, Token};
 
     const RELAY: RelayKey = RelayKey([9; 32]);
 
@@ -122,6 +162,7 @@ mod tests {
             account: AccountKey(owner.public()),
             seal,
             signature: owner.sign(&seal.signed_bytes()),
+            token: Token([4; 16]),
             relays: vec![relay],
         };
         Contact { name: name.to_owned(), ticket }
@@ -136,12 +177,30 @@ mod tests {
 
     #[test]
     fn a_name_and_an_account_belong_to_each_other() {
-        let contacts = Contacts::new([contact("bob", 1, 1)]);
+        let contacts = Contacts::new([contact("bob", 1, 1)], []);
         assert_eq!(contacts.check(&contact("bob", 1, 1), RELAY), Ok(false));
         assert_eq!(contacts.check(&contact("bob", 1, 2), RELAY), Ok(true));
         assert_eq!(contacts.check(&contact("bob", 2, 1), RELAY), Err(ContactError::NameTaken("bob".into())));
         assert_eq!(contacts.check(&contact("rob", 1, 1), RELAY), Err(ContactError::KnownAs("bob".into())));
         assert_eq!(contacts.check(&contact("rob", 2, 1), RELAY), Ok(true));
+    }
+
+    #[test]
+    fn a_token_that_came_later_holds_until_a_ticket_brings_another() {
+        let bob = contact("bob", 1, 1);
+        let account = bob.ticket.account;
+        let mut contacts = Contacts::new([bob.clone()], []);
+        assert_eq!(contacts.token_of(&account), Some(Token([4; 16])));
+        contacts.put_access(account, AccessRow { token: Some(Token([5; 16])) });
+        let moved = contact("bob", 1, 2);
+        contacts.insert(moved.clone(), contacts.access_with(&moved));
+        assert_eq!(contacts.token_of(&account), Some(Token([5; 16])), "the ticket's is as before");
+        let mut renewed = bob;
+        renewed.ticket.token = Token([6; 16]);
+        contacts.insert(renewed.clone(), contacts.access_with(&renewed));
+        assert_eq!(contacts.token_of(&account), Some(Token([6; 16])));
+        contacts.remove(&renewed);
+        assert_eq!(contacts.token_of(&account), None);
     }
 
     #[test]

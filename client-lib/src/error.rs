@@ -188,6 +188,21 @@ pub enum ContactError {
     Store(#[from] StoreError),
 }
 
+/// Why a ticket was not made or not revoked. Nothing changed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum GrantError {
+    /// Empty, longer than 64 bytes, with control characters, or with space at an end.
+    #[error("a name has 1 to 64 bytes, no control characters and no space at its ends")]
+    BadName,
+    /// No ticket for this name was made, or it was revoked.
+    #[error("there is no ticket for {0:?}")]
+    Unknown(String),
+    /// It could not be made durable. Whether it was shows when the home is opened again.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
 impl From<io::Error> for StoreError {
     fn from(error: io::Error) -> Self {
         match error.kind() {

@@ -91,6 +91,9 @@ pub enum Event {
         /// Their name.
         contact: String,
     },
+    /// The relay remembers no more revoked tickets of this account, and still takes what comes under one that
+    /// was to be revoked. [`Client::void_tickets`](crate::Client::void_tickets) helps.
+    RevocationsFull,
     /// A message has arrived, and is in the inbox. None is ever missed or told twice by one subscription.
     Received(Received),
     /// The subscriber was too slow for so many of the other events.

@@ -3,8 +3,10 @@
 use thinpost_carrier::Identity;
 use thinpost_wire::ids::AccountKey;
 use thinpost_wire::ticket::{ContactTicket, InviteToken, RelayTicket, SealKeys, Ticket};
+use thinpost_wire::token::{MailboxSecret, Token};
 
 use crate::error::{CreateError, OpenError, RenewError, SetKeyError, StoreError, WipeError};
+use crate::grants::Grants;
 use crate::random::Random;
 use crate::seal::Keyring;
 use crate::store::Store;
@@ -44,7 +46,7 @@ pub struct Home {
 
 impl Home {
     /// Makes a home: keys for an account and its first device, and the relay that the ticket leads to.
-    /// Nothing is sent; the client registers when it first connects. Returns how others reach it.
+    /// Nothing is sent; the client registers when it first connects. Returns how anybody reaches it.
     ///
     /// Whoever can read its files can read everything in it: see [`Home::create_with_key`].
     ///
@@ -91,8 +93,9 @@ impl Home {
         let device = Identity::from_seed(random.bytes());
         let keyring = Keyring::new(random.bytes());
         let home = Self { account, device, access, seal: keyring.public() };
-        Store::create(&storage, key, &home.to_record(), &keyring.to_record(), random)?;
-        Ok(home.ticket())
+        let secret = MailboxSecret(random.bytes());
+        Store::create(&storage, key, &home.to_record(secret), &keyring.to_record(), random)?;
+        Ok(home.ticket(Grants::first_token(&secret)))
     }
 
     /// Puts a home under another key, or none: it opens with the new one from here on. Its messages are not
@@ -148,28 +151,34 @@ impl Home {
         if access == home.access {
             return Err(RenewError::Unchanged);
         }
-        Ok(store.put_home(&Self { access, ..home }.to_record())?)
+        Ok(store.put_home(&Self { access, ..home }.to_record(loaded.home.secret))?)
     }
 
     pub(crate) fn account_key(&self) -> AccountKey {
         AccountKey(self.account.public())
     }
 
-    pub(crate) fn ticket(&self) -> ContactTicket {
+    pub(crate) fn seal(&self) -> &SealKeys {
+        &self.seal
+    }
+
+    pub(crate) fn ticket(&self, token: Token) -> ContactTicket {
         ContactTicket {
             account: self.account_key(),
             seal: self.seal,
             signature: self.account.sign(&self.seal.signed_bytes()),
+            token,
             relays: vec![self.access.relay.clone()],
         }
     }
 
-    fn to_record(&self) -> HomeRecord {
+    pub(crate) fn to_record(&self, secret: MailboxSecret) -> HomeRecord {
         HomeRecord {
             account_seed: *self.account.seed(),
             device_seed: *self.device.seed(),
             relay: self.access.relay.to_string(),
             invite: self.access.invite,
+            secret,
         }
     }
 

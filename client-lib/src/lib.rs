@@ -43,6 +43,7 @@ mod event;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
+mod grants;
 mod home;
 mod kept;
 mod message;
@@ -60,7 +61,8 @@ pub use client::{Client, Status};
 pub use clock::{SystemClock, WallClock};
 pub use contacts::Contact;
 pub use error::{
-    ContactError, CreateError, OpenError, RenewError, SendError, SetKeyError, StoreError, WipeError,
+    ContactError, CreateError, GrantError, OpenError, RenewError, SendError, SetKeyError, StoreError,
+    WipeError,
 };
 pub use event::{Event, LinkState, LinkStatus, Subscription};
 pub use home::{Home, RelayAccess};
@@ -76,3 +78,4 @@ pub use thinpost_wire::frame::{Denial, Refusal};
 pub use thinpost_wire::ids::{AccountKey, AppId, DeviceKey, RelayKey};
 pub use thinpost_wire::letter::CONTENT_BYTES_MAX;
 pub use thinpost_wire::ticket;
+pub use thinpost_wire::token::Token;

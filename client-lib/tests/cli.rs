@@ -120,6 +120,33 @@ fn a_ticket_is_printed_with_and_without_a_qr_code_and_leads_to_the_account() {
 }
 
 #[test]
+fn a_ticket_is_made_for_one_person_and_taken_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let home = home(folder.path());
+    let ticket = |args: &[&str]| -> ContactTicket {
+        String::from_utf8(thinpost(&home, args).stdout).unwrap().trim().parse().unwrap()
+    };
+    let [anybodys, anns, carols] =
+        [&["ticket"][..], &["ticket", "--for", "ann"], &["ticket", "--for", "carol"]].map(ticket);
+    assert_eq!(ContactTicket { token: anns.token, ..anybodys.clone() }, anns);
+    assert!(anybodys.token != anns.token && anns.token != carols.token);
+    assert_eq!(ticket(&["ticket", "--for", "ann"]), anns);
+    let list = |home: &Path| String::from_utf8(thinpost(home, &["ticket", "list"]).stdout).unwrap();
+    assert_eq!(list(&home), "ann\ncarol\n");
+    assert!(thinpost(&home, &["ticket", "revoke", "ann"]).status.success());
+    assert_eq!(list(&home), "carol\n");
+    fails(&thinpost(&home, &["ticket", "revoke", "ann"]), 66, "no ticket for \"ann\"");
+    fails(&thinpost(&home, &["ticket", "--for", "a\nb"]), 64, "a name has");
+    fails(&thinpost(&home, &["ticket", "--for", "ann", "list"]), 64, "cannot be used with");
+    let renewed = ticket(&["ticket", "renew"]);
+    assert!(renewed.token != anybodys.token && ticket(&["ticket"]) == renewed);
+    assert_eq!(ticket(&["ticket", "--for", "carol"]), carols);
+    let voided = ticket(&["ticket", "renew", "--all"]);
+    assert_eq!((ticket(&["ticket"]), list(&home)), (voided, String::new()));
+    assert_ne!(ticket(&["ticket", "--for", "carol"]).token, carols.token);
+}
+
+#[test]
 fn contacts_are_listed_and_their_names_and_accounts_are_unique() {
     let folder = tempfile::tempdir().unwrap();
     let home = home(folder.path());
@@ -352,6 +379,11 @@ fn a_program_makes_a_home_and_queues_a_message_over_rpc() {
             r#"{"jsonrpc":"2.0","id":8,"method":"send","params":{"to":"eve","text":"hi"}}"#,
             "not json",
             r#"{"jsonrpc":"2.0","id":9,"method":"status"}"#,
+            r#"{"jsonrpc":"2.0","id":10,"method":"ticket","params":{"for":"bob"}}"#,
+            r#"{"jsonrpc":"2.0","id":11,"method":"ticket.list"}"#,
+            r#"{"jsonrpc":"2.0","id":12,"method":"ticket.revoke","params":{"name":"bob"}}"#,
+            r#"{"jsonrpc":"2.0","id":13,"method":"ticket.revoke","params":{"name":"bob"}}"#,
+            r#"{"jsonrpc":"2.0","id":14,"method":"ticket.renew","params":{"all":true}}"#,
         ],
     );
     assert_eq!(answers[0]["error"]["data"]["kind"], "no-home");
@@ -364,4 +396,9 @@ fn a_program_makes_a_home_and_queues_a_message_over_rpc() {
     assert_eq!(answers[6]["error"]["data"]["kind"], "unknown-contact");
     assert_eq!(answers[7]["error"]["code"], -32700);
     assert_eq!(answers[8]["result"]["waiting"], 2);
+    let tickets = [1, 9, 13].map(|n| answers[n]["result"]["ticket"].as_str().unwrap());
+    assert!(tickets[0] != tickets[1] && tickets[0] != tickets[2] && tickets[1].starts_with("tpc1"));
+    assert_eq!(answers[10]["result"]["names"], serde_json::json!(["bob"]));
+    assert_eq!(answers[11]["result"], serde_json::json!({}));
+    assert_eq!(answers[12]["error"]["data"]["kind"], "unknown-ticket");
 }

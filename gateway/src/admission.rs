@@ -10,7 +10,7 @@ use thinpost_wire::ticket::InviteToken;
 
 use crate::config::{Config, Registration};
 use crate::invite::Invites;
-use crate::store::{Invite, Register};
+use crate::store::Invite;
 
 /// The relay's rule for new accounts.
 #[derive(Debug)]
@@ -33,7 +33,7 @@ impl Admission {
         }
     }
 
-    /// What to ask the store for, unless the device is turned away. `is_known` says whether the account
+    /// The invite to charge, if any, unless the device is turned away. `is_known` says whether the account
     /// has registered before: its further devices need no invite.
     ///
     /// # Errors
@@ -45,20 +45,19 @@ impl Admission {
         certificate: &Signature,
         token: Option<&InviteToken>,
         is_known: bool,
-    ) -> Result<Register, Denial> {
+    ) -> Result<Option<Invite>, Denial> {
         if !verify(&account.0, &device_certificate_message(&device), certificate) {
             return Err(Denial::BadCertificate);
         }
-        let register = Register { account, device, invite: None };
         match self.registration {
-            Registration::Open => Ok(register),
-            Registration::AllowList if self.allow_list.contains(&account) => Ok(register),
+            Registration::Open => Ok(None),
+            Registration::AllowList if self.allow_list.contains(&account) => Ok(None),
             Registration::AllowList => Err(Denial::NotListed),
-            Registration::Invite if is_known => Ok(register),
+            Registration::Invite if is_known => Ok(None),
             Registration::Invite => {
                 let token = token.ok_or(Denial::InviteNeeded)?;
                 self.invites.verify(token, (self.unix_time_s)())?;
-                Ok(Register { invite: Some(Invite { id: token.id, uses_max: token.uses }), ..register })
+                Ok(Some(Invite { id: token.id, uses_max: token.uses }))
             }
         }
     }

@@ -6,6 +6,8 @@
 //!   has noticed, and an allow-list needs every key beforehand. An invite is one text to pass on.
 //! - **Mailboxes of 1,000 envelopes or 4 MiB, for 30 days**: weeks of chat for one person who is away. A
 //!   gibibyte of disk then serves 256 people who are all away with full mailboxes.
+//! - **32 envelopes or 64 KiB of them from strangers**: whoever holds a ticket made for anybody can ask to be
+//!   noticed, and cannot crowd out those who hold one of their own.
 //! - **Addresses may do a hundred times what an account may**: mobile operators put thousands of
 //!   phones behind one IPv4 address, and after a relay's restart all of them come back at once.
 //! - **An account may send 1,000 messages at once, then 120 a minute**: a phone that was offline for a
@@ -91,6 +93,12 @@ pub struct MailboxConfig {
     /// Their bodies, bytes; at least one of the largest.
     #[serde(deserialize_with = "between::<_, _, 65_536, 1_099_511_627_776>")]
     pub bytes_max: u64,
+    /// Envelopes of those that strangers may have put there: holders of a ticket that was made for anybody.
+    #[serde(deserialize_with = "between::<_, _, 1, 1_000_000>")]
+    pub request_envelopes_max: u32,
+    /// The bodies of those, bytes; at least one of the largest.
+    #[serde(deserialize_with = "between::<_, _, 65_536, 1_099_511_627_776>")]
+    pub request_bytes_max: u64,
     /// Days that an envelope is kept, and that a silent device is waited for.
     #[serde(deserialize_with = "between::<_, _, 1, 3_650>")]
     pub lifetime_days: u32,
@@ -200,7 +208,13 @@ impl Default for Config {
 
 impl Default for MailboxConfig {
     fn default() -> Self {
-        Self { envelopes_max: 1_000, bytes_max: 4 << 20, lifetime_days: 30 }
+        Self {
+            envelopes_max: 1_000,
+            bytes_max: 4 << 20,
+            request_envelopes_max: 32,
+            request_bytes_max: 64 << 10,
+            lifetime_days: 30,
+        }
     }
 }
 
@@ -392,6 +406,10 @@ impl Config {
     pub fn store_config(&self) -> StoreConfig {
         StoreConfig {
             quota: Quota { entries_max: self.mailbox.envelopes_max, bytes_max: self.mailbox.bytes_max },
+            requests: Quota {
+                entries_max: self.mailbox.request_envelopes_max,
+                bytes_max: self.mailbox.request_bytes_max,
+            },
             lifetime_s_max: self.mailbox.lifetime_days * 24 * 3_600,
             bytes_max: self.store.bytes_max,
             cache_bytes: self.store.cache_bytes,

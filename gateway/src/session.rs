@@ -6,6 +6,7 @@
 
 mod delivery;
 mod end;
+mod greeting;
 mod refusals;
 
 use std::cmp::Ordering;
@@ -19,13 +20,11 @@ use quinn::{Connection, Incoming};
 use thinpost_carrier::Channel;
 use thinpost_carrier::quic::peer_device;
 use thinpost_wire::codec::DictionarySet;
-use thinpost_wire::frame::{
-    Close, Denial, FrameError, Hello, Refusal, Signature, SubmitOptions, ToDevice, ToRelay, Welcome,
-};
+use thinpost_wire::frame::{Close, Denial, FrameError, Hello, Refusal, SubmitOptions, ToDevice, ToRelay};
 use thinpost_wire::ids::{AccountKey, DeviceKey, Handle, Origin, Position, envelope_digest};
 use thinpost_wire::link::{Event, LinkConfig};
 use thinpost_wire::table::HandleTable;
-use thinpost_wire::ticket::InviteToken;
+use thinpost_wire::token::{MailboxAddress, TokenId};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 use tracing::{debug, trace, warn};
@@ -34,7 +33,7 @@ use self::delivery::Delivery;
 use self::end::{End, Misbehaviour};
 use self::refusals::Refusals;
 use crate::relay::Shared;
-use crate::store::{self, Append, DeviceNo, DeviceRecord, Direction, Done, Op, Pending, Store, Verdict};
+use crate::store::{self, Append, DeviceNo, DeviceRecord, Done, Op, Pending, Store, TableTail, Verdict};
 
 /// A handshake takes at most this long, and so does a device to say hello: 60 round trips of 2 s.
 const GREETING_MAX: Duration = Duration::from_secs(120);
@@ -122,7 +121,7 @@ struct Session {
     /// The account that a pending registration is for.
     registering: Option<AccountKey>,
     /// What the device's handles stand for.
-    mailboxes: HandleTable,
+    mailboxes: HandleTable<MailboxAddress>,
     numbering: Option<Origin>,
     /// Frames that have not been acted on.
     waiting: VecDeque<(u64, Bytes)>,
@@ -155,6 +154,11 @@ enum What {
         unless_repeat: Option<Refusal>,
     },
     Register,
+    Revoke {
+        /// The frame's own number.
+        number: u64,
+        id: TokenId,
+    },
     /// Nobody waits for the verdict, but it must not be a refusal.
     Table,
     Housekeeping,
@@ -234,20 +238,27 @@ impl Session {
             if self.hello.is_none() && !matches!(frame, ToRelay::Hello(_)) {
                 return Err(Misbehaviour::Hello.into());
             }
-            if let ToRelay::Register { .. } = frame
-                && (self.confirmed.is_some() || !ops.is_empty())
-            {
+            // What a replayed first flight must not do waits until the handshake is complete.
+            let must_wait = match frame {
+                ToRelay::Register { .. } => self.confirmed.is_some() || !ops.is_empty(),
+                ToRelay::Revoke { .. } => self.confirmed.is_some(),
+                _ => false,
+            };
+            if must_wait {
                 break;
             }
             self.waiting.pop_front();
             let ends_group = matches!(frame, ToRelay::Register { .. });
             let (op, what) = match frame {
                 ToRelay::Hello(hello) => (self.greet(hello).await?, What::Table),
-                ToRelay::Register { account, certificate, invite } => {
-                    let op = self.register(account, certificate, invite.as_ref()).await?;
+                ToRelay::Register { account, certificate, invite, secret } => {
+                    let op = self.register(account, certificate, invite.as_ref(), secret).await?;
                     (Some(op), What::Register)
                 }
-                ToRelay::Bind { handle, mailbox } => (self.bind(handle, mailbox)?, What::Table),
+                ToRelay::Bind { handle, address } => (self.bind(handle, address)?, What::Table),
+                ToRelay::Revoke { id } => {
+                    (Some(Op::Revoke { device: self.number()?, id }), What::Revoke { number, id })
+                }
                 ToRelay::Numbering(origin) => {
                     self.numbering = Some(origin);
                     (None, What::Housekeeping)
@@ -298,74 +309,7 @@ impl Session {
         Ok(())
     }
 
-    /// Reads what the store knows of the device; returns what must change there.
-    async fn greet(&mut self, hello: Hello) -> Result<Option<Op>, End> {
-        if self.hello.replace(hello).is_some() {
-            return Err(Misbehaviour::Hello.into());
-        }
-        self.channel.link().set_peer_dictionaries(DictionarySet::from_bits(hello.dictionaries));
-        let device = self.device;
-        let known = self
-            .shared
-            .read(move |store| {
-                let Some(record) = store.device(&device)? else { return Ok(None) };
-                Ok(Some((record, store.tables(record.number)?)))
-            })
-            .await?;
-        let Some((record, tables)) = known else {
-            return if hello.registers { Ok(None) } else { Err(Denial::NotRegistered.into()) };
-        };
-        self.mailboxes = HandleTable::new(tables.to_relay);
-        let had = self.mailboxes.len();
-        let shared = self.mailboxes.reconcile(hello.mailboxes);
-        self.delivery.know_senders(HandleTable::new(tables.from_relay), hello.senders);
-        self.welcome(record, hello);
-        Ok(Some(if shared < had {
-            Op::PutTable {
-                device: record.number,
-                direction: Direction::ToRelay,
-                from: shared,
-                accounts: Vec::new(),
-            }
-        } else {
-            Op::Seen { device: record.number }
-        }))
-    }
-
-    fn welcome(&mut self, record: DeviceRecord, hello: Hello) {
-        let store = self.shared.store.store_id();
-        let have = hello.have.filter(|(theirs, _)| *theirs == store).map_or(Position(0), |(_, have)| have);
-        let cursor = have.max(record.cursor);
-        if cursor > record.cursor {
-            self.cursor = Some(cursor);
-        }
-        let welcome = Welcome {
-            dictionaries: DictionarySet::compiled_in().bits(),
-            store,
-            mailboxes_known: self.mailboxes.len(),
-            senders_known: self.delivery.senders_known(),
-            cursor,
-        };
-        self.channel.link().push(ToDevice::Welcome(welcome).encode());
-        self.record = Some(record);
-        if hello.deliver {
-            self.delivery.start(record.account, cursor, &self.shared.wakes.mail);
-        }
-    }
-
-    async fn register(
-        &mut self,
-        account: AccountKey,
-        certificate: Signature,
-        invite: Option<&InviteToken>,
-    ) -> Result<Op, End> {
-        let is_known = self.shared.read(move |store| store.mailbox_usage(&account)).await?.is_some();
-        let register = self.shared.admission.check(self.device, account, &certificate, invite, is_known)?;
-        self.registering = Some(account);
-        Ok(Op::Register(register))
-    }
-
-    fn bind(&mut self, handle: Handle, mailbox: AccountKey) -> Result<Option<Op>, End> {
+    fn bind(&mut self, handle: Handle, address: MailboxAddress) -> Result<Option<Op>, End> {
         let device = self.number()?;
         let before = self.mailboxes.len();
         match handle.0.cmp(&(before + 1)) {
@@ -374,10 +318,9 @@ impl Session {
             Ordering::Greater => return Ok(None),
             Ordering::Equal => {}
         }
-        self.mailboxes.push(mailbox).ok_or(Misbehaviour::TableFull)?;
+        self.mailboxes.push(address).ok_or(Misbehaviour::TableFull)?;
         self.refusals.release(handle);
-        let accounts = vec![mailbox];
-        Ok(Some(Op::PutTable { device, direction: Direction::ToRelay, from: before, accounts }))
+        Ok(Some(Op::PutTable { device, from: before, tail: TableTail::ToRelay(vec![address]) }))
     }
 
     fn submit(
@@ -391,7 +334,7 @@ impl Session {
         let origin = self.numbering.ok_or(Misbehaviour::Numbering)?;
         self.numbering = Some(Origin { sequence: origin.sequence.saturating_add(1), ..origin });
         let account = self.account()?;
-        let Some(mailbox) = self.mailboxes.key(to) else {
+        let Some(MailboxAddress { mailbox, token }) = self.mailboxes.entry(to) else {
             self.refuse(number, origin, to, Refusal::UnknownHandle);
             return Ok((None, What::Housekeeping));
         };
@@ -404,6 +347,7 @@ impl Session {
             sender: (!options.unattributed).then_some(account),
             origin,
             mailbox,
+            token,
             flags: if options.unattributed { FLAG_UNATTRIBUTED } else { 0 },
             lifetime_s: options.lifetime_s.unwrap_or(u32::MAX),
             age_s: options.age_s,
@@ -425,7 +369,7 @@ impl Session {
 
     /// Has the device told when it is over, if the mailbox is the reason.
     async fn ask_for_mailbox(&mut self, to: Handle, reason: Refusal) -> Result<(), End> {
-        let Some(account) = self.mailboxes.key(to) else { return Ok(()) };
+        let Some(MailboxAddress { mailbox: account, .. }) = self.mailboxes.entry(to) else { return Ok(()) };
         // It may have come to be since the store said no, and is announced only once. A mailbox that was
         // full lets go of something again and again.
         let is_registered = self.refusals.ask(to, account, reason)
@@ -471,6 +415,11 @@ impl Session {
                     }
                     .into());
                 }
+                (What::Revoke { number, id }, Err(refusal)) => {
+                    debug!(%refusal, "a token was not revoked");
+                    let said = self.channel.link().push(ToDevice::NotRevoked { id }.encode());
+                    self.refusals.withhold(said, number);
+                }
                 (What::Table, Err(refusal)) => {
                     warn!(%refusal, "a handle table was refused");
                     return Err(Misbehaviour::TableFull.into());
@@ -480,25 +429,6 @@ impl Session {
             self.processed = upto;
         }
         self.settle();
-        Ok(())
-    }
-
-    fn registered(&mut self, device: DeviceNo, mailbox: u32) -> Result<(), End> {
-        let hello = self.hello.ok_or(Misbehaviour::Hello)?;
-        let account = self.registering.take().ok_or(Misbehaviour::Hello)?;
-        if self.record.is_some() {
-            // It was known, and has been welcomed.
-            return Ok(());
-        }
-        let record = DeviceRecord {
-            number: device,
-            account,
-            mailbox,
-            cursor: Position(0),
-            last_seen: self.shared.clock.now(),
-        };
-        self.delivery.know_senders(HandleTable::default(), hello.senders);
-        self.welcome(record, hello);
         Ok(())
     }
 
@@ -548,6 +478,7 @@ fn refused(refusal: store::Refusal) -> Option<Refusal> {
         store::Refusal::StoreFull => Refusal::RelayFull,
         store::Refusal::NoSuchMailbox => Refusal::NoSuchMailbox,
         store::Refusal::TooLong => Refusal::TooLarge,
+        store::Refusal::NotWanted => Refusal::NotWanted,
         _ => return None,
     })
 }

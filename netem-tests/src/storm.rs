@@ -2,6 +2,7 @@
 //!
 //! Three people on links of their own write to each other while links die, the relay is killed, stopped and
 //! restarted, clients are killed and reopened, and mailboxes and rates are often too small for what is sent.
+//! Some begin as strangers to each other and get tickets of their own while they talk.
 //! Then the weather clears, and every message must be in its recipient's inbox: none lost, none twice,
 //! and for each sender and recipient in the order of sending. In some storms the relay loses its disk, too: then
 //! what comes again may come late, but must come.
@@ -139,10 +140,16 @@ impl Storm {
         storm
     }
 
-    async fn introduce(&self) {
+    async fn introduce(&mut self) {
         for (who, person) in self.people.iter().enumerate() {
             for (other, contact) in self.people.iter().enumerate().filter(|(other, _)| *other != who) {
-                let added = person.client().add_contact(PEOPLE[other], &contact.client().ticket()).await;
+                let ticket = if self.random.random_ratio(1, 3) {
+                    contact.client().ticket()
+                } else {
+                    let ticket = contact.client().ticket_for(PEOPLE[who]).await;
+                    ticket.expect("a home in memory gives tickets")
+                };
+                let added = person.client().add_contact(PEOPLE[other], &ticket).await;
                 added.expect("a home in memory takes a contact");
             }
         }
@@ -175,7 +182,8 @@ impl Storm {
         sleep(Duration::from_millis(self.random.random_range(0..=pause_ms))).await;
         let who = self.random.random_range(0..PEOPLE.len());
         match self.random.random_range(0..100) {
-            0..60 => self.say(who).await,
+            0..56 => self.say(who).await,
+            56..60 => self.befriend(who).await,
             60..68 => self.set_outage(who, !self.outages[who]),
             68..76 => self.turn_relay().await,
             76..86 => self.kill(who).await,
@@ -195,6 +203,16 @@ impl Storm {
             sent.expect("a home in memory takes a message");
             self.sent[who][to].push(text);
         }
+    }
+
+    /// Somebody gets a new token from somebody, while messages may be on their way under another.
+    async fn befriend(&mut self, who: usize) {
+        let other = (who + self.random.random_range(1..PEOPLE.len())) % PEOPLE.len();
+        let name = format!("{} {}", PEOPLE[who], self.random.random_range(0..3));
+        let ticket = self.people[other].client().ticket_for(&name).await;
+        let token = ticket.expect("a home in memory gives tickets").token;
+        let put = self.people[who].client().put_token(PEOPLE[other], token).await;
+        put.expect("a home in memory takes a token");
     }
 
     fn set_outage(&mut self, who: usize, outage: bool) {
@@ -318,6 +336,7 @@ fn config(random: &mut ChaCha8Rng) -> Config {
     let mut config = Config::default();
     config.registration = Registration::Open;
     config.mailbox.envelopes_max = *[2, 10, 1_000].choose(random).expect("not empty");
+    config.mailbox.request_envelopes_max = *[1, 3, 32].choose(random).expect("not empty");
     if random.random() {
         config.limits.mailbox.messages_burst = random.random_range(1..20);
         config.limits.mailbox.messages_per_minute = random.random_range(1..60);

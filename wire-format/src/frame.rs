@@ -10,6 +10,7 @@ use crate::ids::{AccountKey, Handle, Origin, Position, StoreId};
 use crate::limits::{BODY_BYTES_MAX, FRAME_BYTES_MAX, HANDLES_MAX};
 use crate::table::TableState;
 use crate::ticket::InviteToken;
+use crate::token::{MailboxAddress, MailboxSecret, TokenId};
 
 /// An Ed25519 signature.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,14 +50,16 @@ pub enum ToRelay<'a> {
         certificate: Signature,
         /// What admits a new account where the relay asks for it.
         invite: Option<InviteToken>,
+        /// What the mailbox's tokens are made under, from now on. Another one than before voids all tokens.
+        secret: MailboxSecret,
     },
     /// Gives the next free handle of the device's table to a mailbox.
     Bind {
         /// One more than the table's length. A higher one does nothing: the device has not read yet that
         /// the relay cut the table back.
         handle: Handle,
-        /// The account whose mailbox it is.
-        mailbox: AccountKey,
+        /// The mailbox, and the right to submit to it. Checked at each submit, not here.
+        address: MailboxAddress,
     },
     /// From here on, each submit counts up from this number.
     Numbering(Origin),
@@ -93,6 +96,12 @@ pub enum ToRelay<'a> {
         /// Opaque to the relay.
         #[serde(borrow)]
         body: &'a [u8],
+    },
+    /// Whoever holds this token may no longer submit to the mailbox of the device's account. Never acted on
+    /// before the handshake is complete.
+    Revoke {
+        /// Which token; one that was never made counts as well.
+        id: TokenId,
     },
 }
 
@@ -175,6 +184,12 @@ pub enum ToDevice<'a> {
     Ready {
         /// The mailbox, by its handle.
         to: Handle,
+    },
+    /// A token was not revoked: the account has revoked as many as the relay remembers. It has to register
+    /// with another secret.
+    NotRevoked {
+        /// Which token.
+        id: TokenId,
     },
 }
 
@@ -329,6 +344,9 @@ pub enum Refusal {
     /// cannot tell. A device must not let an undecided number fall this far behind.
     #[error("the number is older than the relay remembers")]
     NumberSettled,
+    /// The token under which it was submitted was revoked, or never made by the recipient.
+    #[error("the recipient has withdrawn the ticket, and takes nothing that is sent with it")]
+    NotWanted,
 }
 
 impl Refusal {
@@ -340,7 +358,7 @@ impl Refusal {
             | Self::MailboxFull
             | Self::TooFast { .. }
             | Self::RelayFull => true,
-            Self::TooLarge | Self::NumberReused | Self::NumberSettled => false,
+            Self::TooLarge | Self::NumberReused | Self::NumberSettled | Self::NotWanted => false,
         }
     }
 }
@@ -383,7 +401,11 @@ impl<'a> ToRelay<'a> {
                 check_handle(*to)?;
                 check_body(body)?;
             }
-            Self::Hello(_) | Self::Register { .. } | Self::Numbering(_) | Self::Ping => {}
+            Self::Hello(_)
+            | Self::Register { .. }
+            | Self::Numbering(_)
+            | Self::Ping
+            | Self::Revoke { .. } => {}
         }
         Ok(frame)
     }
@@ -411,7 +433,7 @@ impl<'a> ToDevice<'a> {
                 options.from.map_or(Ok(()), check_handle)?;
                 check_body(body)?;
             }
-            Self::Welcome(_) | Self::Refused { .. } | Self::CaughtUp => {}
+            Self::Welcome(_) | Self::Refused { .. } | Self::CaughtUp | Self::NotRevoked { .. } => {}
         }
         Ok(frame)
     }
@@ -444,6 +466,7 @@ mod tests {
 
     use super::*;
     use crate::ids::Incarnation;
+    use crate::token::Token;
 
     fn table(len: u16, digest: u8) -> TableState {
         TableState { len, digest: [digest; 8] }
@@ -473,17 +496,26 @@ mod tests {
                     "0303030303030303030303030303030303030303030303030303030303030303",
                     "010404040404040404",
                     "0100",
-                    "05050505050505050505050505050505"
+                    "05050505050505050505050505050505",
+                    "0606060606060606060606060606060606060606060606060606060606060606"
                 ),
                 ToRelay::Register {
                     account: AccountKey([1; 32]),
                     certificate: Signature([[2; 32], [3; 32]]),
                     invite: Some(InviteToken { id: [4; 8], uses: 1, expires_unix_s: 0, mac: [5; 16] }),
+                    secret: MailboxSecret([6; 32]),
                 },
             ),
             (
-                "02010909090909090909090909090909090909090909090909090909090909090909",
-                ToRelay::Bind { handle: Handle(1), mailbox: AccountKey([9; 32]) },
+                concat!(
+                    "0201",
+                    "0909090909090909090909090909090909090909090909090909090909090909",
+                    "08080808080808080808080808080808"
+                ),
+                ToRelay::Bind {
+                    handle: Handle(1),
+                    address: MailboxAddress { mailbox: AccountKey([9; 32]), token: Token([8; 16]) },
+                },
             ),
             ("03aaaaaaaaaaaaaaaaac02", ToRelay::Numbering(origin)),
             ("04", ToRelay::Ping),
@@ -503,6 +535,7 @@ mod tests {
             ("0601026869", ToRelay::Submit { to: Handle(1), body: b"hi" }),
             ("0701", ToRelay::Resume { to: Handle(1) }),
             ("0801026869", ToRelay::SubmitUnattributed { to: Handle(1), body: b"hi" }),
+            ("098580808008", ToRelay::Revoke { id: TokenId::personal(5) }),
         ];
         for (hex, frame) in cases {
             assert_eq!(HEXLOWER.encode(&frame.encode()), hex);
@@ -544,6 +577,7 @@ mod tests {
             ("040101026869", ToDevice::Deliver { advance: 1, from: Handle(1), body: b"hi" }),
             ("05", ToDevice::CaughtUp),
             ("06ac02", ToDevice::Ready { to: Handle(300) }),
+            ("078580808008", ToDevice::NotRevoked { id: TokenId::personal(5) }),
         ];
         for (hex, frame) in cases {
             assert_eq!(HEXLOWER.encode(&frame.encode()), hex);
@@ -563,7 +597,7 @@ mod tests {
     #[test]
     fn each_kind_of_damage_has_its_own_error() {
         assert_eq!(ToRelay::decode(&[]), Err(FrameError::Malformed));
-        assert_eq!(ToRelay::decode(&[9]), Err(FrameError::Malformed));
+        assert_eq!(ToRelay::decode(&[99]), Err(FrameError::Malformed));
         assert_eq!(ToRelay::decode(&[4, 4]), Err(FrameError::Trailing(1)));
         assert_eq!(ToRelay::decode(&[6, 0, 0]), Err(FrameError::BadHandle(0)));
         assert_eq!(ToRelay::decode(&[6, 0xff, 0xff, 1, 0]), Err(FrameError::BadHandle(0x7fff)));

@@ -1,4 +1,4 @@
-//! Handle tables: small numbers for keys of 32 bytes, kept over links.
+//! Handle tables: small numbers for what takes 32 or 48 bytes, kept over links.
 //!
 //! One end, the table's owner, appends; the other follows. Neither must ever use a handle that the other
 //! holds to be another key, or a message would reach the wrong person. So each link opens with the length
@@ -9,85 +9,117 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::{AccountKey, Handle};
 use crate::limits::HANDLES_MAX;
+use crate::token::{ADDRESS_BYTES, MailboxAddress};
 
 /// Length and digest of a table, as [`Hello`](crate::frame::Hello) carries it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TableState {
     /// How many handles.
     pub len: u16,
-    /// The first 8 bytes of BLAKE3 over the keys in the order of their handles.
+    /// The first 8 bytes of BLAKE3 over the entries in the order of their handles.
     pub digest: [u8; 8],
 }
 
-/// The keys that handles 1, 2, 3, ... stand for.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct HandleTable {
-    keys: Vec<AccountKey>,
+/// What a handle can stand for.
+pub trait Entry: Copy + Eq {
+    /// As it is hashed and stored.
+    type Bytes: AsRef<[u8]>;
+
+    /// Different for different entries, and of one length.
+    fn to_bytes(self) -> Self::Bytes;
 }
 
-impl HandleTable {
-    /// A table of these keys, in order. Keys beyond the limit are left out.
-    pub fn new(mut keys: Vec<AccountKey>) -> Self {
-        keys.truncate(usize::from(HANDLES_MAX));
-        Self { keys }
+impl Entry for AccountKey {
+    type Bytes = [u8; 32];
+
+    fn to_bytes(self) -> [u8; 32] {
+        self.0
+    }
+}
+
+impl Entry for MailboxAddress {
+    type Bytes = [u8; ADDRESS_BYTES];
+
+    fn to_bytes(self) -> [u8; ADDRESS_BYTES] {
+        Self::to_bytes(self)
+    }
+}
+
+/// What handles 1, 2, 3, ... stand for: mailboxes with a right to submit to them, or senders.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HandleTable<E> {
+    entries: Vec<E>,
+}
+
+impl<E> Default for HandleTable<E> {
+    fn default() -> Self {
+        Self { entries: Vec::new() }
+    }
+}
+
+impl<E: Entry> HandleTable<E> {
+    /// A table of these entries, in order. Those beyond the limit are left out.
+    pub fn new(mut entries: Vec<E>) -> Self {
+        entries.truncate(usize::from(HANDLES_MAX));
+        Self { entries }
     }
 
     /// How many handles are given.
     pub fn len(&self) -> u16 {
-        self.keys.len() as u16
+        self.entries.len() as u16
     }
 
     /// Whether no handle is given.
     pub fn is_empty(&self) -> bool {
-        self.keys.is_empty()
+        self.entries.is_empty()
     }
 
-    /// The key behind a handle.
-    pub fn key(&self, handle: Handle) -> Option<AccountKey> {
-        self.keys.get(usize::from(handle.0).checked_sub(1)?).copied()
+    /// What a handle stands for.
+    pub fn entry(&self, handle: Handle) -> Option<E> {
+        self.entries.get(usize::from(handle.0).checked_sub(1)?).copied()
     }
 
-    /// The handle of a key, if it has one.
-    pub fn handle(&self, key: &AccountKey) -> Option<Handle> {
-        self.keys.iter().position(|k| k == key).map(|index| Handle(index as u16 + 1))
+    /// The handle of an entry, if it has one.
+    pub fn handle(&self, entry: &E) -> Option<Handle> {
+        self.entries.iter().position(|e| e == entry).map(|index| Handle(index as u16 + 1))
     }
 
-    /// Gives the next handle to a key; `None` when the table is full.
-    pub fn push(&mut self, key: AccountKey) -> Option<Handle> {
+    /// Gives the next handle to an entry; `None` when the table is full.
+    pub fn push(&mut self, entry: E) -> Option<Handle> {
         if self.len() == HANDLES_MAX {
             return None;
         }
-        self.keys.push(key);
+        self.entries.push(entry);
         Some(Handle(self.len()))
     }
 
     /// Forgets all handles above `len`.
     pub fn truncate(&mut self, len: u16) {
-        self.keys.truncate(usize::from(len));
+        self.entries.truncate(usize::from(len));
     }
 
     /// The whole table's length and digest.
     pub fn state(&self) -> TableState {
-        TableState { len: self.len(), digest: digest(&self.keys) }
+        TableState { len: self.len(), digest: digest(&self.entries) }
     }
 
     /// Cuts the table back to what it shares with the other end's: the other's length if the digest over
-    /// that many keys is the same, else nothing. Returns the new length.
+    /// that many entries is the same, else nothing. Returns the new length.
     pub fn reconcile(&mut self, other: TableState) -> u16 {
         let shared = self
-            .keys
+            .entries
             .get(..usize::from(other.len))
-            .filter(|keys| digest(keys) == other.digest)
-            .map_or(0, |keys| keys.len());
-        self.keys.truncate(shared);
+            .filter(|entries| digest(entries) == other.digest)
+            .map_or(0, |entries| entries.len());
+        self.entries.truncate(shared);
         self.len()
     }
 }
 
-fn digest(keys: &[AccountKey]) -> [u8; 8] {
+fn digest<E: Entry>(entries: &[E]) -> [u8; 8] {
     let mut hasher = blake3::Hasher::new();
-    for key in keys {
-        hasher.update(&key.0);
+    for entry in entries {
+        hasher.update(entry.to_bytes().as_ref());
     }
     let mut digest = [0; 8];
     digest.copy_from_slice(&hasher.finalize().as_bytes()[..8]);
@@ -97,12 +129,13 @@ fn digest(keys: &[AccountKey]) -> [u8; 8] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::token::Token;
 
     fn key(n: u8) -> AccountKey {
         AccountKey([n; 32])
     }
 
-    fn table(keys: &[u8]) -> HandleTable {
+    fn table(keys: &[u8]) -> HandleTable<AccountKey> {
         HandleTable::new(keys.iter().copied().map(key).collect())
     }
 
@@ -111,10 +144,10 @@ mod tests {
         let mut table = HandleTable::default();
         assert_eq!(table.push(key(7)), Some(Handle(1)));
         assert_eq!(table.push(key(9)), Some(Handle(2)));
-        assert_eq!(table.key(Handle(2)), Some(key(9)));
+        assert_eq!(table.entry(Handle(2)), Some(key(9)));
         assert_eq!(table.handle(&key(9)), Some(Handle(2)));
-        assert_eq!(table.key(Handle(0)), None);
-        assert_eq!(table.key(Handle(3)), None);
+        assert_eq!(table.entry(Handle(0)), None);
+        assert_eq!(table.entry(Handle(3)), None);
     }
 
     #[test]
@@ -131,6 +164,14 @@ mod tests {
         let mut restored = table(&[1]);
         assert_eq!(restored.reconcile(table(&[1, 2]).state()), 0);
         assert!(restored.is_empty());
+    }
+
+    #[test]
+    fn a_mailbox_under_another_token_is_another_entry() {
+        let address = |token| MailboxAddress { mailbox: key(1), token: Token([token; 16]) };
+        let mut table = HandleTable::new(vec![address(1)]);
+        assert_eq!(table.handle(&address(2)), None);
+        assert_eq!(table.reconcile(HandleTable::new(vec![address(2)]).state()), 0);
     }
 
     #[test]

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::frame::Signature;
 use crate::ids::{AccountKey, RelayKey};
 use crate::limits::{TICKET_ADDRESSES_MAX, TICKET_CHARS_MAX, TICKET_RELAYS_MAX};
+use crate::token::Token;
 use crate::varint;
 
 /// The scheme under which a ticket is also a link: `thinpost:tpr1...`.
@@ -82,6 +83,8 @@ pub struct ContactTicket {
     pub seal: SealKeys,
     /// The account's signature over [`SealKeys::signed_bytes`]. Reading a ticket does not check it.
     pub signature: Signature,
+    /// The right to submit to the mailbox. Not signed: without it nothing arrives, and no more.
+    pub token: Token,
     /// Where the mailbox is; 1 to [`TICKET_RELAYS_MAX`].
     pub relays: Vec<RelayTicket>,
 }
@@ -179,11 +182,12 @@ impl fmt::Display for Ticket {
                 varint::put(&mut content, token.expires_unix_s);
                 content.extend(token.mac);
             }
-            Self::Contact(ContactTicket { account, seal, signature, relays }) => {
+            Self::Contact(ContactTicket { account, seal, signature, token, relays }) => {
                 for key in [account.0, seal.identity, seal.pre_key, seal.envelope] {
                     content.extend(key);
                 }
                 content.extend(signature.to_bytes());
+                content.extend(token.0);
                 content.push(relays.len() as u8);
                 relays.iter().for_each(|relay| put_relay(&mut content, relay));
             }
@@ -327,9 +331,10 @@ impl Content<'_> {
         let account = AccountKey(self.array()?);
         let seal = SealKeys { identity: self.array()?, pre_key: self.array()?, envelope: self.array()? };
         let signature = Signature::from_bytes(&self.array()?);
+        let token = Token(self.array()?);
         let count = self.count(TICKET_RELAYS_MAX, "the count of relays is out of range")?;
         let relays = (0..count).map(|_| self.relay()).collect::<Result<_, _>>()?;
-        Ok(ContactTicket { account, seal, signature, relays })
+        Ok(ContactTicket { account, seal, signature, token, relays })
     }
 }
 
@@ -347,17 +352,30 @@ mod tests {
     }
 
     fn tickets() -> [Ticket; 3] {
-        let token = InviteToken { id: [0x22; 8], uses: 3, expires_unix_s: 1_800_000_000, mac: [0x33; 16] };
+        let invite = InviteToken { id: [0x22; 8], uses: 3, expires_unix_s: 1_800_000_000, mac: [0x33; 16] };
         [
             Ticket::Relay(relay()),
-            Ticket::Invite(InviteTicket { relay: relay(), token }),
+            Ticket::Invite(InviteTicket { relay: relay(), token: invite }),
             Ticket::Contact(ContactTicket {
                 account: AccountKey([0x44; 32]),
                 seal: SealKeys { identity: [0x55; 32], pre_key: [0x66; 32], envelope: [0x77; 32] },
                 signature: Signature([[0x88; 32]; 2]),
+                token: Token([0x99; 16]),
                 relays: vec![relay()],
             }),
         ]
+    }
+
+    #[test]
+    fn a_contacts_ticket_is_laid_out_as_the_protocol_says() {
+        let [_, _, ticket] = tickets();
+        let text = ticket.to_string().to_ascii_uppercase();
+        let content = BASE32_NOPAD.decode(&text.as_bytes()[4..]).unwrap();
+        let keys = [0x44, 0x55, 0x66, 0x77, 0x88, 0x88].map(|byte| [byte; 32]).concat();
+        let mut expected = [&keys[..], &[0x99; 16], &[1], &[0x11; 32], &[2, 4, 192, 0, 2, 7]].concat();
+        expected.extend(4433u16.to_be_bytes());
+        assert_eq!(content[..expected.len()], expected);
+        assert_eq!((text.len(), content.len()), (440, 272));
     }
 
     #[test]

@@ -14,6 +14,7 @@ use thinpost_wire::ids::{AccountKey, DeviceKey, device_certificate_message};
 use thinpost_wire::link::{Event, LinkConfig};
 use thinpost_wire::table::HandleTable;
 use thinpost_wire::ticket::RelayTicket;
+use thinpost_wire::token::MailboxSecret;
 use tokio::sync::Semaphore;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::timeout;
@@ -81,7 +82,7 @@ async fn connect_one(relay: &RelayTicket, number: u32) -> Result<Device> {
     let connection = endpoint.connect_with(quic.config(RTT), relay.addresses[0], SERVER_NAME)?.await?;
     let link = LinkConfig { initial_rtt: connection.rtt(), peer_has: DictionarySet::EMPTY };
     let mut channel = Channel::new(connection.clone(), link);
-    let nothing = HandleTable::default().state();
+    let nothing = HandleTable::<AccountKey>::default().state();
     let hello = Hello {
         dictionaries: DictionarySet::compiled_in().bits(),
         registers: true,
@@ -91,7 +92,12 @@ async fn connect_one(relay: &RelayTicket, number: u32) -> Result<Device> {
         have: None,
     };
     let certificate = account.sign(&device_certificate_message(&DeviceKey(device.public())));
-    let register = ToRelay::Register { account: AccountKey(account.public()), certificate, invite: None };
+    let register = ToRelay::Register {
+        account: AccountKey(account.public()),
+        certificate,
+        invite: None,
+        secret: MailboxSecret(*account.seed()),
+    };
     channel.link().push(ToRelay::Hello(hello).encode());
     channel.link().push(register.encode());
     loop {

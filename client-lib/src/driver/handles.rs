@@ -1,16 +1,16 @@
 //! A handle table beside its durable copy.
 
-use thinpost_wire::ids::{AccountKey, Handle};
+use thinpost_wire::ids::Handle;
 use thinpost_wire::limits::HANDLES_MAX;
-use thinpost_wire::table::{HandleTable, TableState};
+use thinpost_wire::table::{Entry, HandleTable, TableState};
 
 use crate::store::TableChange;
 
 /// A table of which a first part is *settled*, that is, known to both ends for good, and a first part is
 /// stored. Only what is settled is stored, and only that is announced on the next link.
 #[derive(Debug)]
-pub(super) struct Handles {
-    table: HandleTable,
+pub(super) struct Handles<E> {
+    table: HandleTable<E>,
     settled: u16,
     /// How many handles the store holds.
     stored: u16,
@@ -18,9 +18,9 @@ pub(super) struct Handles {
     stored_right: u16,
 }
 
-impl Handles {
-    pub(super) fn new(keys: Vec<AccountKey>) -> Self {
-        let table = HandleTable::new(keys);
+impl<E: Entry> Handles<E> {
+    pub(super) fn new(entries: Vec<E>) -> Self {
+        let table = HandleTable::new(entries);
         let len = table.len();
         Self { table, settled: len, stored: len, stored_right: len }
     }
@@ -33,17 +33,17 @@ impl Handles {
         self.table.len()
     }
 
-    pub(super) fn key(&self, handle: Handle) -> Option<AccountKey> {
-        self.table.key(handle)
+    pub(super) fn entry(&self, handle: Handle) -> Option<E> {
+        self.table.entry(handle)
     }
 
-    pub(super) fn handle(&self, key: &AccountKey) -> Option<Handle> {
-        self.table.handle(key)
+    pub(super) fn handle(&self, entry: &E) -> Option<Handle> {
+        self.table.handle(entry)
     }
 
     /// Gives the next handle; `None` when the table is full.
-    pub(super) fn push(&mut self, key: AccountKey) -> Option<Handle> {
-        self.table.push(key)
+    pub(super) fn push(&mut self, entry: E) -> Option<Handle> {
+        self.table.push(entry)
     }
 
     /// Both ends know the handles up to this one.
@@ -63,12 +63,12 @@ impl Handles {
     }
 
     /// What the store is to be told.
-    pub(super) fn change(&self) -> Option<TableChange> {
+    pub(super) fn change(&self) -> Option<TableChange<E>> {
         if (self.stored_right, self.settled) == (self.stored, self.stored) {
             return None;
         }
         let append = (self.stored_right + 1..=self.settled.min(HANDLES_MAX))
-            .filter_map(|handle| self.table.key(Handle(handle)))
+            .filter_map(|handle| self.table.entry(Handle(handle)))
             .collect();
         Some(TableChange { keep: self.stored_right, append })
     }
@@ -82,6 +82,8 @@ impl Handles {
 
 #[cfg(test)]
 mod tests {
+    use thinpost_wire::ids::AccountKey;
+
     use super::*;
 
     fn key(n: u8) -> AccountKey {

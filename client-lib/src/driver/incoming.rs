@@ -82,9 +82,14 @@ impl Driver {
             }
             Ok(ToDevice::Ready { to }) => {
                 // A handle that was cut since is of no interest.
-                if let Some(mailbox) = self.mailboxes.key(to) {
-                    self.outbox.end_pause(&mailbox, Instant::now());
+                if let Some(to) = self.mailboxes.entry(to) {
+                    self.outbox.end_pause(&to.mailbox, Instant::now());
                 }
+                Ok(())
+            }
+            Ok(ToDevice::NotRevoked { id }) => {
+                outgoing.not_revoked(id);
+                self.tell(Event::RevocationsFull);
                 Ok(())
             }
             Ok(_) | Err(_) => Err("the relay sent what is no frame of this version"),
@@ -157,7 +162,7 @@ impl Driver {
         let position = Position(before.checked_add(advance).ok_or("a position beyond all numbers")?);
         incoming.position = Some(position);
         let from = match from {
-            Some(handle) => Some(self.senders.key(handle).ok_or("the relay used a handle it never gave")?),
+            Some(handle) => Some(self.senders.entry(handle).ok_or("the relay used a handle it never gave")?),
             None => None,
         };
         let Some((_, have)) = &mut self.relay.have else { return Err("a delivery before the greeting") };

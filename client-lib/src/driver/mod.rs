@@ -12,12 +12,15 @@ mod outgoing;
 mod retry;
 mod sealing;
 mod session;
+mod tokens;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use thinpost_carrier::quic;
+use thinpost_wire::ids::AccountKey;
+use thinpost_wire::token::MailboxAddress;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 
@@ -89,8 +92,8 @@ pub(crate) struct Start {
     outbox: Outbox,
     kept: Kept,
     seals: Seals,
-    mailboxes: Handles,
-    senders: Handles,
+    mailboxes: Handles<MailboxAddress>,
+    senders: Handles<AccountKey>,
 }
 
 impl Start {
@@ -144,8 +147,8 @@ pub(crate) struct Driver {
     seals: Seals,
     /// Whom this home has asked for all that it has not confirmed.
     asked_again: BTreeSet<Identity>,
-    mailboxes: Handles,
-    senders: Handles,
+    mailboxes: Handles<MailboxAddress>,
+    senders: Handles<AccountKey>,
     relay: RelayRecord,
     /// As it is in the store.
     relay_stored: RelayRecord,
@@ -328,6 +331,9 @@ impl Driver {
         self.senders.stored();
         if let Some(relay) = changes.relay {
             self.relay_stored = relay;
+        }
+        for (id, store) in changes.told {
+            self.shared.grants().told(id, store);
         }
         for (carrier, left) in changes.custody {
             for (message, queued) in self.outbox.remove(carrier) {

@@ -40,14 +40,13 @@ impl Driver {
         let due = self.seals.take_due(now_unix_ms, DELAY_MAX.as_millis() as u64);
         let mut rows = Vec::with_capacity(due.len());
         for with in &due {
-            let ticket = self.shared.contacts().ticket_of(with).map(|ticket| (ticket.account, ticket.seal));
-            let Some((account, keys)) = ticket else { continue };
-            if self.outbox.has_notes(&account) {
+            let Some(ticket) = self.shared.contacts().ticket_of(with).cloned() else { continue };
+            if self.outbox.has_notes(&ticket.account) {
                 // They are sealed, perhaps, and do not say what has come since.
                 self.schedule_notes(with);
                 continue;
             }
-            rows.push(OutboxRow::notes(account, keys, self.shared.numbers.incarnation(), now_unix_ms));
+            rows.push(OutboxRow::notes(&ticket, self.shared.numbers.incarnation(), now_unix_ms));
         }
         if rows.is_empty() {
             return Ok(());

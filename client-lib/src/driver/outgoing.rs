@@ -1,11 +1,12 @@
 //! Turns outbox rows into frames, and remembers what was said on the present link until it is settled.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use thinpost_wire::codec::DictionarySet;
 use thinpost_wire::frame::{Hello, SubmitOptions, ToRelay};
 use thinpost_wire::ids::{DeviceKey, Handle, Origin, device_certificate_message};
 use thinpost_wire::link::Link;
+use thinpost_wire::token::{MailboxSecret, TokenId};
 use tokio::time::Instant;
 
 use super::Driver;
@@ -27,8 +28,10 @@ const AGE_UNTOLD_S: u32 = 2;
 /// What a frame was about, for when it is settled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Said {
-    Register,
+    /// With this secret.
+    Register(MailboxSecret),
     Bind(Handle),
+    Revoke(TokenId),
     Submit(Origin),
     /// The same, with a body that is sealed.
     Sealed(Origin),
@@ -44,7 +47,11 @@ pub(super) struct Outgoing {
     /// By the number under which the link settles it.
     unsettled: VecDeque<(u64, Said)>,
     /// Submits that are neither settled nor refused.
-    submitted: BTreeMap<Origin, MessageId>,
+    submitted: BTreeMap<Origin, (MessageId, Handle)>,
+    /// Tokens that the relay was asked to revoke.
+    revoked: BTreeSet<TokenId>,
+    /// Those of them that it did not.
+    not_revoked: BTreeSet<TokenId>,
     /// How the relay will number the next submit.
     numbering: Option<Origin>,
 }
@@ -66,7 +73,22 @@ impl Outgoing {
 
     /// The message that was submitted under this number, unless its fate is known.
     pub(super) fn resolve(&mut self, origin: Origin) -> Option<MessageId> {
-        self.submitted.remove(&origin)
+        self.submitted.remove(&origin).map(|(id, _)| id)
+    }
+
+    /// The handle by which what is neither settled nor refused went to a mailbox.
+    pub(super) fn on_its_way_by(&self, leads_there: impl Fn(Handle) -> bool) -> Option<Handle> {
+        self.submitted.values().map(|(_, to)| *to).find(|to| leads_there(*to))
+    }
+
+    /// Notes that a token is to be revoked; false if the relay was asked before.
+    pub(super) fn revoke(&mut self, id: TokenId) -> bool {
+        self.revoked.insert(id)
+    }
+
+    /// The relay has not revoked a token.
+    pub(super) fn not_revoked(&mut self, id: TokenId) {
+        self.not_revoked.insert(id);
     }
 
     /// The relay knows none of the handles that were bound so far on this link.
@@ -87,7 +109,7 @@ impl Outgoing {
             frames.push((Said::Other, ToRelay::Numbering(origin).encode()));
         }
         self.numbering = Some(Origin { sequence: origin.sequence + 1, ..origin });
-        self.submitted.insert(origin, *id);
+        self.submitted.insert(origin, (*id, to));
         let age_s = now_unix_ms.saturating_sub(row.enqueued_unix_ms) / 1_000;
         let age_s = u32::try_from(age_s).unwrap_or(u32::MAX);
         let body = sealed.as_ref().map_or(&row.letter, |sealed| &sealed.body);
@@ -110,8 +132,10 @@ impl Driver {
     /// The first frames of a link, up to the first messages: made before there is a connection, so that
     /// they ride in its first datagram if it can be resumed.
     pub(super) async fn opening(&mut self, outgoing: &mut Outgoing) -> Result<Vec<Frame>, StoreError> {
+        let secret = self.shared.grants().secret();
+        let registers = !self.relay.registered || self.relay.secret != secret;
         let hello = Hello {
-            registers: !self.relay.registered,
+            registers,
             dictionaries: DictionarySet::compiled_in().bits(),
             deliver: true,
             mailboxes: self.mailboxes.state(),
@@ -119,15 +143,16 @@ impl Driver {
             have: self.relay.have,
         };
         let mut frames = vec![(Said::Other, ToRelay::Hello(hello).encode())];
-        if !self.relay.registered {
+        if registers {
             let home = &self.shared.home;
             let device = DeviceKey(home.device.public());
             let register = ToRelay::Register {
                 account: home.account_key(),
                 certificate: home.account.sign(&device_certificate_message(&device)),
                 invite: home.access.invite,
+                secret,
             };
-            frames.push((Said::Register, register.encode()));
+            frames.push((Said::Register(secret), register.encode()));
         }
         frames.extend(self.next_frames(outgoing, BACKLOG_BYTES).await?);
         Ok(frames)
@@ -158,20 +183,11 @@ impl Driver {
         let mut frames = Vec::with_capacity(rows.len());
         for departure in rows {
             let Departure { id, row, .. } = &departure;
-            let to = match self.mailboxes.handle(&row.mailbox) {
-                Some(known) => known,
-                None => match self.mailboxes.push(row.mailbox) {
-                    Some(handle) => {
-                        let bind = ToRelay::Bind { handle, mailbox: row.mailbox };
-                        frames.push((Said::Bind(handle), bind.encode()));
-                        handle
-                    }
-                    None => {
-                        self.changes.failed.push((*id, Failure::TooManyRecipients));
-                        continue;
-                    }
-                },
+            let Some((to, bind)) = self.way_to(row, outgoing) else {
+                self.changes.failed.push((*id, Failure::TooManyRecipients));
+                continue;
             };
+            frames.extend(bind);
             if self.outbox.is_probe(*id) {
                 frames.push((Said::Other, ToRelay::Resume { to }.encode()));
             }
@@ -191,14 +207,21 @@ impl Driver {
         let settled: Vec<_> = outgoing.settled(upto).collect();
         for said in settled {
             match said {
-                Said::Register => self.relay.registered = true,
+                Said::Register(secret) => {
+                    self.relay.registered = true;
+                    self.relay.secret = secret;
+                }
+                Said::Revoke(id) if !outgoing.not_revoked.contains(&id) => {
+                    let store = self.relay.have.map(|(store, _)| store);
+                    self.changes.told.extend(store.map(|store| (id, store)));
+                }
                 Said::Bind(handle) => self.mailboxes.settle(handle.0),
                 Said::Submit(origin) | Said::Sealed(origin) => {
                     if let Some(id) = outgoing.resolve(origin) {
                         self.take_custody(id);
                     }
                 }
-                Said::Other => {}
+                Said::Revoke(_) | Said::Other => {}
             }
         }
     }
@@ -210,6 +233,7 @@ mod tests {
 
     use thinpost_wire::ids::{AccountKey, Incarnation};
     use thinpost_wire::link::LinkConfig;
+    use thinpost_wire::token::Token;
 
     use super::*;
     use crate::store::records::OutboxRow;
@@ -218,6 +242,7 @@ mod tests {
         let written = Origin { incarnation: Incarnation([incarnation; 8]), sequence };
         let row = OutboxRow {
             mailbox: AccountKey([1; 32]),
+            token: Token([2; 16]),
             enqueued_unix_ms: 10_000,
             app_id: None,
             written,

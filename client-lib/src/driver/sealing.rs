@@ -114,6 +114,7 @@ fn parcel(notes: Notes, group: &[Departure]) -> Parcel<'_> {
 #[cfg(test)]
 mod tests {
     use thinpost_wire::ids::{Incarnation, Origin};
+    use thinpost_wire::token::Token;
 
     use super::*;
     use crate::message::MessageId;
@@ -124,6 +125,7 @@ mod tests {
     fn departure(id: u64, to: u8, bytes: usize) -> Departure {
         let row = OutboxRow {
             mailbox: AccountKey([to; 32]),
+            token: Token([2; 16]),
             enqueued_unix_ms: 0,
             app_id: None,
             written: Origin { incarnation: Incarnation([7; 8]), sequence: id },

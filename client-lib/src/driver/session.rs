@@ -126,6 +126,12 @@ impl<'a> Session<'a> {
     async fn hand_over(&mut self) -> Result<(), End> {
         self.driver.look_at_outbox();
         let may_send = self.leave_at.is_none();
+        if may_send && self.incoming.is_welcomed() {
+            let max = self.channel.link().free_items().saturating_sub(FREE_ITEMS_MIN) as usize;
+            for frame in self.driver.revocations(self.outgoing, max) {
+                self.outgoing.push(self.channel.link(), frame);
+            }
+        }
         while may_send && self.channel.link().free_items() > FREE_ITEMS_MIN {
             let room = BACKLOG_BYTES.saturating_sub(self.channel.link().backlog_bytes());
             if room == 0 {

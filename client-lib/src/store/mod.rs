@@ -6,6 +6,7 @@
 //!
 //! What is in the file is encrypted: `table` seals each row by `vault`, under the data key that `key` keeps.
 
+mod grants;
 mod kept;
 pub(crate) mod key;
 mod opening;
@@ -20,19 +21,23 @@ mod tests_at_rest;
 mod vault;
 
 use redb::{Database, ReadTransaction, WriteTransaction};
-use thinpost_wire::ids::{AccountKey, AppId};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use thinpost_wire::ids::{AccountKey, AppId, StoreId};
 use thinpost_wire::limits::HANDLES_MAX;
+use thinpost_wire::token::{MailboxAddress, TokenId};
 
 use crate::contacts::Contact;
 use crate::error::StoreError;
+use crate::grants::Grant;
 use crate::kept::{Kept, Name};
 use crate::message::{Failure, InboxNumber, MessageId};
 use crate::points::Points;
 use crate::seal::Identity;
 pub(crate) use outbox::{Departure, Numbers, Queued};
 use records::{
-    CONTACTS, COUNTERS, ContactRow, Counters, HOME, HomeRecord, INBOX, InboxRow, KEPT, KEYRING, MAILBOXES,
-    OUTBOX, OutboxRow, PAIRS, RELAY, RelayRecord, SENDERS,
+    AccessRow, CONTACTS, COUNTERS, ContactRow, Counters, HOME, HomeRecord, INBOX, InboxRow, KEPT, KEYRING,
+    MAILBOXES, OUTBOX, OutboxRow, PAIRS, RELAY, RelayRecord, SENDERS,
 };
 use table::{Rows, Tables};
 use vault::Vault;
@@ -53,10 +58,12 @@ pub(crate) struct Loaded {
     pub(crate) relay: RelayRecord,
     pub(crate) counters: Counters,
     pub(crate) contacts: Vec<Contact>,
+    pub(crate) access: Vec<(AccountKey, AccessRow)>,
+    pub(crate) grants: Vec<(TokenId, Grant)>,
     /// The outbox by id, without its bodies.
     pub(crate) outbox: Vec<(MessageId, Queued)>,
     pub(crate) kept: Kept,
-    pub(crate) mailboxes: Vec<AccountKey>,
+    pub(crate) mailboxes: Vec<MailboxAddress>,
     pub(crate) senders: Vec<AccountKey>,
 }
 
@@ -75,9 +82,9 @@ pub(crate) type PairRow = (Identity, Vec<u8>);
 
 /// A change of a handle table: cut back to `keep`, then append.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct TableChange {
+pub(crate) struct TableChange<E> {
     pub(crate) keep: u16,
-    pub(crate) append: Vec<AccountKey>,
+    pub(crate) append: Vec<E>,
 }
 
 /// What one turn of the driver makes durable.
@@ -96,8 +103,10 @@ pub(crate) struct Changes {
     pub(crate) let_go: Vec<MessageId>,
     /// Refused for now: the relay has not taken custody under their numbers.
     pub(crate) unnumbered: Vec<MessageId>,
-    pub(crate) mailboxes: Option<TableChange>,
-    pub(crate) senders: Option<TableChange>,
+    pub(crate) mailboxes: Option<TableChange<MailboxAddress>>,
+    pub(crate) senders: Option<TableChange<AccountKey>>,
+    /// What the relay with this store now knows to be revoked.
+    pub(crate) told: Vec<(TokenId, StoreId)>,
     pub(crate) relay: Option<RelayRecord>,
     /// Goes with what was opened: neither may be written without the other.
     pub(crate) pairs: Vec<PairRow>,
@@ -125,9 +134,6 @@ impl Store {
             let (id, row) = row?;
             Ok((MessageId(id), Queued::from(&row)))
         };
-        let handles = |rows: Rows<u16, AccountKey>| -> Result<Vec<AccountKey>, StoreError> {
-            read.table(rows)?.range(1..=HANDLES_MAX)?.map(|row| Ok(row?.1)).collect()
-        };
         Ok(Loaded {
             home: meta.get(HOME)?,
             keyring: meta.get(KEYRING)?,
@@ -137,8 +143,10 @@ impl Store {
             contacts: read.table(CONTACTS)?.records()?.map(contact).collect::<Result<_, StoreError>>()?,
             outbox: read.table(OUTBOX)?.range(..)?.map(queued).collect::<Result<_, StoreError>>()?,
             kept: kept::load(&read)?,
-            mailboxes: handles(MAILBOXES)?,
-            senders: handles(SENDERS)?,
+            access: grants::load_access(&read)?,
+            grants: grants::load_grants(&read)?,
+            mailboxes: load_handles(&read, MAILBOXES)?,
+            senders: load_handles(&read, SENDERS)?,
         })
     }
 
@@ -152,14 +160,9 @@ impl Store {
             put_in_inbox(&write, &changes.received, &mut counters)?;
             outbox::take_from_outbox(&write, changes, &mut counters)?;
             kept::take_from_kept(&write, changes)?;
-            for (rows, change) in [(MAILBOXES, &changes.mailboxes), (SENDERS, &changes.senders)] {
-                let Some(change) = change else { continue };
-                let mut table = write.table(rows)?;
-                table.drop_range(change.keep.saturating_add(1)..)?;
-                for (handle, key) in (change.keep + 1..).zip(&change.append) {
-                    table.insert(handle, key)?;
-                }
-            }
+            change_handles(&write, MAILBOXES, changes.mailboxes.as_ref())?;
+            change_handles(&write, SENDERS, changes.senders.as_ref())?;
+            grants::put_told(&write, &changes.told)?;
             put_pairs(&write, &changes.pairs)?;
             for with in &changes.forgotten {
                 write.table(PAIRS)?.remove_hidden(with)?;
@@ -179,16 +182,19 @@ impl Store {
         self.commit("put_home", write)
     }
 
-    pub(crate) fn put_contact(&self, contact: &Contact) -> Result<(), StoreError> {
+    /// Writes a contact, and how to reach it beyond its ticket.
+    pub(crate) fn put_contact(&self, contact: &Contact, access: &AccessRow) -> Result<(), StoreError> {
         let write = self.begin_write()?;
         let row = ContactRow { name: contact.name.clone(), ticket: contact.ticket.to_string() };
         write.table(CONTACTS)?.insert_hidden(row.name.as_bytes(), &row)?;
+        grants::put_access(&write, &contact.ticket.account, access)?;
         self.commit("put_contact", write)
     }
 
-    pub(crate) fn remove_contact(&self, name: &str) -> Result<(), StoreError> {
+    pub(crate) fn remove_contact(&self, contact: &Contact) -> Result<(), StoreError> {
         let write = self.begin_write()?;
-        write.table(CONTACTS)?.remove_hidden(name.as_bytes())?;
+        write.table(CONTACTS)?.remove_hidden(contact.name.as_bytes())?;
+        grants::put_access(&write, &contact.ticket.account, &AccessRow::default())?;
         self.commit("remove_contact", write)
     }
 
@@ -272,6 +278,27 @@ fn put_in_inbox(
     for row in rows {
         counters.received += 1;
         inbox.insert(counters.received, row)?;
+    }
+    Ok(())
+}
+
+fn load_handles<E: DeserializeOwned>(
+    read: &Tables<'_, ReadTransaction>,
+    rows: Rows<u16, E>,
+) -> Result<Vec<E>, StoreError> {
+    read.table(rows)?.range(1..=HANDLES_MAX)?.map(|row| Ok(row?.1)).collect()
+}
+
+fn change_handles<E: Serialize + DeserializeOwned>(
+    write: &Tables<'_, WriteTransaction>,
+    rows: Rows<u16, E>,
+    change: Option<&TableChange<E>>,
+) -> Result<(), StoreError> {
+    let Some(change) = change else { return Ok(()) };
+    let mut table = write.table(rows)?;
+    table.drop_range(change.keep.saturating_add(1)..)?;
+    for (handle, entry) in (change.keep + 1..).zip(&change.append) {
+        table.insert(handle, entry)?;
     }
     Ok(())
 }

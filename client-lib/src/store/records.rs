@@ -4,11 +4,13 @@
 
 use serde::{Deserialize, Serialize};
 use thinpost_wire::ids::{AccountKey, AppId, Incarnation, Origin, Position, StoreId};
-use thinpost_wire::ticket::{InviteToken, SealKeys};
+use thinpost_wire::ticket::{ContactTicket, InviteToken, SealKeys};
+use thinpost_wire::token::{MailboxAddress, MailboxSecret, Token};
 
 use super::PairRow;
 use super::table::{Rows, Single};
 use super::vault::Hidden;
+use crate::grants::Grant;
 use crate::kept::Name;
 use crate::message::{MessageId, MessageState, ReceivedContent};
 
@@ -30,9 +32,14 @@ pub(super) const PAIRS: Rows<Hidden, PairRow> = Rows::new("pairs");
 /// What arrived, by inbox number.
 pub(super) const INBOX: Rows<u64, InboxRow> = Rows::new("inbox");
 /// The device's handles for mailboxes, as far as the relay has settled them.
-pub(super) const MAILBOXES: Rows<u16, AccountKey> = Rows::new("mailboxes");
+pub(super) const MAILBOXES: Rows<u16, MailboxAddress> = Rows::new("mailboxes");
 /// The relay's handles for senders.
 pub(super) const SENDERS: Rows<u16, AccountKey> = Rows::new("senders");
+
+/// Tokens of this home's mailbox, by id.
+pub(super) const GRANTS: Rows<u32, Grant> = Rows::new("grants");
+/// How to reach an account beyond what its ticket says, by its hidden key.
+pub(super) const ACCESS: Rows<Hidden, (AccountKey, AccessRow)> = Rows::new("access");
 
 /// Four bytes, little endian, in every format there will be. Alone of all it is not encrypted.
 pub(super) const META_FORMAT: &str = "format";
@@ -45,7 +52,8 @@ pub(super) const COUNTERS: Single<Counters> = Single::new("counters");
 /// How many rows of [`DONE`] are kept.
 pub(super) const DONE_KEPT: u64 = 1_000;
 
-/// Who this is. Of it only the way to the relay ever changes, until the relay has confirmed it.
+/// Who this is. Of it the way to the relay changes until the relay has confirmed it, and the secret whenever
+/// its owner says so.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct HomeRecord {
     pub(crate) account_seed: [u8; 32],
@@ -53,6 +61,8 @@ pub(crate) struct HomeRecord {
     /// A ticket.
     pub(crate) relay: String,
     pub(crate) invite: Option<InviteToken>,
+    /// What the mailbox's tokens are made under.
+    pub(crate) secret: MailboxSecret,
 }
 
 /// What the relay and this device share, and what was learned of the way to it.
@@ -60,6 +70,8 @@ pub(crate) struct HomeRecord {
 pub(crate) struct RelayRecord {
     /// The relay has confirmed the registration.
     pub(crate) registered: bool,
+    /// The mailbox's secret that the relay was told with it.
+    pub(crate) secret: MailboxSecret,
     /// Everything up to here in this store's mailbox is in the inbox.
     pub(crate) have: Option<(StoreId, Position)>,
     /// Dictionaries that the relay can read, as a bitmap.
@@ -94,6 +106,8 @@ pub(crate) struct ContactRow {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct OutboxRow {
     pub(crate) mailbox: AccountKey,
+    /// The contact's when it was written; it leaves under the present one as long as there is a contact.
+    pub(crate) token: Token,
     pub(crate) enqueued_unix_ms: u64,
     pub(crate) app_id: Option<AppId>,
     /// What the recipient knows it by, if it is to be sealed: counts up for each of them. A copy of the home
@@ -112,19 +126,15 @@ pub(crate) struct OutboxRow {
 
 impl OutboxRow {
     /// Nothing but notes.
-    pub(crate) fn notes(
-        mailbox: AccountKey,
-        keys: SealKeys,
-        incarnation: Incarnation,
-        enqueued_unix_ms: u64,
-    ) -> Self {
+    pub(crate) fn notes(to: &ContactTicket, incarnation: Incarnation, enqueued_unix_ms: u64) -> Self {
         Self {
-            mailbox,
+            mailbox: to.account,
+            token: to.token,
             enqueued_unix_ms,
             app_id: None,
             written: Origin { incarnation, sequence: 0 },
             number: None,
-            seal: Some(keys),
+            seal: Some(to.seal),
             rides_with: None,
             again: 0,
             letter: Vec::new(),
@@ -151,6 +161,13 @@ pub(crate) struct KeptRow {
 pub(crate) struct SealedRow {
     pub(crate) body: Vec<u8>,
     pub(crate) riders: Vec<MessageId>,
+}
+
+/// How to reach an account beyond what its ticket says.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct AccessRow {
+    /// Takes the place of the ticket's.
+    pub(crate) token: Option<Token>,
 }
 
 /// A message that is done with.

@@ -104,6 +104,8 @@ impl<'s> Tables<'s, WriteTransaction> {
         self.table(records::INBOX)?;
         self.table(records::MAILBOXES)?;
         self.table(records::SENDERS)?;
+        self.table(records::GRANTS)?;
+        self.table(records::ACCESS)?;
         Ok(())
     }
 

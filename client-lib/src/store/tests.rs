@@ -7,6 +7,7 @@ use redb::{Builder, StorageBackend};
 use thinpost_wire::frame::Refusal;
 use thinpost_wire::ids::{Incarnation, Origin, Position, StoreId};
 use thinpost_wire::ticket::SealKeys;
+use thinpost_wire::token::{MailboxSecret, Token};
 
 use super::key::DataKey;
 use super::records::{FORMAT, META_FORMAT, SealedRow};
@@ -33,6 +34,7 @@ pub(super) fn home() -> HomeRecord {
         device_seed: [2; 32],
         relay: "none is read here".into(),
         invite: None,
+        secret: MailboxSecret([3; 32]),
     }
 }
 
@@ -61,6 +63,7 @@ pub(super) fn open(memory: &MemoryStorage) -> (Store, Loaded) {
 pub(super) fn row(body: &[u8]) -> OutboxRow {
     OutboxRow {
         mailbox: BOB,
+        token: Token([4; 16]),
         enqueued_unix_ms: 7,
         app_id: None,
         written: Origin { incarnation: NOW, sequence: 0 },
@@ -213,8 +216,7 @@ fn a_message_is_kept_until_its_receipt_and_can_go_out_again() {
 fn notes_wait_behind_all_messages_and_are_none() {
     let memory = created();
     let (store, _) = open(&memory);
-    let keys = SealKeys { identity: [1; 32], pre_key: [2; 32], envelope: [3; 32] };
-    let notes = OutboxRow::notes(BOB, keys, NOW, 7);
+    let notes = OutboxRow { seal: None, letter: Vec::new(), ..row(b"") };
     let ids = [store.enqueue_notes(std::slice::from_ref(&notes)), store.enqueue_notes(&[notes])];
     let ids = ids.map(Result::unwrap);
     assert!(ids[0] < ids[1] && ids[0].is_notes());
@@ -253,6 +255,41 @@ fn handle_tables_are_cut_back_and_extended_in_place() {
     change(1, &[9]);
     assert_eq!(store.load().unwrap().senders, [key(1), key(9)]);
     assert_eq!(store.load().unwrap().mailboxes, []);
+    let address = |token| MailboxAddress { mailbox: key(1), token: Token([token; 16]) };
+    let mailboxes = Some(TableChange { keep: 0, append: vec![address(1), address(2)] });
+    store.apply(&Changes { mailboxes, ..Changes::default() }).unwrap();
+    assert_eq!(store.load().unwrap().mailboxes, [address(1), address(2)]);
+}
+
+#[test]
+fn what_was_granted_and_revoked_is_known_until_another_secret_voids_it() {
+    let memory = created();
+    let (store, _) = open(&memory);
+    let [ann, bob] = [TokenId::personal(1), TokenId::personal(2)];
+    store.put_grant(ann, &Grant::Personal("ann".into())).unwrap();
+    store.put_grant(bob, &Grant::Revoked { told: None }).unwrap();
+    let relay = StoreId([7; 8]);
+    let told = vec![(ann, relay), (bob, relay), (TokenId::open(1), relay)];
+    store.apply(&Changes { told, ..Changes::default() }).unwrap();
+    drop(store);
+
+    let (store, loaded) = open(&memory);
+    let revoked = Grant::Revoked { told: Some(relay) };
+    assert_eq!(loaded.grants, [(ann, Grant::Personal("ann".into())), (bob, revoked)]);
+    store.put_secret(&HomeRecord { secret: MailboxSecret([9; 32]), ..home() }).unwrap();
+    let loaded = store.load().unwrap();
+    assert_eq!((loaded.grants, loaded.home.secret), (vec![], MailboxSecret([9; 32])));
+}
+
+#[test]
+fn a_contact_takes_with_it_what_it_is_reached_by() {
+    let memory = created();
+    let (store, _) = open(&memory);
+    let access = AccessRow { token: Some(Token([5; 16])) };
+    store.put_access(&BOB, &access).unwrap();
+    assert_eq!(store.load().unwrap().access, [(BOB, access)]);
+    store.put_access(&BOB, &AccessRow::default()).unwrap();
+    assert_eq!(store.load().unwrap().access, []);
 }
 
 #[test]

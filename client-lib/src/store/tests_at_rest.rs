@@ -8,6 +8,7 @@ use redb::{Builder, ReadableDatabase, ReadableTable, ReadableTableMetadata, Tabl
 use thinpost_carrier::Identity;
 use thinpost_wire::ids::RelayKey;
 use thinpost_wire::ticket::{ContactTicket, RelayTicket, SealKeys};
+use thinpost_wire::token::Token;
 
 use super::key::HomeKey;
 use super::outbox::Numbers;
@@ -19,6 +20,7 @@ use crate::error::{OpenError, SetKeyError, WipeError};
 
 const SECRET: &str = "meet me at the old mill";
 const IDENTITY: [u8; 32] = *b"an identity key that is no text!";
+const OTHERS_TOKEN: [u8; 16] = *b"token of theirs!";
 const KEYRING_BYTES: &[u8] = b"a keyring that nobody may see";
 
 fn key(n: u8) -> HomeKey {
@@ -38,7 +40,8 @@ fn carol() -> Contact {
     let seal = SealKeys { identity: [5; 32], pre_key: [6; 32], envelope: [8; 32] };
     let relays = vec![RelayTicket { key: RelayKey([9; 32]), addresses: vec![([192, 0, 2, 1], 7).into()] }];
     let signature = owner.sign(&seal.signed_bytes());
-    let ticket = ContactTicket { account: AccountKey(owner.public()), seal, signature, relays };
+    let token = Token([3; 16]);
+    let ticket = ContactTicket { account: AccountKey(owner.public()), seal, signature, token, relays };
     Contact { name: "carol of the mill".into(), ticket }
 }
 
@@ -52,16 +55,19 @@ fn fill(store: &Store) {
     let mut departures = store.departures(&[id]).unwrap();
     departures[0].sealed = Some(SealedRow { body: SECRET.into(), riders: vec![MessageId(id.0 + 1)] });
     store.hand_over(&mut departures, &[(IDENTITY, SECRET.into())], &numbers).unwrap();
-    let handles = Some(TableChange { keep: 0, append: vec![BOB, carol().ticket.account] });
+    let senders = [BOB, carol().ticket.account];
+    let mailboxes = senders.map(|mailbox| MailboxAddress { mailbox, token: Token(OTHERS_TOKEN) });
     let changes = Changes {
         received: vec![arrival(SECRET), arrival(SECRET)],
         custody: vec![(MessageId(1), 1), (MessageId(2), 2), (MessageId(6), 3)],
-        mailboxes: handles.clone(),
-        senders: handles,
+        mailboxes: Some(TableChange { keep: 0, append: mailboxes.to_vec() }),
+        senders: Some(TableChange { keep: 0, append: senders.to_vec() }),
         ..Changes::default()
     };
     store.apply(&changes).unwrap();
-    store.put_contact(&carol()).unwrap();
+    let access = AccessRow { token: Some(Token(OTHERS_TOKEN)) };
+    store.put_contact(&carol(), &access).unwrap();
+    store.put_grant(TokenId::personal(1), &Grant::Personal(SECRET.into())).unwrap();
 }
 
 /// What may be read nowhere.
@@ -78,6 +84,7 @@ fn secrets() -> Vec<Vec<u8>> {
         carol.ticket.seal.identity.to_vec(),
         BOB.0.to_vec(),
         IDENTITY.to_vec(),
+        OTHERS_TOKEN.to_vec(),
         KEYRING_BYTES.to_vec(),
         home().account_seed.to_vec(),
         home().device_seed.to_vec(),

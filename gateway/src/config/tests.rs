@@ -40,7 +40,7 @@ fn an_unknown_key_is_named_with_its_line_and_the_known_ones() {
     assert_eq!(
         error,
         "relay.toml, line 4, column 1: unknown field `envelope_max`, \
-         expected one of `envelopes_max`, `bytes_max`, `lifetime_days`"
+         expected one of `envelopes_max`, `bytes_max`, `request_envelopes_max`, `request_bytes_max`, `lifetime_days`"
     );
 }
 

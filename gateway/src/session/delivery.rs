@@ -8,7 +8,7 @@ use thinpost_wire::letter::is_sealed;
 use thinpost_wire::link::Link;
 use thinpost_wire::table::{HandleTable, TableState};
 
-use crate::store::{DeviceNo, Direction, Entry, Op, RelayTime, Watcher, Watches};
+use crate::store::{DeviceNo, Entry, Op, RelayTime, TableTail, Watcher, Watches};
 
 /// An envelope younger than this is delivered without its age, seconds.
 const AGE_S_SAID: u64 = 2;
@@ -17,7 +17,7 @@ const AGE_S_SAID: u64 = 2;
 pub(super) struct Delivery {
     reading: Option<Reading>,
     /// The relay's handles for senders, all of which the device knows or has been sent.
-    senders: HandleTable,
+    senders: HandleTable<AccountKey>,
     /// How many of them the store has, and whether it has others behind those.
     senders_stored: u16,
     store_has_more: bool,
@@ -41,7 +41,7 @@ struct Reading {
 
 impl Delivery {
     /// Starts from what the store holds the device to know, cut back to what it does know.
-    pub(super) fn know_senders(&mut self, mut stored: HandleTable, known: TableState) {
+    pub(super) fn know_senders(&mut self, mut stored: HandleTable<AccountKey>, known: TableState) {
         let had = stored.len();
         self.senders_stored = stored.reconcile(known);
         self.store_has_more = had > self.senders_stored;
@@ -134,13 +134,17 @@ impl Delivery {
         }
         self.senders_stored = known;
         self.store_has_more = false;
-        let accounts = (from + 1..=known).filter_map(|handle| self.senders.key(Handle(handle))).collect();
-        Some(Op::PutTable { device, direction: Direction::FromRelay, from, accounts })
+        let accounts = (from + 1..=known).filter_map(|handle| self.senders.entry(Handle(handle))).collect();
+        Some(Op::PutTable { device, from, tail: TableTail::FromRelay(accounts) })
     }
 }
 
 /// The sender's handle, introduced to the device if it is new. `None` when the table is full.
-fn sender_handle(senders: &mut HandleTable, link: &mut Link, sender: AccountKey) -> Option<Handle> {
+fn sender_handle(
+    senders: &mut HandleTable<AccountKey>,
+    link: &mut Link,
+    sender: AccountKey,
+) -> Option<Handle> {
     if let Some(handle) = senders.handle(&sender) {
         return Some(handle);
     }

@@ -10,8 +10,8 @@ use crate::store::Applicant;
 
 #[derive(Debug)]
 pub(super) struct Refusals {
-    /// Those that the device has not settled: their number, and the submit's. The submit is not settled
-    /// before, or a device that restarts between the two would take it for custody.
+    /// Those that the device has not settled: their number, and that of what they refuse. It is not settled
+    /// before, or a device that restarts between the two would take it for done.
     unsettled: VecDeque<(u64, u64)>,
     /// Handles to which a submit was refused for now: whatever else comes for them is refused, too, until
     /// the device resumes, or it would overtake.
@@ -30,7 +30,12 @@ impl Refusals {
         if reason.is_temporary() {
             self.held.insert(to, reason);
         }
-        self.unsettled.push_back((number, submit));
+        self.withhold(number, submit);
+    }
+
+    /// The frame of this `number` refuses the device's frame `refused`.
+    pub(super) fn withhold(&mut self, number: u64, refused: u64) {
+        self.unsettled.push_back((number, refused));
     }
 
     /// The device has settled the frames up to this number.

@@ -14,7 +14,7 @@ use std::task::{Context, Poll};
 use thiserror::Error;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
-use super::{Done, Op, RelayTime, Store, StoreError, Vacancies, Verdict, Watches};
+use super::{Done, Op, RelayTime, Store, StoreError, TableTail, Vacancies, Verdict, Watches};
 
 /// Where [`Store::apply`] runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -312,8 +312,9 @@ impl<C: Fn() -> RelayTime> GroupCommit<C> {
 fn op_bytes(op: &Op) -> usize {
     match op {
         Op::Append(append) => append.body.len(),
-        Op::PutTable { accounts, .. } => size_of_val(accounts.as_slice()),
-        Op::Register(_) | Op::Settle { .. } | Op::Seen { .. } | Op::Sweep { .. } => 0,
+        Op::PutTable { tail: TableTail::ToRelay(addresses), .. } => size_of_val(addresses.as_slice()),
+        Op::PutTable { tail: TableTail::FromRelay(accounts), .. } => size_of_val(accounts.as_slice()),
+        Op::Register(_) | Op::Settle { .. } | Op::Seen { .. } | Op::Revoke { .. } | Op::Sweep { .. } => 0,
     }
 }
 

@@ -6,11 +6,16 @@
 use bytes::Bytes;
 use thinpost_wire::ids::{AccountKey, DeviceKey, Incarnation, Origin, Position};
 use thinpost_wire::limits::BODY_BYTES_MAX;
+use thinpost_wire::token::{MailboxAddress, MailboxSecret, Token, TokenId};
 
 use super::{
-    Append, Counts, DeviceNo, Direction, Done, HandleTables, Invite, Op, Quota, Refusal, Register, RelayTime,
-    Store, StoreConfig, Usage, Verdict,
+    Append, Counts, DeviceNo, Done, HandleTables, Invite, Op, Quota, Refusal, Register, RelayTime, Store,
+    StoreConfig, TableTail, Usage, Verdict,
 };
+
+mod tokens;
+
+pub(super) use self::tokens::*;
 
 /// Declares one `#[test]` per requirement for a factory `fn(StoreConfig) -> impl Store`.
 macro_rules! conformance_tests {
@@ -42,6 +47,12 @@ macro_rules! conformance_tests {
             a_tls_session_is_taken_once_and_the_oldest_go_first,
             what_names_an_unknown_device_is_refused,
             one_refusal_leaves_the_ops_around_it_alone,
+            a_token_that_was_revoked_or_never_made_is_refused_and_others_are_not,
+            what_was_accepted_before_its_token_was_revoked_is_still_a_repeat,
+            another_secret_voids_every_token_and_the_same_again_none,
+            so_many_tokens_are_revoked_and_no_more_and_another_secret_makes_room,
+            strangers_share_a_small_part_of_a_mailbox_and_others_do_not_notice,
+            the_request_box_is_counted_as_its_entries_go,
         );
     };
     (@each $make:path: $($name:ident,)+) => {
@@ -61,6 +72,8 @@ pub(super) const BOB: AccountKey = AccountKey([0xb; 32]);
 pub(super) fn small() -> StoreConfig {
     StoreConfig {
         quota: Quota { entries_max: 5, bytes_max: 1_000 },
+        requests: Quota { entries_max: 2, bytes_max: 300 },
+        revocations_max: 3,
         lifetime_s_max: 100,
         bytes_max: 3_000,
         devices_max: 3,
@@ -77,7 +90,18 @@ pub(super) fn device_key(n: u8) -> DeviceKey {
 }
 
 pub(super) fn register(account: AccountKey, device: u8) -> Op {
-    Op::Register(Register { account, device: device_key(device), invite: None })
+    let secret = secret_of(account);
+    Op::Register(Register { account, device: device_key(device), invite: None, secret })
+}
+
+/// What these accounts' tokens are made under.
+pub(super) fn secret_of(account: AccountKey) -> MailboxSecret {
+    MailboxSecret(account.0)
+}
+
+/// A token of an account's.
+pub(super) fn token_of(account: AccountKey, id: TokenId) -> Token {
+    Token::mint(&secret_of(account), id)
 }
 
 pub(super) fn append(device: DeviceNo, mailbox: AccountKey, sequence: u64, body: &[u8]) -> Append {
@@ -86,6 +110,7 @@ pub(super) fn append(device: DeviceNo, mailbox: AccountKey, sequence: u64, body:
         sender: Some(ALICE),
         origin: Origin { incarnation: Incarnation([1; 8]), sequence },
         mailbox,
+        token: token_of(mailbox, TokenId::personal(1)),
         flags: 0,
         lifetime_s: 100,
         age_s: 0,
@@ -120,6 +145,10 @@ pub(super) fn bodies(store: &impl Store, mailbox: AccountKey) -> Vec<Bytes> {
     let entries = store.read(&mailbox, Position(0), usize::MAX, usize::MAX).unwrap();
     assert!(entries.is_sorted_by(|a, b| a.0 < b.0), "positions only grow");
     entries.into_iter().map(|(_, entry)| entry.body).collect()
+}
+
+fn usage(store: &impl Store, mailbox: AccountKey) -> Usage {
+    store.mailbox_usage(&mailbox).unwrap().unwrap().all
 }
 
 /// Sweeps until nothing is due; how many entries went.
@@ -164,7 +193,8 @@ pub(super) fn an_invite_lets_in_as_many_accounts_as_it_says<S: Store>(make: fn(S
     let with = |account: u8, device, uses_max| {
         let invite = Some(Invite { id: *b"invite-1", uses_max });
         let account = AccountKey([account; 32]);
-        one(&store, Op::Register(Register { account, device: device_key(device), invite }), T0)
+        let register = Register { account, device: device_key(device), invite, secret: secret_of(account) };
+        one(&store, Op::Register(register), T0)
     };
     assert!(with(1, 1, 2).is_ok());
     assert!(with(1, 1, 2).is_ok(), "the same device again");
@@ -207,7 +237,7 @@ pub(super) fn an_envelope_is_read_as_it_was_submitted<S: Store>(make: fn(StoreCo
     assert_eq!((entry.stored_at, entry.deadline), (RelayTime(1_234), RelayTime(1_294)));
     assert_eq!(entry.body, submitted.body);
     assert_eq!((read[1].1.sender, read[1].1.body.len()), (None, 0));
-    assert_eq!(store.mailbox_usage(&BOB).unwrap(), Some(Usage { entries: 2, bytes: 4 }));
+    assert_eq!(usage(&store, BOB), Usage { entries: 2, bytes: 4 });
     assert_eq!(store.read(&BOB, position, 10, 1_000).unwrap().len(), 1);
     assert!(store.read(&BOB, Position(u64::MAX), 10, 1_000).unwrap().is_empty());
     assert!(bodies(&store, ALICE).is_empty());
@@ -328,7 +358,7 @@ pub(super) fn a_full_mailbox_refuses_and_other_mailboxes_do_not_notice<S: Store>
     assert_eq!(one(&store, Op::Append(append(device, BOB, 8, b"x")), T0), Err(Refusal::MailboxFull));
     assert_eq!(settle(&store, device, Position(1), T0), 1);
     accept(&store, append(device, ALICE, 6, b"now"), T0);
-    assert_eq!(store.mailbox_usage(&ALICE).unwrap(), Some(Usage { entries: 5, bytes: 7 }));
+    assert_eq!(usage(&store, ALICE), Usage { entries: 5, bytes: 7 });
 }
 
 pub(super) fn a_full_store_refuses_and_settling_makes_room<S: Store>(make: fn(StoreConfig) -> S) {
@@ -377,7 +407,7 @@ pub(super) fn the_slowest_live_device_holds_the_log<S: Store>(make: fn(StoreConf
     assert_eq!(settle(&store, desk, first, T0), 1);
     assert_eq!(bodies(&store, ALICE), ["2"]);
     assert_eq!(settle(&store, desk, second, T0), 1);
-    assert_eq!(store.mailbox_usage(&ALICE).unwrap(), Some(Usage::default()));
+    assert_eq!(usage(&store, ALICE), Usage::default());
 }
 
 pub(super) fn a_device_silent_for_a_lifetime_holds_nothing<S: Store>(make: fn(StoreConfig) -> S) {
@@ -471,19 +501,20 @@ pub(super) fn a_handle_table_is_cut_and_appended_to<S: Store>(make: fn(StoreConf
     let store = make(small());
     let (device, other) = (join(&store, ALICE, 1), join(&store, ALICE, 2));
     let key = |n: u8| AccountKey([n; 32]);
-    let put = |direction, from, keys: &[u8]| {
-        let accounts = keys.iter().map(|n| key(*n)).collect();
-        one(&store, Op::PutTable { device, direction, from, accounts }, T0)
-    };
-    assert_eq!(put(Direction::ToRelay, 0, &[1, 2, 3]), Ok(Done::TablePut));
-    assert_eq!(put(Direction::FromRelay, 0, &[9]), Ok(Done::TablePut));
-    assert_eq!(put(Direction::ToRelay, 1, &[4]), Ok(Done::TablePut));
-    assert_eq!(put(Direction::ToRelay, 3, &[5]), Err(Refusal::TableGap { entries: 2 }));
-    assert_eq!(put(Direction::ToRelay, 2, &[5, 6, 7]), Err(Refusal::TableFull));
-    let expected = HandleTables { to_relay: vec![key(1), key(4)], from_relay: vec![key(9)] };
+    let address = |n: u8| MailboxAddress { mailbox: key(n), token: Token([n + 1; 16]) };
+    let put = |from, tail| one(&store, Op::PutTable { device, from, tail }, T0);
+    let mailboxes = |all: &[u8]| TableTail::ToRelay(all.iter().map(|n| address(*n)).collect());
+    let senders = |all: &[u8]| TableTail::FromRelay(all.iter().map(|n| key(*n)).collect());
+    assert_eq!(put(0, mailboxes(&[1, 2, 3])), Ok(Done::TablePut));
+    assert_eq!(put(0, senders(&[9])), Ok(Done::TablePut));
+    assert_eq!(put(1, mailboxes(&[4])), Ok(Done::TablePut));
+    assert_eq!(put(3, mailboxes(&[5])), Err(Refusal::TableGap { entries: 2 }));
+    assert_eq!(put(2, senders(&[5])), Err(Refusal::TableGap { entries: 1 }));
+    assert_eq!(put(2, mailboxes(&[5, 6, 7])), Err(Refusal::TableFull));
+    let expected = HandleTables { to_relay: vec![address(1), address(4)], from_relay: vec![key(9)] };
     assert_eq!(store.tables(device).unwrap(), expected);
     assert_eq!(store.tables(other).unwrap(), HandleTables::default());
-    assert_eq!(put(Direction::ToRelay, 0, &[]), Ok(Done::TablePut));
+    assert_eq!(put(0, mailboxes(&[])), Ok(Done::TablePut));
     assert!(store.tables(device).unwrap().to_relay.is_empty());
 }
 
@@ -530,7 +561,8 @@ pub(super) fn what_names_an_unknown_device_is_refused<S: Store>(make: fn(StoreCo
         Op::Append(append(device, ALICE, 1, b"x")),
         Op::Settle { device, upto: Position(1) },
         Op::Seen { device },
-        Op::PutTable { device, direction: Direction::ToRelay, from: 0, accounts: vec![ALICE] },
+        Op::PutTable { device, from: 0, tail: TableTail::FromRelay(vec![ALICE]) },
+        Op::Revoke { device, id: TokenId::open(1) },
     ];
     for verdict in store.apply(&ops, T0).unwrap() {
         assert_eq!(verdict, Err(Refusal::UnknownDevice));

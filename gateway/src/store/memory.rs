@@ -2,19 +2,20 @@
 //! backends are compared with. Nothing survives its end.
 
 use std::cmp::max;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use thinpost_wire::ids::{AccountKey, DeviceKey, Incarnation, Position, StoreId};
 use thinpost_wire::limits::BODY_BYTES_MAX;
+use thinpost_wire::token::{MailboxSecret, Token, TokenId};
 
 use super::sessions;
 use super::types::Order;
 use super::{
-    Append, Counts, DeviceNo, DeviceRecord, Direction, Done, Entry, HandleTables, Op, Refusal, Register,
-    RelayTime, Store, StoreConfig, StoreError, Usage, Verdict,
+    Append, Counts, DeviceNo, DeviceRecord, Done, Entry, HandleTables, MailboxUsage, Op, Refusal, Register,
+    RelayTime, Store, StoreConfig, StoreError, TableTail, Usage, Verdict,
 };
 
 /// A [`Store`] that forgets everything when it is dropped.
@@ -51,6 +52,8 @@ struct State {
 #[derive(Debug)]
 struct Mailbox {
     number: u32,
+    secret: MailboxSecret,
+    revoked: BTreeSet<TokenId>,
     queue: BTreeMap<Position, Entry>,
 }
 
@@ -69,9 +72,28 @@ struct Accepted {
 }
 
 impl Mailbox {
-    fn usage(&self) -> Usage {
-        let bytes = self.queue.values().map(|entry| entry.body.len() as u64).sum();
-        Usage { entries: self.queue.len() as u32, bytes }
+    fn usage(&self) -> MailboxUsage {
+        let of = |entries: &mut dyn Iterator<Item = &Entry>| {
+            entries.fold(Usage::default(), |sum, entry| Usage {
+                entries: sum.entries + 1,
+                bytes: sum.bytes + entry.body.len() as u64,
+            })
+        };
+        MailboxUsage {
+            all: of(&mut self.queue.values()),
+            requests: of(&mut self.queue.values().filter(|entry| entry.is_request)),
+        }
+    }
+
+    fn put_secret(&mut self, secret: MailboxSecret) {
+        if self.secret != secret {
+            self.secret = secret;
+            self.revoked.clear();
+        }
+    }
+
+    fn wants(&self, token: Token) -> bool {
+        token == Token::mint(&self.secret, token.id()) && !self.revoked.contains(&token.id())
     }
 
     /// What a new envelope replaces.
@@ -97,9 +119,8 @@ impl State {
                 self.device(*device)?.record.last_seen = now;
                 Ok(Done::Seen)
             }
-            Op::PutTable { device, direction, from, accounts } => {
-                self.device(*device)?.put_table(*direction, *from, accounts, config)
-            }
+            Op::PutTable { device, from, tail } => self.device(*device)?.put_table(*from, tail, config),
+            Op::Revoke { device, id } => self.revoke(*device, *id, config),
             Op::Sweep { rows_max } => Ok(self.sweep(*rows_max as usize, config)),
         }
     }
@@ -114,15 +135,20 @@ impl State {
             if record.account != register.account {
                 return Err(Refusal::DeviceOfAnother);
             }
-            return Ok(Done::Registered { device: record.number, mailbox: record.mailbox, new: false });
+            let known = Done::Registered { device: record.number, mailbox: record.mailbox, new: false };
+            if let Some(mailbox) = self.mailboxes.get_mut(&register.account) {
+                mailbox.put_secret(register.secret);
+            }
+            return Ok(known);
         }
-        let mailbox = match self.mailboxes.get(&register.account) {
+        let mailbox = match self.mailboxes.get_mut(&register.account) {
             Some(mailbox) => {
                 let devices =
                     self.devices.values().filter(|device| device.record.account == register.account);
                 if devices.count() >= config.devices_max as usize {
                     return Err(Refusal::TooManyDevices);
                 }
+                mailbox.put_secret(register.secret);
                 mailbox.number
             }
             None => {
@@ -134,7 +160,13 @@ impl State {
                     *used += 1;
                 }
                 let number = self.mailboxes.len() as u32 + 1;
-                self.mailboxes.insert(register.account, Mailbox { number, queue: BTreeMap::new() });
+                let mailbox = Mailbox {
+                    number,
+                    secret: register.secret,
+                    revoked: BTreeSet::new(),
+                    queue: BTreeMap::new(),
+                };
+                self.mailboxes.insert(register.account, mailbox);
                 number
             }
         };
@@ -156,7 +188,7 @@ impl State {
         if append.body.len() > BODY_BYTES_MAX {
             return Err(Refusal::TooLong);
         }
-        let all_bytes: u64 = self.mailboxes.values().map(|mailbox| mailbox.usage().bytes).sum();
+        let all_bytes: u64 = self.mailboxes.values().map(|mailbox| mailbox.usage().all.bytes).sum();
         let device = self.devices.get_mut(&append.device).ok_or(Refusal::UnknownDevice)?;
         if let Some(accepted) = device.incarnations.get(&append.origin.incarnation) {
             match accepted.digests.get(&append.origin.sequence) {
@@ -170,21 +202,23 @@ impl State {
             return Err(refusal);
         }
         let mailbox = self.mailboxes.get_mut(&append.mailbox).ok_or(Refusal::NoSuchMailbox)?;
-        let replaced = mailbox.replaced(append);
-        let freed = replaced.and_then(|position| mailbox.queue.get(&position));
-        let freed_bytes = freed.map_or(0, |entry| entry.body.len() as u64);
-        let usage = mailbox.usage();
+        if !mailbox.wants(append.token) {
+            return Err(Refusal::NotWanted);
+        }
+        // Tried out: what does not fit is put back.
+        let replaced = mailbox.replaced(append).and_then(|position| mailbox.queue.remove_entry(&position));
+        let freed_bytes = replaced.as_ref().map_or(0, |(_, entry)| entry.body.len() as u64);
+        let MailboxUsage { all, requests } = mailbox.usage();
         let added = append.body.len() as u64;
-        if usage.entries - u32::from(replaced.is_some()) >= config.quota.entries_max
-            || usage.bytes - freed_bytes + added > config.quota.bytes_max
-        {
-            return Err(Refusal::MailboxFull);
-        }
-        if all_bytes - freed_bytes + added > config.bytes_max {
-            return Err(Refusal::StoreFull);
-        }
-        if let Some(position) = replaced {
-            mailbox.queue.remove(&position);
+        let is_request = append.token.id().is_open();
+        let is_full = all.entries >= config.quota.entries_max
+            || all.bytes + added > config.quota.bytes_max
+            || is_request && requests.entries >= config.requests.entries_max
+            || is_request && requests.bytes + added > config.requests.bytes_max;
+        let store_is_full = all_bytes - freed_bytes + added > config.bytes_max;
+        if is_full || store_is_full {
+            mailbox.queue.extend(replaced);
+            return Err(if is_full { Refusal::MailboxFull } else { Refusal::StoreFull });
         }
         device.remember(append, self.clock, config);
         self.position += 1;
@@ -193,6 +227,7 @@ impl State {
         let entry = Entry {
             sender: append.sender,
             flags: append.flags,
+            is_request,
             device: append.device,
             origin: append.origin,
             deadline: self.clock.after_s(lifetime_s.into()),
@@ -203,6 +238,17 @@ impl State {
         };
         mailbox.queue.insert(position, entry);
         Ok(Done::Accepted { position })
+    }
+
+    fn revoke(&mut self, number: DeviceNo, id: TokenId, config: &StoreConfig) -> Verdict {
+        let account = self.device(number)?.record.account;
+        let Some(mailbox) = self.mailboxes.get_mut(&account) else { return Err(Refusal::NoSuchMailbox) };
+        let is_full = mailbox.revoked.len() >= config.revocations_max as usize;
+        if is_full && !mailbox.revoked.contains(&id) {
+            return Err(Refusal::RevocationsFull);
+        }
+        mailbox.revoked.insert(id);
+        Ok(Done::Revoked)
     }
 
     fn settle(&mut self, number: DeviceNo, upto: Position, config: &StoreConfig) -> Verdict {
@@ -281,25 +327,28 @@ impl Device {
         }
     }
 
-    fn put_table(
-        &mut self,
-        direction: Direction,
-        from: u16,
-        accounts: &[AccountKey],
-        config: &StoreConfig,
-    ) -> Verdict {
-        let table = match direction {
-            Direction::ToRelay => &mut self.tables.to_relay,
-            Direction::FromRelay => &mut self.tables.from_relay,
+    fn put_table(&mut self, from: u16, tail: &TableTail, config: &StoreConfig) -> Verdict {
+        let HandleTables { to_relay, from_relay } = &mut self.tables;
+        let entries = match tail {
+            TableTail::ToRelay(_) => to_relay.len(),
+            TableTail::FromRelay(_) => from_relay.len(),
         };
-        if usize::from(from) > table.len() {
-            return Err(Refusal::TableGap { entries: table.len() as u16 });
+        if usize::from(from) > entries {
+            return Err(Refusal::TableGap { entries: entries as u16 });
         }
-        if usize::from(from) + accounts.len() > usize::from(config.handles_max) {
+        if usize::from(from) + tail.len() > usize::from(config.handles_max) {
             return Err(Refusal::TableFull);
         }
-        table.truncate(from.into());
-        table.extend_from_slice(accounts);
+        match tail {
+            TableTail::ToRelay(addresses) => {
+                to_relay.truncate(from.into());
+                to_relay.extend_from_slice(addresses);
+            }
+            TableTail::FromRelay(accounts) => {
+                from_relay.truncate(from.into());
+                from_relay.extend_from_slice(accounts);
+            }
+        }
         Ok(Done::TablePut)
     }
 }
@@ -341,7 +390,7 @@ impl Store for MemoryStore {
         Ok(fits.map(|(_, (position, entry))| (*position, entry.clone())).collect())
     }
 
-    fn mailbox_usage(&self, mailbox: &AccountKey) -> Result<Option<Usage>, StoreError> {
+    fn mailbox_usage(&self, mailbox: &AccountKey) -> Result<Option<MailboxUsage>, StoreError> {
         Ok(self.state().mailboxes.get(mailbox).map(Mailbox::usage))
     }
 
@@ -372,7 +421,7 @@ impl Store for MemoryStore {
 
     fn counts(&self) -> Result<Counts, StoreError> {
         let state = self.state();
-        let usages = state.mailboxes.values().map(Mailbox::usage);
+        let usages = state.mailboxes.values().map(|mailbox| mailbox.usage().all);
         let (entries, bytes) =
             usages.fold((0, 0), |sum, usage| (sum.0 + u64::from(usage.entries), sum.1 + usage.bytes));
         Ok(Counts {

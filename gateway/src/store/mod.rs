@@ -35,8 +35,8 @@ pub use self::commit::{CommitError, CommitMode, Committer, GroupCommit, GroupLim
 pub use self::memory::MemoryStore;
 pub use self::redb::RedbStore;
 pub use self::types::{
-    Append, Counts, DeviceNo, DeviceRecord, Direction, Done, Entry, HandleTables, Invite, Op, Quota, Refusal,
-    Register, StoreConfig, Usage, Verdict,
+    Append, Counts, DeviceNo, DeviceRecord, Done, Entry, HandleTables, Invite, MailboxUsage, Op, Quota,
+    Refusal, Register, StoreConfig, TableTail, Usage, Verdict,
 };
 pub use self::vacancy::{Applicant, Vacancies};
 pub use self::watch::{Watcher, Watches};
@@ -78,7 +78,7 @@ pub trait Store: Send + Sync + 'static {
     ) -> Result<Vec<(Position, Entry)>, StoreError>;
 
     /// How full a mailbox is; `None` if there is no such mailbox.
-    fn mailbox_usage(&self, mailbox: &AccountKey) -> Result<Option<Usage>, StoreError>;
+    fn mailbox_usage(&self, mailbox: &AccountKey) -> Result<Option<MailboxUsage>, StoreError>;
 
     /// A device's handle tables; empty for an unknown device.
     fn tables(&self, device: DeviceNo) -> Result<HandleTables, StoreError>;

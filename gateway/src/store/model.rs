@@ -4,11 +4,12 @@
 
 use proptest::prelude::*;
 use thinpost_wire::ids::{AccountKey, Incarnation, Position, StoreId};
+use thinpost_wire::token::{MailboxAddress, MailboxSecret, Token, TokenId};
 
-use super::conformance::{append, device_key, small};
+use super::conformance::{append, device_key, secret_of, small, token_of};
 use super::faults::Medium;
 use super::{
-    Append, DeviceNo, Direction, Done, Invite, MemoryStore, Op, RedbStore, Register, RelayTime, Store,
+    Append, DeviceNo, Done, Invite, MemoryStore, Op, RedbStore, Register, RelayTime, Store, TableTail,
     Verdict,
 };
 
@@ -33,10 +34,19 @@ fn device() -> impl Strategy<Value = DeviceNo> {
 
 fn register() -> impl Strategy<Value = Op> {
     let invite = proptest::option::of((0..2u8, 0..3u32));
-    (account(), 0..7u8, invite).prop_map(|(account, device, invite)| {
+    (account(), 0..7u8, invite, proptest::bool::weighted(0.1)).prop_map(|(account, device, invite, other)| {
         let invite = invite.map(|(id, uses_max)| Invite { id: [id; 8], uses_max });
-        Op::Register(Register { account, device: device_key(device), invite })
+        let secret = if other { MailboxSecret([0x55; 32]) } else { secret_of(account) };
+        Op::Register(Register { account, device: device_key(device), invite, secret })
     })
+}
+
+fn token_id() -> impl Strategy<Value = TokenId> {
+    prop_oneof![(0..3u32).prop_map(TokenId::open), (0..3u32).prop_map(TokenId::personal)]
+}
+
+fn address() -> impl Strategy<Value = MailboxAddress> {
+    (account(), token_id()).prop_map(|(mailbox, id)| MailboxAddress { mailbox, token: token_of(mailbox, id) })
 }
 
 fn envelope() -> impl Strategy<Value = Op> {
@@ -44,27 +54,32 @@ fn envelope() -> impl Strategy<Value = Op> {
     let collapse = proptest::option::weighted(0.3, 0..2u64);
     let sender = proptest::option::of(account());
     let body = (0..3u8, 0..400usize, proptest::bool::weighted(0.1));
-    (device(), account(), origin, sender, collapse, 0..130u32, body).prop_map(
-        |(device, mailbox, (incarnation, sequence), sender, collapse, lifetime_s, body)| {
+    let forged = proptest::bool::weighted(0.05);
+    (device(), address(), origin, sender, collapse, 0..130u32, body, forged).prop_map(
+        |(device, address, (incarnation, sequence), sender, collapse, lifetime_s, body, forged)| {
             let (byte, len, repeat_only) = body;
+            let MailboxAddress { mailbox, token } = address;
+            let token = if forged { Token([byte; 16]) } else { token };
             let mut envelope = append(device, mailbox, sequence, &vec![byte; len]);
             envelope.origin.incarnation = Incarnation([incarnation; 8]);
-            Op::Append(Append { sender, collapse, lifetime_s, repeat_only, ..envelope })
+            Op::Append(Append { token, sender, collapse, lifetime_s, repeat_only, ..envelope })
         },
     )
 }
 
 fn op() -> impl Strategy<Value = Op> {
-    let direction = prop_oneof![Just(Direction::ToRelay), Just(Direction::FromRelay)];
-    let table = (device(), direction, 0..5u16, proptest::collection::vec(account(), 0..5));
+    let tail = prop_oneof![
+        proptest::collection::vec(address(), 0..5).prop_map(TableTail::ToRelay),
+        proptest::collection::vec(account(), 0..5).prop_map(TableTail::FromRelay),
+    ];
     prop_oneof![
         2 => register(),
         8 => envelope(),
         3 => (device(), 0..40u64).prop_map(|(device, upto)| Op::Settle { device, upto: Position(upto) }),
         1 => device().prop_map(|device| Op::Seen { device }),
-        1 => table.prop_map(|(device, direction, from, accounts)| {
-            Op::PutTable { device, direction, from, accounts }
-        }),
+        1 => (device(), 0..5u16, tail)
+            .prop_map(|(device, from, tail)| Op::PutTable { device, from, tail }),
+        1 => (device(), token_id()).prop_map(|(device, id)| Op::Revoke { device, id }),
     ]
 }
 

@@ -22,17 +22,18 @@ use redb::{
 };
 use ring::rand::{SecureRandom, SystemRandom};
 use thinpost_wire::ids::{AccountKey, DeviceKey, Position, StoreId};
+use thinpost_wire::token::MailboxAddress;
 
 use self::apply::Transaction;
 use self::records::{
-    ACCOUNTS, DEVICE_KEYS, DEVICES, Device, ENTRIES, FORMAT, HANDLES, MAILBOXES, META, META_FORMAT,
-    META_STATE, META_STORE_ID, QUEUES, SESSIONS, State,
+    ACCOUNTS, ADDRESSES, DEVICE_KEYS, DEVICES, Device, ENTRIES, FORMAT, MAILBOXES, META, META_FORMAT,
+    META_STATE, META_STORE_ID, QUEUES, SENDERS, SESSIONS, State,
 };
 use super::sessions::SessionBuffer;
 use super::types::Order;
 use super::{
-    Counts, DeviceNo, DeviceRecord, Direction, Entry, HandleTables, Op, RelayTime, Store, StoreConfig,
-    StoreError, Usage, Verdict,
+    Counts, DeviceNo, DeviceRecord, Entry, HandleTables, MailboxUsage, Op, RelayTime, Store, StoreConfig,
+    StoreError, Verdict,
 };
 
 /// A relay's store in one redb file.
@@ -227,24 +228,27 @@ impl Store for RedbStore {
         Ok(found)
     }
 
-    fn mailbox_usage(&self, mailbox: &AccountKey) -> Result<Option<Usage>, StoreError> {
+    fn mailbox_usage(&self, mailbox: &AccountKey) -> Result<Option<MailboxUsage>, StoreError> {
         let read = self.begin_read()?;
         let Some(number) = read.open_table(ACCOUNTS)?.get(&mailbox.0)?.map(|row| row.value()) else {
             return Ok(None);
         };
         let usage = read.open_table(MAILBOXES)?.get(number)?.map(|row| row.value());
-        Ok(usage.map(|(entries, bytes)| Usage { entries, bytes }))
+        Ok(usage.map(apply::usage_of))
     }
 
     fn tables(&self, device: DeviceNo) -> Result<HandleTables, StoreError> {
         let read = self.begin_read()?;
-        let handles = read.open_table(HANDLES)?;
-        let table = |direction| -> Result<Vec<AccountKey>, StoreError> {
-            let direction = apply::direction_code(direction);
-            let rows = handles.range((device.0, direction, 0)..=(device.0, direction, u16::MAX))?;
-            rows.map(|row| Ok(AccountKey(*row?.1.value()))).collect()
-        };
-        Ok(HandleTables { to_relay: table(Direction::ToRelay)?, from_relay: table(Direction::FromRelay)? })
+        let whole = (device.0, 0)..=(device.0, u16::MAX);
+        let addresses = read.open_table(ADDRESSES)?;
+        let to_relay =
+            addresses.range(whole.clone())?.map(|row| Ok(MailboxAddress::from_bytes(row?.1.value())));
+        let senders = read.open_table(SENDERS)?;
+        let from_relay = senders.range(whole)?.map(|row| Ok(AccountKey(*row?.1.value())));
+        Ok(HandleTables {
+            to_relay: to_relay.collect::<Result<_, StorageError>>()?,
+            from_relay: from_relay.collect::<Result<_, StorageError>>()?,
+        })
     }
 
     fn put_session(&self, key: &[u8], value: Bytes) -> bool {

@@ -6,6 +6,7 @@ use std::fmt;
 use bytes::Bytes;
 use thinpost_wire::ids::{AccountKey, DeviceKey, Origin, Position};
 use thinpost_wire::limits::{DIGESTS_KEPT, HANDLES_MAX};
+use thinpost_wire::token::{MailboxAddress, MailboxSecret, Token, TokenId};
 use thiserror::Error;
 
 use super::clock::RelayTime;
@@ -14,13 +15,28 @@ use super::clock::RelayTime;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DeviceNo(pub u32);
 
-/// Which of a device's two handle tables.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Direction {
+/// Entries of one of a device's two handle tables, in order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TableTail {
     /// The device's handles for the mailboxes it submits to.
-    ToRelay,
+    ToRelay(Vec<MailboxAddress>),
     /// The relay's handles for the senders it delivers from.
-    FromRelay,
+    FromRelay(Vec<AccountKey>),
+}
+
+impl TableTail {
+    /// How many entries.
+    pub fn len(&self) -> usize {
+        match self {
+            Self::ToRelay(addresses) => addresses.len(),
+            Self::FromRelay(accounts) => accounts.len(),
+        }
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
 }
 
 /// One change asked of the store.
@@ -44,16 +60,21 @@ pub enum Op {
         /// Which device.
         device: DeviceNo,
     },
-    /// Cuts a handle table to `from` entries, then appends `accounts`.
+    /// Cuts a handle table to `from` entries, then appends `tail`.
     PutTable {
         /// Whose table.
         device: DeviceNo,
-        /// Which of its two.
-        direction: Direction,
         /// How many of the present entries stay.
         from: u16,
-        /// The entries that follow, in order.
-        accounts: Vec<AccountKey>,
+        /// Which of its two, and the entries that follow.
+        tail: TableTail,
+    },
+    /// Nothing more is accepted under a token of the device's account.
+    Revoke {
+        /// Whose token.
+        device: DeviceNo,
+        /// Which of the account's.
+        id: TokenId,
     },
     /// Removes what has expired. One call's work is bounded by `rows_max` rows and the remains of the
     /// last device or incarnation it came to.
@@ -73,6 +94,9 @@ pub struct Register {
     pub device: DeviceKey,
     /// Charged when the account is new; `None` lets any account in.
     pub invite: Option<Invite>,
+    /// What the account's tokens are made under from now on. Another one than before voids them all, and
+    /// forgets which were revoked.
+    pub secret: MailboxSecret,
 }
 
 /// An invite, and how many accounts it lets in.
@@ -95,6 +119,8 @@ pub struct Append {
     pub origin: Origin,
     /// The recipient.
     pub mailbox: AccountKey,
+    /// The right to submit to it. Under an open one the envelope counts as a request, too.
+    pub token: Token,
     /// The caller's; kept as it is.
     pub flags: u8,
     /// How much longer the envelope is worth delivering, seconds from now; capped by
@@ -122,6 +148,8 @@ pub struct Entry {
     pub sender: Option<AccountKey>,
     /// As submitted.
     pub flags: u8,
+    /// It was submitted by a stranger, under an open token. Which token it was is not kept.
+    pub is_request: bool,
     /// The device that submitted it.
     pub device: DeviceNo,
     /// As submitted.
@@ -196,6 +224,8 @@ pub enum Done {
     Seen,
     /// The table ends with the entries given.
     TablePut,
+    /// The token is revoked, whether it was before or not.
+    Revoked,
     /// Some or all of what was due is gone.
     Swept {
         /// How many entries expired, or were held by none but silent devices.
@@ -228,9 +258,15 @@ pub enum Refusal {
     /// The origin is older than what repeats are recognised for. It may or may not have been accepted.
     #[error("the number is older than the relay remembers")]
     Stale,
-    /// The mailbox is at its quota. Worth repeating later.
+    /// The mailbox is at its quota, or at that for requests. Worth repeating later.
     #[error("the mailbox is full")]
     MailboxFull,
+    /// The token was revoked, or is none of the mailbox's.
+    #[error("the token does not hold")]
+    NotWanted,
+    /// The account has revoked as many tokens as are remembered. Another secret voids all.
+    #[error("too many tokens are revoked")]
+    RevocationsFull,
     /// The store holds as much as it may. Worth repeating later.
     #[error("the relay is full")]
     StoreFull,
@@ -273,13 +309,22 @@ pub struct DeviceRecord {
 /// A device's handle tables; entry 0 first.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HandleTables {
-    /// See [`Direction::ToRelay`].
-    pub to_relay: Vec<AccountKey>,
-    /// See [`Direction::FromRelay`].
+    /// See [`TableTail::ToRelay`].
+    pub to_relay: Vec<MailboxAddress>,
+    /// See [`TableTail::FromRelay`].
     pub from_relay: Vec<AccountKey>,
 }
 
 /// How full a mailbox is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MailboxUsage {
+    /// Everything in it.
+    pub all: Usage,
+    /// What of that strangers have submitted.
+    pub requests: Usage,
+}
+
+/// How much there is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
     /// Entries.
@@ -301,7 +346,7 @@ pub struct Counts {
     pub bytes: u64,
 }
 
-/// The most that one mailbox may hold.
+/// The most that a part of one mailbox may hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Quota {
     /// Entries.
@@ -316,6 +361,12 @@ pub struct StoreConfig {
     /// Of each mailbox. 1,000 entries or 4 MiB: weeks of chat for one person, and 1 GiB serves 256 people
     /// who are all away.
     pub quota: Quota,
+    /// Of what strangers have submitted to one mailbox, which counts against `quota`, too. 32 entries or 64 KiB:
+    /// enough to be asked by everyone at a party, and no flood.
+    pub requests: Quota,
+    /// Most revoked tokens remembered for an account. 1,024 are 8 KiB; beyond it, the account has to choose
+    /// another secret.
+    pub revocations_max: u32,
     /// The longest an envelope is kept, a silent device is waited for, and an unused incarnation is
     /// remembered, seconds. 30 days.
     pub lifetime_s_max: u32,
@@ -341,6 +392,8 @@ impl Default for StoreConfig {
     fn default() -> Self {
         Self {
             quota: Quota { entries_max: 1_000, bytes_max: 4 << 20 },
+            requests: Quota { entries_max: 32, bytes_max: 64 << 10 },
+            revocations_max: 1_024,
             lifetime_s_max: 30 * 24 * 3_600,
             bytes_max: 8 << 30,
             devices_max: 16,

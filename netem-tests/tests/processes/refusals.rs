@@ -139,7 +139,7 @@ fn a_relay_whose_disk_is_full_says_so_and_promises_nothing_more() {
     for name in ["ann", "bob"] {
         town.text(town.thinpost(name).args(["init", &ticket]));
     }
-    let bob = town.text(town.thinpost("bob").arg("ticket"));
+    let bob = town.text(town.thinpost("bob").args(["ticket", "--for", "ann"]));
     town.text(town.thinpost("ann").args(["contact", "add", "bob", &bob]));
     let lines = town.folder.path().join("lines");
     std::fs::write(&lines, noise(60, 50_000)).unwrap();

@@ -18,7 +18,7 @@ fn neither_the_disk_nor_the_log_of_a_relay_holds_a_text_or_a_contacts_name() {
     let mut relay = Process::start(&mut relay);
     relay.address();
 
-    let bob = town.text(town.thinpost("bob").arg("ticket"));
+    let bob = town.text(town.thinpost("bob").args(["ticket", "--for", NAME]));
     town.text(town.thinpost("ann").args(["contact", "remove", "bob"]));
     town.text(town.thinpost("ann").args(["contact", "add", NAME, &bob]));
     let lines = town.folder.path().join("lines");

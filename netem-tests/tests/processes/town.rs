@@ -68,7 +68,7 @@ impl Town {
             town.text(town.thinpost(name).args(["init", &invite]));
         }
         for (who, other) in [("ann", "bob"), ("bob", "ann")] {
-            let ticket = town.text(town.thinpost(other).arg("ticket"));
+            let ticket = town.text(town.thinpost(other).args(["ticket", "--for", who]));
             town.text(town.thinpost(who).args(["contact", "add", other, &ticket]));
         }
         town

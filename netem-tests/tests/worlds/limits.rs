@@ -89,10 +89,10 @@ async fn an_envelope_that_nobody_fetches_is_gone_after_its_lifetime() {
     sleep(Duration::from_secs(30)).await;
     bob.client().disconnect();
     sleep(Duration::from_secs(30)).await;
-    ann.client().send("bob", line("ann", 0).into()).await.unwrap();
+    ann.client().send("bob", alone("ann", 0)).await.unwrap();
     sleep(DAY).await;
     assert_eq!(world.store().counts().unwrap().entries, 1);
-    ann.client().send("bob", line("ann", 1).into()).await.unwrap();
+    ann.client().send("bob", alone("ann", 1)).await.unwrap();
     sleep(DAY + DAY / 2).await;
     assert_eq!(world.store().counts().unwrap().entries, 1, "the first is gone, the second has half a day");
     bob.client().connect();

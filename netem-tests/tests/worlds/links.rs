@@ -6,7 +6,7 @@ use thinpost_client::{Budget, Client, Event, InboxNumber, LinkState, MessageId, 
 use thinpost_netem::{Person, Profile, World};
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::people::{DAY, inbox, line};
+use crate::people::{DAY, inbox, introduce, line};
 
 /// One way. The rate is high, so that what is measured is round trips.
 const DELAY: Duration = Duration::from_millis(300);
@@ -24,8 +24,7 @@ async fn ann_and_bob(world: &mut World) -> (Person, Person) {
         person.open_with(|builder| builder);
     }
     let [ann, bob] = people;
-    ann.client().add_contact("bob", &bob.client().ticket()).await.unwrap();
-    bob.client().add_contact("ann", &ann.client().ticket()).await.unwrap();
+    introduce(&ann, &bob).await;
     (ann, bob)
 }
 

@@ -9,3 +9,4 @@ mod links;
 mod people;
 mod receipts;
 mod secrets;
+mod tokens;

@@ -18,9 +18,16 @@ pub(crate) async fn ann_and_bob(world: &mut World, link: &str) -> (Person, Perso
     let mut bob = world.person("bob", &profile(link));
     ann.open();
     bob.open();
-    ann.client().add_contact("bob", &bob.client().ticket()).await.unwrap();
-    bob.client().add_contact("ann", &ann.client().ticket()).await.unwrap();
+    introduce(&ann, &bob).await;
     (ann, bob)
+}
+
+/// Two people hand tickets to each other, each made for the other.
+pub(crate) async fn introduce(one: &Person, other: &Person) {
+    for (from, to) in [(one, other), (other, one)] {
+        let ticket = from.client().ticket_for(to.name()).await.unwrap();
+        to.client().add_contact(from.name(), &ticket).await.unwrap();
+    }
 }
 
 /// All that a person's inbox holds, once it holds so much.

@@ -80,8 +80,8 @@ impl Stage {
     /// The two exchange tickets, and go online.
     async fn introduce(&self) -> anyhow::Result<()> {
         let [ann, bob] = self.clients();
-        ann.add_contact("bob", &bob.ticket()).await?;
-        bob.add_contact("ann", &ann.ticket()).await?;
+        ann.add_contact("bob", &bob.ticket_for("ann").await?).await?;
+        bob.add_contact("ann", &ann.ticket_for("bob").await?).await?;
         ann.connect();
         bob.connect();
         Ok(())

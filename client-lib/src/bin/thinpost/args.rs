@@ -42,14 +42,7 @@ pub(crate) enum Command {
     /// Make a home, and register at the relay if it can be reached
     Init(Init),
     /// Print your ticket: what others need to write to you
-    Ticket {
-        /// Print the QR code even if the output is not a terminal
-        #[arg(long, conflicts_with = "no_qr")]
-        qr: bool,
-        /// Leave out the QR code even if it is
-        #[arg(long)]
-        no_qr: bool,
-    },
+    Ticket(Ticket),
     /// Whom you write to
     #[command(subcommand)]
     Contact(Contact),
@@ -92,6 +85,39 @@ pub(crate) struct Init {
     /// How long to try to reach the relay
     #[arg(long = "for", value_name = "TIME", default_value = "10s", value_parser = humantime::parse_duration)]
     pub(crate) time: Duration,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(crate) struct Ticket {
+    #[command(subcommand)]
+    pub(crate) command: Option<TicketCommand>,
+    /// Make it for one person: it can be revoked alone, and they are no stranger
+    #[arg(long = "for", value_name = "NAME")]
+    pub(crate) name: Option<String>,
+    /// Print the QR code even if the output is not a terminal
+    #[arg(long, conflicts_with = "no_qr")]
+    pub(crate) qr: bool,
+    /// Leave out the QR code even if it is
+    #[arg(long)]
+    pub(crate) no_qr: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum TicketCommand {
+    /// Print the names that tickets were made for
+    List,
+    /// Take back the ticket made for one person
+    Revoke {
+        /// The name it was made for
+        name: String,
+    },
+    /// Take back the ticket for anybody, and print the next
+    Renew {
+        /// Take back every ticket ever made: nobody can write to you before they have a new one
+        #[arg(long)]
+        all: bool,
+    },
 }
 
 #[derive(Debug, Subcommand)]

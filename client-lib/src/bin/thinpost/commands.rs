@@ -71,21 +71,7 @@ pub(crate) async fn init(home: &Place, args: Init) -> Result<(), Failure> {
     Ok(())
 }
 
-pub(crate) async fn ticket(home: &Place, with_code: bool) -> Result<(), Failure> {
-    let client = home.open()?;
-    let ticket = client.ticket();
-    let mut out = stdout().lock();
-    writeln!(out, "{ticket}")?;
-    if with_code {
-        let text = Ticket::Contact(ticket).to_qr_text();
-        writeln!(out, "\n{}", qr_code(&text)?)?;
-    }
-    drop(out);
-    client.close().await;
-    Ok(())
-}
-
-fn qr_code(text: &str) -> Result<String, Failure> {
+pub(crate) fn qr_code(text: &str) -> Result<String, Failure> {
     let code = QrCode::with_error_correction_level(text, EcLevel::L)
         .map_err(|error| Failure::new(exit::DATA, format!("it fits no QR code: {error}")))?;
     Ok(code.render::<Dense1x2>().build())

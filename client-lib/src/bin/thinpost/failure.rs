@@ -5,8 +5,8 @@ use std::io;
 
 use thinpost_client::ticket::TicketError;
 use thinpost_client::{
-    ContactError, CreateError, Failure as MessageFailure, LinkState, OpenError, SendError, SetKeyError,
-    StoreError, WipeError,
+    ContactError, CreateError, Failure as MessageFailure, GrantError, LinkState, OpenError, SendError,
+    SetKeyError, StoreError, WipeError,
 };
 
 /// Exit codes, after BSD's sysexits.
@@ -158,6 +158,17 @@ impl From<SendError> for Failure {
         let code = match error {
             SendError::UnknownContact(_) => exit::NO_INPUT,
             SendError::TooLong(_) => exit::DATA,
+            _ => exit::IO,
+        };
+        Self::new(code, error.to_string())
+    }
+}
+
+impl From<GrantError> for Failure {
+    fn from(error: GrantError) -> Self {
+        let code = match error {
+            GrantError::BadName => exit::USAGE,
+            GrantError::Unknown(_) => exit::NO_INPUT,
             _ => exit::IO,
         };
         Self::new(code, error.to_string())

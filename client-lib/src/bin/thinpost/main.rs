@@ -10,8 +10,8 @@ mod position;
 mod rpc;
 mod send;
 mod show;
+mod tickets;
 
-use std::io::IsTerminal;
 use std::io::Write;
 use std::process::ExitCode;
 
@@ -57,10 +57,7 @@ async fn run(args: Args) -> Result<(), Failure> {
     let home = Place { folder, key };
     match args.command {
         Command::Init(init) => commands::init(&home, init).await,
-        Command::Ticket { qr, no_qr } => {
-            let is_terminal = std::io::stdout().is_terminal();
-            commands::ticket(&home, qr || is_terminal && !no_qr).await
-        }
+        Command::Ticket(ticket) => tickets::ticket(&home, ticket).await,
         Command::Contact(contact) => commands::contact(&home, contact).await,
         Command::Send(send) => send::send(&home, send).await,
         Command::Listen(listen) => listen::listen(&home, listen).await,

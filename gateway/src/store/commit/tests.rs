@@ -8,7 +8,9 @@ use thinpost_wire::ids::{AccountKey, DeviceKey, Position, StoreId};
 
 use super::*;
 use crate::store::conformance::{ALICE, T0, append, bodies, join, register, small};
-use crate::store::{Counts, DeviceNo, DeviceRecord, Entry, HandleTables, MemoryStore, StoreConfig, Usage};
+use crate::store::{
+    Counts, DeviceNo, DeviceRecord, Entry, HandleTables, MailboxUsage, MemoryStore, StoreConfig,
+};
 
 /// A memory store that notes the size of each group, and fails or waits when told to.
 struct Probe {
@@ -54,7 +56,7 @@ impl Store for Probe {
     ) -> Result<Vec<(Position, Entry)>, StoreError> {
         self.inner.read(mailbox, after, entries_max, bytes_max)
     }
-    fn mailbox_usage(&self, mailbox: &AccountKey) -> Result<Option<Usage>, StoreError> {
+    fn mailbox_usage(&self, mailbox: &AccountKey) -> Result<Option<MailboxUsage>, StoreError> {
         self.inner.mailbox_usage(mailbox)
     }
     fn tables(&self, device: DeviceNo) -> Result<HandleTables, StoreError> {

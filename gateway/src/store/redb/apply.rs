@@ -1,46 +1,50 @@
 //! Ops inside one write transaction. Each checks all it needs before it writes, so that a refusal has
 //! changed nothing.
 
+mod repeats;
+mod rights;
+mod sessions;
+mod sweep;
+
 use std::cmp::max;
 
-use redb::{ReadableTable, ReadableTableMetadata, Table, WriteTransaction};
+use redb::{ReadableTable, Table, WriteTransaction};
 use thinpost_wire::ids::{AccountKey, Position};
 use thinpost_wire::limits::BODY_BYTES_MAX;
+use thinpost_wire::token::ADDRESS_BYTES;
 
 use super::records::{
-    ACCEPTED, ACCOUNTS, COLLAPSE, DEADLINES, DEVICE_KEYS, DEVICE_TIMERS, DEVICES, Device, ENTRIES,
-    EntryHeader, HANDLES, INCARNATION_TIMERS, INCARNATIONS, INVITES, MAILBOXES, META, META_STATE, QUEUES,
-    READERS, SESSION_ORDER, SESSIONS, State, collapse_scope, decode, encode, entry_head, read_entry,
+    ACCEPTED, ACCOUNTS, ADDRESSES, COLLAPSE, DEADLINES, DEVICE_KEYS, DEVICE_TIMERS, DEVICES, Device, ENTRIES,
+    EntryHeader, INCARNATION_TIMERS, INCARNATIONS, INVITES, MAILBOXES, META, META_STATE, QUEUES, READERS,
+    REVOKED, SECRETS, SENDERS, SESSION_ORDER, SESSIONS, State, collapse_scope, decode, encode, entry_head,
+    read_entry,
 };
-use crate::store::sessions::Change;
 use crate::store::{
-    Append, DeviceNo, Direction, Done, Op, Refusal, Register, RelayTime, StoreConfig, StoreError, Verdict,
+    Append, DeviceNo, Done, MailboxUsage, Op, Quota, Refusal, Register, RelayTime, StoreConfig, StoreError,
+    TableTail, Usage, Verdict,
 };
 
 type Result<T> = std::result::Result<T, StoreError>;
 
-/// How a direction stands in keys.
-pub(super) fn direction_code(direction: Direction) -> u8 {
-    match direction {
-        Direction::ToRelay => 0,
-        Direction::FromRelay => 1,
+/// Reads a row of [`MAILBOXES`].
+pub(super) fn usage_of(
+    (entries, bytes, request_entries, request_bytes): (u32, u64, u32, u64),
+) -> MailboxUsage {
+    MailboxUsage {
+        all: Usage { entries, bytes },
+        requests: Usage { entries: request_entries, bytes: request_bytes },
     }
+}
+
+/// A queued entry that makes room for another.
+struct Replaced {
+    position: u64,
+    bytes: u64,
+    is_request: bool,
 }
 
 fn missing(what: &str, number: impl std::fmt::Display) -> StoreError {
     StoreError::Corrupt(format!("{what} {number} is missing"))
-}
-
-/// One incarnation's row.
-#[derive(Clone, Copy)]
-struct Known {
-    /// Numbers below are not told apart any more.
-    floor: u64,
-    /// How many digests are kept.
-    kept: u32,
-    last_used: u64,
-    /// When its timer is due.
-    timer: u64,
 }
 
 /// All tables of a write transaction, open.
@@ -53,7 +57,9 @@ pub(super) struct Transaction<'t> {
     changed: bool,
     meta: Table<'t, &'static str, &'static [u8]>,
     accounts: Table<'t, &'static [u8; 32], u32>,
-    mailboxes: Table<'t, u32, (u32, u64)>,
+    mailboxes: Table<'t, u32, (u32, u64, u32, u64)>,
+    secrets: Table<'t, u32, &'static [u8; 32]>,
+    revoked: Table<'t, (u32, u32), ()>,
     devices: Table<'t, u32, &'static [u8]>,
     device_keys: Table<'t, &'static [u8; 32], u32>,
     readers: Table<'t, (u32, u32), ()>,
@@ -66,7 +72,8 @@ pub(super) struct Transaction<'t> {
     incarnations: Table<'t, (u32, u64), (u64, u32, u64, u64)>,
     device_timers: Table<'t, (u64, u32), ()>,
     incarnation_timers: Table<'t, (u64, u32, u64), ()>,
-    handles: Table<'t, (u32, u8, u16), &'static [u8; 32]>,
+    addresses: Table<'t, (u32, u16), &'static [u8; ADDRESS_BYTES]>,
+    senders: Table<'t, (u32, u16), &'static [u8; 32]>,
     sessions: Table<'t, &'static [u8], (u64, &'static [u8])>,
     session_order: Table<'t, u64, &'static [u8]>,
 }
@@ -93,6 +100,8 @@ impl<'t> Transaction<'t> {
             meta,
             accounts: write.open_table(ACCOUNTS)?,
             mailboxes: write.open_table(MAILBOXES)?,
+            secrets: write.open_table(SECRETS)?,
+            revoked: write.open_table(REVOKED)?,
             devices: write.open_table(DEVICES)?,
             device_keys: write.open_table(DEVICE_KEYS)?,
             readers: write.open_table(READERS)?,
@@ -105,7 +114,8 @@ impl<'t> Transaction<'t> {
             incarnations: write.open_table(INCARNATIONS)?,
             device_timers: write.open_table(DEVICE_TIMERS)?,
             incarnation_timers: write.open_table(INCARNATION_TIMERS)?,
-            handles: write.open_table(HANDLES)?,
+            addresses: write.open_table(ADDRESSES)?,
+            senders: write.open_table(SENDERS)?,
             sessions: write.open_table(SESSIONS)?,
             session_order: write.open_table(SESSION_ORDER)?,
         })
@@ -118,9 +128,8 @@ impl<'t> Transaction<'t> {
             Op::Append(append) => self.append(append, barred),
             Op::Settle { device, upto } => self.settle(*device, *upto),
             Op::Seen { device } => self.seen(*device),
-            Op::PutTable { device, direction, from, accounts } => {
-                self.put_table(*device, *direction, *from, accounts)
-            }
+            Op::PutTable { device, from, tail } => self.put_table(*device, *from, tail),
+            Op::Revoke { device, id } => self.revoke(*device, *id),
             Op::Sweep { rows_max } => self.sweep(*rows_max).map(Ok),
         }
     }
@@ -158,8 +167,15 @@ impl<'t> Transaction<'t> {
         Ok(self.accounts.get(&account.0)?.map(|row| row.value()))
     }
 
-    fn usage(&self, mailbox: u32) -> Result<(u32, u64)> {
-        self.mailboxes.get(mailbox)?.map(|row| row.value()).ok_or_else(|| missing("mailbox", mailbox))
+    fn usage(&self, mailbox: u32) -> Result<MailboxUsage> {
+        let row = self.mailboxes.get(mailbox)?.map(|row| row.value());
+        row.map(usage_of).ok_or_else(|| missing("mailbox", mailbox))
+    }
+
+    fn put_usage(&mut self, mailbox: u32, MailboxUsage { all, requests }: MailboxUsage) -> Result<()> {
+        let row = (all.entries, all.bytes, requests.entries, requests.bytes);
+        self.mailboxes.insert(mailbox, row)?;
+        Ok(())
     }
 
     fn readers(&self, mailbox: u32) -> Result<Vec<u32>> {
@@ -175,6 +191,7 @@ impl<'t> Transaction<'t> {
                 return Ok(Err(Refusal::DeviceOfAnother));
             }
             let (device, mailbox) = (DeviceNo(number), device.mailbox);
+            self.put_secret(mailbox, &register.secret)?;
             return Ok(Ok(Done::Registered { device, mailbox, new: false }));
         }
         let mailbox = match self.mailbox_number(&register.account)? {
@@ -195,10 +212,11 @@ impl<'t> Transaction<'t> {
                 }
                 self.state.mailbox += 1;
                 self.accounts.insert(&register.account.0, self.state.mailbox)?;
-                self.mailboxes.insert(self.state.mailbox, (0, 0))?;
+                self.put_usage(self.state.mailbox, MailboxUsage::default())?;
                 self.state.mailbox
             }
         };
+        self.put_secret(mailbox, &register.secret)?;
         self.state.device += 1;
         let number = self.state.device;
         self.device_keys.insert(&register.device.0, number)?;
@@ -236,19 +254,30 @@ impl<'t> Transaction<'t> {
         let Some(mailbox) = self.mailbox_number(&append.mailbox)? else {
             return Ok(Err(Refusal::NoSuchMailbox));
         };
+        if !self.is_wanted(mailbox, append.token)? {
+            return Ok(Err(Refusal::NotWanted));
+        }
         let replaced = self.replaced(append, mailbox)?;
-        let (freed_entries, freed_bytes) = replaced.map_or((0, 0), |(_, bytes)| (1, bytes));
-        let (entries, bytes) = self.usage(mailbox)?;
+        let freed = |only_requests: bool| match &replaced {
+            Some(replaced) if replaced.is_request || !only_requests => (1, replaced.bytes),
+            _ => (0, 0),
+        };
         let added = append.body.len() as u64;
-        if entries.saturating_sub(freed_entries) >= self.config.quota.entries_max
-            || bytes.saturating_sub(freed_bytes) + added > self.config.quota.bytes_max
+        let has_room = |usage: Usage, (freed_entries, freed_bytes): (u32, u64), quota: Quota| {
+            usage.entries.saturating_sub(freed_entries) < quota.entries_max
+                && usage.bytes.saturating_sub(freed_bytes) + added <= quota.bytes_max
+        };
+        let usage = self.usage(mailbox)?;
+        let is_request = append.token.id().is_open();
+        if !has_room(usage.all, freed(false), self.config.quota)
+            || is_request && !has_room(usage.requests, freed(true), self.config.requests)
         {
             return Ok(Err(Refusal::MailboxFull));
         }
-        if self.state.bytes.saturating_sub(freed_bytes) + added > self.config.bytes_max {
+        if self.state.bytes.saturating_sub(freed(false).1) + added > self.config.bytes_max {
             return Ok(Err(Refusal::StoreFull));
         }
-        if let Some((position, _)) = replaced {
+        if let Some(Replaced { position, .. }) = replaced {
             self.remove_entry(position)?;
         }
         self.remember(incarnation, known, sequence, digest)?;
@@ -256,8 +285,8 @@ impl<'t> Transaction<'t> {
         Ok(Ok(Done::Accepted { position }))
     }
 
-    /// The queued entry that an envelope replaces, and the length of its body.
-    fn replaced(&self, append: &Append, mailbox: u32) -> Result<Option<(u64, u64)>> {
+    /// The queued entry that an envelope replaces.
+    fn replaced(&self, append: &Append, mailbox: u32) -> Result<Option<Replaced>> {
         let Some(key) = append.collapse else { return Ok(None) };
         let scope = collapse_scope(append.sender.map(|sender| sender.0), append.device.0);
         let Some(position) = self.collapse.get((mailbox, scope.as_slice(), key))?.map(|row| row.value())
@@ -265,8 +294,8 @@ impl<'t> Transaction<'t> {
             return Ok(None);
         };
         let value = self.entries.get(position)?.ok_or_else(|| missing("entry", position))?;
-        let (_, body) = read_entry(position, value.value())?;
-        Ok(Some((position, body.len() as u64)))
+        let (header, body) = read_entry(position, value.value())?;
+        Ok(Some(Replaced { position, bytes: body.len() as u64, is_request: header.is_request }))
     }
 
     fn store_entry(&mut self, append: &Append, mailbox: u32) -> Result<Position> {
@@ -288,9 +317,15 @@ impl<'t> Transaction<'t> {
             let scope = collapse_scope(header.sender, header.device);
             self.collapse.insert((mailbox, scope.as_slice(), key), position)?;
         }
-        let (entries, bytes) = self.usage(mailbox)?;
+        let mut usage = self.usage(mailbox)?;
         let added = append.body.len() as u64;
-        self.mailboxes.insert(mailbox, (entries + 1, bytes + added))?;
+        usage.all.entries += 1;
+        usage.all.bytes += added;
+        if header.is_request {
+            usage.requests.entries += 1;
+            usage.requests.bytes += added;
+        }
+        self.put_usage(mailbox, usage)?;
         self.state.bytes += added;
         Ok(Position(position))
     }
@@ -307,89 +342,23 @@ impl<'t> Transaction<'t> {
             let scope = collapse_scope(header.sender, header.device);
             self.collapse.remove((header.mailbox, scope.as_slice(), key))?;
         }
-        let (entries, bytes) = self.usage(header.mailbox)?;
-        let less =
-            (entries.checked_sub(1), bytes.checked_sub(removed), self.state.bytes.checked_sub(removed));
-        let (Some(entries), Some(bytes), Some(all_bytes)) = less else {
+        let less = |usage: Usage| {
+            let (entries, bytes) = (usage.entries.checked_sub(1)?, usage.bytes.checked_sub(removed)?);
+            Some(Usage { entries, bytes })
+        };
+        let usage = self.usage(header.mailbox)?;
+        let requests = if header.is_request { less(usage.requests) } else { Some(usage.requests) };
+        let (Some(all), Some(requests), Some(all_bytes)) =
+            (less(usage.all), requests, self.state.bytes.checked_sub(removed))
+        else {
             return Err(StoreError::Corrupt(format!(
                 "mailbox {} holds more than is counted",
                 header.mailbox
             )));
         };
-        self.mailboxes.insert(header.mailbox, (entries, bytes))?;
+        self.put_usage(header.mailbox, MailboxUsage { all, requests })?;
         self.state.bytes = all_bytes;
         Ok(())
-    }
-
-    fn incarnation(&self, key: (u32, u64)) -> Result<Option<Known>> {
-        let row = self.incarnations.get(key)?;
-        Ok(row.map(|row| {
-            let (floor, kept, last_used, timer) = row.value();
-            Known { floor, kept, last_used, timer }
-        }))
-    }
-
-    /// Notes that `sequence`, not below the floor and not known, was accepted.
-    fn remember(&mut self, key: (u32, u64), known: Option<Known>, sequence: u64, digest: u64) -> Result<()> {
-        let mut known = match known {
-            Some(known) => known,
-            None => {
-                self.make_room_for_incarnation(key.0)?;
-                let timer = self.now.after_s(self.lifetime_s()).0;
-                self.incarnation_timers.insert((timer, key.0, key.1), ())?;
-                Known { floor: 0, kept: 0, last_used: 0, timer }
-            }
-        };
-        self.accepted.insert((key.0, key.1, sequence), digest)?;
-        known.kept += 1;
-        known.last_used = self.now.0;
-        if known.kept > self.digests_kept() {
-            let smallest = self.smallest_accepted(key)?;
-            self.accepted.remove((key.0, key.1, smallest))?;
-            known.kept -= 1;
-        }
-        if known.kept == self.digests_kept() {
-            // Full: a number below all that are kept would push itself out, and its repeat in again.
-            known.floor = self.smallest_accepted(key)?;
-        }
-        self.put_incarnation(key, known)
-    }
-
-    fn smallest_accepted(&self, key: (u32, u64)) -> Result<u64> {
-        let first = self.accepted.range((key.0, key.1, 0)..=(key.0, key.1, u64::MAX))?.next();
-        let (row, _) = first.ok_or_else(|| missing("digests of device", key.0))??;
-        Ok(row.value().2)
-    }
-
-    fn put_incarnation(&mut self, key: (u32, u64), known: Known) -> Result<()> {
-        self.changed = true;
-        self.incarnations.insert(key, (known.floor, known.kept, known.last_used, known.timer))?;
-        Ok(())
-    }
-
-    /// Forgets the incarnation that a device used longest ago, if it has as many as one may have.
-    fn make_room_for_incarnation(&mut self, device: u32) -> Result<()> {
-        let mut all = Vec::new();
-        for row in self.incarnations.range((device, 0)..=(device, u64::MAX))? {
-            let (key, value) = row?;
-            all.push((value.value().2, key.value().1));
-        }
-        if all.len() >= self.config.incarnations_max as usize
-            && let Some((_, oldest)) = all.into_iter().min()
-        {
-            self.forget_incarnation((device, oldest))?;
-        }
-        Ok(())
-    }
-
-    /// Removes an incarnation with its digests and timer; how many rows that were.
-    fn forget_incarnation(&mut self, key: (u32, u64)) -> Result<u32> {
-        self.changed = true;
-        let Some(known) = self.incarnation(key)? else { return Ok(0) };
-        self.incarnations.remove(key)?;
-        self.incarnation_timers.remove((known.timer, key.0, key.1))?;
-        self.accepted.retain_in((key.0, key.1, 0)..=(key.0, key.1, u64::MAX), |_, _| false)?;
-        Ok(known.kept)
     }
 
     fn settle(&mut self, number: DeviceNo, upto: Position) -> Result<Verdict> {
@@ -438,119 +407,45 @@ impl<'t> Transaction<'t> {
         Ok(positions.len() as u32)
     }
 
-    fn put_table(
-        &mut self,
-        number: DeviceNo,
-        direction: Direction,
-        from: u16,
-        accounts: &[AccountKey],
-    ) -> Result<Verdict> {
+    fn put_table(&mut self, number: DeviceNo, from: u16, tail: &TableTail) -> Result<Verdict> {
         if self.devices.get(number.0)?.is_none() {
             return Ok(Err(Refusal::UnknownDevice));
         }
-        let direction = direction_code(direction);
-        let whole = (number.0, direction, 0)..=(number.0, direction, u16::MAX);
-        let last = self.handles.range(whole)?.next_back().transpose()?;
-        let entries = last.map_or(0, |(key, _)| key.value().2 + 1);
-        if from > entries {
-            return Ok(Err(Refusal::TableGap { entries }));
-        }
-        if usize::from(from) + accounts.len() > usize::from(self.config.handles_max) {
-            return Ok(Err(Refusal::TableFull));
-        }
-        self.changed = true;
-        self.handles
-            .retain_in((number.0, direction, from)..=(number.0, direction, u16::MAX), |_, _| false)?;
-        for (index, account) in (from..).zip(accounts) {
-            self.handles.insert((number.0, direction, index), &account.0)?;
-        }
-        Ok(Ok(Done::TablePut))
-    }
-
-    /// Writes the changes of TLS sessions, oldest first, and drops the oldest beyond the bound.
-    pub(super) fn put_sessions(&mut self, changes: &[(u64, Vec<u8>, Change)]) -> Result<()> {
-        for (_, key, change) in changes {
-            self.changed = true;
-            let before = self.sessions.remove(key.as_slice())?.map(|row| row.value().0);
-            if let Some(place) = before {
-                self.session_order.remove(place)?;
+        let config = self.config;
+        let verdict = match tail {
+            TableTail::ToRelay(addresses) => {
+                let rows = addresses.iter().map(|address| address.to_bytes());
+                put_rows(&mut self.addresses, number.0, from, rows, config)?
             }
-            if let Change::Put(value) = change {
-                self.state.session += 1;
-                self.sessions.insert(key.as_slice(), (self.state.session, value.as_ref()))?;
-                self.session_order.insert(self.state.session, key.as_slice())?;
+            TableTail::FromRelay(accounts) => {
+                let rows = accounts.iter().map(|account| account.0);
+                put_rows(&mut self.senders, number.0, from, rows, config)?
             }
-        }
-        while self.sessions.len()? > self.config.sessions_max {
-            let Some((_, key)) = self.session_order.pop_first()? else { break };
-            self.sessions.remove(key.value())?;
-        }
-        Ok(())
+        };
+        self.changed |= verdict.is_ok();
+        Ok(verdict)
     }
+}
 
-    fn sweep(&mut self, rows_max: u32) -> Result<Done> {
-        let (mut rows, mut removed) = (0, 0);
-        while rows < rows_max {
-            if let Some((_, position)) = self.due_entry()? {
-                self.remove_entry(position)?;
-                removed += 1;
-                rows += 1;
-            } else if let Some((due, number)) = self.due_device()? {
-                let released = self.device_due(due, number)?;
-                removed += released;
-                rows += 1 + released;
-            } else if let Some((due, device, incarnation)) = self.due_incarnation()? {
-                rows += 1 + self.incarnation_due(due, (device, incarnation))?;
-            } else {
-                return Ok(Done::Swept { removed, more: false });
-            }
-        }
-        let more =
-            self.due_entry()?.is_some() || self.due_device()?.is_some() || self.due_incarnation()?.is_some();
-        Ok(Done::Swept { removed, more })
+/// Cuts a device's rows to `from`, then appends `rows`.
+fn put_rows<const N: usize>(
+    table: &mut Table<'_, (u32, u16), &'static [u8; N]>,
+    device: u32,
+    from: u16,
+    rows: impl ExactSizeIterator<Item = [u8; N]>,
+    config: &StoreConfig,
+) -> Result<Verdict> {
+    let last = table.range((device, 0)..=(device, u16::MAX))?.next_back().transpose()?;
+    let entries = last.map_or(0, |(key, _)| key.value().1 + 1);
+    if from > entries {
+        return Ok(Err(Refusal::TableGap { entries }));
     }
-
-    fn due_entry(&self) -> Result<Option<(u64, u64)>> {
-        let first = self.deadlines.first()?.map(|(key, _)| key.value());
-        Ok(first.filter(|(due, _)| *due <= self.now.0))
+    if usize::from(from) + rows.len() > usize::from(config.handles_max) {
+        return Ok(Err(Refusal::TableFull));
     }
-
-    fn due_device(&self) -> Result<Option<(u64, u32)>> {
-        let first = self.device_timers.first()?.map(|(key, _)| key.value());
-        Ok(first.filter(|(due, _)| *due <= self.now.0))
+    table.retain_in((device, from)..=(device, u16::MAX), |_, _| false)?;
+    for (index, row) in (from..).zip(rows) {
+        table.insert((device, index), &row)?;
     }
-
-    fn due_incarnation(&self) -> Result<Option<(u64, u32, u64)>> {
-        let first = self.incarnation_timers.first()?.map(|(key, _)| key.value());
-        Ok(first.filter(|(due, _, _)| *due <= self.now.0))
-    }
-
-    /// A device's timer has come due: it is set again, or the device stops holding its log.
-    fn device_due(&mut self, due: u64, number: u32) -> Result<u32> {
-        self.changed = true;
-        self.device_timers.remove((due, number))?;
-        let mut device = self.device(number)?.ok_or_else(|| missing("device", number))?;
-        let silent_at = RelayTime(device.last_seen).after_s(self.lifetime_s());
-        if silent_at > self.now {
-            self.device_timers.insert((silent_at.0, number), ())?;
-            return Ok(0);
-        }
-        device.silent = true;
-        self.put_device(number, &device)?;
-        self.trim(device.mailbox)
-    }
-
-    /// An incarnation's timer has come due: it is set again, or the incarnation is forgotten.
-    fn incarnation_due(&mut self, due: u64, key: (u32, u64)) -> Result<u32> {
-        self.changed = true;
-        self.incarnation_timers.remove((due, key.0, key.1))?;
-        let known = self.incarnation(key)?.ok_or_else(|| missing("incarnation of device", key.0))?;
-        let unused_at = RelayTime(known.last_used).after_s(self.lifetime_s());
-        if unused_at > self.now {
-            self.incarnation_timers.insert((unused_at.0, key.0, key.1), ())?;
-            self.put_incarnation(key, Known { timer: unused_at.0, ..known })?;
-            return Ok(0);
-        }
-        self.forget_incarnation(key)
-    }
+    Ok(Ok(Done::TablePut))
 }

@@ -4,11 +4,12 @@ use bytes::Bytes;
 use redb::TableDefinition;
 use serde::{Deserialize, Serialize};
 use thinpost_wire::ids::{AccountKey, Incarnation, Origin, Position};
+use thinpost_wire::token::ADDRESS_BYTES;
 
 use crate::store::{Append, DeviceNo, DeviceRecord, Entry, RelayTime, StoreError};
 
 /// Raised whenever a table or record changes its meaning. A program opens this format only.
-pub(super) const FORMAT: u32 = 1;
+pub(super) const FORMAT: u32 = 2;
 
 /// The file's own facts, under the names below.
 pub(super) const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
@@ -21,8 +22,13 @@ pub(super) const META_STATE: &str = "state";
 
 /// Account key -> mailbox number.
 pub(super) const ACCOUNTS: TableDefinition<'_, &[u8; 32], u32> = TableDefinition::new("accounts");
-/// Mailbox number -> its entries and their bytes.
-pub(super) const MAILBOXES: TableDefinition<'_, u32, (u32, u64)> = TableDefinition::new("mailboxes");
+/// Mailbox number -> its entries and their bytes; then how many of them are requests, and the bytes of those.
+pub(super) const MAILBOXES: TableDefinition<'_, u32, (u32, u64, u32, u64)> =
+    TableDefinition::new("mailboxes");
+/// Mailbox number -> what its tokens are made under.
+pub(super) const SECRETS: TableDefinition<'_, u32, &[u8; 32]> = TableDefinition::new("secrets");
+/// (Mailbox, token id): which tokens of the present secret are void.
+pub(super) const REVOKED: TableDefinition<'_, (u32, u32), ()> = TableDefinition::new("revoked");
 /// Device number -> [`Device`].
 pub(super) const DEVICES: TableDefinition<'_, u32, &[u8]> = TableDefinition::new("devices");
 /// Device key -> device number.
@@ -52,8 +58,11 @@ pub(super) const DEVICE_TIMERS: TableDefinition<'_, (u64, u32), ()> = TableDefin
 /// (Due, device, incarnation): when to see whether an incarnation can be forgotten. Lazy too.
 pub(super) const INCARNATION_TIMERS: TableDefinition<'_, (u64, u32, u64), ()> =
     TableDefinition::new("incarnation-timers");
-/// (Device, direction, index) -> account key.
-pub(super) const HANDLES: TableDefinition<'_, (u32, u8, u16), &[u8; 32]> = TableDefinition::new("handles");
+/// (Device, index) -> a [`MailboxAddress`](thinpost_wire::token::MailboxAddress).
+pub(super) const ADDRESSES: TableDefinition<'_, (u32, u16), &[u8; ADDRESS_BYTES]> =
+    TableDefinition::new("addresses");
+/// (Device, index) -> account key of a sender.
+pub(super) const SENDERS: TableDefinition<'_, (u32, u16), &[u8; 32]> = TableDefinition::new("senders");
 /// Session key -> (its place in the order, session).
 pub(super) const SESSIONS: TableDefinition<'_, &[u8], (u64, &[u8])> = TableDefinition::new("sessions");
 /// Place -> session key: which session is oldest.
@@ -105,6 +114,7 @@ pub(super) struct EntryHeader {
     pub(super) mailbox: u32,
     pub(super) sender: Option<[u8; 32]>,
     pub(super) flags: u8,
+    pub(super) is_request: bool,
     pub(super) device: u32,
     pub(super) incarnation: [u8; 8],
     pub(super) sequence: u64,
@@ -120,6 +130,7 @@ impl EntryHeader {
             mailbox,
             sender: append.sender.map(|key| key.0),
             flags: append.flags,
+            is_request: append.token.id().is_open(),
             device: append.device.0,
             incarnation: append.origin.incarnation.0,
             sequence: append.origin.sequence,
@@ -135,6 +146,7 @@ impl EntryHeader {
         Entry {
             sender: self.sender.map(AccountKey),
             flags: self.flags,
+            is_request: self.is_request,
             device: DeviceNo(self.device),
             origin: Origin { incarnation: Incarnation(self.incarnation), sequence: self.sequence },
             deadline: RelayTime(self.deadline),
@@ -156,7 +168,7 @@ pub(super) fn collapse_scope(sender: Option<[u8; 32]>, device: u32) -> Vec<u8> {
 }
 
 /// The layout of one entry's value: this byte, [`CHECK_BYTES`] of check, the postcard header, the body.
-const ENTRY_VERSION: u8 = 1;
+const ENTRY_VERSION: u8 = 2;
 
 /// redb verifies its page checksums when it repairs, not when it reads, so an entry carries its own:
 /// BLAKE3 over position, header and body, cut to this many bytes. A flipped bit is then an error and
@@ -224,6 +236,7 @@ mod tests {
             mailbox: 7,
             sender: Some([3; 32]),
             flags: 1,
+            is_request: true,
             device: 9,
             incarnation: [4; 8],
             sequence: 300,
@@ -261,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn the_layout_of_format_1_stands() {
+    fn the_layout_of_format_2_stands() {
         let state = State { clock_s: 300, position: 2, device: 3, mailbox: 4, session: 5, bytes: 6 };
         assert_eq!(encode(&state).unwrap(), [0xac, 0x02, 2, 3, 4, 5, 6]);
         let device = Device { account: [1; 32], mailbox: 2, cursor: 3, last_seen: 4, silent: true };
@@ -269,12 +282,12 @@ mod tests {
         let head = entry_head(41, &header(), b"hello").unwrap();
         let mut expected = vec![7, 1];
         expected.extend([3; 32]);
-        expected.extend([1, 9]);
+        expected.extend([1, 1, 9]);
         expected.extend([4; 8]);
         expected.extend([0xac, 0x02, 0x90, 0xbf, 0x05, 0xa0, 0x1f, 12, 1]);
         expected.extend([0xff; 9]);
         expected.push(0x01);
         assert_eq!(head[ENTRY_PREFIX_BYTES..], expected);
-        assert_eq!(head[0], 1);
+        assert_eq!(head[0], 2);
     }
 }

@@ -2,12 +2,13 @@
 
 use redb::backends::InMemoryBackend;
 use redb::{TableDefinition, WriteTransaction};
+use thinpost_wire::token::TokenId;
 
 use super::*;
-use crate::store::Done;
 use crate::store::conformance::{
-    ALICE, BOB, T0, accept, append, bodies, conformance_tests, device_key, join, one, small,
+    ALICE, BOB, T0, accept, append, bodies, conformance_tests, device_key, join, one, small, token_of,
 };
+use crate::store::{Append, Done, Refusal, TableTail};
 
 fn empty(config: StoreConfig) -> RedbStore {
     RedbStore::with_backend(InMemoryBackend::new(), config, StoreId([1; 8])).unwrap()
@@ -23,9 +24,10 @@ fn a_reopened_store_is_the_same_store() {
     let id = store.store_id();
     let device = join(&store, ALICE, 1);
     let first = accept(&store, append(device, ALICE, 1, b"one"), T0);
-    let table = Op::PutTable { device, direction: Direction::FromRelay, from: 0, accounts: vec![BOB] };
+    let table = Op::PutTable { device, from: 0, tail: TableTail::FromRelay(vec![BOB]) };
     one(&store, table, T0).unwrap();
     one(&store, Op::Settle { device, upto: first }, T0).unwrap();
+    one(&store, Op::Revoke { device, id: TokenId::personal(2) }, T0).unwrap();
     assert!(store.put_session(b"k", Bytes::from_static(b"session")));
     store.apply(&[], RelayTime(5_000)).unwrap();
     assert!(store.put_session(b"late", Bytes::from_static(b"not committed")));
@@ -37,6 +39,8 @@ fn a_reopened_store_is_the_same_store() {
     assert_eq!(store.device(&device_key(1)).unwrap().unwrap().cursor, first);
     assert_eq!(store.tables(device).unwrap().from_relay, [BOB]);
     assert_eq!(one(&store, Op::Append(append(device, ALICE, 1, b"one")), T0), Ok(Done::Repeat));
+    let revoked = Append { token: token_of(ALICE, TokenId::personal(2)), ..append(device, ALICE, 9, b"x") };
+    assert_eq!(one(&store, Op::Append(revoked), T0), Err(Refusal::NotWanted));
     assert_eq!(store.take_session(b"k").unwrap().unwrap(), "session");
     assert_eq!(store.take_session(b"late").unwrap(), None);
     let next = accept(&store, append(device, ALICE, 2, b"two"), T0);

@@ -142,13 +142,27 @@ impl Server {
                 Some(key) => Home::create_with_key(&self.home.folder, &ticket, key)?,
                 None => Home::create(&self.home.folder, &ticket)?,
             };
-            return Ok(whoami(&self.client().await?.client));
+            let client = &self.client().await?.client;
+            return Ok(whoami(client, &client.ticket()));
         }
         let folder = self.home.folder.clone();
         let open = self.client().await?;
         let client = &open.client;
         match call {
-            Call::Ticket => Ok(whoami(client)),
+            Call::Ticket(params) => Ok(match params.name {
+                Some(name) => whoami(client, &client.ticket_for(&name).await?),
+                None => whoami(client, &client.ticket()),
+            }),
+            Call::TicketList => Ok(json!({ "names": client.ticket_names() })),
+            Call::TicketRevoke(params) => {
+                client.revoke_ticket(&params.name).await?;
+                Ok(json!({}))
+            }
+            Call::TicketRenew(params) => {
+                let renewed =
+                    if params.all { client.void_tickets().await? } else { client.renew_ticket().await? };
+                Ok(whoami(client, &renewed))
+            }
             Call::ContactAdd(params) => {
                 let ticket: ContactTicket = params.ticket.parse().map_err(RpcError::ticket)?;
                 client.add_contact(&params.name, &ticket).await?;
@@ -221,6 +235,7 @@ impl Server {
             Event::AskedAgain { contact } => {
                 protocol::notification("asked-again", json!({ "contact": contact }))
             }
+            Event::RevocationsFull => protocol::notification("revocations-full", json!({})),
             Event::Received(message) => protocol::notification("received", show::received(message)),
             Event::Missed(count) => protocol::notification("missed", json!({ "count": count })),
             _ => return Ok(()),
@@ -259,8 +274,8 @@ async fn next_event(open: &mut Option<Open>) -> Option<Event> {
     }
 }
 
-fn whoami(client: &Client) -> Value {
-    json!({ "account": show::account(&client.account()), "ticket": client.ticket().to_string() })
+fn whoami(client: &Client, ticket: &ContactTicket) -> Value {
+    json!({ "account": show::account(&client.account()), "ticket": ticket.to_string() })
 }
 
 fn message(params: SendParams) -> Result<Message, RpcError> {

@@ -3,7 +3,7 @@
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use thinpost_client::{ContactError, CreateError, OpenError, SendError, StoreError};
+use thinpost_client::{ContactError, CreateError, GrantError, OpenError, SendError, StoreError};
 
 /// Longest line that is read, bytes: the largest message, however its characters are escaped.
 pub(super) const LINE_BYTES_MAX: usize = 1 << 20;
@@ -99,6 +99,17 @@ impl From<ContactError> for RpcError {
     }
 }
 
+impl From<GrantError> for RpcError {
+    fn from(error: GrantError) -> Self {
+        match error {
+            GrantError::BadName => Self::new(-32007, Some("bad-name"), error),
+            GrantError::Unknown(_) => Self::new(-32009, Some("unknown-ticket"), error),
+            GrantError::Store(error) => error.into(),
+            _ => Self::new(-32000, Some("store-failed"), error),
+        }
+    }
+}
+
 /// A request with its id; one without an id wants no answer.
 #[derive(Debug, PartialEq)]
 pub(super) struct Request {
@@ -109,7 +120,10 @@ pub(super) struct Request {
 #[derive(Debug, PartialEq)]
 pub(super) enum Call {
     Init(TicketParams),
-    Ticket,
+    Ticket(TicketForParams),
+    TicketList,
+    TicketRevoke(NameParams),
+    TicketRenew(RenewParams),
     ContactAdd(ContactParams),
     ContactList,
     ContactRemove(NameParams),
@@ -126,6 +140,20 @@ pub(super) enum Call {
 #[serde(deny_unknown_fields)]
 pub(super) struct TicketParams {
     pub(super) ticket: String,
+}
+
+#[derive(Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct TicketForParams {
+    #[serde(rename = "for")]
+    pub(super) name: Option<String>,
+}
+
+#[derive(Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RenewParams {
+    #[serde(default)]
+    pub(super) all: bool,
 }
 
 #[derive(Debug, PartialEq, Deserialize)]
@@ -235,7 +263,10 @@ fn call(method: &str, params: Option<Value>) -> Result<Call, RpcError> {
     let none = |call: Call, params| read::<NoParams>(params).map(|_| call);
     match method {
         "init" => read(params).map(Call::Init),
-        "ticket" => none(Call::Ticket, params),
+        "ticket" => read(params).map(Call::Ticket),
+        "ticket.list" => none(Call::TicketList, params),
+        "ticket.revoke" => read(params).map(Call::TicketRevoke),
+        "ticket.renew" => read(params).map(Call::TicketRenew),
         "contact.add" => read(params).map(Call::ContactAdd),
         "contact.list" => none(Call::ContactList, params),
         "contact.remove" => read(params).map(Call::ContactRemove),

@@ -1,0 +1,58 @@
+//! Tickets: making them and taking them back.
+
+use std::io::{IsTerminal, Write, stdout};
+
+use thinpost_client::Client;
+use thinpost_client::ticket::{ContactTicket, Ticket};
+
+use crate::args::{self, TicketCommand};
+use crate::commands::qr_code;
+use crate::failure::Failure;
+use crate::place::Place;
+
+/// Until then the relay goes on taking what comes under it.
+const WHEN: &str = "the relay is told when you next send, sync or listen";
+
+pub(crate) async fn ticket(home: &Place, args: args::Ticket) -> Result<(), Failure> {
+    let client = home.open()?;
+    let with_code = args.qr || stdout().is_terminal() && !args.no_qr;
+    match args.command {
+        None => print(&given(&client, args.name).await?, with_code)?,
+        Some(TicketCommand::List) => {
+            let mut out = stdout().lock();
+            for name in client.ticket_names() {
+                writeln!(out, "{name}")?;
+            }
+        }
+        Some(TicketCommand::Revoke { name }) => {
+            client.revoke_ticket(&name).await?;
+            writeln!(stdout(), "the ticket for {name} is revoked; {WHEN}")?;
+        }
+        Some(TicketCommand::Renew { all }) => {
+            let renewed = if all { client.void_tickets().await? } else { client.renew_ticket().await? };
+            print(&renewed, with_code)?;
+            let what = if all { "every earlier ticket is void" } else { "the one before is revoked" };
+            // Standard output is the ticket alone, for scripts.
+            let _ = writeln!(std::io::stderr(), "{what}; {WHEN}");
+        }
+    }
+    client.close().await;
+    Ok(())
+}
+
+async fn given(client: &Client, name: Option<String>) -> Result<ContactTicket, Failure> {
+    match name {
+        Some(name) => Ok(client.ticket_for(&name).await?),
+        None => Ok(client.ticket()),
+    }
+}
+
+fn print(ticket: &ContactTicket, with_code: bool) -> Result<(), Failure> {
+    let mut out = stdout().lock();
+    writeln!(out, "{ticket}")?;
+    if with_code {
+        let text = Ticket::Contact(ticket.clone()).to_qr_text();
+        writeln!(out, "\n{}", qr_code(&text)?)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,71 @@
+//! What gives others access to this home's mailbox, and this home to others'.
+
+use redb::{ReadTransaction, WriteTransaction};
+use thinpost_wire::ids::{AccountKey, StoreId};
+use thinpost_wire::token::TokenId;
+
+use super::Store;
+use super::records::{ACCESS, AccessRow, GRANTS, HOME, HomeRecord};
+use super::table::Tables;
+use crate::error::StoreError;
+use crate::grants::Grant;
+
+impl Store {
+    pub(crate) fn put_grant(&self, id: TokenId, grant: &Grant) -> Result<(), StoreError> {
+        let write = self.begin_write()?;
+        write.table(GRANTS)?.insert(id.0, grant)?;
+        self.commit("put_grant", write)
+    }
+
+    /// Writes a home with another secret. No token of the one before holds.
+    pub(crate) fn put_secret(&self, home: &HomeRecord) -> Result<(), StoreError> {
+        let write = self.begin_write()?;
+        write.table(GRANTS)?.drop_range(..)?;
+        write.meta()?.put(HOME, home)?;
+        self.commit("put_secret", write)
+    }
+
+    pub(crate) fn put_access(&self, account: &AccountKey, access: &AccessRow) -> Result<(), StoreError> {
+        let write = self.begin_write()?;
+        put_access(&write, account, access)?;
+        self.commit("put_access", write)
+    }
+}
+
+/// An account without a row is reached as its ticket says.
+pub(super) fn put_access(
+    write: &Tables<'_, WriteTransaction>,
+    account: &AccountKey,
+    access: &AccessRow,
+) -> Result<(), StoreError> {
+    let mut table = write.table(ACCESS)?;
+    if *access == AccessRow::default() {
+        table.remove_hidden(&account.0)
+    } else {
+        table.insert_hidden(&account.0, &(*account, access.clone()))
+    }
+}
+
+/// Notes what the relay has been told of, unless it is of interest no more.
+pub(super) fn put_told(
+    write: &Tables<'_, WriteTransaction>,
+    told: &[(TokenId, StoreId)],
+) -> Result<(), StoreError> {
+    let mut table = write.table(GRANTS)?;
+    for (id, store) in told {
+        if let Some(Grant::Revoked { .. }) = table.get(id.0)? {
+            table.insert(id.0, &Grant::Revoked { told: Some(*store) })?;
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn load_grants(read: &Tables<'_, ReadTransaction>) -> Result<Vec<(TokenId, Grant)>, StoreError> {
+    read.table(GRANTS)?.range(..)?.map(|row| row.map(|(id, grant)| (TokenId(id), grant))).collect()
+}
+
+pub(super) fn load_access(
+    read: &Tables<'_, ReadTransaction>,
+) -> Result<Vec<(AccountKey, AccessRow)>, StoreError> {
+    read.table(ACCESS)?.records()?.collect()
+}

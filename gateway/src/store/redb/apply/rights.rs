@@ -1,0 +1,44 @@
+//! Who may submit to a mailbox: its secret, and the tokens that are void.
+
+use redb::ReadableTable;
+use thinpost_wire::token::{MailboxSecret, Token, TokenId};
+
+use super::{Result, Transaction};
+use crate::store::{DeviceNo, Done, Refusal, Verdict};
+
+impl Transaction<'_> {
+    /// From here on only tokens of this secret hold. What was revoked under another is void anyway.
+    pub(super) fn put_secret(&mut self, mailbox: u32, secret: &MailboxSecret) -> Result<()> {
+        let is_known = self.secrets.get(mailbox)?.is_some_and(|known| *known.value() == secret.0);
+        if is_known {
+            return Ok(());
+        }
+        self.changed = true;
+        self.secrets.insert(mailbox, &secret.0)?;
+        self.revoked.retain_in((mailbox, 0)..=(mailbox, u32::MAX), |_, ()| false)?;
+        Ok(())
+    }
+
+    /// Whether a token holds for a mailbox.
+    pub(super) fn is_wanted(&self, mailbox: u32, token: Token) -> Result<bool> {
+        let Some(secret) = self.secrets.get(mailbox)?.map(|secret| MailboxSecret(*secret.value())) else {
+            return Ok(false);
+        };
+        Ok(token.is_of(&secret) && self.revoked.get((mailbox, token.id().0))?.is_none())
+    }
+
+    pub(super) fn revoke(&mut self, number: DeviceNo, id: TokenId) -> Result<Verdict> {
+        let Some(device) = self.device(number.0)? else { return Ok(Err(Refusal::UnknownDevice)) };
+        let row = (device.mailbox, id.0);
+        if self.revoked.get(row)?.is_some() {
+            return Ok(Ok(Done::Revoked));
+        }
+        let of_mailbox = (device.mailbox, 0)..=(device.mailbox, u32::MAX);
+        if self.revoked.range(of_mailbox)?.count() >= self.config.revocations_max as usize {
+            return Ok(Err(Refusal::RevocationsFull));
+        }
+        self.changed = true;
+        self.revoked.insert(row, ())?;
+        Ok(Ok(Done::Revoked))
+    }
+}
