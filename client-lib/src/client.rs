@@ -21,7 +21,7 @@ use crate::grants::Grants;
 use crate::home::{Home, RelayAccess};
 use crate::message::{Content, InboxNumber, Message, MessageId, MessageState, Received};
 use crate::safety::SafetyNumber;
-use crate::store::records::{InboxRow, OutboxRow};
+use crate::store::records::{AccessRow, InboxRow, OutboxRow};
 use crate::store::storage::Storage;
 use crate::store::{Counts, Numbers, Queued, Store};
 
@@ -355,14 +355,29 @@ impl Client {
     /// # Errors
     /// See [`ContactError`]; nothing is changed.
     pub async fn put_token(&self, contact: &str, token: Token) -> Result<(), ContactError> {
+        self.change_access(contact, move |access| access.token = Some(token)).await
+    }
+
+    /// Whether a contact is told what has arrived of theirs and what was read. They are by default. Of what they
+    /// send then, they cannot know whether it was lost.
+    ///
+    /// # Errors
+    /// See [`ContactError`]; nothing is changed.
+    pub async fn set_receipts(&self, contact: &str, receipts: bool) -> Result<(), ContactError> {
+        self.change_access(contact, move |access| access.withholds_receipts = !receipts).await
+    }
+
+    pub(crate) async fn change_access(
+        &self,
+        contact: &str,
+        change: impl Fn(&mut AccessRow) + Send + 'static,
+    ) -> Result<(), ContactError> {
         let account = self.shared.contacts().get(contact).map(|ticket| ticket.account);
         let account = account.ok_or_else(|| ContactError::Unknown(contact.to_owned()))?;
         self.shared
             .on_disk(move |shared| {
-                let mut access = shared.contacts().access(&account);
-                access.token = Some(token);
-                shared.store.put_access(&account, &access)?;
-                shared.contacts().put_access(account, access);
+                shared.store.change_access(&account, &change)?;
+                shared.contacts().change_access(account, change);
                 Ok(())
             })
             .await?;

@@ -74,7 +74,7 @@ impl Contacts {
         }
     }
 
-    /// How to reach this contact beyond its ticket: as before, unless the ticket brings another token.
+    /// How it stands with this contact beyond its ticket: as before, unless the ticket brings another token.
     pub(crate) fn access_with(&self, contact: &Contact) -> AccessRow {
         let before = self.by_name.get(&contact.name);
         let mut access = self.access(&contact.ticket.account);
@@ -94,13 +94,17 @@ impl Contacts {
         self.by_name.remove(&contact.name);
     }
 
-    /// How to reach an account beyond what its ticket says.
+    /// How it stands with an account beyond what its ticket says.
     pub(crate) fn access(&self, account: &AccountKey) -> AccessRow {
         self.access.get(account).cloned().unwrap_or_default()
     }
 
-    pub(crate) fn put_access(&mut self, account: AccountKey, access: AccessRow) {
+    fn put_access(&mut self, account: AccountKey, access: AccessRow) {
         self.access.insert(account, access);
+    }
+
+    pub(crate) fn change_access(&mut self, account: AccountKey, change: impl FnOnce(&mut AccessRow)) {
+        change(self.access.entry(account).or_default());
     }
 
     /// The token that messages to a contact leave under.
@@ -191,7 +195,7 @@ mod tests {
         let account = bob.ticket.account;
         let mut contacts = Contacts::new([bob.clone()], []);
         assert_eq!(contacts.token_of(&account), Some(Token([4; 16])));
-        contacts.put_access(account, AccessRow { token: Some(Token([5; 16])) });
+        contacts.put_access(account, AccessRow { token: Some(Token([5; 16])), ..AccessRow::default() });
         let moved = contact("bob", 1, 2);
         contacts.insert(moved.clone(), contacts.access_with(&moved));
         assert_eq!(contacts.token_of(&account), Some(Token([5; 16])), "the ticket's is as before");

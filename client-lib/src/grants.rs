@@ -15,7 +15,7 @@ use thinpost_wire::token::{MailboxSecret, Token, TokenId};
 
 use crate::client::{Client, Shared};
 use crate::contacts::is_good_name;
-use crate::error::{GrantError, StoreError};
+use crate::error::{ContactError, GrantError, StoreError};
 use crate::random::Random;
 
 /// What became of a token.
@@ -128,7 +128,7 @@ impl Shared {
         self.granting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn grant(&self, name: String) -> Result<Token, StoreError> {
+    pub(crate) fn grant(&self, name: String) -> Result<Token, StoreError> {
         let _alone = self.granting();
         let known = self.grants().id_for(&name);
         let id = match known {
@@ -186,9 +186,18 @@ impl Client {
         if !is_good_name(name) {
             return Err(GrantError::BadName);
         }
-        let name = name.to_owned();
-        let token = self.shared().on_disk(move |shared| shared.grant(name)).await?;
+        let of = name.to_owned();
+        let token = self.shared().on_disk(move |shared| shared.grant(of)).await?;
+        self.set_shut_out(name, false).await?;
         Ok(self.shared().home.ticket(token))
+    }
+
+    /// Whether a contact, if one has this name, is given a token when they write.
+    async fn set_shut_out(&self, name: &str, shut_out: bool) -> Result<(), StoreError> {
+        match self.change_access(name, move |access| access.shut_out = shut_out).await {
+            Err(ContactError::Store(error)) => Err(error),
+            _ => Ok(()),
+        }
     }
 
     /// The names that tickets have been made for and not revoked, sorted.
@@ -196,7 +205,8 @@ impl Client {
         self.shared().grants().names()
     }
 
-    /// Takes back the ticket made for one person. When this returns, that is on disk; the relay learns of it
+    /// Takes back the ticket made for one person. A contact of this name, who was given one when they wrote, is given
+    /// no other until [`Client::ticket_for`] makes one. When this returns, that is on disk; the relay learns of it
     /// with this link or the next, and from then on refuses what comes under it.
     ///
     /// # Errors
@@ -206,6 +216,7 @@ impl Client {
         if !self.shared().on_disk(move |shared| shared.revoke(&of)).await? {
             return Err(GrantError::Unknown(name.to_owned()));
         }
+        self.set_shut_out(name, true).await?;
         self.tell_relay();
         Ok(())
     }

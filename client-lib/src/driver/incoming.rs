@@ -201,6 +201,9 @@ impl Driver {
         };
         let from = self.shared.contacts().account_of(&identity);
         self.seals.heard_of(&identity, from.is_some());
+        if let Some(account) = &from {
+            self.welcome_contact(&identity, account);
+        }
         match Parcel::decode(&parcel) {
             Ok(Parcel { incarnation, notes, items }) => {
                 if !items.is_empty() {

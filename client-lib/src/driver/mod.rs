@@ -14,13 +14,13 @@ mod sealing;
 mod session;
 mod tokens;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use thinpost_carrier::quic;
 use thinpost_wire::ids::AccountKey;
-use thinpost_wire::token::MailboxAddress;
+use thinpost_wire::token::{MailboxAddress, Token};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 
@@ -147,6 +147,8 @@ pub(crate) struct Driver {
     seals: Seals,
     /// Whom this home has asked for all that it has not confirmed.
     asked_again: BTreeSet<Identity>,
+    /// Contacts who are to be given a token of their own with the next notes: none where it is not made yet.
+    tokens: BTreeMap<Identity, Option<Token>>,
     mailboxes: Handles<MailboxAddress>,
     senders: Handles<AccountKey>,
     relay: RelayRecord,
@@ -188,6 +190,7 @@ impl Driver {
             kept: start.kept,
             seals: start.seals,
             asked_again: BTreeSet::new(),
+            tokens: BTreeMap::new(),
             mailboxes: start.mailboxes,
             senders: start.senders,
             relay_stored: start.relay.clone(),
@@ -311,6 +314,7 @@ impl Driver {
 
     /// Makes all that has changed durable, then tells of it.
     async fn commit(&mut self) -> Result<(), StoreError> {
+        self.make_tokens().await?;
         self.changes.mailboxes = self.mailboxes.change();
         self.changes.senders = self.senders.change();
         self.changes.forgotten = self.seals.take_forgotten();
@@ -331,6 +335,9 @@ impl Driver {
         self.senders.stored();
         if let Some(relay) = changes.relay {
             self.relay_stored = relay;
+        }
+        for (account, token) in changes.tokens {
+            self.shared.contacts().change_access(account, |access| access.token = Some(token));
         }
         for (id, store) in changes.told {
             self.shared.grants().told(id, store);

@@ -67,6 +67,9 @@ impl Driver {
         if let Some(contact) = asking {
             self.tell(Event::AskedAgain { contact });
         }
+        if let Some(token) = notes.token {
+            self.take_token(from, token);
+        }
         let news = self.kept.heed(from, notes);
         self.take_news(news);
     }

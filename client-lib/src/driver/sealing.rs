@@ -72,7 +72,11 @@ impl Driver {
         if group[0].row.letter.len() > LETTERS_BYTES_MAX {
             return Notes::default();
         }
-        self.seals.take_notes(&keys.identity, true)
+        let with = &keys.identity;
+        let receipts = !self.shared.contacts().access(&group[0].row.mailbox).withholds_receipts;
+        let no_letters = group.iter().all(|departure| departure.id.is_notes());
+        let token = self.token_to_give(with, no_letters);
+        Notes { token, ..self.seals.take_notes(with, receipts) }
     }
 }
 

@@ -1,11 +1,13 @@
 //! Under which token a message leaves, and what the relay is told of this home's own.
 
 use thinpost_wire::frame::ToRelay;
-use thinpost_wire::ids::Handle;
-use thinpost_wire::token::MailboxAddress;
+use thinpost_wire::ids::{AccountKey, Handle};
+use thinpost_wire::token::{MailboxAddress, Token};
 
 use super::Driver;
 use super::outgoing::{Frame, Outgoing, Said};
+use crate::error::StoreError;
+use crate::seal::Identity;
 use crate::store::records::OutboxRow;
 
 impl Driver {
@@ -25,6 +27,54 @@ impl Driver {
         }
         let handle = self.mailboxes.push(address)?;
         Some((handle, Some((Said::Bind(handle), ToRelay::Bind { handle, address }.encode()))))
+    }
+
+    /// A contact has written. Those who come under the ticket for anybody are to have a token of their own, so that
+    /// they need not share with strangers, and can be refused alone.
+    pub(super) fn welcome_contact(&mut self, with: &Identity, account: &AccountKey) {
+        let is_shut_out = self.shared.contacts().access(account).shut_out;
+        if !is_shut_out && self.seals.wants_token(with) {
+            self.tokens.entry(*with).or_default();
+        }
+    }
+
+    /// Makes the tokens that are to be given, on disk before they are.
+    pub(super) async fn make_tokens(&mut self) -> Result<(), StoreError> {
+        let wanted: Vec<_> =
+            self.tokens.iter().filter(|(_, token)| token.is_none()).map(|(with, _)| *with).collect();
+        for with in wanted {
+            let name = self.shared.contacts().name_of_device(&with).map(str::to_owned);
+            match name {
+                Some(name) => {
+                    let token = self.shared.on_disk(move |shared| shared.grant(name)).await?;
+                    self.tokens.insert(with, Some(token));
+                }
+                None => drop(self.tokens.remove(&with)),
+            }
+        }
+        Ok(())
+    }
+
+    /// The token to give to a contact with what is sealed next. Not with a first message, which is large already,
+    /// unless there is no letter in it.
+    pub(super) fn token_to_give(&mut self, with: &Identity, no_letters: bool) -> Option<Token> {
+        if !no_letters && !self.seals.is_answered(with) {
+            return None;
+        }
+        let token = self.tokens.get(with).copied().flatten()?;
+        self.tokens.remove(with);
+        self.seals.token_given(with);
+        Some(token)
+    }
+
+    /// A contact has given this home a token.
+    pub(super) fn take_token(&mut self, from: &Identity, token: Token) {
+        let account = self.shared.contacts().account_of(from);
+        if let Some(account) =
+            account.filter(|account| self.shared.contacts().token_of(account) != Some(token))
+        {
+            self.changes.tokens.push((account, token));
+        }
     }
 
     /// What is revoked and this relay does not know, each once a link. Only after the relay's welcome: before

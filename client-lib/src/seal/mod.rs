@@ -99,8 +99,25 @@ impl Seals {
 
     /// How much content fits a seal that fits a datagram: filled up to a block of the cipher.
     pub(crate) fn content_bytes_max(&self, them: &SealKeys) -> usize {
-        let answered = self.pairs.get(&them.identity).is_some_and(Pair::is_answered);
-        if answered { CONTENT_BYTES } else { CONTENT_BYTES - FIRST_OVERHEAD_BYTES }
+        if self.is_answered(&them.identity) { CONTENT_BYTES } else { CONTENT_BYTES - FIRST_OVERHEAD_BYTES }
+    }
+
+    /// Whether the next message to them is of a session that both know.
+    pub(crate) fn is_answered(&self, with: &Identity) -> bool {
+        self.pairs.get(with).is_some_and(Pair::is_answered)
+    }
+
+    /// Whether they have written and were given no token of their own yet.
+    pub(crate) fn wants_token(&self, with: &Identity) -> bool {
+        self.pairs.get(with).is_some_and(|pair| !pair.has_token())
+    }
+
+    /// The next seal gives them a token of their own.
+    pub(crate) fn token_given(&mut self, with: &Identity) {
+        if let Some(pair) = self.pairs.get_mut(with) {
+            pair.token_given();
+            self.changed.insert(*with);
+        }
     }
 
     /// The body of an envelope with this content, [encoded](Seals::encode), that only they can open.

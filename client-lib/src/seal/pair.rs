@@ -31,6 +31,8 @@ pub(super) struct Pair {
     ask_again: bool,
     /// When what there is to say besides letters leaves alone, if nothing takes it along before.
     notes_due_unix_ms: Option<u64>,
+    /// They have been given a token of their own for this home's mailbox.
+    has_token: bool,
 }
 
 struct Known {
@@ -51,6 +53,7 @@ struct Record {
     seen: seen::Record,
     ask_again: bool,
     notes_due_unix_ms: Option<u64>,
+    has_token: bool,
 }
 
 /// Why none of a pair's sessions opens a message.
@@ -74,11 +77,13 @@ impl Pair {
             seen: self.seen.to_record(),
             ask_again: self.ask_again,
             notes_due_unix_ms: self.notes_due_unix_ms,
+            has_token: self.has_token,
         })
     }
 
     pub(super) fn from_record(bytes: &[u8]) -> Result<Self, StoreError> {
-        let Record { sessions, ratchet, seen, ask_again, notes_due_unix_ms } = unrecord("pair", bytes)?;
+        let Record { sessions, ratchet, seen, ask_again, notes_due_unix_ms, has_token } =
+            unrecord("pair", bytes)?;
         Ok(Self {
             sessions: sessions
                 .into_iter()
@@ -91,6 +96,7 @@ impl Pair {
             seen: Seen::from_record(seen),
             ask_again,
             notes_due_unix_ms,
+            has_token,
         })
     }
 
@@ -187,6 +193,14 @@ impl Pair {
     /// They are to be asked for what we have not confirmed; false if that is so already.
     pub(super) fn ask_again(&mut self) -> bool {
         !std::mem::replace(&mut self.ask_again, true)
+    }
+
+    pub(super) fn has_token(&self) -> bool {
+        self.has_token
+    }
+
+    pub(super) fn token_given(&mut self) {
+        self.has_token = true;
     }
 
     pub(super) fn notes_due(&self) -> Option<u64> {

@@ -25,11 +25,26 @@ impl Store {
         self.commit("put_secret", write)
     }
 
-    pub(crate) fn put_access(&self, account: &AccountKey, access: &AccessRow) -> Result<(), StoreError> {
+    pub(crate) fn change_access(
+        &self,
+        account: &AccountKey,
+        change: impl FnOnce(&mut AccessRow),
+    ) -> Result<(), StoreError> {
         let write = self.begin_write()?;
-        put_access(&write, account, access)?;
-        self.commit("put_access", write)
+        change_access(&write, account, change)?;
+        self.commit("change_access", write)
     }
+}
+
+pub(super) fn change_access(
+    write: &Tables<'_, WriteTransaction>,
+    account: &AccountKey,
+    change: impl FnOnce(&mut AccessRow),
+) -> Result<(), StoreError> {
+    let known = write.table(ACCESS)?.get_hidden(&account.0)?;
+    let mut access = known.map(|(_, access)| access).unwrap_or_default();
+    change(&mut access);
+    put_access(write, account, &access)
 }
 
 /// An account without a row is reached as its ticket says.

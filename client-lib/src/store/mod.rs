@@ -25,7 +25,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use thinpost_wire::ids::{AccountKey, AppId, StoreId};
 use thinpost_wire::limits::HANDLES_MAX;
-use thinpost_wire::token::{MailboxAddress, TokenId};
+use thinpost_wire::token::{MailboxAddress, Token, TokenId};
 
 use crate::contacts::Contact;
 use crate::error::StoreError;
@@ -105,6 +105,8 @@ pub(crate) struct Changes {
     pub(crate) unnumbered: Vec<MessageId>,
     pub(crate) mailboxes: Option<TableChange<MailboxAddress>>,
     pub(crate) senders: Option<TableChange<AccountKey>>,
+    /// What contacts have given this home to submit under.
+    pub(crate) tokens: Vec<(AccountKey, Token)>,
     /// What the relay with this store now knows to be revoked.
     pub(crate) told: Vec<(TokenId, StoreId)>,
     pub(crate) relay: Option<RelayRecord>,
@@ -163,6 +165,9 @@ impl Store {
             change_handles(&write, MAILBOXES, changes.mailboxes.as_ref())?;
             change_handles(&write, SENDERS, changes.senders.as_ref())?;
             grants::put_told(&write, &changes.told)?;
+            for (account, token) in &changes.tokens {
+                grants::change_access(&write, account, |access| access.token = Some(*token))?;
+            }
             put_pairs(&write, &changes.pairs)?;
             for with in &changes.forgotten {
                 write.table(PAIRS)?.remove_hidden(with)?;

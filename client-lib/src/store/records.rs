@@ -38,7 +38,7 @@ pub(super) const SENDERS: Rows<u16, AccountKey> = Rows::new("senders");
 
 /// Tokens of this home's mailbox, by id.
 pub(super) const GRANTS: Rows<u32, Grant> = Rows::new("grants");
-/// How to reach an account beyond what its ticket says, by its hidden key.
+/// How it stands with an account, beyond what its ticket says, by its hidden key.
 pub(super) const ACCESS: Rows<Hidden, (AccountKey, AccessRow)> = Rows::new("access");
 
 /// Four bytes, little endian, in every format there will be. Alone of all it is not encrypted.
@@ -163,11 +163,15 @@ pub(crate) struct SealedRow {
     pub(crate) riders: Vec<MessageId>,
 }
 
-/// How to reach an account beyond what its ticket says.
+/// How it stands with an account, beyond what its ticket says.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct AccessRow {
     /// Takes the place of the ticket's.
     pub(crate) token: Option<Token>,
+    /// They are not told what has arrived and what was read.
+    pub(crate) withholds_receipts: bool,
+    /// Their own token was taken back: they are given no other.
+    pub(crate) shut_out: bool,
 }
 
 /// A message that is done with.

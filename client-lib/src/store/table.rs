@@ -195,6 +195,10 @@ impl<R: Serialize + DeserializeOwned> Table<'_, Writable<'_, Hidden>, Hidden, R>
         self.insert(self.rows.hide(self.vault, name), record)
     }
 
+    pub(super) fn get_hidden(&self, name: &[u8]) -> Result<Option<R>, StoreError> {
+        self.get(self.rows.hide(self.vault, name))
+    }
+
     pub(super) fn remove_hidden(&mut self, name: &[u8]) -> Result<(), StoreError> {
         self.table.remove(self.rows.hide(self.vault, name))?;
         Ok(())

@@ -285,10 +285,10 @@ fn what_was_granted_and_revoked_is_known_until_another_secret_voids_it() {
 fn a_contact_takes_with_it_what_it_is_reached_by() {
     let memory = created();
     let (store, _) = open(&memory);
-    let access = AccessRow { token: Some(Token([5; 16])) };
-    store.put_access(&BOB, &access).unwrap();
+    let access = AccessRow { token: Some(Token([5; 16])), ..AccessRow::default() };
+    store.change_access(&BOB, |row| *row = access.clone()).unwrap();
     assert_eq!(store.load().unwrap().access, [(BOB, access)]);
-    store.put_access(&BOB, &AccessRow::default()).unwrap();
+    store.change_access(&BOB, |row| *row = AccessRow::default()).unwrap();
     assert_eq!(store.load().unwrap().access, []);
 }
 

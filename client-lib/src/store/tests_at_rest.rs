@@ -65,7 +65,7 @@ fn fill(store: &Store) {
         ..Changes::default()
     };
     store.apply(&changes).unwrap();
-    let access = AccessRow { token: Some(Token(OTHERS_TOKEN)) };
+    let access = AccessRow { token: Some(Token(OTHERS_TOKEN)), ..AccessRow::default() };
     store.put_contact(&carol(), &access).unwrap();
     store.put_grant(TokenId::personal(1), &Grant::Personal(SECRET.into())).unwrap();
 }

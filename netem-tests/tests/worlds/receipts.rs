@@ -143,3 +143,22 @@ async fn a_receipt_that_fell_due_while_the_home_was_shut_leaves_with_the_next_li
     sleep(Duration::from_secs(20)).await;
     assert_eq!(state().await, MessageState::Delivered);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_contact_who_is_denied_receipts_learns_nothing_and_is_written_to_all_the_same() {
+    let (_world, ann, bob) = online(6).await;
+    bob.client().set_receipts("ann", false).await.unwrap();
+    assert!(bob.client().set_receipts("eve", false).await.is_err());
+    let message = ann.client().send("bob", "are you there?".into()).await.unwrap();
+    sleep(Duration::from_secs(600)).await;
+    bob.client().mark_read("ann", InboxNumber(1)).await.unwrap();
+    bob.client().send("ann", "yes".into()).await.unwrap();
+    sleep(Duration::from_secs(600)).await;
+    assert_eq!(inbox(&ann, 1).await.len(), 1);
+    let state = async || ann.client().message_state(message).await.unwrap().unwrap();
+    assert_eq!(state().await, MessageState::Custody);
+    bob.client().set_receipts("ann", true).await.unwrap();
+    ann.client().send("bob", "and now?".into()).await.unwrap();
+    sleep(Duration::from_secs(600)).await;
+    assert_eq!(state().await, MessageState::Read, "the next receipt says all");
+}

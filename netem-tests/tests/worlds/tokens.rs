@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use thinpost_client::{Event, Failure, InboxNumber, Message, MessageId, MessageState, Refusal};
+use thinpost_gateway::config::{Config, Registration};
 use thinpost_gateway::store::MailboxUsage;
 use thinpost_netem::{Person, World};
 use tokio::time::sleep;
@@ -264,4 +265,54 @@ async fn the_same_name_gets_the_same_ticket_over_restarts() {
     assert_eq!(bob.client().ticket_for("ann").await.unwrap(), before);
     bob.client().revoke_ticket("ann").await.unwrap();
     assert_ne!(bob.client().ticket_for("ann").await.unwrap().token, before.token);
+}
+
+/// Ann and Bob, online, who have each other's ticket for anybody, at a relay that keeps three envelopes of strangers.
+async fn strangers(seed: u64) -> (World, Person, Person) {
+    let mut config = Config::default();
+    config.registration = Registration::Open;
+    config.mailbox.request_envelopes_max = 3;
+    let mut world = World::with_config(seed, config);
+    let [mut ann, mut bob] = ["ann", "bob"].map(|name| world.person(name, &profile("gprs")));
+    for person in [&mut ann, &mut bob] {
+        person.open().connect();
+    }
+    ann.client().add_contact("bob", &bob.client().ticket()).await.unwrap();
+    bob.client().add_contact("ann", &ann.client().ticket()).await.unwrap();
+    sleep(A_WHILE).await;
+    (world, ann, bob)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_contact_who_writes_as_a_stranger_is_given_a_token_with_the_first_receipt() {
+    let (world, ann, bob) = strangers(20).await;
+    ann.client().send("bob", line("ann", 0).into()).await.unwrap();
+    sleep(3 * A_WHILE).await;
+    go(&bob, false).await;
+    for n in 1..8 {
+        assert_eq!(fate(&ann, "bob", n).await.1, CUSTODY, "{n}");
+    }
+    let usage = usage(&world, &bob);
+    assert_eq!((usage.all.entries, usage.requests.entries), (7, 0), "none of them is a stranger's");
+    go(&bob, true).await;
+    assert_eq!(strays(inbox(&bob, 8).await, "ann"), []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_was_shut_out_is_given_no_other_token_when_they_write_as_a_stranger() {
+    let (_world, ann, bob) = strangers(21).await;
+    ann.client().send("bob", line("ann", 0).into()).await.unwrap();
+    sleep(3 * A_WHILE).await;
+    assert_eq!(bob.client().ticket_names(), ["ann"]);
+    bob.client().revoke_ticket("ann").await.unwrap();
+    sleep(A_WHILE).await;
+    assert_eq!(fate(&ann, "bob", 1).await.1, NOT_WANTED);
+    // Bob's ticket for anybody stands on a wall.
+    ann.client().put_token("bob", bob.client().ticket().token).await.unwrap();
+    ann.client().send("bob", line("ann", 2).into()).await.unwrap();
+    sleep(3 * A_WHILE).await;
+    assert_eq!(inbox(&bob, 2).await.len(), 2, "a stranger may knock");
+    assert!(bob.client().ticket_names().is_empty(), "and is a stranger still");
+    bob.client().ticket_for("ann").await.unwrap();
+    assert_eq!(bob.client().ticket_names(), ["ann"]);
 }
