@@ -149,6 +149,9 @@ impl Builder {
             home,
             store,
             numbers: Numbers::new(incarnation),
+            requests: Mutex::new(
+                loaded.requests.iter().map(|ticket| (ticket.account, ticket.clone())).collect(),
+            ),
             contacts: Mutex::new(Contacts::new(
                 loaded.contacts.iter().cloned(),
                 loaded.access.iter().cloned(),

@@ -20,6 +20,7 @@ use crate::event::{Event, LinkState, LinkStatus, Subscription};
 use crate::grants::Grants;
 use crate::home::{Home, RelayAccess};
 use crate::message::{Content, InboxNumber, Message, MessageId, MessageState, Received};
+use crate::requests::Requests;
 use crate::safety::SafetyNumber;
 use crate::store::records::{AccessRow, InboxRow, OutboxRow};
 use crate::store::storage::Storage;
@@ -35,6 +36,7 @@ pub(crate) struct Shared {
     pub(crate) numbers: Numbers,
     pub(crate) contacts: Mutex<Contacts>,
     pub(crate) grants: Mutex<Grants>,
+    pub(crate) requests: Mutex<Requests>,
     /// Held while a token is granted or revoked.
     pub(crate) granting: Mutex<()>,
     pub(crate) events: broadcast::Sender<Event>,
@@ -74,15 +76,19 @@ impl Shared {
     pub(crate) fn inbox(&self, after: InboxNumber, max: usize) -> Result<Vec<Received>, StoreError> {
         let rows = self.store.inbox(after, max)?;
         let contacts = self.contacts();
-        let received = |(number, row): (InboxNumber, InboxRow)| Received {
-            number,
-            from: row.from,
-            sealed: row.sealed,
-            contact: row.from.and_then(|account| contacts.name_of(&account).map(str::to_owned)),
-            app_id: row.app_id,
-            content: row.content,
-            age_s: row.age_s,
-            received_unix_ms: row.received_unix_ms,
+        let received = |(number, row): (InboxNumber, InboxRow)| {
+            // Who was a stranger when they wrote may be a contact by now.
+            let from = row.from.or_else(|| contacts.account_of(&row.name?.with));
+            Received {
+                number,
+                from,
+                sealed: row.sealed,
+                contact: from.and_then(|account| contacts.name_of(&account).map(str::to_owned)),
+                app_id: row.app_id,
+                content: row.content,
+                age_s: row.age_s,
+                received_unix_ms: row.received_unix_ms,
+            }
         };
         Ok(rows.into_iter().map(received).collect())
     }

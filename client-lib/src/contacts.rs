@@ -54,13 +54,7 @@ impl Contacts {
         if !is_good_name(name) {
             return Err(ContactError::BadName);
         }
-        let ContactTicket { account, seal, signature, .. } = &contact.ticket;
-        if !verify(&account.0, &seal.signed_bytes(), signature) {
-            return Err(ContactError::BadSignature);
-        }
-        if !contact.ticket.relays.iter().any(|candidate| candidate.key == relay) {
-            return Err(ContactError::OtherRelay);
-        }
+        self.check_ticket(&contact.ticket, relay)?;
         if let Some(known) = self.by_name.get(name) {
             return if known.account == contact.ticket.account {
                 Ok(*known != contact.ticket)
@@ -72,6 +66,18 @@ impl Contacts {
             Some(other) => Err(ContactError::KnownAs(other.to_owned())),
             None => Ok(true),
         }
+    }
+
+    /// Whether a ticket is its account's, and leads somewhere that can be reached.
+    pub(crate) fn check_ticket(&self, ticket: &ContactTicket, relay: RelayKey) -> Result<(), ContactError> {
+        let ContactTicket { account, seal, signature, .. } = ticket;
+        if !verify(&account.0, &seal.signed_bytes(), signature) {
+            return Err(ContactError::BadSignature);
+        }
+        if !ticket.relays.iter().any(|candidate| candidate.key == relay) {
+            return Err(ContactError::OtherRelay);
+        }
+        Ok(())
     }
 
     /// How it stands with this contact beyond its ticket: as before, unless the ticket brings another token.

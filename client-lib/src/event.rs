@@ -82,6 +82,16 @@ pub enum Event {
     /// An envelope that no key opens was dropped. Its sender keeps what was in it until a receipt, and sends it again
     /// if it was a contact; it may have been made by anyone who has the ticket.
     Unopened,
+    /// A guest whom this home has invited has made themselves known, and is a contact now.
+    ContactAdded {
+        /// The name that the guest was invited by.
+        contact: String,
+    },
+    /// A stranger has made themselves known; see [`Client::requests`](crate::Client::requests).
+    Introduced {
+        /// Whose account it is.
+        account: AccountKey,
+    },
     /// This home was restored from an old copy: its newer self has received messages that are not in it. What
     /// contacts still have comes again.
     Restored,

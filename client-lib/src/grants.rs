@@ -66,6 +66,12 @@ impl Grants {
         self.token(self.open_id())
     }
 
+    /// Who was given this token, if it is a personal one of this home's that holds.
+    pub(crate) fn name_under(&self, token: Token) -> Option<String> {
+        let grant = self.rows.get(&token.id()).filter(|_| token.is_of(&self.secret));
+        grant.and_then(Grant::name).map(str::to_owned)
+    }
+
     fn id_for(&self, name: &str) -> Option<TokenId> {
         let is_theirs = |grant: &Grant| matches!(grant, Grant::Personal(label) if label == name);
         self.rows.iter().find(|(_, grant)| is_theirs(grant)).map(|(id, _)| *id)

@@ -30,6 +30,7 @@ fn access(ticket: &Ticket) -> Option<RelayAccess> {
         Ticket::Invite(invite) => {
             Some(RelayAccess { relay: invite.relay.clone(), invite: Some(invite.token) })
         }
+        Ticket::Guest(guest) => access(&Ticket::Invite(guest.invite.clone())),
         Ticket::Contact(_) => None,
     }
 }

@@ -51,6 +51,7 @@ mod network;
 mod outbox;
 mod points;
 mod random;
+mod requests;
 mod safety;
 mod seal;
 mod store;

@@ -29,7 +29,7 @@ pub const TICKET_ADDRESSES_MAX: usize = 8;
 pub const TICKET_RELAYS_MAX: usize = 4;
 
 /// Longest text of any ticket, characters. Decoding refuses more before it looks inside.
-pub const TICKET_CHARS_MAX: usize = 2_048;
+pub const TICKET_CHARS_MAX: usize = 2_560;
 
 /// Most handles in one table.
 pub const HANDLES_MAX: u16 = 16_383;

@@ -10,7 +10,7 @@ use crate::varint;
 const SEEN: u8 = 0x01;
 const AGAIN: u8 = 0x02;
 const TOKEN: u8 = 0x04;
-const TICKET: u8 = 0x08;
+const INTRODUCTION: u8 = 0x08;
 
 /// Most incarnations that one receipt states.
 pub const SEEN_MAX: usize = 16;
@@ -43,11 +43,20 @@ pub struct Notes {
     pub again: bool,
     /// What to submit under from now on, to the mailbox of who says this.
     pub token: Option<Token>,
-    /// The ticket of who says this, made for who reads it; as [`ContactTicket::to_bytes`] writes it. What comes
-    /// from a stranger is looked at when somebody asks for it.
+    /// Who says this makes themselves known.
+    pub introduction: Option<Introduction>,
+}
+
+/// How somebody makes themselves known to whom they write to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Introduction {
+    /// What they submit under: it tells who it was given to.
+    pub under: Token,
+    /// Their own ticket, made for who reads this, as [`ContactTicket::to_bytes`] writes it. It is a stranger's, and
+    /// not looked into here.
     ///
     /// [`ContactTicket::to_bytes`]: crate::ticket::ContactTicket::to_bytes
-    pub ticket: Option<Vec<u8>>,
+    pub ticket: Vec<u8>,
 }
 
 impl Notes {
@@ -62,7 +71,7 @@ impl Notes {
             bit(!self.seen.is_empty(), SEEN)
                 | bit(self.again, AGAIN)
                 | bit(self.token.is_some(), TOKEN)
-                | bit(self.ticket.is_some(), TICKET),
+                | bit(self.introduction.is_some(), INTRODUCTION),
         ];
         if !self.seen.is_empty() {
             out.push(self.seen.len() as u8);
@@ -73,7 +82,8 @@ impl Notes {
             varint::put(&mut out, *read);
         }
         out.extend(self.token.iter().flat_map(|token| token.0));
-        if let Some(ticket) = &self.ticket {
+        if let Some(Introduction { under, ticket }) = &self.introduction {
+            out.extend(under.0);
             varint::put(&mut out, ticket.len() as u64);
             out.extend(ticket);
         }
@@ -101,8 +111,12 @@ impl Notes {
             }
         }
         let token = if head & TOKEN != 0 { Some(Token(array(rest)?)) } else { None };
-        let ticket = if head & TICKET != 0 { Some(bytes_of(rest)?.to_vec()) } else { None };
-        Ok(Self { seen, again: head & AGAIN != 0, token, ticket })
+        let introduction = if head & INTRODUCTION != 0 {
+            Some(Introduction { under: Token(array(rest)?), ticket: bytes_of(rest)?.to_vec() })
+        } else {
+            None
+        };
+        Ok(Self { seen, again: head & AGAIN != 0, token, introduction })
     }
 }
 
@@ -144,9 +158,10 @@ mod tests {
             seen in prop::collection::vec(receipt(), 0..SEEN_MAX),
             again: bool,
             token in prop::option::of(any::<[u8; 16]>().prop_map(Token)),
-            ticket in prop::option::of(prop::collection::vec(any::<u8>(), 0..300)),
+            introduction in prop::option::of((any::<[u8; 16]>(), prop::collection::vec(any::<u8>(), 0..300))),
         ) {
-            let notes = Notes { seen, again, token, ticket };
+            let introduction = introduction.map(|(under, ticket)| Introduction { under: Token(under), ticket });
+            let notes = Notes { seen, again, token, introduction };
             prop_assert_eq!(Notes::decode(&notes.encode()), Ok(notes));
         }
 

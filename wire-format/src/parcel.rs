@@ -150,7 +150,7 @@ mod tests {
 
     use super::*;
     use crate::batch::Ack;
-    use crate::notes::Seen;
+    use crate::notes::{Introduction, Seen};
     use crate::token::Token;
 
     fn parcel<'a>(items: &[(u64, &'a [u8])]) -> Parcel<'a> {
@@ -180,11 +180,11 @@ mod tests {
             ),
             ("aaaaaaaa000102", Parcel { notes: Notes { again: true, ..Notes::default() }, ..parcel(&[]) }),
             (
-                "aaaaaaaa00140ccccccccccccccccccccccccccccccccc02dddd",
+                "aaaaaaaa00240ccccccccccccccccccccccccccccccccceeeeeeeeeeeeeeeeeeeeeeeeeeeeeeee02dddd",
                 Parcel {
                     notes: Notes {
                         token: Some(Token([0xcc; 16])),
-                        ticket: Some(vec![0xdd; 2]),
+                        introduction: Some(Introduction { under: Token([0xee; 16]), ticket: vec![0xdd; 2] }),
                         ..Notes::default()
                     },
                     ..parcel(&[])

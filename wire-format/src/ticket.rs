@@ -89,6 +89,40 @@ pub struct ContactTicket {
     pub relays: Vec<RelayTicket>,
 }
 
+impl ContactTicket {
+    /// The content of the ticket's text, without its checksum.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut content = Vec::new();
+        put_contact(&mut content, self);
+        content
+    }
+
+    /// Reads [`ContactTicket::to_bytes`].
+    ///
+    /// # Errors
+    /// When the bytes are something else.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, TicketError> {
+        let mut content = Content(bytes);
+        let ticket = content.contact()?;
+        content.end()?;
+        Ok(ticket)
+    }
+}
+
+/// All that a newcomer needs: a way into a relay, and somebody there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GuestTicket {
+    /// To register with.
+    pub invite: InviteTicket,
+    /// Who invites, reached by a ticket that they made for this guest.
+    pub host: ContactTicket,
+    /// What they call themselves: 1 to [`HOST_NAME_BYTES_MAX`] bytes.
+    pub name: String,
+}
+
+/// Longest name in a [`GuestTicket`], bytes.
+pub const HOST_NAME_BYTES_MAX: usize = 64;
+
 /// Three Curve25519 keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SealKeys {
@@ -116,6 +150,8 @@ pub enum Ticket {
     Invite(InviteTicket),
     /// To reach a person.
     Contact(ContactTicket),
+    /// To register at a relay and reach a person there.
+    Guest(GuestTicket),
 }
 
 /// Why a text is not a ticket. Nothing happened; ask for the ticket again.
@@ -123,7 +159,7 @@ pub enum Ticket {
 #[non_exhaustive]
 pub enum TicketError {
     /// It does not begin as a ticket does.
-    #[error("this is no Thinpost ticket: one begins with tpr1, tpi1 or tpc1")]
+    #[error("this is no Thinpost ticket: one begins with tpr1, tpi1, tpc1 or tpg1")]
     NotATicket,
     /// A ticket of another version.
     #[error("this ticket has version {0}; this program knows version {VERSION}")]
@@ -156,6 +192,7 @@ impl Ticket {
             Self::Relay(_) => ('r', "a relay's ticket"),
             Self::Invite(_) => ('i', "an invite"),
             Self::Contact(_) => ('c', "a contact's ticket"),
+            Self::Guest(_) => ('g', "a guest's ticket"),
         }
     }
 
@@ -175,21 +212,13 @@ impl fmt::Display for Ticket {
         let mut content = Vec::new();
         match self {
             Self::Relay(relay) => put_relay(&mut content, relay),
-            Self::Invite(InviteTicket { relay, token }) => {
-                put_relay(&mut content, relay);
-                content.extend(token.id);
-                varint::put(&mut content, token.uses.into());
-                varint::put(&mut content, token.expires_unix_s);
-                content.extend(token.mac);
-            }
-            Self::Contact(ContactTicket { account, seal, signature, token, relays }) => {
-                for key in [account.0, seal.identity, seal.pre_key, seal.envelope] {
-                    content.extend(key);
-                }
-                content.extend(signature.to_bytes());
-                content.extend(token.0);
-                content.push(relays.len() as u8);
-                relays.iter().for_each(|relay| put_relay(&mut content, relay));
+            Self::Invite(invite) => put_invite(&mut content, invite),
+            Self::Contact(contact) => put_contact(&mut content, contact),
+            Self::Guest(GuestTicket { invite, host, name }) => {
+                put_invite(&mut content, invite);
+                put_contact(&mut content, host);
+                content.push(name.len() as u8);
+                content.extend(name.bytes());
             }
         }
         content.extend(checksum(kind, &content));
@@ -209,7 +238,7 @@ impl FromStr for Ticket {
         let text = text.strip_prefix(LINK_SCHEME).unwrap_or(&text);
         let mut chars = text.strip_prefix("tp").ok_or(TicketError::NotATicket)?.chars();
         let (kind, version) = chars.next().zip(chars.next()).ok_or(TicketError::NotATicket)?;
-        if !matches!(kind, 'r' | 'i' | 'c') || !version.is_ascii_digit() {
+        if !matches!(kind, 'r' | 'i' | 'c' | 'g') || !version.is_ascii_digit() {
             return Err(TicketError::NotATicket);
         }
         if version != VERSION {
@@ -227,10 +256,16 @@ impl FromStr for Ticket {
         let mut content = Content(&bytes);
         let ticket = match kind {
             'r' => Self::Relay(content.relay()?),
-            'i' => Self::Invite(InviteTicket { relay: content.relay()?, token: content.token()? }),
-            _ => Self::Contact(content.contact()?),
+            'i' => Self::Invite(content.invite()?),
+            'c' => Self::Contact(content.contact()?),
+            _ => Self::Guest(GuestTicket {
+                invite: content.invite()?,
+                host: content.contact()?,
+                name: content.name()?,
+            }),
         };
-        if content.0.is_empty() { Ok(ticket) } else { Err(TicketError::Malformed("bytes follow its end")) }
+        content.end()?;
+        Ok(ticket)
     }
 }
 
@@ -259,6 +294,7 @@ macro_rules! single_kind {
 single_kind!(RelayTicket, Relay, "a relay's ticket");
 single_kind!(InviteTicket, Invite, "an invite");
 single_kind!(ContactTicket, Contact, "a contact's ticket");
+single_kind!(GuestTicket, Guest, "a guest's ticket");
 
 fn checksum(kind: char, content: &[u8]) -> [u8; CHECKSUM_LEN] {
     let mut hasher = blake3::Hasher::new();
@@ -266,6 +302,25 @@ fn checksum(kind: char, content: &[u8]) -> [u8; CHECKSUM_LEN] {
     let mut checksum = [0; CHECKSUM_LEN];
     checksum.copy_from_slice(&hasher.finalize().as_bytes()[..CHECKSUM_LEN]);
     checksum
+}
+
+fn put_invite(out: &mut Vec<u8>, InviteTicket { relay, token }: &InviteTicket) {
+    put_relay(out, relay);
+    out.extend(token.id);
+    varint::put(out, token.uses.into());
+    varint::put(out, token.expires_unix_s);
+    out.extend(token.mac);
+}
+
+fn put_contact(out: &mut Vec<u8>, ticket: &ContactTicket) {
+    let ContactTicket { account, seal, signature, token, relays } = ticket;
+    for key in [account.0, seal.identity, seal.pre_key, seal.envelope] {
+        out.extend(key);
+    }
+    out.extend(signature.to_bytes());
+    out.extend(token.0);
+    out.push(relays.len() as u8);
+    relays.iter().for_each(|relay| put_relay(out, relay));
 }
 
 fn put_relay(out: &mut Vec<u8>, relay: &RelayTicket) {
@@ -290,6 +345,10 @@ fn put_relay(out: &mut Vec<u8>, relay: &RelayTicket) {
 struct Content<'a>(&'a [u8]);
 
 impl Content<'_> {
+    fn end(&self) -> Result<(), TicketError> {
+        if self.0.is_empty() { Ok(()) } else { Err(TicketError::Malformed("bytes follow its end")) }
+    }
+
     fn array<const N: usize>(&mut self) -> Result<[u8; N], TicketError> {
         let (array, rest) = self.0.split_first_chunk().ok_or(TicketError::Malformed("it ends too early"))?;
         self.0 = rest;
@@ -318,6 +377,18 @@ impl Content<'_> {
         };
         let addresses = (0..count).map(|_| address(self)).collect::<Result<_, _>>()?;
         Ok(RelayTicket { key, addresses })
+    }
+
+    fn invite(&mut self) -> Result<InviteTicket, TicketError> {
+        Ok(InviteTicket { relay: self.relay()?, token: self.token()? })
+    }
+
+    fn name(&mut self) -> Result<String, TicketError> {
+        let count = self.count(HOST_NAME_BYTES_MAX, "the length of a name is out of range")?;
+        let name =
+            self.0.split_off(..usize::from(count)).ok_or(TicketError::Malformed("it ends too early"))?;
+        let name = std::str::from_utf8(name).map_err(|_| TicketError::Malformed("a name is no text"))?;
+        Ok(name.to_owned())
     }
 
     fn token(&mut self) -> Result<InviteToken, TicketError> {
@@ -351,24 +422,37 @@ mod tests {
         }
     }
 
-    fn tickets() -> [Ticket; 3] {
-        let invite = InviteToken { id: [0x22; 8], uses: 3, expires_unix_s: 1_800_000_000, mac: [0x33; 16] };
+    fn tickets() -> [Ticket; 4] {
+        let token = InviteToken { id: [0x22; 8], uses: 3, expires_unix_s: 1_800_000_000, mac: [0x33; 16] };
+        let invite = InviteTicket { relay: relay(), token };
+        let contact = ContactTicket {
+            account: AccountKey([0x44; 32]),
+            seal: SealKeys { identity: [0x55; 32], pre_key: [0x66; 32], envelope: [0x77; 32] },
+            signature: Signature([[0x88; 32]; 2]),
+            token: Token([0x99; 16]),
+            relays: vec![relay()],
+        };
         [
             Ticket::Relay(relay()),
-            Ticket::Invite(InviteTicket { relay: relay(), token: invite }),
-            Ticket::Contact(ContactTicket {
-                account: AccountKey([0x44; 32]),
-                seal: SealKeys { identity: [0x55; 32], pre_key: [0x66; 32], envelope: [0x77; 32] },
-                signature: Signature([[0x88; 32]; 2]),
-                token: Token([0x99; 16]),
-                relays: vec![relay()],
-            }),
+            Ticket::Invite(invite.clone()),
+            Ticket::Contact(contact.clone()),
+            Ticket::Guest(GuestTicket { invite, host: contact, name: "Bob from the mill".into() }),
         ]
     }
 
     #[test]
+    fn the_content_of_a_contacts_ticket_is_read_back_alone() {
+        let [_, _, Ticket::Contact(ticket), _] = tickets() else { unreachable!() };
+        let mut bytes = ticket.to_bytes();
+        assert_eq!(ContactTicket::from_bytes(&bytes), Ok(ticket));
+        bytes.push(0);
+        assert!(ContactTicket::from_bytes(&bytes).is_err());
+        assert!(ContactTicket::from_bytes(&bytes[..100]).is_err());
+    }
+
+    #[test]
     fn a_contacts_ticket_is_laid_out_as_the_protocol_says() {
-        let [_, _, ticket] = tickets();
+        let [_, _, ticket, _] = tickets();
         let text = ticket.to_string().to_ascii_uppercase();
         let content = BASE32_NOPAD.decode(&text.as_bytes()[4..]).unwrap();
         let keys = [0x44, 0x55, 0x66, 0x77, 0x88, 0x88].map(|byte| [byte; 32]).concat();
@@ -402,7 +486,7 @@ mod tests {
 
     #[test]
     fn each_kind_of_damage_has_its_own_error() {
-        let [relay, _, contact] = tickets().map(|ticket| ticket.to_string());
+        let [relay, _, contact, _] = tickets().map(|ticket| ticket.to_string());
         assert_eq!("hello".parse::<Ticket>(), Err(TicketError::NotATicket));
         assert_eq!(relay.replace("tpr1", "tpr2").parse::<Ticket>(), Err(TicketError::UnknownVersion('2')));
         assert_eq!(

@@ -199,29 +199,32 @@ impl Driver {
                 return self.tell(Event::Unopened);
             }
         };
-        let from = self.shared.contacts().account_of(&identity);
+        let parcel = match Parcel::decode(&parcel) {
+            Ok(parcel) => parcel,
+            Err(error) => {
+                tracing::warn!(%error, "a parcel cannot be read; it is kept as it came");
+                return self.keep_unreadable(self.account_of(&identity), age_s, parcel);
+            }
+        };
+        if let Some(introduction) = &parcel.notes.introduction {
+            self.introduced(&identity, introduction);
+        }
+        let from = self.account_of(&identity);
         self.seals.heard_of(&identity, from.is_some());
         if let Some(account) = &from {
             self.welcome_contact(&identity, account);
         }
-        match Parcel::decode(&parcel) {
-            Ok(Parcel { incarnation, notes, items }) => {
-                if !items.is_empty() {
-                    self.schedule_notes(&identity);
-                }
-                for item in items {
-                    if self.seals.is_new(&identity, incarnation, item.number) {
-                        let name = Name::new(identity, incarnation, item.number);
-                        self.take_letter(item.letter, from, Some(name), age_s);
-                    }
-                }
-                self.heed(&identity, &notes);
-            }
-            Err(error) => {
-                tracing::warn!(%error, "a parcel cannot be read; it is kept as it came");
-                self.keep_unreadable(from, age_s, parcel);
+        let Parcel { incarnation, notes, items } = parcel;
+        if !items.is_empty() {
+            self.schedule_notes(&identity);
+        }
+        for item in items {
+            if self.seals.is_new(&identity, incarnation, item.number) {
+                let name = Name::new(identity, incarnation, item.number);
+                self.take_letter(item.letter, from, Some(name), age_s);
             }
         }
+        self.heed(&identity, &notes);
     }
 
     /// Takes a letter that was sealed, and then has a name, or that the relay could read.

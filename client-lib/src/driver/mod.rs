@@ -7,6 +7,7 @@
 mod attempt;
 mod handles;
 mod incoming;
+mod introductions;
 mod notes;
 mod outgoing;
 mod retry;
@@ -20,6 +21,7 @@ use std::time::Duration;
 
 use thinpost_carrier::quic;
 use thinpost_wire::ids::AccountKey;
+use thinpost_wire::notes::Introduction;
 use thinpost_wire::token::{MailboxAddress, Token};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
@@ -84,6 +86,8 @@ pub(crate) enum Told {
     Queued(MessageId, Queued),
     /// Messages up to these have been read.
     Read(Vec<Name>),
+    /// This account is to be made known to somebody.
+    Introduce(Identity, Introduction),
 }
 
 /// What the driver starts from.
@@ -291,6 +295,10 @@ impl Driver {
                     }
                 }
             }
+            Told::Introduce(to, introduction) => {
+                self.seals.introduce(&to, introduction);
+                self.seals.hasten_notes(&to, self.shared.clock.unix_ms());
+            }
         }
     }
 
@@ -336,6 +344,7 @@ impl Driver {
         if let Some(relay) = changes.relay {
             self.relay_stored = relay;
         }
+        self.tell_introductions(changes.contacts, changes.requests);
         for (account, token) in changes.tokens {
             self.shared.contacts().change_access(account, |access| access.token = Some(token));
         }

@@ -18,7 +18,7 @@ use serde::de::DeserializeOwned;
 use thinpost_wire::codec::{self, DictionarySet};
 use thinpost_wire::letter::{SEALED, SEALED_FIRST};
 use thinpost_wire::limits::BODY_BYTES_MAX;
-use thinpost_wire::notes::Notes;
+use thinpost_wire::notes::{Introduction, Notes};
 use thinpost_wire::parcel::ShortIncarnation;
 use thinpost_wire::ticket::SealKeys;
 use vodozemac::olm::OlmMessage;
@@ -234,6 +234,21 @@ impl Seals {
     pub(crate) fn schedule_notes(&mut self, with: &Identity, due_unix_ms: u64) {
         if let Some(pair) = self.pairs.get_mut(with) {
             pair.schedule_notes(due_unix_ms);
+            self.changed.insert(*with);
+            self.notes_due.extend(pair.notes_due().map(|due| (*with, due)));
+        }
+    }
+
+    /// They are to be told who this is, with the next notes.
+    pub(crate) fn introduce(&mut self, to: &Identity, introduction: Introduction) {
+        self.pairs.entry(*to).or_default().introduce(introduction);
+        self.changed.insert(*to);
+    }
+
+    /// Lets what there is to say besides letters leave alone at this time, if it was not to before.
+    pub(crate) fn hasten_notes(&mut self, with: &Identity, due_unix_ms: u64) {
+        if let Some(pair) = self.pairs.get_mut(with) {
+            pair.hasten_notes(due_unix_ms);
             self.changed.insert(*with);
             self.notes_due.extend(pair.notes_due().map(|due| (*with, due)));
         }

@@ -1,8 +1,9 @@
 //! Everything between this device and one other: sessions, and which messages have been seen.
 
 use serde::{Deserialize, Serialize};
-use thinpost_wire::notes::Notes;
+use thinpost_wire::notes::{Introduction, Notes};
 use thinpost_wire::parcel::ShortIncarnation;
+use thinpost_wire::token::{TOKEN_BYTES, Token};
 use vodozemac::olm::{DecryptionError, Message, OlmMessage, PreKeyMessage, Session, SessionPickle};
 
 use super::keyring::Keyring;
@@ -33,6 +34,8 @@ pub(super) struct Pair {
     notes_due_unix_ms: Option<u64>,
     /// They have been given a token of their own for this home's mailbox.
     has_token: bool,
+    /// They are to be told who this is.
+    introduction: Option<Introduction>,
 }
 
 struct Known {
@@ -54,6 +57,7 @@ struct Record {
     ask_again: bool,
     notes_due_unix_ms: Option<u64>,
     has_token: bool,
+    introduction: Option<([u8; TOKEN_BYTES], Vec<u8>)>,
 }
 
 /// Why none of a pair's sessions opens a message.
@@ -78,11 +82,12 @@ impl Pair {
             ask_again: self.ask_again,
             notes_due_unix_ms: self.notes_due_unix_ms,
             has_token: self.has_token,
+            introduction: self.introduction.clone().map(|Introduction { under, ticket }| (under.0, ticket)),
         })
     }
 
     pub(super) fn from_record(bytes: &[u8]) -> Result<Self, StoreError> {
-        let Record { sessions, ratchet, seen, ask_again, notes_due_unix_ms, has_token } =
+        let Record { sessions, ratchet, seen, ask_again, notes_due_unix_ms, has_token, introduction } =
             unrecord("pair", bytes)?;
         Ok(Self {
             sessions: sessions
@@ -97,6 +102,7 @@ impl Pair {
             ask_again,
             notes_due_unix_ms,
             has_token,
+            introduction: introduction.map(|(under, ticket)| Introduction { under: Token(under), ticket }),
         })
     }
 
@@ -207,6 +213,16 @@ impl Pair {
         self.notes_due_unix_ms
     }
 
+    /// The next notes say who this is.
+    pub(super) fn introduce(&mut self, introduction: Introduction) {
+        self.introduction = Some(introduction);
+    }
+
+    /// Lets notes leave alone at this time, if they were not to before.
+    pub(super) fn hasten_notes(&mut self, due_unix_ms: u64) {
+        self.notes_due_unix_ms = Some(self.notes_due_unix_ms.map_or(due_unix_ms, |due| due.min(due_unix_ms)));
+    }
+
     /// Notes are on their way.
     pub(super) fn notes_left(&mut self) {
         self.notes_due_unix_ms = None;
@@ -220,7 +236,8 @@ impl Pair {
     /// What there is to say besides letters. What is left for another time stays due.
     pub(super) fn take_notes(&mut self, with_receipts: bool) -> Notes {
         let seen = if with_receipts { self.seen.take_receipts() } else { Vec::new() };
-        let notes = Notes { seen, again: std::mem::take(&mut self.ask_again), ..Notes::default() };
+        let again = std::mem::take(&mut self.ask_again);
+        let notes = Notes { seen, again, token: None, introduction: self.introduction.take() };
         if !with_receipts || !self.seen.is_untold() {
             self.notes_due_unix_ms = None;
         }

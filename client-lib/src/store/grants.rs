@@ -2,10 +2,11 @@
 
 use redb::{ReadTransaction, WriteTransaction};
 use thinpost_wire::ids::{AccountKey, StoreId};
+use thinpost_wire::ticket::ContactTicket;
 use thinpost_wire::token::TokenId;
 
 use super::Store;
-use super::records::{ACCESS, AccessRow, GRANTS, HOME, HomeRecord};
+use super::records::{ACCESS, AccessRow, GRANTS, HOME, HomeRecord, REQUESTS};
 use super::table::Tables;
 use crate::error::StoreError;
 use crate::grants::Grant;
@@ -23,6 +24,12 @@ impl Store {
         write.table(GRANTS)?.drop_range(..)?;
         write.meta()?.put(HOME, home)?;
         self.commit("put_secret", write)
+    }
+
+    pub(crate) fn remove_request(&self, account: &AccountKey) -> Result<(), StoreError> {
+        let write = self.begin_write()?;
+        write.table(REQUESTS)?.remove_hidden(&account.0)?;
+        self.commit("remove_request", write)
     }
 
     pub(crate) fn change_access(
@@ -73,6 +80,24 @@ pub(super) fn put_told(
         }
     }
     Ok(())
+}
+
+pub(super) fn put_requests(
+    write: &Tables<'_, WriteTransaction>,
+    requests: &[ContactTicket],
+) -> Result<(), StoreError> {
+    let mut table = write.table(REQUESTS)?;
+    for ticket in requests {
+        table.insert_hidden(&ticket.account.0, &ticket.to_string())?;
+    }
+    Ok(())
+}
+
+pub(super) fn load_requests(read: &Tables<'_, ReadTransaction>) -> Result<Vec<ContactTicket>, StoreError> {
+    let parse = |ticket: Result<String, StoreError>| {
+        ticket?.parse().map_err(|error| StoreError::Damaged(format!("a request: {error}")))
+    };
+    read.table(REQUESTS)?.records()?.map(parse).collect()
 }
 
 pub(super) fn load_grants(read: &Tables<'_, ReadTransaction>) -> Result<Vec<(TokenId, Grant)>, StoreError> {

@@ -25,6 +25,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use thinpost_wire::ids::{AccountKey, AppId, StoreId};
 use thinpost_wire::limits::HANDLES_MAX;
+use thinpost_wire::ticket::ContactTicket;
 use thinpost_wire::token::{MailboxAddress, Token, TokenId};
 
 use crate::contacts::Contact;
@@ -60,6 +61,7 @@ pub(crate) struct Loaded {
     pub(crate) contacts: Vec<Contact>,
     pub(crate) access: Vec<(AccountKey, AccessRow)>,
     pub(crate) grants: Vec<(TokenId, Grant)>,
+    pub(crate) requests: Vec<ContactTicket>,
     /// The outbox by id, without its bodies.
     pub(crate) outbox: Vec<(MessageId, Queued)>,
     pub(crate) kept: Kept,
@@ -105,6 +107,10 @@ pub(crate) struct Changes {
     pub(crate) unnumbered: Vec<MessageId>,
     pub(crate) mailboxes: Option<TableChange<MailboxAddress>>,
     pub(crate) senders: Option<TableChange<AccountKey>>,
+    /// Guests who have made themselves known.
+    pub(crate) contacts: Vec<Contact>,
+    /// Strangers who have.
+    pub(crate) requests: Vec<ContactTicket>,
     /// What contacts have given this home to submit under.
     pub(crate) tokens: Vec<(AccountKey, Token)>,
     /// What the relay with this store now knows to be revoked.
@@ -147,6 +153,7 @@ impl Store {
             kept: kept::load(&read)?,
             access: grants::load_access(&read)?,
             grants: grants::load_grants(&read)?,
+            requests: grants::load_requests(&read)?,
             mailboxes: load_handles(&read, MAILBOXES)?,
             senders: load_handles(&read, SENDERS)?,
         })
@@ -165,6 +172,10 @@ impl Store {
             change_handles(&write, MAILBOXES, changes.mailboxes.as_ref())?;
             change_handles(&write, SENDERS, changes.senders.as_ref())?;
             grants::put_told(&write, &changes.told)?;
+            for contact in &changes.contacts {
+                put_contact(&write, contact)?;
+            }
+            grants::put_requests(&write, &changes.requests)?;
             for (account, token) in &changes.tokens {
                 grants::change_access(&write, account, |access| access.token = Some(*token))?;
             }
@@ -190,8 +201,7 @@ impl Store {
     /// Writes a contact, and how to reach it beyond its ticket.
     pub(crate) fn put_contact(&self, contact: &Contact, access: &AccessRow) -> Result<(), StoreError> {
         let write = self.begin_write()?;
-        let row = ContactRow { name: contact.name.clone(), ticket: contact.ticket.to_string() };
-        write.table(CONTACTS)?.insert_hidden(row.name.as_bytes(), &row)?;
+        put_contact(&write, contact)?;
         grants::put_access(&write, &contact.ticket.account, access)?;
         self.commit("put_contact", write)
     }
@@ -285,6 +295,11 @@ fn put_in_inbox(
         inbox.insert(counters.received, row)?;
     }
     Ok(())
+}
+
+fn put_contact(write: &Tables<'_, WriteTransaction>, contact: &Contact) -> Result<(), StoreError> {
+    let row = ContactRow { name: contact.name.clone(), ticket: contact.ticket.to_string() };
+    write.table(CONTACTS)?.insert_hidden(row.name.as_bytes(), &row)
 }
 
 fn load_handles<E: DeserializeOwned>(

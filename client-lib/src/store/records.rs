@@ -41,6 +41,9 @@ pub(super) const GRANTS: Rows<u32, Grant> = Rows::new("grants");
 /// How it stands with an account, beyond what its ticket says, by its hidden key.
 pub(super) const ACCESS: Rows<Hidden, (AccountKey, AccessRow)> = Rows::new("access");
 
+/// Tickets of strangers who have made themselves known, by their hidden accounts.
+pub(super) const REQUESTS: Rows<Hidden, String> = Rows::new("requests");
+
 /// Four bytes, little endian, in every format there will be. Alone of all it is not encrypted.
 pub(super) const META_FORMAT: &str = "format";
 pub(super) const HOME: Single<HomeRecord> = Single::new("home");

@@ -106,6 +106,7 @@ impl<'s> Tables<'s, WriteTransaction> {
         self.table(records::SENDERS)?;
         self.table(records::GRANTS)?;
         self.table(records::ACCESS)?;
+        self.table(records::REQUESTS)?;
         Ok(())
     }
 

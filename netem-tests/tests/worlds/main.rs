@@ -4,6 +4,7 @@
 
 mod crashes;
 mod days;
+mod introductions;
 mod limits;
 mod links;
 mod people;

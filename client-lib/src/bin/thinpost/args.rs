@@ -4,8 +4,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
-use thinpost_client::{AppId, SYNC_BYTES_MIN, SafetyNumber};
+use thinpost_client::{AccountKey, AppId, SYNC_BYTES_MIN, SafetyNumber};
 
+use crate::contacts::parse_account;
 use crate::failure::{Failure, exit};
 
 /// What each exit code means; `docs/rpc.md` and scripts rely on it.
@@ -80,7 +81,7 @@ pub(crate) enum Command {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Init {
-    /// An invite or a relay's ticket, as its operator gave it to you
+    /// An invite or a relay's ticket, as its operator gave it to you, or a guest's ticket from somebody there
     pub(crate) ticket: String,
     /// How long to try to reach the relay
     #[arg(long = "for", value_name = "TIME", default_value = "10s", value_parser = humantime::parse_duration)]
@@ -107,6 +108,17 @@ pub(crate) struct Ticket {
 pub(crate) enum TicketCommand {
     /// Print the names that tickets were made for
     List,
+    /// Print one link that brings a newcomer a relay and you as the first contact
+    Guest {
+        /// Your name for the guest
+        name: String,
+        /// An invite, as the relay's operator made it for the guest
+        #[arg(long, value_name = "INVITE")]
+        invite: String,
+        /// The guest's name for you
+        #[arg(long = "as", value_name = "NAME")]
+        own_name: String,
+    },
     /// Take back the ticket made for one person
     Revoke {
         /// The name it was made for
@@ -139,11 +151,51 @@ pub(crate) enum Contact {
         #[arg(value_parser = str::parse::<SafetyNumber>)]
         number: Option<SafetyNumber>,
     },
+    /// Tell a contact what has arrived of theirs and what was read, or not; they are told by default
+    Receipts {
+        /// Your name for them
+        name: String,
+        /// Whether they are told
+        receipts: Switch,
+    },
+    /// Tell a contact who you are, so that they can accept you
+    Introduce {
+        /// Your name for them
+        name: String,
+    },
+    /// Print the accounts of strangers who have told who they are
+    Requests,
+    /// Make a contact of one of them
+    Accept {
+        /// As `requests` prints it
+        #[arg(value_parser = parse_account)]
+        account: AccountKey,
+        /// Your name for them
+        name: String,
+    },
+    /// Forget that one of them has told who they are
+    Dismiss {
+        /// As `requests` prints it
+        #[arg(value_parser = parse_account)]
+        account: AccountKey,
+    },
     /// Forget a contact
     Remove {
         /// Your name for them
         name: String,
     },
+}
+
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+pub(crate) enum Switch {
+    On,
+    Off,
+}
+
+impl Switch {
+    pub(crate) fn is_on(self) -> bool {
+        matches!(self, Self::On)
+    }
 }
 
 #[derive(Debug, Subcommand)]

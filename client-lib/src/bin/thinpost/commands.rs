@@ -1,16 +1,17 @@
 //! The commands that do one thing and end.
 
-use std::io::{IsTerminal, Write, stdout};
+use std::io::{Write, stdout};
 use std::time::Duration;
 
 use qrcode::render::unicode::Dense1x2;
 use qrcode::{EcLevel, QrCode};
 use serde_json::json;
-use thinpost_client::ticket::{ContactTicket, Ticket};
-use thinpost_client::{Budget, ContactError, CreateError, Home, LinkState, RenewError, SyncEnd};
+use thinpost_client::ticket::Ticket;
+use thinpost_client::{Budget, CreateError, Home, LinkState, RenewError, SyncEnd};
 use tokio::time::timeout;
 
-use crate::args::{Contact, Init, NewKey};
+use crate::args::{Init, NewKey};
+use crate::contacts;
 use crate::failure::{Failure, exit};
 use crate::place::{self, Place};
 use crate::position;
@@ -36,6 +37,9 @@ pub(crate) async fn init(home: &Place, args: Init) -> Result<(), Failure> {
         Err(error) => return Err(error.into()),
     };
     let client = home.open()?;
+    if let Ticket::Guest(guest) = &ticket {
+        contacts::meet(&client, guest).await?;
+    }
     client.connect();
     let relay = client.relay().relay.key;
     let mut link = client.link_status();
@@ -45,6 +49,10 @@ pub(crate) async fn init(home: &Place, args: Init) -> Result<(), Failure> {
         Ok(Ok(link)) => Some(link.state.clone()),
         Ok(Err(_)) | Err(_) => None,
     };
+    if let (Ticket::Guest(_), Some(LinkState::Online)) = (&ticket, &state) {
+        // So that the host learns of the guest now.
+        client.sync(Budget { time: args.time, bytes: u64::MAX }).await?;
+    }
     client.close().await;
     let refused = state.as_ref().and_then(Failure::of_link);
     if let Some(failure) = refused {
@@ -62,10 +70,12 @@ pub(crate) async fn init(home: &Place, args: Init) -> Result<(), Failure> {
     }
     match state {
         Some(_) => writeln!(out, "registered at relay {relay}")?,
-        None => writeln!(
-            out,
-            "relay        {relay} was not reached; it will be when you next send, sync or listen"
-        )?,
+        None => {
+            writeln!(out, "relay {relay} was not reached; it will be when you next send, sync or listen")?
+        }
+    }
+    if let Ticket::Guest(guest) = &ticket {
+        writeln!(out, "{} is your first contact, and is told who you are", guest.name)?;
     }
     writeln!(out, "`thinpost ticket` prints what others need to write to you")?;
     Ok(())
@@ -75,43 +85,6 @@ pub(crate) fn qr_code(text: &str) -> Result<String, Failure> {
     let code = QrCode::with_error_correction_level(text, EcLevel::L)
         .map_err(|error| Failure::new(exit::DATA, format!("it fits no QR code: {error}")))?;
     Ok(code.render::<Dense1x2>().build())
-}
-
-pub(crate) async fn contact(home: &Place, command: Contact) -> Result<(), Failure> {
-    // What a person typed is looked at before the home is.
-    let ticket = match &command {
-        Contact::Add { ticket, .. } => Some(ticket.parse::<ContactTicket>()?),
-        Contact::List | Contact::Verify { .. } | Contact::Remove { .. } => None,
-    };
-    let client = home.open()?;
-    match (command, ticket) {
-        (Contact::Add { name, .. }, Some(ticket)) => client.add_contact(&name, &ticket).await?,
-        (Contact::Remove { name }, _) => client.remove_contact(&name).await?,
-        (Contact::Verify { name, number: theirs }, _) => {
-            let number = client.safety_number(&name).ok_or_else(|| ContactError::Unknown(name.clone()))?;
-            let mut out = stdout().lock();
-            if let Some(theirs) = theirs {
-                if theirs != number {
-                    let problem = format!("{name} sees another number: do not trust this contact's ticket");
-                    return Err(Failure::new(exit::DATA, problem));
-                }
-                writeln!(out, "nobody stands between you and {name}")?;
-                return Ok(());
-            }
-            writeln!(out, "{number}")?;
-            if out.is_terminal() {
-                writeln!(out, "\n{}", qr_code(&number.digits())?)?;
-            }
-        }
-        (Contact::List | Contact::Add { .. }, _) => {
-            let mut out = stdout().lock();
-            for contact in client.contacts() {
-                writeln!(out, "{}\t{}", contact.name, contact.ticket.account)?;
-            }
-        }
-    }
-    client.close().await;
-    Ok(())
 }
 
 pub(crate) async fn sync(home: &Place, time: Duration, budget: Option<u64>) -> Result<(), Failure> {

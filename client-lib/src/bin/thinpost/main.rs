@@ -2,6 +2,7 @@
 
 mod args;
 mod commands;
+mod contacts;
 mod failure;
 mod input;
 mod listen;
@@ -58,7 +59,7 @@ async fn run(args: Args) -> Result<(), Failure> {
     match args.command {
         Command::Init(init) => commands::init(&home, init).await,
         Command::Ticket(ticket) => tickets::ticket(&home, ticket).await,
-        Command::Contact(contact) => commands::contact(&home, contact).await,
+        Command::Contact(contact) => contacts::contact(&home, contact).await,
         Command::Send(send) => send::send(&home, send).await,
         Command::Listen(listen) => listen::listen(&home, listen).await,
         Command::Sync { time, budget } => commands::sync(&home, time, budget).await,

@@ -17,12 +17,16 @@ pub(crate) async fn ticket(home: &Place, args: args::Ticket) -> Result<(), Failu
     let client = home.open()?;
     let with_code = args.qr || stdout().is_terminal() && !args.no_qr;
     match args.command {
-        None => print(&given(&client, args.name).await?, with_code)?,
+        None => print(&Ticket::Contact(given(&client, args.name).await?), with_code)?,
         Some(TicketCommand::List) => {
             let mut out = stdout().lock();
             for name in client.ticket_names() {
                 writeln!(out, "{name}")?;
             }
+        }
+        Some(TicketCommand::Guest { name, invite, own_name }) => {
+            let guest = client.guest_ticket(&name, invite.parse()?, &own_name).await?;
+            print(&Ticket::Guest(guest), with_code)?;
         }
         Some(TicketCommand::Revoke { name }) => {
             client.revoke_ticket(&name).await?;
@@ -30,7 +34,7 @@ pub(crate) async fn ticket(home: &Place, args: args::Ticket) -> Result<(), Failu
         }
         Some(TicketCommand::Renew { all }) => {
             let renewed = if all { client.void_tickets().await? } else { client.renew_ticket().await? };
-            print(&renewed, with_code)?;
+            print(&Ticket::Contact(renewed), with_code)?;
             let what = if all { "every earlier ticket is void" } else { "the one before is revoked" };
             // Standard output is the ticket alone, for scripts.
             let _ = writeln!(std::io::stderr(), "{what}; {WHEN}");
@@ -47,12 +51,11 @@ async fn given(client: &Client, name: Option<String>) -> Result<ContactTicket, F
     }
 }
 
-fn print(ticket: &ContactTicket, with_code: bool) -> Result<(), Failure> {
+fn print(ticket: &Ticket, with_code: bool) -> Result<(), Failure> {
     let mut out = stdout().lock();
     writeln!(out, "{ticket}")?;
     if with_code {
-        let text = Ticket::Contact(ticket.clone()).to_qr_text();
-        writeln!(out, "\n{}", qr_code(&text)?)?;
+        writeln!(out, "\n{}", qr_code(&ticket.to_qr_text())?)?;
     }
     Ok(())
 }

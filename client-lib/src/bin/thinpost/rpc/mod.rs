@@ -17,6 +17,7 @@ use tokio::io::BufReader;
 use tokio::task::JoinSet;
 
 use crate::args::parse_app_id;
+use crate::contacts::{self, parse_account};
 use crate::failure::Failure;
 use crate::input;
 use crate::place::Place;
@@ -143,6 +144,9 @@ impl Server {
                 None => Home::create(&self.home.folder, &ticket)?,
             };
             let client = &self.client().await?.client;
+            if let Ticket::Guest(guest) = &ticket {
+                contacts::meet(client, guest).await?;
+            }
             return Ok(whoami(client, &client.ticket()));
         }
         let folder = self.home.folder.clone();
@@ -167,6 +171,32 @@ impl Server {
                 let ticket: ContactTicket = params.ticket.parse().map_err(RpcError::ticket)?;
                 client.add_contact(&params.name, &ticket).await?;
                 Ok(json!({}))
+            }
+            Call::ContactReceipts(params) => {
+                client.set_receipts(&params.name, params.receipts).await?;
+                Ok(json!({}))
+            }
+            Call::ContactIntroduce(params) => {
+                client.introduce(&params.name).await?;
+                Ok(json!({}))
+            }
+            Call::ContactRequests => {
+                let request = |ticket: ContactTicket| json!({ "account": show::account(&ticket.account), "ticket": ticket.to_string() });
+                Ok(json!({ "requests": client.requests().into_iter().map(request).collect::<Vec<_>>() }))
+            }
+            Call::ContactAccept(params) => {
+                let account = parse_account(&params.account).map_err(RpcError::params)?;
+                client.accept(&account, &params.name).await?;
+                Ok(json!({}))
+            }
+            Call::ContactDismiss(params) => {
+                client.dismiss(&parse_account(&params.account).map_err(RpcError::params)?).await?;
+                Ok(json!({}))
+            }
+            Call::TicketGuest(params) => {
+                let invite = params.invite.parse().map_err(RpcError::ticket)?;
+                let guest = client.guest_ticket(&params.name, invite, &params.own_name).await?;
+                Ok(json!({ "ticket": guest.to_string() }))
             }
             Call::ContactRemove(params) => {
                 client.remove_contact(&params.name).await?;
@@ -229,6 +259,12 @@ impl Server {
             ),
             Event::KeysChanged { contact } => {
                 protocol::notification("keys-changed", json!({ "contact": contact }))
+            }
+            Event::ContactAdded { contact } => {
+                protocol::notification("contact-added", json!({ "contact": contact }))
+            }
+            Event::Introduced { account } => {
+                protocol::notification("introduced", json!({ "account": show::account(account) }))
             }
             Event::Unopened => protocol::notification("unopened", json!({})),
             Event::Restored => protocol::notification("restored", json!({})),

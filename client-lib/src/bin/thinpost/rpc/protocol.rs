@@ -127,6 +127,12 @@ pub(super) enum Call {
     ContactAdd(ContactParams),
     ContactList,
     ContactRemove(NameParams),
+    ContactReceipts(ReceiptsParams),
+    ContactIntroduce(NameParams),
+    ContactRequests,
+    ContactAccept(AcceptParams),
+    ContactDismiss(DismissParams),
+    TicketGuest(GuestParams),
     Send(SendParams),
     Read(ReadParams),
     Sync(SyncParams),
@@ -180,6 +186,36 @@ pub(super) struct SendParams {
     pub(super) id: Option<String>,
     #[serde(default)]
     pub(super) relay_visible: bool,
+}
+
+#[derive(Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ReceiptsParams {
+    pub(super) name: String,
+    pub(super) receipts: bool,
+}
+
+#[derive(Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct AcceptParams {
+    /// Hex.
+    pub(super) account: String,
+    pub(super) name: String,
+}
+
+#[derive(Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct DismissParams {
+    /// Hex.
+    pub(super) account: String,
+}
+
+#[derive(Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct GuestParams {
+    pub(super) name: String,
+    pub(super) invite: String,
+    pub(super) own_name: String,
 }
 
 #[derive(Debug, PartialEq, Deserialize)]
@@ -270,6 +306,12 @@ fn call(method: &str, params: Option<Value>) -> Result<Call, RpcError> {
         "contact.add" => read(params).map(Call::ContactAdd),
         "contact.list" => none(Call::ContactList, params),
         "contact.remove" => read(params).map(Call::ContactRemove),
+        "contact.receipts" => read(params).map(Call::ContactReceipts),
+        "contact.introduce" => read(params).map(Call::ContactIntroduce),
+        "contact.requests" => none(Call::ContactRequests, params),
+        "contact.accept" => read(params).map(Call::ContactAccept),
+        "contact.dismiss" => read(params).map(Call::ContactDismiss),
+        "ticket.guest" => read(params).map(Call::TicketGuest),
         "send" => read(params).map(Call::Send),
         "read" => read(params).map(Call::Read),
         "sync" => read(params).map(Call::Sync),

@@ -1,0 +1,58 @@
+//! What is done about those who make themselves known.
+
+use thinpost_wire::ids::AccountKey;
+use thinpost_wire::notes::Introduction;
+use thinpost_wire::ticket::ContactTicket;
+
+use super::Driver;
+use crate::contacts::Contact;
+use crate::event::Event;
+use crate::requests::REQUESTS_MAX;
+use crate::seal::Identity;
+
+impl Driver {
+    /// Whose device this is, if it is a contact's, or one's who has just become a contact.
+    pub(super) fn account_of(&self, identity: &Identity) -> Option<AccountKey> {
+        let new = self.changes.contacts.iter().find(|contact| contact.ticket.seal.identity == *identity);
+        new.map(|contact| contact.ticket.account).or_else(|| self.shared.contacts().account_of(identity))
+    }
+
+    /// Somebody makes themselves known: a guest becomes a contact, a stranger waits to be accepted.
+    pub(super) fn introduced(&mut self, from: &Identity, introduction: &Introduction) {
+        let ticket = match ContactTicket::from_bytes(&introduction.ticket) {
+            Ok(ticket) if ticket.seal.identity == *from => ticket,
+            _ => return tracing::warn!("an introduction that is not its sender's is passed over"),
+        };
+        let relay = self.shared.home.access.relay.key;
+        if self.account_of(from).is_some() || self.shared.contacts().check_ticket(&ticket, relay).is_err() {
+            return;
+        }
+        let guest = self.shared.grants().name_under(introduction.under);
+        let contact = guest.map(|name| Contact { name, ticket: ticket.clone() });
+        match contact.filter(|contact| self.shared.contacts().check(contact, relay) == Ok(true)) {
+            Some(contact) => self.changes.contacts.push(contact),
+            None => {
+                let waiting = self.shared.requests().len() + self.changes.requests.len();
+                if waiting < REQUESTS_MAX || self.shared.requests().contains_key(&ticket.account) {
+                    self.changes.requests.push(ticket);
+                }
+            }
+        }
+    }
+
+    /// What was introduced is on disk.
+    pub(super) fn tell_introductions(&self, contacts: Vec<Contact>, requests: Vec<ContactTicket>) {
+        for contact in contacts {
+            let name = contact.name.clone();
+            let access = self.shared.contacts().access(&contact.ticket.account);
+            self.shared.contacts().insert(contact, access);
+            self.tell(Event::ContactAdded { contact: name });
+        }
+        for ticket in requests {
+            let account = ticket.account;
+            if self.shared.requests().insert(account, ticket).is_none() {
+                self.tell(Event::Introduced { account });
+            }
+        }
+    }
+}
