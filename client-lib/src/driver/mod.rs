@@ -7,6 +7,7 @@
 mod attempt;
 mod handles;
 mod incoming;
+mod keys;
 mod outgoing;
 mod retry;
 mod sealing;
@@ -135,6 +136,8 @@ pub(crate) struct Driver {
     expiry_due: Instant,
     /// Which of the relay's addresses is tried next.
     address: usize,
+    /// The contact of which a one-time key was claimed last.
+    claimed_upto: Option<AccountKey>,
 }
 
 impl Driver {
@@ -171,6 +174,7 @@ impl Driver {
             changes: Changes::default(),
             expiry_due: Instant::now(),
             address,
+            claimed_upto: None,
         }
     }
 
@@ -273,6 +277,7 @@ impl Driver {
         self.changes.mailboxes = self.mailboxes.change();
         self.changes.senders = self.senders.change();
         self.changes.pairs = self.seals.take_changed();
+        self.changes.keyring = self.seals.take_keyring();
         self.changes.relay = (self.relay != self.relay_stored).then(|| self.relay.clone());
         if self.changes.is_empty() {
             return Ok(());

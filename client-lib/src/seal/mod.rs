@@ -15,6 +15,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use thinpost_wire::codec::{self, DictionarySet};
+use thinpost_wire::ids::OneTimeKey;
 use thinpost_wire::letter::{SEALED, SEALED_FIRST};
 use thinpost_wire::limits::BODY_BYTES_MAX;
 use thinpost_wire::parcel::ShortIncarnation;
@@ -29,8 +30,8 @@ use crate::error::StoreError;
 /// always is. With 63 bytes of seal and those of a frame, an item of the link holds it.
 const CONTENT_BYTES: usize = 59 * 16 - 1;
 
-/// What a seal takes more until the first answer, rounded up to blocks.
-const FIRST_OVERHEAD_BYTES: usize = 8 * 16;
+/// What a seal takes more until the first answer, rounded up to blocks, with a one-time key.
+const FIRST_OVERHEAD_BYTES: usize = 10 * 16;
 
 /// Another device's identity key.
 pub(crate) type Identity = [u8; 32];
@@ -40,6 +41,8 @@ pub(crate) struct Seals {
     keyring: Keyring,
     pairs: BTreeMap<Identity, Pair>,
     changed: BTreeSet<Identity>,
+    /// Whether the keyring is another than what is written.
+    keyring_changed: bool,
 }
 
 /// Why nothing can be sealed for somebody, ever.
@@ -65,7 +68,7 @@ impl Seals {
     pub(crate) fn new(keyring: Keyring, pairs: &[(Identity, Vec<u8>)]) -> Result<Self, StoreError> {
         let pairs = pairs.iter().map(|(with, bytes)| Ok((*with, Pair::from_record(bytes)?)));
         let pairs = pairs.collect::<Result<_, StoreError>>()?;
-        Ok(Self { keyring, pairs, changed: BTreeSet::new() })
+        Ok(Self { keyring, pairs, changed: BTreeSet::new(), keyring_changed: false })
     }
 
     /// The parcel as it is sealed.
@@ -85,7 +88,11 @@ impl Seals {
     pub(crate) fn seal(&mut self, them: &SealKeys, content: &[u8]) -> Result<Vec<u8>, BadKeys> {
         let pair = self.pairs.entry(them.identity).or_default();
         if pair.session().is_none() {
-            pair.add(self.keyring.session_with(them).ok_or(BadKeys)?, true);
+            let claimed = pair.take_claimed().map_or(them.pre_key, |key| key.0);
+            let session = self.keyring.session_with(&them.identity, &claimed);
+            // A relay may have given what is no key.
+            let session = session.or_else(|| self.keyring.session_with(&them.identity, &them.pre_key));
+            pair.add(session.ok_or(BadKeys)?, true);
         }
         let session = pair.session().ok_or(BadKeys)?;
         self.changed.insert(them.identity);
@@ -128,6 +135,7 @@ impl Seals {
     fn open_first(&mut self, sealed: &[u8]) -> Result<(Identity, Vec<u8>), OpenSealError> {
         let message = self.keyring.first_message(sealed).ok_or(OpenSealError::Foreign)?;
         let from = message.identity_key().to_bytes();
+        let unused = self.keyring.one_time_keys_unused();
         let mut fresh = None;
         let pair = match self.pairs.get_mut(&from) {
             Some(pair) => pair,
@@ -140,6 +148,7 @@ impl Seals {
         if let Some(pair) = fresh {
             self.pairs.insert(from, pair);
         }
+        self.keyring_changed |= self.keyring.one_time_keys_unused() != unused;
         Ok((from, content))
     }
 
@@ -147,6 +156,33 @@ impl Seals {
     pub(crate) fn is_new(&mut self, from: &Identity, of: ShortIncarnation, number: u64) -> bool {
         self.changed.insert(*from);
         self.pairs.get_mut(from).is_none_or(|pair| pair.is_new(of, number))
+    }
+
+    /// Whether a one-time key of theirs would serve the first message to them.
+    pub(crate) fn wants_key(&self, them: &Identity) -> bool {
+        self.pairs.get(them).is_none_or(Pair::wants_key)
+    }
+
+    /// Keeps a one-time key of theirs until a session begins.
+    pub(crate) fn put_claimed(&mut self, them: Identity, key: OneTimeKey) {
+        self.changed.insert(them);
+        self.pairs.entry(them).or_default().put_claimed(key);
+    }
+
+    /// New one-time keys for the relay. [`Seals::take_keyring`] must be written before it is told.
+    pub(crate) fn one_time_keys(&mut self, count: usize) -> Vec<OneTimeKey> {
+        self.keyring_changed = true;
+        self.keyring.one_time_keys(count)
+    }
+
+    /// How many of this device's one-time keys have not been used.
+    pub(crate) fn one_time_keys_unused(&self) -> usize {
+        self.keyring.one_time_keys_unused()
+    }
+
+    /// The keyring, if it must be written: with what was opened, or a used key would be there still.
+    pub(crate) fn take_keyring(&mut self) -> Option<Vec<u8>> {
+        std::mem::take(&mut self.keyring_changed).then(|| self.keyring.to_record())
     }
 
     /// What must be written with the result of sealing and opening.

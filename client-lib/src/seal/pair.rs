@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
+use thinpost_wire::ids::OneTimeKey;
 use thinpost_wire::parcel::ShortIncarnation;
 use vodozemac::olm::{DecryptionError, Message, OlmMessage, PreKeyMessage, Session, SessionPickle};
 
@@ -29,6 +30,8 @@ pub(super) struct Pair {
     sessions: Vec<Known>,
     /// The ratchet key of the message opened last: the next one usually has it, too.
     ratchet: Option<[u8; 32]>,
+    /// A one-time key of theirs, for the session that we begin next.
+    claimed: Option<OneTimeKey>,
     seen: BTreeMap<ShortIncarnation, Seen>,
     /// Counts incarnations, to forget the one longest unused.
     uses: u64,
@@ -58,6 +61,7 @@ struct Seen {
 struct Record {
     sessions: Vec<(u64, bool, SessionPickle)>,
     ratchet: Option<[u8; 32]>,
+    claimed: Option<OneTimeKey>,
     uses: u64,
     seen: Vec<([u8; 4], u64, u64, Vec<u64>)>,
 }
@@ -81,6 +85,7 @@ impl Pair {
                 .map(|known| (known.begun, known.ours, known.session.pickle()))
                 .collect(),
             ratchet: self.ratchet,
+            claimed: self.claimed,
             uses: self.uses,
             seen: seen
                 .map(|(of, seen)| (of.0, seen.used, seen.floor, seen.numbers.iter().copied().collect()))
@@ -89,7 +94,7 @@ impl Pair {
     }
 
     pub(super) fn from_record(bytes: &[u8]) -> Result<Self, StoreError> {
-        let Record { sessions, ratchet, uses, seen } = unrecord("pair", bytes)?;
+        let Record { sessions, ratchet, claimed, uses, seen } = unrecord("pair", bytes)?;
         let seen = seen.into_iter().map(|(of, used, floor, numbers)| {
             (ShortIncarnation(of), Seen { used, floor, numbers: numbers.into_iter().collect() })
         });
@@ -102,9 +107,26 @@ impl Pair {
                 })
                 .collect(),
             ratchet,
+            claimed,
             seen: seen.collect(),
             uses,
         })
+    }
+
+    /// Whether a one-time key of theirs would serve: no session was ever made, and none is at hand.
+    pub(super) fn wants_key(&self) -> bool {
+        self.sessions.is_empty() && self.claimed.is_none()
+    }
+
+    /// Keeps a one-time key of theirs for the first session.
+    pub(super) fn put_claimed(&mut self, key: OneTimeKey) {
+        self.claimed = Some(key);
+    }
+
+    /// The one-time key for a session that begins now. It is used once, and forgotten with that session's
+    /// first row.
+    pub(super) fn take_claimed(&mut self) -> Option<OneTimeKey> {
+        self.claimed.take()
     }
 
     /// The session to send with, if one has begun.

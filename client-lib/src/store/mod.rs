@@ -154,6 +154,8 @@ pub(crate) struct Changes {
     pub(crate) relay: Option<RelayRecord>,
     /// Goes with what was opened: neither may be written without the other.
     pub(crate) pairs: Vec<PairRow>,
+    /// Goes with what was opened, too: a one-time key that was used is not in it.
+    pub(crate) keyring: Option<Vec<u8>>,
 }
 
 impl Changes {
@@ -361,6 +363,9 @@ impl Store {
             change_table(&write, SENDERS, changes.senders.as_ref())?;
             grants::put_told(&write, &changes.told)?;
             put_pairs(&write, &changes.pairs)?;
+            if let Some(keyring) = &changes.keyring {
+                meta.insert(META_KEYRING, keyring.as_slice())?;
+            }
             if let Some(relay) = &changes.relay {
                 meta.insert(META_RELAY, encode(relay).as_slice())?;
             }

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a world that cannot be built fails its test")]
 
 mod days;
+mod keys;
 mod limits;
 mod links;
 mod people;
