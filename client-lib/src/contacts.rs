@@ -141,6 +141,14 @@ impl Contacts {
             .map(|(name, _)| name.as_str())
     }
 
+    /// All accounts, in order, and the keys that they seal under.
+    pub(crate) fn identities(&self) -> Vec<(AccountKey, Identity)> {
+        let all = self.by_name.values().map(|ticket| (ticket.account, ticket.seal.identity));
+        let mut all: Vec<_> = all.collect();
+        all.sort_unstable();
+        all
+    }
+
     /// Who seals under this key.
     pub(crate) fn account_of(&self, identity: &Identity) -> Option<AccountKey> {
         self.ticket_of(identity).map(|ticket| ticket.account)

@@ -13,6 +13,8 @@
 //! - **An account may send 1,000 messages at once, then 120 a minute**: a phone that was offline for a
 //!   week empties its outbox in one go; nobody types more than two messages a second.
 //! - **Into one mailbox half of its quota at once**: so that no single sender fills it at a stroke.
+//! - **60 one-time keys an hour to a device, and from a mailbox; 1 to all strangers**: each costs its owner 32 bytes
+//!   on a thin link to replace. Who gets none writes with the pre-key of the ticket.
 //! - **10,000 connections**: at 40 kB each they fit a relay with 1 GB of memory with room to spare.
 //! - **12 hours of silence**: a sleeping phone's connection costs it nothing and the relay 40 kB, while a
 //!   new handshake costs the phone kilobytes.
@@ -129,6 +131,32 @@ pub struct LimitsConfig {
     /// By sending account and mailbox.
     #[serde(deserialize_with = "keys::mailbox_pace")]
     pub mailbox: PaceLimits,
+    /// Of one-time keys.
+    pub claims: ClaimLimits,
+}
+
+/// How many one-time keys may be claimed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ClaimLimits {
+    /// By one device: claims that come back to its bucket.
+    #[serde(deserialize_with = "between::<_, _, 1, 1_000_000>")]
+    pub device_per_hour: u32,
+    /// Claims that its bucket holds.
+    #[serde(deserialize_with = "between::<_, _, 1, 1_000_000>")]
+    pub device_burst: u32,
+    /// From one mailbox, by holders of tickets of their own.
+    #[serde(deserialize_with = "between::<_, _, 1, 1_000_000>")]
+    pub mailbox_per_hour: u32,
+    /// Claims that its bucket holds.
+    #[serde(deserialize_with = "between::<_, _, 1, 1_000_000>")]
+    pub mailbox_burst: u32,
+    /// From one mailbox, by all strangers together.
+    #[serde(deserialize_with = "between::<_, _, 1, 1_000_000>")]
+    pub strangers_per_hour: u32,
+    /// Claims that their bucket holds.
+    #[serde(deserialize_with = "between::<_, _, 1, 1_000_000>")]
+    pub strangers_burst: u32,
 }
 
 /// The rates of one address.
@@ -238,6 +266,20 @@ impl Default for LimitsConfig {
                 bytes_per_minute: 1 << 20,
                 bytes_burst: 2 << 20,
             },
+            claims: ClaimLimits::default(),
+        }
+    }
+}
+
+impl Default for ClaimLimits {
+    fn default() -> Self {
+        Self {
+            device_per_hour: 60,
+            device_burst: 50,
+            mailbox_per_hour: 60,
+            mailbox_burst: 50,
+            strangers_per_hour: 1,
+            strangers_burst: 5,
         }
     }
 }
@@ -271,44 +313,66 @@ impl Default for StoreSettings {
 /// How fast a bucket fills, and how much it holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rate {
-    /// Units that come back in a minute.
-    pub per_minute: NonZeroU32,
+    /// Units that come back in a period.
+    pub units: NonZeroU32,
+    /// How long that is.
+    pub period: Duration,
     /// Units that it holds.
     pub burst: NonZeroU32,
 }
 
+const MINUTE: Duration = Duration::from_secs(60);
+const HOUR: Duration = Duration::from_secs(3_600);
+
 /// A rate; zeros, which no file can set, count as one.
-fn rate(per_minute: u32, burst: u32) -> Rate {
+fn rate(units: u32, period: Duration, burst: u32) -> Rate {
     let nonzero = |number| NonZeroU32::new(number).unwrap_or(NonZeroU32::MIN);
-    Rate { per_minute: nonzero(per_minute), burst: nonzero(burst) }
+    Rate { units: nonzero(units), period, burst: nonzero(burst) }
+}
+
+impl ClaimLimits {
+    /// The rate of one device.
+    pub fn device(&self) -> Rate {
+        rate(self.device_per_hour, HOUR, self.device_burst)
+    }
+
+    /// The rate from one mailbox, for those who have a ticket of their own.
+    pub fn mailbox(&self) -> Rate {
+        rate(self.mailbox_per_hour, HOUR, self.mailbox_burst)
+    }
+
+    /// The rate from one mailbox, for all strangers together.
+    pub fn strangers(&self) -> Rate {
+        rate(self.strangers_per_hour, HOUR, self.strangers_burst)
+    }
 }
 
 impl AddressLimits {
     /// The rate of connections.
     pub fn connections(&self) -> Rate {
-        rate(self.connections_per_minute, self.connections_burst)
+        rate(self.connections_per_minute, MINUTE, self.connections_burst)
     }
 
     /// The rate of messages.
     pub fn messages(&self) -> Rate {
-        rate(self.messages_per_minute, self.messages_burst)
+        rate(self.messages_per_minute, MINUTE, self.messages_burst)
     }
 
     /// The rate of bytes.
     pub fn bytes(&self) -> Rate {
-        rate(self.bytes_per_minute, self.bytes_burst)
+        rate(self.bytes_per_minute, MINUTE, self.bytes_burst)
     }
 }
 
 impl PaceLimits {
     /// The rate of messages.
     pub fn messages(&self) -> Rate {
-        rate(self.messages_per_minute, self.messages_burst)
+        rate(self.messages_per_minute, MINUTE, self.messages_burst)
     }
 
     /// The rate of bytes.
     pub fn bytes(&self) -> Rate {
-        rate(self.bytes_per_minute, self.bytes_burst)
+        rate(self.bytes_per_minute, MINUTE, self.bytes_burst)
     }
 }
 

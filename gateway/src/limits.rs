@@ -25,6 +25,7 @@ use governor::{Quota, RateLimiter};
 use thinpost_wire::ids::AccountKey;
 
 use crate::config::{LimitsConfig, Rate};
+use crate::store::DeviceNo;
 
 /// A full table looks for keys to forget at most this often: a pass over it takes about a millisecond.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
@@ -62,6 +63,16 @@ pub struct Limits<C: Clock<Instant = Nanos> = TokioClock> {
     address: Pace<AddressBlock, C>,
     account: Pace<AccountKey, C>,
     mailbox: Pace<(AccountKey, AccountKey), C>,
+    claims: Claims<C>,
+}
+
+/// Who may ask for one-time keys, and how often.
+#[derive(Debug)]
+struct Claims<C: Clock<Instant = Nanos>> {
+    device: Limiter<DeviceNo, C>,
+    mailbox: Limiter<AccountKey, C>,
+    /// What strangers may take from a mailbox, all of them together.
+    strangers: Limiter<AccountKey, C>,
 }
 
 impl Limits {
@@ -80,6 +91,11 @@ impl<C: Clock<Instant = Nanos> + Clone> Limits<C> {
             address: Pace::new(config.address.messages(), config.address.bytes(), keys_max, &clock),
             account: Pace::new(config.account.messages(), config.account.bytes(), keys_max, &clock),
             mailbox: Pace::new(config.mailbox.messages(), config.mailbox.bytes(), keys_max, &clock),
+            claims: Claims {
+                device: Limiter::new(config.claims.device(), keys_max, clock.clone()),
+                mailbox: Limiter::new(config.claims.mailbox(), keys_max, clock.clone()),
+                strangers: Limiter::new(config.claims.strangers(), keys_max, clock),
+            },
         }
     }
 
@@ -122,6 +138,26 @@ impl<C: Clock<Instant = Nanos> + Clone> Limits<C> {
         Err(retry_after(wait))
     }
 
+    /// Charges a claim of a one-time key by `device` to it and to the `mailbox`, in which strangers have a share
+    /// of their own.
+    ///
+    /// # Errors
+    /// When either limit is reached; then neither is charged.
+    pub fn check_claim(
+        &self,
+        device: DeviceNo,
+        mailbox: AccountKey,
+        is_stranger: bool,
+    ) -> Result<(), RetryAfter> {
+        let Claims { device: by_device, mailbox: by_mailbox, strangers } = &self.claims;
+        by_device.take(&device, 1).map_err(retry_after)?;
+        let of_mailbox = if is_stranger { strangers } else { by_mailbox };
+        of_mailbox.take(&mailbox, 1).map_err(|wait| {
+            by_device.give_back(&device, 1);
+            retry_after(wait)
+        })
+    }
+
     /// Forgets all who have been quiet long enough to have their whole burst again. Call it every minute
     /// or so, to give memory back; the bound holds without.
     pub fn sweep(&self) {
@@ -129,23 +165,30 @@ impl<C: Clock<Instant = Nanos> + Clone> Limits<C> {
         self.address.sweep();
         self.account.sweep();
         self.mailbox.sweep();
+        self.claims.device.ledger.sweep();
+        self.claims.mailbox.ledger.sweep();
+        self.claims.strangers.ledger.sweep();
     }
 
     /// How many keys are remembered, over all tables.
     pub fn keys(&self) -> usize {
-        self.connections.ledger.keys() + self.address.keys() + self.account.keys() + self.mailbox.keys()
+        let paces = self.address.keys() + self.account.keys() + self.mailbox.keys();
+        let Claims { device, mailbox, strangers } = &self.claims;
+        let claims = device.ledger.keys() + mailbox.ledger.keys() + strangers.ledger.keys();
+        self.connections.ledger.keys() + paces + claims
     }
 }
 
 /// The most memory that the tables of [`Limits`] take with so many keys each, bytes.
 pub fn memory_bytes_max(keys_max: usize) -> usize {
-    // One table by address counts connections; three pairs count messages and bytes.
+    // One table by address counts connections; three pairs count messages and bytes; three count claims.
     let entry = 3 * size_of::<(AddressBlock, Nanos)>()
-        + 2 * size_of::<(AccountKey, Nanos)>()
-        + 2 * size_of::<((AccountKey, AccountKey), Nanos)>();
+        + 4 * size_of::<(AccountKey, Nanos)>()
+        + 2 * size_of::<((AccountKey, AccountKey), Nanos)>()
+        + size_of::<(DeviceNo, Nanos)>();
     // std's hash table fills seven eighths of a power of two of slots, each with a byte of control.
     let slots = (keys_max.saturating_mul(8) / 7 + 1).next_power_of_two();
-    slots.saturating_mul(entry + 7)
+    slots.saturating_mul(entry + 10)
 }
 
 fn retry_after(wait: Duration) -> RetryAfter {
@@ -231,7 +274,7 @@ struct Limiter<K: Key, C: Clock<Instant = Nanos>> {
 
 impl<K: Key, C: Clock<Instant = Nanos> + Clone> Limiter<K, C> {
     fn new(rate: Rate, keys_max: usize, clock: C) -> Self {
-        let unit = (Duration::from_secs(60) / rate.per_minute.get()).max(Duration::from_nanos(1));
+        let unit = (rate.period / rate.units.get()).max(Duration::from_nanos(1));
         let quota = Quota::with_period(unit).expect("the unit is above zero").allow_burst(rate.burst);
         let unit = Nanos::from(unit);
         let ledger = Ledger(Arc::new(Book {

@@ -4,6 +4,7 @@
 //! the one before is on its way to disk; only when the verdicts are in are they settled, and only then
 //! does the device read custody in the acknowledgement.
 
+mod claims;
 mod delivery;
 mod end;
 mod greeting;
@@ -159,6 +160,9 @@ enum What {
         number: u64,
         id: TokenId,
     },
+    Claim {
+        to: Handle,
+    },
     /// Nobody waits for the verdict, but it must not be a refusal.
     Table,
     Housekeeping,
@@ -241,7 +245,9 @@ impl Session {
             // What a replayed first flight must not do waits until the handshake is complete.
             let must_wait = match frame {
                 ToRelay::Register { .. } => self.confirmed.is_some() || !ops.is_empty(),
-                ToRelay::Revoke { .. } => self.confirmed.is_some(),
+                ToRelay::Revoke { .. } | ToRelay::PutKeys { .. } | ToRelay::Claim { .. } => {
+                    self.confirmed.is_some()
+                }
                 _ => false,
             };
             if must_wait {
@@ -259,6 +265,10 @@ impl Session {
                 ToRelay::Revoke { id } => {
                     (Some(Op::Revoke { device: self.number()?, id }), What::Revoke { number, id })
                 }
+                ToRelay::PutKeys { replaces, keys } => {
+                    (Some(Op::PutKeys { device: self.number()?, replaces, keys }), What::Housekeeping)
+                }
+                ToRelay::Claim { to } => self.claim(to)?,
                 ToRelay::Numbering(origin) => {
                     self.numbering = Some(origin);
                     (None, What::Housekeeping)
@@ -415,6 +425,7 @@ impl Session {
                     }
                     .into());
                 }
+                (What::Claim { to }, verdict) => self.claimed(to, verdict),
                 (What::Revoke { number, id }, Err(refusal)) => {
                     debug!(%refusal, "a token was not revoked");
                     let said = self.channel.link().push(ToDevice::NotRevoked { id }.encode());

@@ -106,6 +106,10 @@ impl fmt::Debug for StoreId {
     }
 }
 
+/// A Curve25519 key that opens one session: a device leaves some at its relay, which gives out each once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct OneTimeKey(pub [u8; 32]);
+
 /// What an application calls its message; travels to the recipient and comes back in every event.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct AppId(pub [u8; 16]);

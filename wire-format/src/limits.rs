@@ -34,5 +34,8 @@ pub const TICKET_CHARS_MAX: usize = 2_560;
 /// Most handles in one table.
 pub const HANDLES_MAX: u16 = 16_383;
 
+/// Most one-time keys of a device that a relay keeps.
+pub const ONE_TIME_KEYS_MAX: usize = 50;
+
 /// How many accepted sequence numbers of one incarnation a relay can compare repeats with.
 pub const DIGESTS_KEPT: u64 = 1_024;

@@ -28,11 +28,15 @@ pub(super) struct Incoming {
     position: Option<Position>,
     /// Whether the relay has delivered all that waited.
     caught_up: bool,
+    /// How many of this device's one-time keys were left there when it welcomed, or after they were refilled.
+    pub(super) keys_left: usize,
+    /// Whether there were more than this device has secret halves for: its home is an old copy.
+    pub(super) keys_are_foreign: bool,
 }
 
 impl Incoming {
     pub(super) fn new(announced: u16) -> Self {
-        Self { announced, position: None, caught_up: false }
+        Self { announced, position: None, caught_up: false, keys_left: 0, keys_are_foreign: false }
     }
 
     pub(super) fn is_welcomed(&self) -> bool {
@@ -87,6 +91,10 @@ impl Driver {
                 }
                 Ok(())
             }
+            Ok(ToDevice::Claimed { to, key }) => {
+                self.claimed(outgoing, to, key);
+                Ok(())
+            }
             Ok(ToDevice::NotRevoked { id }) => {
                 outgoing.not_revoked(id);
                 self.tell(Event::RevocationsFull);
@@ -126,6 +134,8 @@ impl Driver {
         }
         self.relay.address = self.address as u8;
         incoming.position = Some(welcome.cursor);
+        incoming.keys_left = welcome.keys_left.into();
+        incoming.keys_are_foreign = incoming.keys_left > self.seals.one_time_keys_unused();
         self.retry.succeeded();
         self.set_state(LinkState::Online);
         Ok(())

@@ -8,6 +8,7 @@ mod attempt;
 mod handles;
 mod incoming;
 mod introductions;
+mod keys;
 mod notes;
 mod outgoing;
 mod retry;
@@ -163,6 +164,8 @@ pub(crate) struct Driver {
     expiry_due: Instant,
     /// Which of the relay's addresses is tried next.
     address: usize,
+    /// The contact of which a one-time key was claimed last.
+    claimed_upto: Option<AccountKey>,
 }
 
 impl Driver {
@@ -202,6 +205,7 @@ impl Driver {
             changes: Changes::default(),
             expiry_due: Instant::now(),
             address,
+            claimed_upto: None,
         }
     }
 
@@ -327,6 +331,7 @@ impl Driver {
         self.changes.senders = self.senders.change();
         self.changes.forgotten = self.seals.take_forgotten();
         self.changes.pairs = self.seals.take_changed();
+        self.changes.keyring = self.seals.take_keyring();
         self.changes.relay = (self.relay != self.relay_stored).then(|| self.relay.clone());
         if self.changes.is_empty() {
             return Ok(());

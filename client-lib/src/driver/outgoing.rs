@@ -13,6 +13,7 @@ use super::Driver;
 use crate::client::Shared;
 use crate::error::StoreError;
 use crate::message::{Failure, MessageId};
+use crate::seal::Identity;
 use crate::store::Departure;
 
 /// Most bytes that wait in the link: what is handed over later may be ordered better, and an application
@@ -52,6 +53,8 @@ pub(super) struct Outgoing {
     revoked: BTreeSet<TokenId>,
     /// Those of them that it did not.
     not_revoked: BTreeSet<TokenId>,
+    /// Whose one-time keys were claimed, and by which handle; none once the relay has answered.
+    claims: BTreeMap<Identity, Option<Handle>>,
     /// How the relay will number the next submit.
     numbering: Option<Origin>,
 }
@@ -89,6 +92,28 @@ impl Outgoing {
     /// The relay has not revoked a token.
     pub(super) fn not_revoked(&mut self, id: TokenId) {
         self.not_revoked.insert(id);
+    }
+
+    /// How many one-time keys were claimed.
+    pub(super) fn claims(&self) -> usize {
+        self.claims.len()
+    }
+
+    /// Whether a key of this identity was claimed.
+    pub(super) fn has_claimed(&self, of: &Identity) -> bool {
+        self.claims.contains_key(of)
+    }
+
+    /// Notes a claim.
+    pub(super) fn claim(&mut self, of: Identity, to: Handle) {
+        self.claims.insert(of, Some(to));
+    }
+
+    /// Whose key was claimed by this handle, unless the relay has answered before.
+    pub(super) fn claimed(&mut self, to: Handle) -> Option<Identity> {
+        let (of, asked) = self.claims.iter_mut().find(|(_, asked)| **asked == Some(to))?;
+        *asked = None;
+        Some(*of)
     }
 
     /// The relay knows none of the handles that were bound so far on this link.
@@ -183,7 +208,7 @@ impl Driver {
         let mut frames = Vec::with_capacity(rows.len());
         for departure in rows {
             let Departure { id, row, .. } = &departure;
-            let Some((to, bind)) = self.way_to(row, outgoing) else {
+            let Some((to, bind)) = self.way_to(row.mailbox, Some(row.token), outgoing) else {
                 self.changes.failed.push((*id, Failure::TooManyRecipients));
                 continue;
             };

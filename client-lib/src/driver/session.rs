@@ -146,6 +146,12 @@ impl<'a> Session<'a> {
             }
             self.driver.shared.store.points.pass("say");
         }
+        if may_send && self.incoming.is_caught_up() && self.driver.outbox.pending() == 0 {
+            let keys = self.driver.refill(&mut self.incoming).await.map_err(End::Store)?;
+            for frame in keys.into_iter().chain(self.driver.claims(self.outgoing)) {
+                self.outgoing.push(self.channel.link(), frame);
+            }
+        }
         // What expired, found no handle, or waits behind what was refused.
         if !self.driver.changes.is_empty() {
             self.driver.commit().await.map_err(End::Store)?;

@@ -8,20 +8,25 @@ use super::Driver;
 use super::outgoing::{Frame, Outgoing, Said};
 use crate::error::StoreError;
 use crate::seal::Identity;
-use crate::store::records::OutboxRow;
 
 impl Driver {
-    /// The handle that a message goes by, and the frame that binds it if it is new. None: the table is full.
+    /// The handle by which to reach a mailbox, and the frame that binds it if it is new. `token` is for an account
+    /// that is no contact any more. None: the table is full, or there is no token.
     ///
     /// A contact's token may change while messages are on the link. What goes by another handle could overtake
     /// them, so the old one serves until they are settled or refused.
-    pub(super) fn way_to(&mut self, row: &OutboxRow, outgoing: &Outgoing) -> Option<(Handle, Option<Frame>)> {
-        let leads_there = |handle| self.mailboxes.entry(handle).is_some_and(|to| to.mailbox == row.mailbox);
+    pub(super) fn way_to(
+        &mut self,
+        mailbox: AccountKey,
+        token: Option<Token>,
+        outgoing: &Outgoing,
+    ) -> Option<(Handle, Option<Frame>)> {
+        let leads_there = |handle| self.mailboxes.entry(handle).is_some_and(|to| to.mailbox == mailbox);
         if let Some(handle) = outgoing.on_its_way_by(leads_there) {
             return Some((handle, None));
         }
-        let token = self.shared.contacts().token_of(&row.mailbox).unwrap_or(row.token);
-        let address = MailboxAddress { mailbox: row.mailbox, token };
+        let token = self.shared.contacts().token_of(&mailbox).or(token)?;
+        let address = MailboxAddress { mailbox, token };
         if let Some(handle) = self.mailboxes.handle(&address) {
             return Some((handle, None));
         }

@@ -1,6 +1,7 @@
 //! The keys that others seal for.
 
 use serde::{Deserialize, Serialize};
+use thinpost_wire::ids::OneTimeKey;
 use thinpost_wire::ticket::SealKeys;
 use vodozemac::Curve25519PublicKey;
 use vodozemac::olm::{Account, AccountPickle, PreKeyMessage, Session, SessionConfig};
@@ -59,9 +60,22 @@ impl Keyring {
         }
     }
 
+    /// So many new keys of which each opens one session, to be told to the relay once. Their secret halves must be
+    /// durable before that.
+    pub(super) fn one_time_keys(&mut self, count: usize) -> Vec<OneTimeKey> {
+        let created = self.olm.generate_one_time_keys(count).created;
+        self.olm.mark_keys_as_published();
+        created.iter().map(|key| OneTimeKey(key.to_bytes())).collect()
+    }
+
+    /// How many one-time keys have not been used.
+    pub(super) fn one_time_keys_unused(&self) -> usize {
+        self.olm.stored_one_time_key_count()
+    }
+
     /// A session that its owner opens with the first message in it. `None`: the keys are no keys.
-    pub(super) fn session_with(&self, them: &SealKeys) -> Option<Session> {
-        let [identity, pre_key] = [them.identity, them.pre_key].map(Curve25519PublicKey::from_bytes);
+    pub(super) fn session_with(&self, identity: &[u8; 32], pre_key: &[u8; 32]) -> Option<Session> {
+        let [identity, pre_key] = [*identity, *pre_key].map(Curve25519PublicKey::from_bytes);
         self.olm.create_outbound_session(SessionConfig::version_1(), identity, pre_key).ok()
     }
 
@@ -70,7 +84,8 @@ impl Keyring {
         bare::decode(&self.envelope.open(sealed)?, self.pre_key.as_bytes())
     }
 
-    /// The session that somebody has opened, and the content of their first message.
+    /// The session that somebody has opened, and the content of their first message. If it was made with a
+    /// one-time key, the key is gone.
     pub(super) fn accept(&mut self, message: &PreKeyMessage) -> Option<(Session, Vec<u8>)> {
         let made = self
             .olm

@@ -16,6 +16,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use thinpost_wire::codec::{self, DictionarySet};
+use thinpost_wire::ids::OneTimeKey;
 use thinpost_wire::letter::{SEALED, SEALED_FIRST};
 use thinpost_wire::limits::BODY_BYTES_MAX;
 use thinpost_wire::notes::{Introduction, Notes};
@@ -34,8 +35,8 @@ const CONTENT_BYTES: usize = 59 * 16 - 1;
 /// How many others have sessions with this device without being contacts. Anyone who has a ticket can begin one.
 const STRANGERS_MAX: usize = 64;
 
-/// What a seal takes more until the first answer, rounded up to blocks.
-const FIRST_OVERHEAD_BYTES: usize = 8 * 16;
+/// What a seal takes more until the first answer, rounded up to blocks, with a one-time key.
+const FIRST_OVERHEAD_BYTES: usize = 10 * 16;
 
 /// Another device's identity key.
 pub(crate) type Identity = [u8; 32];
@@ -51,6 +52,8 @@ pub(crate) struct Seals {
     strangers: VecDeque<Identity>,
     /// With whom nothing is shared any more.
     forgotten: Vec<Identity>,
+    /// Whether the keyring is another than what is written.
+    keyring_changed: bool,
 }
 
 /// Why nothing can be sealed for somebody, ever.
@@ -87,6 +90,7 @@ impl Seals {
             changed: BTreeSet::new(),
             strangers: VecDeque::new(),
             forgotten: Vec::new(),
+            keyring_changed: false,
         })
     }
 
@@ -124,7 +128,11 @@ impl Seals {
     pub(crate) fn seal(&mut self, them: &SealKeys, content: &[u8]) -> Result<Vec<u8>, BadKeys> {
         let pair = self.pairs.entry(them.identity).or_default();
         if pair.session().is_none() {
-            pair.add(self.keyring.session_with(them).ok_or(BadKeys)?, true);
+            let claimed = pair.take_claimed().map_or(them.pre_key, |key| key.0);
+            let session = self.keyring.session_with(&them.identity, &claimed);
+            // A relay may have given what is no key.
+            let session = session.or_else(|| self.keyring.session_with(&them.identity, &them.pre_key));
+            pair.add(session.ok_or(BadKeys)?, true);
         }
         let session = pair.session().ok_or(BadKeys)?;
         self.changed.insert(them.identity);
@@ -169,6 +177,7 @@ impl Seals {
     fn open_first(&mut self, sealed: &[u8]) -> Result<(Identity, Vec<u8>), OpenSealError> {
         let message = self.keyring.first_message(sealed).ok_or(OpenSealError::Foreign)?;
         let from = message.identity_key().to_bytes();
+        let unused = self.keyring.one_time_keys_unused();
         let mut fresh = None;
         let pair = match self.pairs.get_mut(&from) {
             Some(pair) => pair,
@@ -181,6 +190,7 @@ impl Seals {
         if let Some(pair) = fresh {
             self.pairs.insert(from, pair);
         }
+        self.keyring_changed |= self.keyring.one_time_keys_unused() != unused;
         Ok((from, content))
     }
 
@@ -284,6 +294,33 @@ impl Seals {
             None => self.notes_due.remove(with),
         };
         notes
+    }
+
+    /// Whether a one-time key of theirs would serve the first message to them.
+    pub(crate) fn wants_key(&self, them: &Identity) -> bool {
+        self.pairs.get(them).is_none_or(Pair::wants_key)
+    }
+
+    /// Keeps a one-time key of theirs until a session begins.
+    pub(crate) fn put_claimed(&mut self, them: Identity, key: OneTimeKey) {
+        self.changed.insert(them);
+        self.pairs.entry(them).or_default().put_claimed(key);
+    }
+
+    /// New one-time keys for the relay. [`Seals::take_keyring`] must be written before it is told.
+    pub(crate) fn one_time_keys(&mut self, count: usize) -> Vec<OneTimeKey> {
+        self.keyring_changed = true;
+        self.keyring.one_time_keys(count)
+    }
+
+    /// How many of this device's one-time keys have not been used.
+    pub(crate) fn one_time_keys_unused(&self) -> usize {
+        self.keyring.one_time_keys_unused()
+    }
+
+    /// The keyring, if it must be written: with what was opened, or a used key would be there still.
+    pub(crate) fn take_keyring(&mut self) -> Option<Vec<u8>> {
+        std::mem::take(&mut self.keyring_changed).then(|| self.keyring.to_record())
     }
 
     /// What must be written with the result of sealing and opening.

@@ -1,6 +1,7 @@
 //! Everything between this device and one other: sessions, and which messages have been seen.
 
 use serde::{Deserialize, Serialize};
+use thinpost_wire::ids::OneTimeKey;
 use thinpost_wire::notes::{Introduction, Notes};
 use thinpost_wire::parcel::ShortIncarnation;
 use thinpost_wire::token::{TOKEN_BYTES, Token};
@@ -27,6 +28,8 @@ pub(super) struct Pair {
     sessions: Vec<Known>,
     /// The ratchet key of the message opened last: the next one usually has it, too.
     ratchet: Option<[u8; 32]>,
+    /// A one-time key of theirs, for the session that we begin next.
+    claimed: Option<OneTimeKey>,
     seen: Seen,
     /// They are to be asked for all that they have sent and we have not confirmed.
     ask_again: bool,
@@ -53,6 +56,7 @@ struct Known {
 struct Record {
     sessions: Vec<(u64, bool, SessionPickle)>,
     ratchet: Option<[u8; 32]>,
+    claimed: Option<OneTimeKey>,
     seen: seen::Record,
     ask_again: bool,
     notes_due_unix_ms: Option<u64>,
@@ -78,6 +82,7 @@ impl Pair {
                 .map(|known| (known.begun, known.ours, known.session.pickle()))
                 .collect(),
             ratchet: self.ratchet,
+            claimed: self.claimed,
             seen: self.seen.to_record(),
             ask_again: self.ask_again,
             notes_due_unix_ms: self.notes_due_unix_ms,
@@ -87,8 +92,16 @@ impl Pair {
     }
 
     pub(super) fn from_record(bytes: &[u8]) -> Result<Self, StoreError> {
-        let Record { sessions, ratchet, seen, ask_again, notes_due_unix_ms, has_token, introduction } =
-            unrecord("pair", bytes)?;
+        let Record {
+            sessions,
+            ratchet,
+            claimed,
+            seen,
+            ask_again,
+            notes_due_unix_ms,
+            has_token,
+            introduction,
+        } = unrecord("pair", bytes)?;
         Ok(Self {
             sessions: sessions
                 .into_iter()
@@ -98,12 +111,29 @@ impl Pair {
                 })
                 .collect(),
             ratchet,
+            claimed,
             seen: Seen::from_record(seen),
             ask_again,
             notes_due_unix_ms,
             has_token,
             introduction: introduction.map(|(under, ticket)| Introduction { under: Token(under), ticket }),
         })
+    }
+
+    /// Whether a one-time key of theirs would serve: no session was ever made, and none is at hand.
+    pub(super) fn wants_key(&self) -> bool {
+        self.sessions.is_empty() && self.claimed.is_none()
+    }
+
+    /// Keeps a one-time key of theirs for the first session.
+    pub(super) fn put_claimed(&mut self, key: OneTimeKey) {
+        self.claimed = Some(key);
+    }
+
+    /// The one-time key for a session that begins now. It is used once, and forgotten with that session's
+    /// first row.
+    pub(super) fn take_claimed(&mut self) -> Option<OneTimeKey> {
+        self.claimed.take()
     }
 
     /// The session to send with, if one has begun.

@@ -56,6 +56,80 @@ fn a_session_may_be_made_with_another_key_than_that_of_the_ticket() {
 }
 
 #[test]
+fn a_claimed_key_opens_the_first_session_and_is_forgotten_by_both() {
+    let [(mut ann, ann_keys), (mut bob, bob_keys)] = ann_and_bob();
+    let key = bob.one_time_keys(2)[0];
+    assert!(bob.take_keyring().is_some() && bob.take_keyring().is_none());
+    assert!(ann.wants_key(&bob_keys.identity));
+    ann.put_claimed(bob_keys.identity, key);
+    assert!(!ann.wants_key(&bob_keys.identity));
+    (ann, bob) = (reopened(&ann), reopened(&bob));
+    let first = seal(&mut ann, &bob_keys, b"are you there?");
+    assert_eq!(first.len(), 1 + 48 + 122 + 32, "the key is told");
+    let second = seal(&mut ann, &bob_keys, b"hello?");
+    for (body, text) in [(&first, &b"are you there?"[..]), (&second, b"hello?")] {
+        assert_eq!(bob.open(body), Ok((ann_keys.identity, text.to_vec())));
+    }
+    assert_eq!(bob.one_time_keys_unused(), 1);
+    assert!(bob.take_keyring().is_some(), "it must be written with what was opened");
+    assert!(!ann.wants_key(&bob_keys.identity), "there is a session now");
+    // The next session is one with the pre-key of the ticket: the key is not used twice.
+    ann = reopened(&ann);
+    let third = seal(&mut ann, &bob_keys, b"are you there?");
+    assert_eq!(third.len(), first.len() - 32);
+    assert!(bob.open(&third).is_ok() && bob.take_keyring().is_none());
+}
+
+#[test]
+fn a_one_time_key_used_twice_opens_once_and_another_session_opens_again() {
+    let [(mut ann, _), (mut bob, bob_keys)] = ann_and_bob();
+    let [(mut eve, eve_keys), _] = ann_and_bob();
+    let key = bob.one_time_keys(1)[0];
+    for sender in [&mut ann, &mut eve] {
+        sender.put_claimed(bob_keys.identity, key);
+    }
+    let [from_ann, from_eve] = [&mut ann, &mut eve].map(|sender| seal(sender, &bob_keys, b"me first"));
+    assert!(bob.open(&from_ann).is_ok());
+    assert_eq!(bob.open(&from_eve), Err(OpenSealError::NoSession(eve_keys.identity)), "the key is gone");
+    assert_eq!(bob.open(&from_ann), Err(OpenSealError::Repeat));
+    // Whom it befell is understood again when one of the two begins another session.
+    eve = reopened(&eve);
+    let again = seal(&mut eve, &bob_keys, b"me again");
+    assert_eq!(bob.open(&again), Ok((eve_keys.identity, b"me again".to_vec())));
+}
+
+#[test]
+fn a_home_stolen_later_does_not_open_what_was_sealed_for_a_one_time_key() {
+    let [(mut ann, ann_keys), (mut bob, bob_keys)] = ann_and_bob();
+    let key = bob.one_time_keys(1)[0];
+    ann.put_claimed(bob_keys.identity, key);
+    let first = seal(&mut ann, &bob_keys, b"the first");
+    bob.open(&first).unwrap();
+    // All that is in the home but the session, which moves on.
+    let stolen = Keyring::from_record(&bob.keyring.to_record()).unwrap();
+    let mut thief = Seals::new(stolen, &[]).unwrap();
+    assert_eq!(thief.open(&first), Err(OpenSealError::NoSession(ann_keys.identity)));
+    // With the ticket's pre-key it would.
+    let [(mut carol, _), _] = ann_and_bob();
+    let first = seal(&mut carol, &bob_keys, b"the first");
+    bob.open(&first).unwrap();
+    assert!(thief.open(&first).is_ok());
+}
+
+#[test]
+fn what_a_relay_gives_for_a_key_does_harm_to_nothing_but_what_is_sealed_for_it() {
+    let [(mut ann, _), (mut bob, bob_keys)] = ann_and_bob();
+    ann.put_claimed(bob_keys.identity, OneTimeKey([0; 32]));
+    let body = seal(&mut ann, &bob_keys, b"sealed with the ticket's key");
+    assert!(bob.open(&body).is_ok());
+    let [(mut eve, eve_keys), _] = ann_and_bob();
+    eve.put_claimed(bob_keys.identity, OneTimeKey([9; 32]));
+    let body = seal(&mut eve, &bob_keys, b"for a key that the relay made");
+    let unreadable = Err(OpenSealError::NoSession(eve_keys.identity));
+    assert_eq!(bob.open(&body), unreadable, "and to the relay, too");
+}
+
+#[test]
 fn a_sender_cannot_be_told_from_what_is_sealed() {
     let [(mut ann, ann_keys), (_, bob_keys)] = ann_and_bob();
     for _ in 0..3 {

@@ -118,6 +118,8 @@ pub(crate) struct Changes {
     pub(crate) relay: Option<RelayRecord>,
     /// Goes with what was opened: neither may be written without the other.
     pub(crate) pairs: Vec<PairRow>,
+    /// Goes with what was opened, too: a one-time key that was used is not in it.
+    pub(crate) keyring: Option<Vec<u8>>,
     /// With whom nothing is shared any more.
     pub(crate) forgotten: Vec<Identity>,
 }
@@ -180,6 +182,9 @@ impl Store {
                 grants::change_access(&write, account, |access| access.token = Some(*token))?;
             }
             put_pairs(&write, &changes.pairs)?;
+            if let Some(keyring) = &changes.keyring {
+                meta.put(KEYRING, keyring)?;
+            }
             for with in &changes.forgotten {
                 write.table(PAIRS)?.remove_hidden(with)?;
             }

@@ -182,6 +182,31 @@ fn newcomers_to_a_full_table_share_one_bucket_until_a_place_is_free() {
 }
 
 #[test]
+fn strangers_share_a_small_number_of_claims_and_others_do_not_notice() {
+    let (limits, clock) = limits();
+    for device in 1..=5 {
+        assert_eq!(limits.check_claim(DeviceNo(device), BOB, true), Ok(()));
+    }
+    let refused = Err(RetryAfter { seconds: 3_600 });
+    assert_eq!(limits.check_claim(DeviceNo(6), BOB, true), refused);
+    assert_eq!(limits.check_claim(DeviceNo(6), ALICE, true), Ok(()), "another mailbox");
+    assert_eq!(limits.check_claim(DeviceNo(1), BOB, false), Ok(()), "a friend of Bob's");
+    clock.advance(Duration::from_secs(3_600));
+    assert_eq!(limits.check_claim(DeviceNo(6), BOB, true), Ok(()));
+}
+
+#[test]
+fn one_device_claims_so_often_and_is_charged_for_what_it_gets_only() {
+    let (limits, _) = limits();
+    for n in 0..50 {
+        assert_eq!(limits.check_claim(DeviceNo(1), account(n), false), Ok(()));
+    }
+    assert_eq!(limits.check_claim(DeviceNo(1), account(50), false), Err(RetryAfter { seconds: 60 }));
+    (0..49).for_each(|n| assert_eq!(limits.check_claim(DeviceNo(10 + n), account(50), false), Ok(())));
+    assert_eq!(limits.check_claim(DeviceNo(2), account(50), false), Ok(()), "nobody paid for the refused");
+}
+
+#[test]
 fn a_clock_that_goes_back_delays_by_no_more_than_a_full_rest() {
     let (limits, clock) = limits();
     clock.set(Duration::from_secs(1_000_000));
@@ -215,8 +240,8 @@ fn the_stated_memory_bound_is_what_the_tables_allocate() {
     }
     // `capacity` is seven eighths of the slots.
     let slots = table.capacity() * 8 / 7;
-    let entries = 3 * size_of::<(AddressBlock, Nanos)>() + 2 * (40 + 72);
-    assert_eq!(memory_bytes_max(keys_max), slots * (entries + 7));
+    let entries = 3 * size_of::<(AddressBlock, Nanos)>() + 2 * (40 + 72) + 2 * 40 + 16;
+    assert_eq!(memory_bytes_max(keys_max), slots * (entries + 10));
 }
 
 proptest! {

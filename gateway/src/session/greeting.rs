@@ -23,17 +23,17 @@ impl Session {
             .shared
             .read(move |store| {
                 let Some(record) = store.device(&device)? else { return Ok(None) };
-                Ok(Some((record, store.tables(record.number)?)))
+                Ok(Some((record, store.tables(record.number)?, store.keys_left(record.number)?)))
             })
             .await?;
-        let Some((record, tables)) = known else {
+        let Some((record, tables, keys_left)) = known else {
             return if hello.registers { Ok(None) } else { Err(Denial::NotRegistered.into()) };
         };
         self.mailboxes = HandleTable::new(tables.to_relay);
         let had = self.mailboxes.len();
         let shared = self.mailboxes.reconcile(hello.mailboxes);
         self.delivery.know_senders(HandleTable::new(tables.from_relay), hello.senders);
-        self.welcome(record, hello);
+        self.welcome(record, hello, keys_left);
         Ok(Some(if shared < had {
             Op::PutTable { device: record.number, from: shared, tail: TableTail::ToRelay(Vec::new()) }
         } else {
@@ -41,7 +41,7 @@ impl Session {
         }))
     }
 
-    fn welcome(&mut self, record: DeviceRecord, hello: Hello) {
+    fn welcome(&mut self, record: DeviceRecord, hello: Hello, keys_left: usize) {
         let store = self.shared.store.store_id();
         let have = hello.have.filter(|(theirs, _)| *theirs == store).map_or(Position(0), |(_, have)| have);
         let cursor = have.max(record.cursor);
@@ -54,6 +54,7 @@ impl Session {
             mailboxes_known: self.mailboxes.len(),
             senders_known: self.delivery.senders_known(),
             cursor,
+            keys_left: u8::try_from(keys_left).unwrap_or(u8::MAX),
         };
         self.channel.link().push(ToDevice::Welcome(welcome).encode());
         self.record = Some(record);
@@ -90,7 +91,7 @@ impl Session {
             last_seen: self.shared.clock.now(),
         };
         self.delivery.know_senders(HandleTable::default(), hello.senders);
-        self.welcome(record, hello);
+        self.welcome(record, hello, 0);
         Ok(())
     }
 }

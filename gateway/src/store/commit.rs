@@ -314,6 +314,8 @@ fn op_bytes(op: &Op) -> usize {
         Op::Append(append) => append.body.len(),
         Op::PutTable { tail: TableTail::ToRelay(addresses), .. } => size_of_val(addresses.as_slice()),
         Op::PutTable { tail: TableTail::FromRelay(accounts), .. } => size_of_val(accounts.as_slice()),
+        Op::PutKeys { keys, .. } => size_of_val(keys.as_slice()),
+        Op::Claim { .. } => 0,
         Op::Register(_) | Op::Settle { .. } | Op::Seen { .. } | Op::Revoke { .. } | Op::Sweep { .. } => 0,
     }
 }

@@ -13,8 +13,10 @@ use super::{
     StoreConfig, TableTail, Usage, Verdict,
 };
 
+mod keys;
 mod tokens;
 
+pub(super) use self::keys::*;
 pub(super) use self::tokens::*;
 
 /// Declares one `#[test]` per requirement for a factory `fn(StoreConfig) -> impl Store`.
@@ -53,6 +55,10 @@ macro_rules! conformance_tests {
             so_many_tokens_are_revoked_and_no_more_and_another_secret_makes_room,
             strangers_share_a_small_part_of_a_mailbox_and_others_do_not_notice,
             the_request_box_is_counted_as_its_entries_go,
+            a_one_time_key_is_claimed_once_and_a_kept_one_is_not_kept_twice,
+            so_many_one_time_keys_are_kept_and_a_claim_makes_room,
+            nobody_claims_without_a_token_that_holds,
+            a_silent_device_gives_no_keys_and_any_live_one_does,
         );
     };
     (@each $make:path: $($name:ident,)+) => {
@@ -74,6 +80,7 @@ pub(super) fn small() -> StoreConfig {
         quota: Quota { entries_max: 5, bytes_max: 1_000 },
         requests: Quota { entries_max: 2, bytes_max: 300 },
         revocations_max: 3,
+        keys_max: 3,
         lifetime_s_max: 100,
         bytes_max: 3_000,
         devices_max: 3,
@@ -563,6 +570,8 @@ pub(super) fn what_names_an_unknown_device_is_refused<S: Store>(make: fn(StoreCo
         Op::Seen { device },
         Op::PutTable { device, from: 0, tail: TableTail::FromRelay(vec![ALICE]) },
         Op::Revoke { device, id: TokenId::open(1) },
+        Op::PutKeys { device, replaces: true, keys: vec![] },
+        Op::Claim { device, address: MailboxAddress { mailbox: ALICE, token: Token([0; 16]) } },
     ];
     for verdict in store.apply(&ops, T0).unwrap() {
         assert_eq!(verdict, Err(Refusal::UnknownDevice));

@@ -7,9 +7,9 @@ use std::ops::Bound;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use thinpost_wire::ids::{AccountKey, DeviceKey, Incarnation, Position, StoreId};
+use thinpost_wire::ids::{AccountKey, DeviceKey, Incarnation, OneTimeKey, Position, StoreId};
 use thinpost_wire::limits::BODY_BYTES_MAX;
-use thinpost_wire::token::{MailboxSecret, Token, TokenId};
+use thinpost_wire::token::{MailboxAddress, MailboxSecret, Token, TokenId};
 
 use super::sessions;
 use super::types::Order;
@@ -61,6 +61,7 @@ struct Mailbox {
 struct Device {
     record: DeviceRecord,
     tables: HandleTables,
+    keys: BTreeSet<OneTimeKey>,
     incarnations: BTreeMap<Incarnation, Accepted>,
 }
 
@@ -121,6 +122,8 @@ impl State {
             }
             Op::PutTable { device, from, tail } => self.device(*device)?.put_table(*from, tail, config),
             Op::Revoke { device, id } => self.revoke(*device, *id, config),
+            Op::PutKeys { device, replaces, keys } => self.put_keys(*device, *replaces, keys, config),
+            Op::Claim { device, address } => self.claim(*device, address, config),
             Op::Sweep { rows_max } => Ok(self.sweep(*rows_max as usize, config)),
         }
     }
@@ -178,7 +181,12 @@ impl State {
             cursor: Position(0),
             last_seen: self.clock,
         };
-        let device = Device { record, tables: HandleTables::default(), incarnations: BTreeMap::new() };
+        let device = Device {
+            record,
+            tables: HandleTables::default(),
+            keys: BTreeSet::new(),
+            incarnations: BTreeMap::new(),
+        };
         self.devices.insert(number, device);
         self.device_keys.insert(register.device, number);
         Ok(Done::Registered { device: number, mailbox, new: true })
@@ -249,6 +257,38 @@ impl State {
         }
         mailbox.revoked.insert(id);
         Ok(Done::Revoked)
+    }
+
+    fn put_keys(
+        &mut self,
+        number: DeviceNo,
+        replaces: bool,
+        keys: &[OneTimeKey],
+        config: &StoreConfig,
+    ) -> Verdict {
+        let kept = &mut self.device(number)?.keys;
+        if replaces {
+            kept.clear();
+        }
+        for key in keys {
+            if kept.len() < config.keys_max {
+                kept.insert(*key);
+            }
+        }
+        Ok(Done::KeysPut)
+    }
+
+    fn claim(&mut self, number: DeviceNo, address: &MailboxAddress, config: &StoreConfig) -> Verdict {
+        self.device(number)?;
+        let mailbox = self.mailboxes.get(&address.mailbox).ok_or(Refusal::NoSuchMailbox)?;
+        if !mailbox.wants(address.token) {
+            return Err(Refusal::NotWanted);
+        }
+        let (now, lifetime_s) = (self.clock, u64::from(config.lifetime_s_max));
+        let mut live = self.devices.values_mut().filter(|device| {
+            device.record.account == address.mailbox && device.record.last_seen.after_s(lifetime_s) > now
+        });
+        Ok(Done::Claimed { key: live.find_map(|device| device.keys.pop_first()) })
     }
 
     fn settle(&mut self, number: DeviceNo, upto: Position, config: &StoreConfig) -> Verdict {
@@ -396,6 +436,10 @@ impl Store for MemoryStore {
 
     fn tables(&self, device: DeviceNo) -> Result<HandleTables, StoreError> {
         Ok(self.state().devices.get(&device).map(|device| device.tables.clone()).unwrap_or_default())
+    }
+
+    fn keys_left(&self, device: DeviceNo) -> Result<usize, StoreError> {
+        Ok(self.state().devices.get(&device).map_or(0, |device| device.keys.len()))
     }
 
     fn put_session(&self, key: &[u8], value: Bytes) -> bool {

@@ -83,6 +83,9 @@ pub trait Store: Send + Sync + 'static {
     /// A device's handle tables; empty for an unknown device.
     fn tables(&self, device: DeviceNo) -> Result<HandleTables, StoreError>;
 
+    /// How many one-time keys of a device are left; 0 for an unknown device.
+    fn keys_left(&self, device: DeviceNo) -> Result<usize, StoreError>;
+
     /// Keeps a TLS session. It can be taken at once, and is durable with the next [`Store::apply`].
     ///
     /// False, and nothing kept, if it exceeds [`SESSION_KEY_BYTES_MAX`] or [`SESSION_VALUE_BYTES_MAX`].

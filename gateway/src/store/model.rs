@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 use proptest::prelude::*;
-use thinpost_wire::ids::{AccountKey, Incarnation, Position, StoreId};
+use thinpost_wire::ids::{AccountKey, Incarnation, OneTimeKey, Position, StoreId};
 use thinpost_wire::token::{MailboxAddress, MailboxSecret, Token, TokenId};
 
 use super::conformance::{append, device_key, secret_of, small, token_of};
@@ -80,6 +80,10 @@ fn op() -> impl Strategy<Value = Op> {
         1 => (device(), 0..5u16, tail)
             .prop_map(|(device, from, tail)| Op::PutTable { device, from, tail }),
         1 => (device(), token_id()).prop_map(|(device, id)| Op::Revoke { device, id }),
+        1 => (device(), proptest::bool::weighted(0.2), proptest::collection::vec(0..6u8, 0..4)).prop_map(|(device, replaces, keys)| {
+            Op::PutKeys { device, replaces, keys: keys.into_iter().map(|n| OneTimeKey([n; 32])).collect() }
+        }),
+        2 => (device(), address()).prop_map(|(device, address)| Op::Claim { device, address }),
     ]
 }
 
@@ -120,7 +124,8 @@ fn look(store: &dyn Store) -> impl PartialEq + std::fmt::Debug + use<> {
         .collect();
     let devices: Vec<_> = (0..7).map(|n| store.device(&device_key(n)).unwrap()).collect();
     let tables: Vec<_> = (1..7).map(|n| store.tables(DeviceNo(n)).unwrap()).collect();
-    (mailboxes, devices, tables, store.counts().unwrap())
+    let keys: Vec<_> = (1..7).map(|n| store.keys_left(DeviceNo(n)).unwrap()).collect();
+    (mailboxes, devices, tables, keys, store.counts().unwrap())
 }
 
 fn open(medium: &Medium) -> RedbStore {

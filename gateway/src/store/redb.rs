@@ -27,7 +27,7 @@ use thinpost_wire::token::MailboxAddress;
 use self::apply::Transaction;
 use self::records::{
     ACCOUNTS, ADDRESSES, DEVICE_KEYS, DEVICES, Device, ENTRIES, FORMAT, MAILBOXES, META, META_FORMAT,
-    META_STATE, META_STORE_ID, QUEUES, SENDERS, SESSIONS, State,
+    META_STATE, META_STORE_ID, ONE_TIME_KEYS, QUEUES, SENDERS, SESSIONS, State,
 };
 use super::sessions::SessionBuffer;
 use super::types::Order;
@@ -249,6 +249,11 @@ impl Store for RedbStore {
             to_relay: to_relay.collect::<Result<_, StorageError>>()?,
             from_relay: from_relay.collect::<Result<_, StorageError>>()?,
         })
+    }
+
+    fn keys_left(&self, device: DeviceNo) -> Result<usize, StoreError> {
+        let keys = self.begin_read()?.open_table(ONE_TIME_KEYS)?;
+        Ok(keys.range((device.0, &[0; 32])..=(device.0, &[0xff; 32]))?.count())
     }
 
     fn put_session(&self, key: &[u8], value: Bytes) -> bool {

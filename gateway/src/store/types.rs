@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use bytes::Bytes;
-use thinpost_wire::ids::{AccountKey, DeviceKey, Origin, Position};
-use thinpost_wire::limits::{DIGESTS_KEPT, HANDLES_MAX};
+use thinpost_wire::ids::{AccountKey, DeviceKey, OneTimeKey, Origin, Position};
+use thinpost_wire::limits::{DIGESTS_KEPT, HANDLES_MAX, ONE_TIME_KEYS_MAX};
 use thinpost_wire::token::{MailboxAddress, MailboxSecret, Token, TokenId};
 use thiserror::Error;
 
@@ -75,6 +75,23 @@ pub enum Op {
         device: DeviceNo,
         /// Which of the account's.
         id: TokenId,
+    },
+    /// Keeps one-time keys for others to claim, as many as there is room for. One that is kept already
+    /// changes nothing.
+    PutKeys {
+        /// Whose keys.
+        device: DeviceNo,
+        /// Whether those that are kept go before.
+        replaces: bool,
+        /// In this order, if not all fit.
+        keys: Vec<OneTimeKey>,
+    },
+    /// Takes out a one-time key of any live device that reads a mailbox. It is never given again.
+    Claim {
+        /// Who asks.
+        device: DeviceNo,
+        /// Whose key, and the right to ask, as for an [`Append`].
+        address: MailboxAddress,
     },
     /// Removes what has expired. One call's work is bounded by `rows_max` rows and the remains of the
     /// last device or incarnation it came to.
@@ -226,6 +243,13 @@ pub enum Done {
     TablePut,
     /// The token is revoked, whether it was before or not.
     Revoked,
+    /// The keys are kept, as far as there was room.
+    KeysPut,
+    /// The claim was heard.
+    Claimed {
+        /// The key; `None` when no live device has any left.
+        key: Option<OneTimeKey>,
+    },
     /// Some or all of what was due is gone.
     Swept {
         /// How many entries expired, or were held by none but silent devices.
@@ -367,6 +391,8 @@ pub struct StoreConfig {
     /// Most revoked tokens remembered for an account. 1,024 are 8 KiB; beyond it, the account has to choose
     /// another secret.
     pub revocations_max: u32,
+    /// Most one-time keys kept for a device.
+    pub keys_max: usize,
     /// The longest an envelope is kept, a silent device is waited for, and an unused incarnation is
     /// remembered, seconds. 30 days.
     pub lifetime_s_max: u32,
@@ -394,6 +420,7 @@ impl Default for StoreConfig {
             quota: Quota { entries_max: 1_000, bytes_max: 4 << 20 },
             requests: Quota { entries_max: 32, bytes_max: 64 << 10 },
             revocations_max: 1_024,
+            keys_max: ONE_TIME_KEYS_MAX,
             lifetime_s_max: 30 * 24 * 3_600,
             bytes_max: 8 << 30,
             devices_max: 16,

@@ -5,6 +5,7 @@
 mod crashes;
 mod days;
 mod introductions;
+mod keys;
 mod limits;
 mod links;
 mod people;

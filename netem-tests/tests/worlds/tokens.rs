@@ -211,13 +211,18 @@ async fn a_revocation_made_offline_leaves_with_the_next_link() {
 #[tokio::test(start_paused = true)]
 async fn what_was_accepted_is_not_refused_when_it_comes_again_after_the_revocation() {
     let (world, ann, bob, _carol) = town(8).await;
+    go(&bob, false).await;
     // Ann's link dies when the relay has her message and she has not heard of it.
     let message = ann.client().send("bob", alone("ann", 0)).await.unwrap();
-    inbox(&bob, 1).await;
+    while usage(&world, &bob).all.entries == 0 {
+        sleep(Duration::from_millis(10)).await;
+    }
     world.net().set_outage(ann.ip(), true);
     bob.client().revoke_ticket("ann").await.unwrap();
-    assert_ne!(ann.client().message_state(message).await.unwrap(), CUSTODY, "she must not know");
+    go(&bob, true).await;
+    assert_eq!(inbox(&bob, 1).await, [("ann".to_owned(), line("ann", 0))]);
     sleep(A_WHILE * 5).await;
+    assert_ne!(ann.client().message_state(message).await.unwrap(), CUSTODY, "she must not know");
     world.net().set_outage(ann.ip(), false);
     sleep(A_WHILE * 5).await;
     assert_eq!(ann.client().message_state(message).await.unwrap(), CUSTODY);

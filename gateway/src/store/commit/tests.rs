@@ -62,6 +62,9 @@ impl Store for Probe {
     fn tables(&self, device: DeviceNo) -> Result<HandleTables, StoreError> {
         self.inner.tables(device)
     }
+    fn keys_left(&self, device: DeviceNo) -> Result<usize, StoreError> {
+        self.inner.keys_left(device)
+    }
     fn put_session(&self, key: &[u8], value: Bytes) -> bool {
         self.inner.put_session(key, value)
     }

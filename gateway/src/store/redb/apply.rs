@@ -1,6 +1,7 @@
 //! Ops inside one write transaction. Each checks all it needs before it writes, so that a refusal has
 //! changed nothing.
 
+mod keys;
 mod repeats;
 mod rights;
 mod sessions;
@@ -15,9 +16,9 @@ use thinpost_wire::token::ADDRESS_BYTES;
 
 use super::records::{
     ACCEPTED, ACCOUNTS, ADDRESSES, COLLAPSE, DEADLINES, DEVICE_KEYS, DEVICE_TIMERS, DEVICES, Device, ENTRIES,
-    EntryHeader, INCARNATION_TIMERS, INCARNATIONS, INVITES, MAILBOXES, META, META_STATE, QUEUES, READERS,
-    REVOKED, SECRETS, SENDERS, SESSION_ORDER, SESSIONS, State, collapse_scope, decode, encode, entry_head,
-    read_entry,
+    EntryHeader, INCARNATION_TIMERS, INCARNATIONS, INVITES, MAILBOXES, META, META_STATE, ONE_TIME_KEYS,
+    QUEUES, READERS, REVOKED, SECRETS, SENDERS, SESSION_ORDER, SESSIONS, State, collapse_scope, decode,
+    encode, entry_head, read_entry,
 };
 use crate::store::{
     Append, DeviceNo, Done, MailboxUsage, Op, Quota, Refusal, Register, RelayTime, StoreConfig, StoreError,
@@ -72,6 +73,7 @@ pub(super) struct Transaction<'t> {
     incarnations: Table<'t, (u32, u64), (u64, u32, u64, u64)>,
     device_timers: Table<'t, (u64, u32), ()>,
     incarnation_timers: Table<'t, (u64, u32, u64), ()>,
+    one_time_keys: Table<'t, (u32, &'static [u8; 32]), ()>,
     addresses: Table<'t, (u32, u16), &'static [u8; ADDRESS_BYTES]>,
     senders: Table<'t, (u32, u16), &'static [u8; 32]>,
     sessions: Table<'t, &'static [u8], (u64, &'static [u8])>,
@@ -114,6 +116,7 @@ impl<'t> Transaction<'t> {
             incarnations: write.open_table(INCARNATIONS)?,
             device_timers: write.open_table(DEVICE_TIMERS)?,
             incarnation_timers: write.open_table(INCARNATION_TIMERS)?,
+            one_time_keys: write.open_table(ONE_TIME_KEYS)?,
             addresses: write.open_table(ADDRESSES)?,
             senders: write.open_table(SENDERS)?,
             sessions: write.open_table(SESSIONS)?,
@@ -130,6 +133,8 @@ impl<'t> Transaction<'t> {
             Op::Seen { device } => self.seen(*device),
             Op::PutTable { device, from, tail } => self.put_table(*device, *from, tail),
             Op::Revoke { device, id } => self.revoke(*device, *id),
+            Op::PutKeys { device, replaces, keys } => self.put_keys(*device, *replaces, keys),
+            Op::Claim { device, address } => self.claim(*device, address),
             Op::Sweep { rows_max } => self.sweep(*rows_max).map(Ok),
         }
     }
@@ -155,6 +160,11 @@ impl<'t> Transaction<'t> {
 
     fn device(&self, number: u32) -> Result<Option<Device>> {
         self.devices.get(number)?.map(|row| decode("device", row.value())).transpose()
+    }
+
+    /// Whether a device has shown itself within the lifetime.
+    fn is_live(&self, device: &Device) -> bool {
+        RelayTime(device.last_seen).after_s(self.lifetime_s()) > self.now
     }
 
     fn put_device(&mut self, number: u32, device: &Device) -> Result<()> {
@@ -394,7 +404,7 @@ impl<'t> Transaction<'t> {
         let mut settled: Option<u64> = None;
         for number in self.readers(mailbox)? {
             let device = self.device(number)?.ok_or_else(|| missing("device", number))?;
-            if RelayTime(device.last_seen).after_s(self.lifetime_s()) > self.now {
+            if self.is_live(&device) {
                 settled = Some(settled.map_or(device.cursor, |least| least.min(device.cursor)));
             }
         }

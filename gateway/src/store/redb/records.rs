@@ -58,6 +58,9 @@ pub(super) const DEVICE_TIMERS: TableDefinition<'_, (u64, u32), ()> = TableDefin
 /// (Due, device, incarnation): when to see whether an incarnation can be forgotten. Lazy too.
 pub(super) const INCARNATION_TIMERS: TableDefinition<'_, (u64, u32, u64), ()> =
     TableDefinition::new("incarnation-timers");
+/// (Device, key): what others may claim.
+pub(super) const ONE_TIME_KEYS: TableDefinition<'_, (u32, &[u8; 32]), ()> =
+    TableDefinition::new("one-time-keys");
 /// (Device, index) -> a [`MailboxAddress`](thinpost_wire::token::MailboxAddress).
 pub(super) const ADDRESSES: TableDefinition<'_, (u32, u16), &[u8; ADDRESS_BYTES]> =
     TableDefinition::new("addresses");
