@@ -355,14 +355,15 @@ impl Session {
         let append = Append {
             device,
             sender: (!options.unattributed).then_some(account),
-            origin,
+            // What is at rest must not tell who wrote what is sealed.
+            origin: Origin { incarnation: origin.incarnation.blinded(), ..origin },
             mailbox,
             token,
             flags: if options.unattributed { FLAG_UNATTRIBUTED } else { 0 },
             lifetime_s: options.lifetime_s.unwrap_or(u32::MAX),
             age_s: options.age_s,
             collapse: options.collapse_key,
-            digest: envelope_digest(&mailbox, &body),
+            digest: envelope_digest(origin.incarnation, &mailbox, &body),
             body,
             repeat_only: unless_repeat.is_some(),
         };

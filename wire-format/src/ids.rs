@@ -132,13 +132,29 @@ pub fn device_certificate_message(device: &DeviceKey) -> Vec<u8> {
 }
 
 /// The digest by which a relay tells a repeat of an envelope from another envelope under the same
-/// [`Origin`]: the first 8 bytes of BLAKE3 over what was submitted.
-pub fn envelope_digest(mailbox: &AccountKey, body: &[u8]) -> [u8; 8] {
-    let mut hasher = blake3::Hasher::new();
-    hasher.update(&mailbox.0).update(body);
-    let mut digest = [0; 8];
-    digest.copy_from_slice(&hasher.finalize().as_bytes()[..8]);
-    digest
+/// [`Origin`]: the first 8 bytes of BLAKE3 over what was submitted, under a key that follows from the
+/// incarnation. A relay keeps incarnations [blinded](Incarnation::blinded), so that nobody can find the digest of a stored
+/// envelope among those of a device.
+pub fn envelope_digest(incarnation: Incarnation, mailbox: &AccountKey, body: &[u8]) -> [u8; 8] {
+    let mut hasher = blake3::Hasher::new_derive_key("thinpost/1 envelope digest");
+    hasher.update(&incarnation.0).update(&mailbox.0).update(body);
+    first_8(&hasher)
+}
+
+impl Incarnation {
+    /// What a relay knows an incarnation by on its disk: it does not lead back.
+    #[must_use]
+    pub fn blinded(self) -> Self {
+        let mut hasher = blake3::Hasher::new_derive_key("thinpost/1 incarnation at rest");
+        hasher.update(&self.0);
+        Self(first_8(&hasher))
+    }
+}
+
+fn first_8(hasher: &blake3::Hasher) -> [u8; 8] {
+    let mut bytes = [0; 8];
+    bytes.copy_from_slice(&hasher.finalize().as_bytes()[..8]);
+    bytes
 }
 
 #[cfg(test)]
@@ -157,10 +173,16 @@ mod tests {
     }
 
     #[test]
-    fn digests_depend_on_mailbox_and_body() {
-        let a = envelope_digest(&AccountKey([1; 32]), b"hi");
-        assert_eq!(a, envelope_digest(&AccountKey([1; 32]), b"hi"));
-        assert_ne!(a, envelope_digest(&AccountKey([2; 32]), b"hi"));
-        assert_ne!(a, envelope_digest(&AccountKey([1; 32]), b"ho"));
+    fn digests_depend_on_incarnation_mailbox_and_body() {
+        let of = |incarnation, mailbox, body: &[u8]| {
+            envelope_digest(Incarnation([incarnation; 8]), &AccountKey([mailbox; 32]), body)
+        };
+        let a = of(1, 1, b"hi");
+        assert_eq!(a, of(1, 1, b"hi"));
+        for other in [of(2, 1, b"hi"), of(1, 2, b"hi"), of(1, 1, b"ho")] {
+            assert_ne!(a, other);
+        }
+        assert_ne!(Incarnation([1; 8]).blinded(), Incarnation([1; 8]));
+        assert_ne!(Incarnation([1; 8]).blinded(), Incarnation([2; 8]).blinded());
     }
 }

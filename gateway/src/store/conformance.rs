@@ -123,7 +123,7 @@ pub(super) fn append(device: DeviceNo, mailbox: AccountKey, sequence: u64, body:
         age_s: 0,
         collapse: None,
         body: Bytes::copy_from_slice(body),
-        digest: thinpost_wire::ids::envelope_digest(&mailbox, body),
+        digest: thinpost_wire::ids::envelope_digest(Incarnation([7; 8]), &mailbox, body),
         repeat_only: false,
     }
 }
@@ -239,11 +239,12 @@ pub(super) fn an_envelope_is_read_as_it_was_submitted<S: Store>(make: fn(StoreCo
     let read = store.read(&BOB, Position(0), 10, 1_000).unwrap();
     assert_eq!(read.iter().map(|(position, _)| *position).collect::<Vec<_>>(), [position, later]);
     let entry = &read[0].1;
-    assert_eq!((entry.sender, entry.flags, entry.device), (Some(ALICE), 0xa5, device));
-    assert_eq!((entry.origin, entry.age_s, entry.collapse), (submitted.origin, 77, Some(0)));
+    assert_eq!((entry.sender, entry.flags, entry.submitter), (Some(ALICE), 0xa5, None));
+    assert_eq!((entry.age_s, entry.collapse), (77, Some(0)));
     assert_eq!((entry.stored_at, entry.deadline), (RelayTime(1_234), RelayTime(1_294)));
     assert_eq!(entry.body, submitted.body);
-    assert_eq!((read[1].1.sender, read[1].1.body.len()), (None, 0));
+    let hidden = &read[1].1;
+    assert_eq!((hidden.sender, hidden.submitter, hidden.body.len()), (None, None, 0), "nobody's");
     assert_eq!(usage(&store, BOB), Usage { entries: 2, bytes: 4 });
     assert_eq!(store.read(&BOB, position, 10, 1_000).unwrap().len(), 1);
     assert!(store.read(&BOB, Position(u64::MAX), 10, 1_000).unwrap().is_empty());

@@ -103,7 +103,7 @@ impl Mailbox {
         let same = |entry: &Entry| {
             entry.collapse == append.collapse
                 && entry.sender == append.sender
-                && (append.sender.is_some() || entry.device == append.device)
+                && (append.sender.is_some() || entry.submitter == append.submitter())
         };
         self.queue.iter().find(|(_, entry)| same(entry)).map(|(position, _)| *position)
     }
@@ -236,8 +236,7 @@ impl State {
             sender: append.sender,
             flags: append.flags,
             is_request,
-            device: append.device,
-            origin: append.origin,
+            submitter: append.submitter(),
             deadline: self.clock.after_s(lifetime_s.into()),
             stored_at: self.clock,
             age_s: append.age_s,

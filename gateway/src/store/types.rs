@@ -132,7 +132,7 @@ pub struct Append {
     pub device: DeviceNo,
     /// What the recipient is told of the sender; `None` when the envelope is not attributed.
     pub sender: Option<AccountKey>,
-    /// Names the envelope among all of that device's.
+    /// Names the envelope among all of that device's. The incarnation is [blinded](Incarnation::blinded).
     pub origin: Origin,
     /// The recipient.
     pub mailbox: AccountKey,
@@ -167,10 +167,8 @@ pub struct Entry {
     pub flags: u8,
     /// It was submitted by a stranger, under an open token. Which token it was is not kept.
     pub is_request: bool,
-    /// The device that submitted it.
-    pub device: DeviceNo,
-    /// As submitted.
-    pub origin: Origin,
+    /// The device that submitted it, where that must be known: of what is not attributed and has a collapse key.
+    pub submitter: Option<DeviceNo>,
     /// When it stops being worth delivering. A reader may still see it until the next sweep.
     pub deadline: RelayTime,
     /// When the store accepted it.
@@ -184,6 +182,13 @@ pub struct Entry {
 }
 
 // Bodies stay out of logs, so neither type derives Debug.
+impl Append {
+    /// Whom a collapse key belongs to when recipients are told of no sender.
+    pub(super) fn submitter(&self) -> Option<DeviceNo> {
+        (self.sender.is_none() && self.collapse.is_some()).then_some(self.device)
+    }
+}
+
 impl fmt::Debug for Append {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Append")
@@ -198,8 +203,7 @@ impl fmt::Debug for Append {
 impl fmt::Debug for Entry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Entry")
-            .field("device", &self.device)
-            .field("origin", &self.origin)
+            .field("is_request", &self.is_request)
             .field("deadline", &self.deadline)
             .field("body_bytes", &self.body.len())
             .finish_non_exhaustive()

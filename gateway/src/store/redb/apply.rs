@@ -298,7 +298,8 @@ impl<'t> Transaction<'t> {
     /// The queued entry that an envelope replaces.
     fn replaced(&self, append: &Append, mailbox: u32) -> Result<Option<Replaced>> {
         let Some(key) = append.collapse else { return Ok(None) };
-        let scope = collapse_scope(append.sender.map(|sender| sender.0), append.device.0);
+        let scope =
+            collapse_scope(append.sender.map(|sender| sender.0), append.submitter().map(|device| device.0));
         let Some(position) = self.collapse.get((mailbox, scope.as_slice(), key))?.map(|row| row.value())
         else {
             return Ok(None);
@@ -324,7 +325,7 @@ impl<'t> Transaction<'t> {
         self.queues.insert((mailbox, position), ())?;
         self.deadlines.insert((deadline.0, position), ())?;
         if let Some(key) = append.collapse {
-            let scope = collapse_scope(header.sender, header.device);
+            let scope = collapse_scope(header.sender, header.submitter);
             self.collapse.insert((mailbox, scope.as_slice(), key), position)?;
         }
         let mut usage = self.usage(mailbox)?;
@@ -349,7 +350,7 @@ impl<'t> Transaction<'t> {
         self.queues.remove((header.mailbox, position))?;
         self.deadlines.remove((header.deadline, position))?;
         if let Some(key) = header.collapse {
-            let scope = collapse_scope(header.sender, header.device);
+            let scope = collapse_scope(header.sender, header.submitter);
             self.collapse.remove((header.mailbox, scope.as_slice(), key))?;
         }
         let less = |usage: Usage| {

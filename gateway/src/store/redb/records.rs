@@ -3,13 +3,13 @@
 use bytes::Bytes;
 use redb::TableDefinition;
 use serde::{Deserialize, Serialize};
-use thinpost_wire::ids::{AccountKey, Incarnation, Origin, Position};
+use thinpost_wire::ids::{AccountKey, Position};
 use thinpost_wire::token::ADDRESS_BYTES;
 
 use crate::store::{Append, DeviceNo, DeviceRecord, Entry, RelayTime, StoreError};
 
 /// Raised whenever a table or record changes its meaning. A program opens this format only.
-pub(super) const FORMAT: u32 = 2;
+pub(super) const FORMAT: u32 = 3;
 
 /// The file's own facts, under the names below.
 pub(super) const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
@@ -118,9 +118,7 @@ pub(super) struct EntryHeader {
     pub(super) sender: Option<[u8; 32]>,
     pub(super) flags: u8,
     pub(super) is_request: bool,
-    pub(super) device: u32,
-    pub(super) incarnation: [u8; 8],
-    pub(super) sequence: u64,
+    pub(super) submitter: Option<u32>,
     pub(super) deadline: u64,
     pub(super) stored_at: u64,
     pub(super) age_s: u32,
@@ -134,9 +132,7 @@ impl EntryHeader {
             sender: append.sender.map(|key| key.0),
             flags: append.flags,
             is_request: append.token.id().is_open(),
-            device: append.device.0,
-            incarnation: append.origin.incarnation.0,
-            sequence: append.origin.sequence,
+            submitter: append.submitter().map(|device| device.0),
             deadline: deadline.0,
             stored_at: now.0,
             age_s: append.age_s,
@@ -150,8 +146,7 @@ impl EntryHeader {
             sender: self.sender.map(AccountKey),
             flags: self.flags,
             is_request: self.is_request,
-            device: DeviceNo(self.device),
-            origin: Origin { incarnation: Incarnation(self.incarnation), sequence: self.sequence },
+            submitter: self.submitter.map(DeviceNo),
             deadline: RelayTime(self.deadline),
             stored_at: RelayTime(self.stored_at),
             age_s: self.age_s,
@@ -163,15 +158,15 @@ impl EntryHeader {
 
 /// Whose envelopes one collapse key may replace: those of the sender that recipients are told of, or
 /// else of the device that submitted. 32 and 4 bytes long, so the two cannot meet.
-pub(super) fn collapse_scope(sender: Option<[u8; 32]>, device: u32) -> Vec<u8> {
+pub(super) fn collapse_scope(sender: Option<[u8; 32]>, submitter: Option<u32>) -> Vec<u8> {
     match sender {
         Some(sender) => sender.to_vec(),
-        None => device.to_be_bytes().to_vec(),
+        None => submitter.unwrap_or_default().to_be_bytes().to_vec(),
     }
 }
 
 /// The layout of one entry's value: this byte, [`CHECK_BYTES`] of check, the postcard header, the body.
-const ENTRY_VERSION: u8 = 2;
+const ENTRY_VERSION: u8 = 3;
 
 /// redb verifies its page checksums when it repairs, not when it reads, so an entry carries its own:
 /// BLAKE3 over position, header and body, cut to this many bytes. A flipped bit is then an error and
@@ -240,9 +235,7 @@ mod tests {
             sender: Some([3; 32]),
             flags: 1,
             is_request: true,
-            device: 9,
-            incarnation: [4; 8],
-            sequence: 300,
+            submitter: Some(9),
             deadline: 90_000,
             stored_at: 4_000,
             age_s: 12,
@@ -277,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn the_layout_of_format_2_stands() {
+    fn the_layout_of_format_3_stands() {
         let state = State { clock_s: 300, position: 2, device: 3, mailbox: 4, session: 5, bytes: 6 };
         assert_eq!(encode(&state).unwrap(), [0xac, 0x02, 2, 3, 4, 5, 6]);
         let device = Device { account: [1; 32], mailbox: 2, cursor: 3, last_seen: 4, silent: true };
@@ -285,12 +278,10 @@ mod tests {
         let head = entry_head(41, &header(), b"hello").unwrap();
         let mut expected = vec![7, 1];
         expected.extend([3; 32]);
-        expected.extend([1, 1, 9]);
-        expected.extend([4; 8]);
-        expected.extend([0xac, 0x02, 0x90, 0xbf, 0x05, 0xa0, 0x1f, 12, 1]);
+        expected.extend([1, 1, 1, 9, 0x90, 0xbf, 0x05, 0xa0, 0x1f, 12, 1]);
         expected.extend([0xff; 9]);
         expected.push(0x01);
         assert_eq!(head[ENTRY_PREFIX_BYTES..], expected);
-        assert_eq!(head[0], 2);
+        assert_eq!(head[0], 3);
     }
 }
