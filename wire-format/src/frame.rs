@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::{AccountKey, Handle, OneTimeKey, Origin, Position, StoreId};
 use crate::limits::{BODY_BYTES_MAX, FRAME_BYTES_MAX, HANDLES_MAX, ONE_TIME_KEYS_MAX};
+use crate::parcel::ShortIncarnation;
 use crate::table::TableState;
 use crate::ticket::InviteToken;
 use crate::token::{MailboxAddress, MailboxSecret, TokenId};
@@ -228,6 +229,9 @@ pub struct Welcome {
     pub cursor: Position,
     /// How many of the device's one-time keys are left.
     pub keys_left: u8,
+    /// The first bytes of the [blinded](crate::ids::Incarnation::blinded) incarnation of the last envelope that the
+    /// relay accepted from this device: one that the device does not know is that of a newer self.
+    pub last: Option<ShortIncarnation>,
 }
 
 /// The particulars of a delivered envelope.

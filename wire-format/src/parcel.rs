@@ -2,13 +2,15 @@
 //!
 //! `PROTOCOL.md`, section "Parcels", has the layout.
 
+use serde::{Deserialize, Serialize};
+
 use crate::ids::Incarnation;
 use crate::limits::BODY_BYTES_MAX;
 use crate::notes::Notes;
 use crate::varint::{self, VarintError};
 
 /// The first bytes of the sender's [`Incarnation`]: enough to tell apart those of one sender.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct ShortIncarnation(pub [u8; 4]);
 
 impl From<Incarnation> for ShortIncarnation {

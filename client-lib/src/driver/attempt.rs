@@ -32,6 +32,7 @@ impl Driver {
         self.outbox.end_pauses(Instant::now());
         let unnumbered = self.outbox.settle_doubts();
         self.changes.unnumbered.extend(unnumbered);
+        self.relay.add_incarnation(self.shared.numbers.incarnation().blinded().into());
         if let Err(error) = self.commit().await {
             return End::Store(error);
         }

@@ -124,10 +124,14 @@ impl Driver {
         self.senders.truncate(welcome.senders_known);
         self.relay.dictionaries = welcome.dictionaries;
         link.set_peer_dictionaries(DictionarySet::from_bits(welcome.dictionaries));
+        let is_known = welcome.last.is_none_or(|last| self.relay.knows(last));
         let had = self.relay.have.replace((welcome.store, welcome.cursor));
         match had {
             Some((store, _)) if store != welcome.store => self.relay_lost_all(),
-            Some((_, have)) if have < welcome.cursor => self.notice_copy(),
+            Some((_, have)) if have < welcome.cursor || !is_known => {
+                self.relay.have = Some((welcome.store, have.max(welcome.cursor)));
+                self.notice_copy();
+            }
             // The relay has not heard yet of what was read last.
             Some(had) => self.relay.have = Some(had),
             None => {}

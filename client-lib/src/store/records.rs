@@ -4,6 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 use thinpost_wire::ids::{AccountKey, AppId, Incarnation, Origin, Position, StoreId};
+use thinpost_wire::parcel::ShortIncarnation;
 use thinpost_wire::ticket::{ContactTicket, InviteToken, SealKeys};
 use thinpost_wire::token::{MailboxAddress, MailboxSecret, Token};
 
@@ -83,6 +84,32 @@ pub(crate) struct RelayRecord {
     pub(crate) rtt_us: u64,
     /// Which of the relay's addresses answered last.
     pub(crate) address: u8,
+    /// Blinded incarnations that have had a link, the one that the relay spoke of last at the end.
+    pub(crate) incarnations: Vec<ShortIncarnation>,
+}
+
+/// How many incarnations a home knows for its own.
+const INCARNATIONS_MAX: usize = 64;
+
+impl RelayRecord {
+    /// An incarnation has a link now, and may submit.
+    pub(crate) fn add_incarnation(&mut self, blinded: ShortIncarnation) {
+        if !self.incarnations.contains(&blinded) {
+            self.incarnations.push(blinded);
+            if self.incarnations.len() > INCARNATIONS_MAX {
+                self.incarnations.remove(0);
+            }
+        }
+    }
+
+    /// The relay says that the last envelope from this device was of this incarnation. Whether it is one of this
+    /// home's; from now on it is.
+    pub(crate) fn knows(&mut self, blinded: ShortIncarnation) -> bool {
+        let place = self.incarnations.iter().position(|known| *known == blinded);
+        place.map(|place| self.incarnations.remove(place));
+        self.add_incarnation(blinded);
+        place.is_some()
+    }
 }
 
 /// Numbers given so far, and what became of them.

@@ -55,6 +55,7 @@ impl Session {
             senders_known: self.delivery.senders_known(),
             cursor,
             keys_left: u8::try_from(keys_left).unwrap_or(u8::MAX),
+            last: record.last,
         };
         self.channel.link().push(ToDevice::Welcome(welcome).encode());
         self.record = Some(record);
@@ -89,6 +90,7 @@ impl Session {
             mailbox,
             cursor: Position(0),
             last_seen: self.shared.clock.now(),
+            last: None,
         };
         self.delivery.know_senders(HandleTable::default(), hello.senders);
         self.welcome(record, hello, 0);

@@ -180,6 +180,7 @@ impl State {
             mailbox,
             cursor: Position(0),
             last_seen: self.clock,
+            last: None,
         };
         let device = Device {
             record,
@@ -344,6 +345,7 @@ impl State {
 impl Device {
     fn remember(&mut self, append: &Append, now: RelayTime, config: &StoreConfig) {
         let incarnation = append.origin.incarnation;
+        self.record.last = Some(incarnation.into());
         if !self.incarnations.contains_key(&incarnation)
             && self.incarnations.len() >= config.incarnations_max as usize
         {

@@ -6,6 +6,7 @@ use std::fmt;
 use bytes::Bytes;
 use thinpost_wire::ids::{AccountKey, DeviceKey, OneTimeKey, Origin, Position};
 use thinpost_wire::limits::{DIGESTS_KEPT, HANDLES_MAX, ONE_TIME_KEYS_MAX};
+use thinpost_wire::parcel::ShortIncarnation;
 use thinpost_wire::token::{MailboxAddress, MailboxSecret, Token, TokenId};
 use thiserror::Error;
 
@@ -132,7 +133,7 @@ pub struct Append {
     pub device: DeviceNo,
     /// What the recipient is told of the sender; `None` when the envelope is not attributed.
     pub sender: Option<AccountKey>,
-    /// Names the envelope among all of that device's. The incarnation is [blinded](Incarnation::blinded).
+    /// Names the envelope among all of that device's. The incarnation is [blinded](thinpost_wire::ids::Incarnation::blinded).
     pub origin: Origin,
     /// The recipient.
     pub mailbox: AccountKey,
@@ -332,6 +333,8 @@ pub struct DeviceRecord {
     pub cursor: Position,
     /// When it last settled, or was last seen.
     pub last_seen: RelayTime,
+    /// The incarnation of the last envelope that was accepted from it, [blinded](thinpost_wire::ids::Incarnation::blinded).
+    pub last: Option<ShortIncarnation>,
 }
 
 /// A device's handle tables; entry 0 first.

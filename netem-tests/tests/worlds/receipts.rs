@@ -162,3 +162,31 @@ async fn a_contact_who_is_denied_receipts_learns_nothing_and_is_written_to_all_t
     sleep(Duration::from_secs(600)).await;
     assert_eq!(state().await, MessageState::Read, "the next receipt says all");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_copy_whose_newer_self_has_only_sent_is_noticed_too_and_once() {
+    let (_world, mut ann, bob) = online(7).await;
+    ann.client().send("bob", line("ann", 0).into()).await.unwrap();
+    inbox(&bob, 1).await;
+    sleep(Duration::from_secs(600)).await;
+    ann.kill().await;
+    let old = ann.storage().fork();
+    sleep(Duration::from_millis(2)).await;
+    ann.open().connect();
+    ann.client().send("bob", line("ann", 1).into()).await.unwrap();
+    sleep(Duration::from_secs(5)).await;
+    ann.kill().await;
+    ann.restore(old);
+    let is_noticed = async |ann: &mut Person| {
+        sleep(Duration::from_millis(2)).await;
+        let mut events = ann.open().subscribe(InboxNumber(u64::MAX));
+        ann.client().connect();
+        let noticed = until(&mut events, |event| *event == Event::Restored);
+        timeout(Duration::from_secs(300), noticed).await.is_ok()
+    };
+    assert!(is_noticed(&mut ann).await);
+    ann.kill().await;
+    assert!(!is_noticed(&mut ann).await, "it was told");
+    ann.client().send("bob", line("ann", 2).into()).await.unwrap();
+    assert_eq!(inbox(&bob, 3).await, expected("ann", 3));
+}

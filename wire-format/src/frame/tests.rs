@@ -3,6 +3,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::ids::Incarnation;
+use crate::parcel::ShortIncarnation;
 use crate::token::Token;
 
 fn table(len: u16, digest: u8) -> TableState {
@@ -95,7 +96,7 @@ fn golden_vectors_of_frames_to_a_device_hold() {
     let origin = Origin { incarnation: Incarnation([0xaa; 8]), sequence: 3 };
     let cases = [
         (
-            "003f07070707070707070200800209",
+            "003f0707070707070707020080020900",
             ToDevice::Welcome(Welcome {
                 dictionaries: 63,
                 store: StoreId([7; 8]),
@@ -103,6 +104,19 @@ fn golden_vectors_of_frames_to_a_device_hold() {
                 senders_known: 0,
                 cursor: Position(256),
                 keys_left: 9,
+                last: None,
+            }),
+        ),
+        (
+            "003f070707070707070702008002090166666666",
+            ToDevice::Welcome(Welcome {
+                dictionaries: 63,
+                store: StoreId([7; 8]),
+                mailboxes_known: 2,
+                senders_known: 0,
+                cursor: Position(256),
+                keys_left: 9,
+                last: Some(ShortIncarnation([0x66; 4])),
             }),
         ),
         (

@@ -12,6 +12,7 @@ use std::cmp::max;
 use redb::{ReadableTable, Table, WriteTransaction};
 use thinpost_wire::ids::{AccountKey, Position};
 use thinpost_wire::limits::BODY_BYTES_MAX;
+use thinpost_wire::parcel::ShortIncarnation;
 use thinpost_wire::token::ADDRESS_BYTES;
 
 use super::records::{
@@ -232,8 +233,14 @@ impl<'t> Transaction<'t> {
         self.device_keys.insert(&register.device.0, number)?;
         self.readers.insert((mailbox, number), ())?;
         self.device_timers.insert((self.now.after_s(self.lifetime_s()).0, number), ())?;
-        let device =
-            Device { account: register.account.0, mailbox, cursor: 0, last_seen: self.now.0, silent: false };
+        let device = Device {
+            account: register.account.0,
+            mailbox,
+            cursor: 0,
+            last_seen: self.now.0,
+            silent: false,
+            last: None,
+        };
         self.put_device(number, &device)?;
         Ok(Ok(Done::Registered { device: DeviceNo(number), mailbox, new: true }))
     }
@@ -242,9 +249,7 @@ impl<'t> Transaction<'t> {
         if append.body.len() > BODY_BYTES_MAX {
             return Ok(Err(Refusal::TooLong));
         }
-        if self.devices.get(append.device.0)?.is_none() {
-            return Ok(Err(Refusal::UnknownDevice));
-        }
+        let Some(device) = self.device(append.device.0)? else { return Ok(Err(Refusal::UnknownDevice)) };
         let incarnation = (append.device.0, u64::from_be_bytes(append.origin.incarnation.0));
         let sequence = append.origin.sequence;
         let digest = u64::from_be_bytes(append.digest);
@@ -291,6 +296,10 @@ impl<'t> Transaction<'t> {
             self.remove_entry(position)?;
         }
         self.remember(incarnation, known, sequence, digest)?;
+        let last = Some(ShortIncarnation::from(append.origin.incarnation));
+        if device.last != last {
+            self.put_device(append.device.0, &Device { last, ..device })?;
+        }
         let position = self.store_entry(append, mailbox)?;
         Ok(Ok(Done::Accepted { position }))
     }

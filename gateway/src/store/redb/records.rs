@@ -4,6 +4,7 @@ use bytes::Bytes;
 use redb::TableDefinition;
 use serde::{Deserialize, Serialize};
 use thinpost_wire::ids::{AccountKey, Position};
+use thinpost_wire::parcel::ShortIncarnation;
 use thinpost_wire::token::ADDRESS_BYTES;
 
 use crate::store::{Append, DeviceNo, DeviceRecord, Entry, RelayTime, StoreError};
@@ -97,6 +98,7 @@ pub(super) struct Device {
     pub(super) last_seen: u64,
     /// Whether the sweep found it silent; it then has no timer.
     pub(super) silent: bool,
+    pub(super) last: Option<ShortIncarnation>,
 }
 
 impl Device {
@@ -107,6 +109,7 @@ impl Device {
             mailbox: self.mailbox,
             cursor: Position(self.cursor),
             last_seen: RelayTime(self.last_seen),
+            last: self.last,
         }
     }
 }
@@ -273,8 +276,9 @@ mod tests {
     fn the_layout_of_format_3_stands() {
         let state = State { clock_s: 300, position: 2, device: 3, mailbox: 4, session: 5, bytes: 6 };
         assert_eq!(encode(&state).unwrap(), [0xac, 0x02, 2, 3, 4, 5, 6]);
-        let device = Device { account: [1; 32], mailbox: 2, cursor: 3, last_seen: 4, silent: true };
-        assert_eq!(encode(&device).unwrap(), [[1; 32].as_slice(), &[2, 3, 4, 1]].concat());
+        let last = Some(ShortIncarnation([5; 4]));
+        let device = Device { account: [1; 32], mailbox: 2, cursor: 3, last_seen: 4, silent: true, last };
+        assert_eq!(encode(&device).unwrap(), [[1; 32].as_slice(), &[2, 3, 4, 1, 1, 5, 5, 5, 5]].concat());
         let head = entry_head(41, &header(), b"hello").unwrap();
         let mut expected = vec![7, 1];
         expected.extend([3; 32]);
