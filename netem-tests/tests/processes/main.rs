@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a process that cannot be started fails its test")]
 
+mod guests;
 mod kills;
 #[cfg(unix)]
 mod points;

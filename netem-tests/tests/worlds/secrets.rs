@@ -127,6 +127,7 @@ async fn a_relay_holds_no_text_and_no_sender_of_what_is_sealed() {
     let ticket = ann.client().ticket();
     let names = [ann.client().account().0, ticket.seal.identity, ticket.seal.pre_key, ticket.seal.envelope];
     let words: Vec<_> = TEXT.split(' ').filter(|word| word.len() > 3).map(str::as_bytes).collect();
+    assert!(sealed.iter().all(|(_, entry)| entry.submitter.is_none()), "nor does anything beside it");
     for (_, entry) in &sealed {
         let holds = |part: &[u8]| entry.body.windows(part.len()).any(|window| window == part);
         assert!(!names.iter().any(|key| holds(key)) && !words.iter().any(|word| holds(word)));
