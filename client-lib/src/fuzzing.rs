@@ -1,16 +1,22 @@
 //! What the fuzzer drives, which no application should: the inside of seals.
 
+use thinpost_wire::ids::AccountKey;
 use thinpost_wire::letter::Letter;
-use thinpost_wire::parcel::Parcel;
-use thinpost_wire::ticket::SealKeys;
+use thinpost_wire::parcel::{Parcel, ShortIncarnation};
+use thinpost_wire::ticket::{ContactTicket, SealKeys};
 
+use crate::kept::{Kept, Name};
+use crate::message::MessageId;
 use crate::seal::{Keyring, Seals};
+use crate::store::Queued;
 
 /// Two people who have written to each other.
 pub struct Pair {
     ann: Seals,
     bob: Seals,
     bob_keys: SealKeys,
+    /// What Bob has sent to Ann, and of which she sends receipts.
+    kept: Kept,
 }
 
 impl Default for Pair {
@@ -32,7 +38,13 @@ impl Pair {
         bob.open(&first).expect("the first message opens");
         let answer = bob.seal(&ann_keys, &[0, 2]).expect("the keys are good");
         ann.open(&answer).expect("the answer opens");
-        Self { ann, bob, bob_keys }
+        let mut kept = Kept::default();
+        for number in 1..100 {
+            let name = Name::new(ann_keys.identity, ShortIncarnation([0; 4]), number);
+            let queued = Queued::new(AccountKey(ann_keys.identity), Some(name));
+            kept.keep(MessageId(number), queued, number);
+        }
+        Self { ann, bob, bob_keys, kept }
     }
 
     /// Bob opens whatever comes.
@@ -61,10 +73,14 @@ impl Pair {
     /// When it can be decoded and is not read without panic.
     pub fn open_content(&mut self, content: &[u8]) {
         let body = self.ann.seal(&self.bob_keys, content).expect("the keys are good");
-        let Ok((_, parcel)) = self.bob.open(&body) else { return };
-        let Ok(parcel) = Parcel::decode(&parcel) else { return };
-        for item in parcel.items {
+        let Ok((from, parcel)) = self.bob.open(&body) else { return };
+        let Ok(Parcel { incarnation, notes, items }) = Parcel::decode(&parcel) else { return };
+        for item in items {
+            self.bob.is_new(&from, incarnation, item.number);
             let _ = Letter::decode(item.letter);
         }
+        self.kept.heed(&from, &notes);
+        self.bob.take_notes(&from, true);
+        let _ = notes.introduction.map(|introduction| ContactTicket::from_bytes(&introduction.ticket));
     }
 }

@@ -260,7 +260,7 @@ mod tests {
 
     fn queued(to: Identity, number: u64) -> Queued {
         let name = Name::new(to, NOW, number);
-        Queued { enqueued_unix_ms: number, ..Queued::for_test(AccountKey(to), Some(name)) }
+        Queued { enqueued_unix_ms: number, ..Queued::new(AccountKey(to), Some(name)) }
     }
 
     /// Bob's messages 1 to 4 and one of Carol's between the second and the third.

@@ -300,7 +300,7 @@ mod tests {
     }
 
     fn queued(mailbox: AccountKey) -> Queued {
-        Queued::for_test(mailbox, None)
+        Queued::new(mailbox, None)
     }
 
     fn take(outbox: &mut Outbox, now: Instant) -> Vec<u64> {

@@ -227,7 +227,7 @@ fn what_500_others_have_overtaken_is_sent_again_for_a_receipt_and_shown_once() {
     for number in 1..=500 {
         sent.push(seal(&mut ann, &bob_keys, &parcel(number)));
         let name = Name::new(bob_keys.identity, OF, number);
-        let queued = Queued::for_test(AccountKey([2; 32]), Some(name));
+        let queued = Queued::new(AccountKey([2; 32]), Some(name));
         let left = kept.leave(0);
         kept.keep(MessageId(number), queued, left);
     }

@@ -65,8 +65,8 @@ pub(crate) struct Queued {
 
 impl Queued {
     /// A message of 10 bytes that was written at 1 s and has never left.
-    #[cfg(test)]
-    pub(crate) fn for_test(mailbox: AccountKey, name: Option<Name>) -> Self {
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(crate) fn new(mailbox: AccountKey, name: Option<Name>) -> Self {
         Self {
             mailbox,
             enqueued_unix_ms: 1_000,
