@@ -40,7 +40,7 @@ pub struct Parcel<'a> {
     pub incarnation: ShortIncarnation,
     /// What there is to say besides.
     pub notes: Notes,
-    /// At least one, unless there are notes.
+    /// None, where there are notes; or where there were such as only a later version knows.
     pub items: Vec<Item<'a>>,
 }
 
@@ -65,7 +65,7 @@ impl<'a> Parcel<'a> {
         let mut out =
             Vec::with_capacity(16 + self.items.iter().map(|item| item.letter.len() + 3).sum::<usize>());
         out.extend(self.incarnation.0);
-        if !self.notes.is_empty() {
+        if !self.notes.is_empty() || self.items.is_empty() {
             let notes = self.notes.encode();
             varint::put(&mut out, NOTES);
             varint::put(&mut out, notes.len() as u64);
@@ -197,6 +197,13 @@ mod tests {
             assert_eq!(HEXLOWER.encode(&parcel.encode()), hex);
             assert_eq!(Parcel::decode(&HEXLOWER.decode(hex.as_bytes()).unwrap()), Ok(parcel));
         }
+    }
+
+    #[test]
+    fn a_parcel_that_says_nothing_that_is_known_here_is_none_the_less_one() {
+        let later = [0xaa, 0xaa, 0xaa, 0xaa, 0, 3, 0x80, 1, 2];
+        assert_eq!(Parcel::decode(&later), Ok(parcel(&[])));
+        assert_eq!(Parcel::decode(&parcel(&[]).encode()), Ok(parcel(&[])));
     }
 
     #[test]
