@@ -98,7 +98,7 @@ impl Shared {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Status {
-    /// Messages in the outbox.
+    /// Messages in the outbox, with those that had been in custody and are sent again.
     pub waiting: u64,
     /// Messages that the relay has taken custody of, ever.
     pub custody: u64,
@@ -313,6 +313,9 @@ impl Client {
     /// # Errors
     /// See [`ContactError`]; nothing is changed.
     pub async fn add_contact(&self, name: &str, ticket: &ContactTicket) -> Result<(), ContactError> {
+        if ticket.account == self.account() {
+            return Err(ContactError::OwnTicket);
+        }
         let contact = Contact { name: name.to_owned(), ticket: ticket.clone() };
         let (had_other_keys, access) = {
             let contacts = self.shared.contacts();

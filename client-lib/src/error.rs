@@ -180,6 +180,12 @@ pub enum ContactError {
     /// None of the contact's relays is this home's, and relays do not forward yet.
     #[error("the contact's mailbox is at another relay than this home's")]
     OtherRelay,
+    /// It is this home's own.
+    #[error("this is your own ticket: give it to others, and add theirs")]
+    OwnTicket,
+    /// No stranger of this account has made themselves known.
+    #[error("nobody of this account waits to be accepted")]
+    NoRequest,
     /// No contact has this name.
     #[error("there is no contact named {0:?}")]
     Unknown(String),

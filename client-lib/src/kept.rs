@@ -83,6 +83,8 @@ pub(crate) struct Kept {
     copies: BTreeMap<MessageId, Copy>,
     unread: BTreeMap<MessageId, Arrived>,
     contacts: BTreeMap<Identity, Contact>,
+    /// What was on its way when its recipient asked for all again: they may not be able to open it.
+    suspects: BTreeSet<MessageId>,
     /// When the last one left; see [`Kept::leave`].
     left: u64,
 }
@@ -160,6 +162,9 @@ impl Kept {
         for seen in receipts.iter().flatten().filter(|seen| name.has_arrived(seen)) {
             self.confirm(&name.with, seen, &mut news);
         }
+        if self.suspects.remove(&id) {
+            news.again = self.send_again(|other, _| other == id);
+        }
         news
     }
 
@@ -180,6 +185,12 @@ impl Kept {
         let is_lost = |_, copy: &Copy| copy.name.with == *from && copy.left < upto;
         news.again = self.send_again(is_lost);
         news
+    }
+
+    /// These were on their way when their recipient asked for all again: they are sent again once they are in
+    /// custody.
+    pub(crate) fn suspect(&mut self, ids: Vec<MessageId>) {
+        self.suspects.extend(ids);
     }
 
     /// The relay has lost what it had: all that is kept is to be sent again.

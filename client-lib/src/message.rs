@@ -48,7 +48,8 @@ pub struct Message {
     /// What the application calls it: comes back in every event, and reaches the recipient.
     pub app_id: Option<AppId>,
     /// The relay may read it: for what is no secret. It saves about 65 bytes on a short message that
-    /// is sent alone.
+    /// is sent alone. It has no receipt: custody is the last that is known of it, and a relay that loses its disk
+    /// loses it.
     pub relay_visible: bool,
 }
 

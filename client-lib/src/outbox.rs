@@ -259,6 +259,17 @@ impl Outbox {
         self.rows.get(&id).map(|row| (row.queued.mailbox, row.queued.app_id))
     }
 
+    /// What the relay has, or may have, of the messages for a contact and has not taken custody of.
+    pub(crate) fn on_their_way(&self, mailbox: &AccountKey) -> Vec<MessageId> {
+        let to_them = |row: &Row| row.queued.mailbox == *mailbox && row.place != Place::Waiting;
+        let carriers = self.rows.iter().filter(|(_, row)| to_them(row)).map(|(id, _)| *id);
+        let with_riders = |id: MessageId| {
+            let riders = self.riders.get(&id).into_iter().flatten().map(|(rider, _)| *rider);
+            riders.chain([id]).collect::<Vec<_>>()
+        };
+        carriers.flat_map(with_riders).collect()
+    }
+
     /// Whether notes for this contact are on their way.
     pub(crate) fn has_notes(&self, mailbox: &AccountKey) -> bool {
         self.rows.range(MessageId::FIRST_NOTES..).any(|(_, row)| row.queued.mailbox == *mailbox)

@@ -10,7 +10,7 @@ use thinpost_wire::ticket::{ContactTicket, GuestTicket, InviteTicket};
 use crate::client::{Client, Shared};
 use crate::contacts::is_good_name;
 use crate::driver::Told;
-use crate::error::{ContactError, GrantError, StoreError};
+use crate::error::{ContactError, GrantError};
 
 /// Strangers who wait to be accepted, at most; later ones are passed over.
 pub(crate) const REQUESTS_MAX: usize = 32;
@@ -73,23 +73,27 @@ impl Client {
     /// See [`ContactError`]; nothing is changed.
     pub async fn accept(&self, account: &AccountKey, name: &str) -> Result<(), ContactError> {
         let ticket = self.shared().requests().get(account).cloned();
-        let ticket = ticket.ok_or_else(|| ContactError::Unknown(account.to_string()))?;
+        let ticket = ticket.ok_or(ContactError::NoRequest)?;
         self.add_contact(name, &ticket).await?;
-        Ok(self.dismiss(account).await?)
+        self.dismiss(account).await
     }
 
     /// Forgets that a stranger has made themselves known.
     ///
     /// # Errors
-    /// When the file cannot be written.
-    pub async fn dismiss(&self, account: &AccountKey) -> Result<(), StoreError> {
+    /// See [`ContactError`]; nothing is changed.
+    pub async fn dismiss(&self, account: &AccountKey) -> Result<(), ContactError> {
         let account = *account;
+        if !self.shared().requests().contains_key(&account) {
+            return Err(ContactError::NoRequest);
+        }
         self.shared()
             .on_disk(move |shared| {
                 shared.store.remove_request(&account)?;
                 shared.requests().remove(&account);
                 Ok(())
             })
-            .await
+            .await?;
+        Ok(())
     }
 }

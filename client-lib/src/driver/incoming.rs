@@ -126,15 +126,18 @@ impl Driver {
         link.set_peer_dictionaries(DictionarySet::from_bits(welcome.dictionaries));
         let is_known = welcome.last.is_none_or(|last| self.relay.knows(last));
         let had = self.relay.have.replace((welcome.store, welcome.cursor));
+        let mut has_read_less = false;
         match had {
             Some((store, _)) if store != welcome.store => self.relay_lost_all(),
-            Some((_, have)) if have < welcome.cursor || !is_known => {
-                self.relay.have = Some((welcome.store, have.max(welcome.cursor)));
-                self.notice_copy();
+            Some((store, have)) => {
+                has_read_less = have < welcome.cursor;
+                // Or the relay has not heard yet of what was read last.
+                self.relay.have = Some((store, have.max(welcome.cursor)));
             }
-            // The relay has not heard yet of what was read last.
-            Some(had) => self.relay.have = Some(had),
-            None => {}
+            None => has_read_less = welcome.cursor > Position(0),
+        }
+        if has_read_less || !is_known {
+            self.notice_copy();
         }
         self.relay.address = self.address as u8;
         incoming.position = Some(welcome.cursor);

@@ -29,7 +29,11 @@ impl Driver {
         }
         let guest = self.shared.grants().name_under(introduction.under);
         let contact = guest.map(|name| Contact { name, ticket: ticket.clone() });
-        match contact.filter(|contact| self.shared.contacts().check(contact, relay) == Ok(true)) {
+        let is_new = |contact: &Contact| {
+            let is_taken = self.changes.contacts.iter().any(|other| other.name == contact.name);
+            !is_taken && self.shared.contacts().check(contact, relay) == Ok(true)
+        };
+        match contact.filter(is_new) {
             Some(contact) => self.changes.contacts.push(contact),
             None => {
                 let waiting = self.shared.requests().len() + self.changes.requests.len();

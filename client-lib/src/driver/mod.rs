@@ -16,7 +16,7 @@ mod sealing;
 mod session;
 mod tokens;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -151,7 +151,7 @@ pub(crate) struct Driver {
     kept: Kept,
     seals: Seals,
     /// Whom this home has asked for all that it has not confirmed.
-    asked_again: BTreeSet<Identity>,
+    asked_again: BTreeMap<Identity, Instant>,
     /// Contacts who are to be given a token of their own with the next notes: none where it is not made yet.
     tokens: BTreeMap<Identity, Option<Token>>,
     mailboxes: Handles<MailboxAddress>,
@@ -196,7 +196,7 @@ impl Driver {
             outbox: start.outbox,
             kept: start.kept,
             seals: start.seals,
-            asked_again: BTreeSet::new(),
+            asked_again: BTreeMap::new(),
             tokens: BTreeMap::new(),
             mailboxes: start.mailboxes,
             senders: start.senders,
@@ -255,6 +255,13 @@ impl Driver {
                 while self.idle(None).await {}
                 break;
             }
+        }
+        // What the application has asked for and no link has made durable.
+        while let Ok(told) = self.told.try_recv() {
+            self.take_in(told);
+        }
+        if let Err(error) = self.commit().await {
+            tracing::error!(%error, "the home's file failed");
         }
         self.set_state(LinkState::Offline);
     }

@@ -20,6 +20,9 @@ use crate::store::records::OutboxRow;
 const DELAY_MIN: Duration = Duration::from_secs(15);
 const DELAY_MAX: Duration = Duration::from_secs(90);
 
+/// How often a contact is asked again at most.
+const ASK_INTERVAL: Duration = Duration::from_secs(600);
+
 impl Driver {
     /// There is something to say to this device besides letters.
     pub(super) fn schedule_notes(&mut self, with: &Identity) {
@@ -66,6 +69,8 @@ impl Driver {
         let asking = self.shared.contacts().name_of_device(from).filter(|_| notes.again).map(str::to_owned);
         if let Some(contact) = asking {
             self.tell(Event::AskedAgain { contact });
+            let account = self.shared.contacts().account_of(from);
+            self.kept.suspect(account.map_or_else(Vec::new, |account| self.outbox.on_their_way(&account)));
         }
         if let Some(token) = notes.token {
             self.take_token(from, token);
@@ -102,14 +107,20 @@ impl Driver {
     pub(super) fn notice_copy(&mut self) {
         tracing::warn!("this home was restored from an old copy");
         self.tell(Event::Restored);
-        for with in self.seals.everyone() {
+        // Also those with whom nothing is shared here: the newer self may have written to them.
+        let contacts = self.shared.contacts().identities();
+        for (_, with) in contacts {
             self.ask_again(&with);
         }
     }
 
-    /// Asks a contact for all that it has sent and we have not confirmed; nobody twice while the home is open.
+    /// Asks a contact for all that it has sent and we have not confirmed; nobody again too soon, as it may be a
+    /// stranger who pretends to be them.
     pub(super) fn ask_again(&mut self, with: &Identity) {
-        if self.shared.contacts().account_of(with).is_some() && self.asked_again.insert(*with) {
+        let now = Instant::now();
+        let is_too_soon = self.asked_again.get(with).is_some_and(|asked| now < *asked + ASK_INTERVAL);
+        if self.shared.contacts().account_of(with).is_some() && !is_too_soon {
+            self.asked_again.insert(*with, now);
             self.seals.ask_again(with);
             self.schedule_notes(with);
         }

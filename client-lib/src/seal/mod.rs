@@ -234,10 +234,13 @@ impl Seals {
         self.pairs.keys().copied().collect()
     }
 
-    /// They are to be asked for all that they have sent and we have not confirmed; false if they are already.
-    pub(crate) fn ask_again(&mut self, with: &Identity) -> bool {
+    /// They are to be asked for all that they have sent and we have not confirmed, in a session of its own: they may
+    /// have lost all others.
+    pub(crate) fn ask_again(&mut self, with: &Identity) {
         self.changed.insert(*with);
-        self.pairs.entry(*with).or_default().ask_again()
+        let pair = self.pairs.entry(*with).or_default();
+        pair.begin_anew();
+        pair.ask_again();
     }
 
     /// Lets what there is to say besides letters leave alone at this time, unless it is to before.

@@ -30,6 +30,8 @@ pub(super) struct Pair {
     ratchet: Option<[u8; 32]>,
     /// A one-time key of theirs, for the session that we begin next.
     claimed: Option<OneTimeKey>,
+    /// One was claimed, and is not claimed again.
+    has_claimed: bool,
     seen: Seen,
     /// They are to be asked for all that they have sent and we have not confirmed.
     ask_again: bool,
@@ -56,7 +58,8 @@ struct Known {
 struct Record {
     sessions: Vec<(u64, bool, SessionPickle)>,
     ratchet: Option<[u8; 32]>,
-    claimed: Option<OneTimeKey>,
+    /// The key itself is not kept: a home may be an old copy, whose newer self has used it.
+    has_claimed: bool,
     seen: seen::Record,
     ask_again: bool,
     notes_due_unix_ms: Option<u64>,
@@ -82,7 +85,7 @@ impl Pair {
                 .map(|known| (known.begun, known.ours, known.session.pickle()))
                 .collect(),
             ratchet: self.ratchet,
-            claimed: self.claimed,
+            has_claimed: self.has_claimed,
             seen: self.seen.to_record(),
             ask_again: self.ask_again,
             notes_due_unix_ms: self.notes_due_unix_ms,
@@ -95,7 +98,7 @@ impl Pair {
         let Record {
             sessions,
             ratchet,
-            claimed,
+            has_claimed,
             seen,
             ask_again,
             notes_due_unix_ms,
@@ -111,7 +114,8 @@ impl Pair {
                 })
                 .collect(),
             ratchet,
-            claimed,
+            claimed: None,
+            has_claimed,
             seen: Seen::from_record(seen),
             ask_again,
             notes_due_unix_ms,
@@ -122,18 +126,24 @@ impl Pair {
 
     /// Whether a one-time key of theirs would serve: no session was ever made, and none is at hand.
     pub(super) fn wants_key(&self) -> bool {
-        self.sessions.is_empty() && self.claimed.is_none()
+        self.sessions.is_empty() && !self.has_claimed
     }
 
     /// Keeps a one-time key of theirs for the first session.
     pub(super) fn put_claimed(&mut self, key: OneTimeKey) {
         self.claimed = Some(key);
+        self.has_claimed = true;
     }
 
     /// The one-time key for a session that begins now. It is used once, and forgotten with that session's
     /// first row.
     pub(super) fn take_claimed(&mut self) -> Option<OneTimeKey> {
         self.claimed.take()
+    }
+
+    /// Sends with none of the sessions of until now: the other side may have lost them all.
+    pub(super) fn begin_anew(&mut self) {
+        self.sessions.iter_mut().for_each(|known| known.may_send = false);
     }
 
     /// The session to send with, if one has begun.
@@ -226,9 +236,9 @@ impl Pair {
         self.seen.read(of, number)
     }
 
-    /// They are to be asked for what we have not confirmed; false if that is so already.
-    pub(super) fn ask_again(&mut self) -> bool {
-        !std::mem::replace(&mut self.ask_again, true)
+    /// They are to be asked for what we have not confirmed.
+    pub(super) fn ask_again(&mut self) {
+        self.ask_again = true;
     }
 
     pub(super) fn has_token(&self) -> bool {

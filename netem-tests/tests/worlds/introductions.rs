@@ -72,8 +72,9 @@ async fn a_stranger_who_says_who_they_are_waits_to_be_accepted_and_is_known_from
     let read = eve.client().inbox(InboxNumber(0), 10).await.unwrap();
     assert_eq!(read.len(), 1);
     assert!(bob.client().requests().is_empty());
-    let again = bob.client().accept(&account, "eve").await;
-    assert!(matches!(again, Err(ContactError::Unknown(_))), "{again:?}");
+    assert_eq!(bob.client().accept(&account, "eve").await, Err(ContactError::NoRequest));
+    let own = bob.client().ticket();
+    assert_eq!(bob.client().add_contact("me", &own).await, Err(ContactError::OwnTicket));
 }
 
 #[tokio::test(start_paused = true)]
@@ -92,4 +93,42 @@ async fn a_guests_name_that_is_taken_makes_them_a_stranger() {
     assert_eq!(contacts, [carol.client().account()]);
     bob.client().dismiss(&account).await.unwrap();
     assert!(bob.client().requests().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_guests_of_one_name_are_not_taken_for_each_other() {
+    let mut world = World::new(4);
+    let bob = online(&mut world, "bob");
+    let guests = ["carl", "another"].map(|name| online(&mut world, name));
+    let ticket = bob.client().ticket_for("carl").await.unwrap();
+    sleep(A_WHILE).await;
+    bob.client().disconnect();
+    sleep(A_WHILE).await;
+    for guest in &guests {
+        guest.client().add_contact("bob", &ticket).await.unwrap();
+        guest.client().introduce("bob").await.unwrap();
+        sleep(A_WHILE).await;
+    }
+    bob.client().connect();
+    sleep(A_WHILE).await;
+    let contacts: Vec<_> =
+        bob.client().contacts().into_iter().map(|contact| contact.ticket.account).collect();
+    let requests: Vec<_> = bob.client().requests().into_iter().map(|ticket| ticket.account).collect();
+    assert_eq!(contacts, [guests[0].client().account()]);
+    assert_eq!(requests, [guests[1].client().account()]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_introduction_outlives_a_client_that_is_closed_at_once() {
+    let mut world = World::new(5);
+    let bob = online(&mut world, "bob");
+    let mut eve = world.person("eve", &profile("gprs"));
+    let client = eve.open().clone();
+    client.add_contact("bob", &bob.client().ticket()).await.unwrap();
+    client.introduce("bob").await.unwrap();
+    client.close().await;
+    let account = eve.client().account();
+    eve.kill().await;
+    eve.open().connect();
+    until(&bob, |event| *event == Event::Introduced { account }).await;
 }

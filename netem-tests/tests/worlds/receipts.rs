@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use thinpost_client::{Client, Event, InboxNumber, MessageState, Subscription};
+use thinpost_client::{
+    Client, Event, InboxNumber, MemoryStorage, MessageState, ReceivedContent, Subscription,
+};
 use thinpost_netem::{Person, World};
 use tokio::time::{sleep, timeout};
 
@@ -189,4 +191,73 @@ async fn a_copy_whose_newer_self_has_only_sent_is_noticed_too_and_once() {
     assert!(!is_noticed(&mut ann).await, "it was told");
     ann.client().send("bob", line("ann", 2).into()).await.unwrap();
     assert_eq!(inbox(&bob, 3).await, expected("ann", 3));
+}
+
+/// Bob's home is copied, used on, and restored; from then on both write, and neither is shut.
+async fn restored_and_understood(world: &mut World, ann: &Person, bob: &mut Person, old: MemoryStorage) {
+    bob.kill().await;
+    bob.restore(old);
+    sleep(Duration::from_millis(2)).await;
+    let mut events = bob.open().subscribe(InboxNumber(u64::MAX));
+    bob.client().connect();
+    until(&mut events, |event| *event == Event::Restored).await;
+    bob.client().send("ann", "after".into()).await.unwrap();
+    ann.client().send("bob", "to the copy".into()).await.unwrap();
+    sleep(Duration::from_secs(3600)).await;
+    for (person, text) in [(ann, "after"), (&*bob, "to the copy")] {
+        let inbox = person.client().inbox(InboxNumber(0), 100).await.unwrap();
+        let texts = inbox.into_iter().map(|message| message.content);
+        let found = texts.filter(|content| *content == ReceivedContent::Text(text.into())).count();
+        assert_eq!(found, 1, "{} after {:?}", person.name(), world.age());
+        assert_eq!(unconfirmed(person.client()).await, 0, "{}", person.name());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_copy_from_before_a_claimed_key_was_used_is_understood() {
+    let (mut world, ann, mut bob) = online(8).await;
+    ann.client().send("bob", "hello".into()).await.unwrap();
+    inbox(&bob, 1).await;
+    sleep(Duration::from_secs(5)).await;
+    let old = bob.storage().fork();
+    bob.client().send("ann", "with the key".into()).await.unwrap();
+    inbox(&ann, 1).await;
+    sleep(Duration::from_secs(300)).await;
+    restored_and_understood(&mut world, &ann, &mut bob, old).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_copy_is_noticed_though_the_relay_has_lost_its_store_meanwhile() {
+    let (mut world, ann, mut bob) = online(9).await;
+    ann.client().send("bob", "hello".into()).await.unwrap();
+    inbox(&bob, 1).await;
+    sleep(Duration::from_secs(300)).await;
+    bob.kill().await;
+    let old = bob.storage().fork();
+    sleep(Duration::from_millis(2)).await;
+    bob.open().connect();
+    world.kill_relay();
+    world.lose_store();
+    world.start_relay();
+    bob.client().send("ann", "on the new store".into()).await.unwrap();
+    ann.client().send("bob", "seen by the newer self".into()).await.unwrap();
+    inbox(&ann, 1).await;
+    inbox(&bob, 2).await;
+    sleep(Duration::from_secs(300)).await;
+    restored_and_understood(&mut world, &ann, &mut bob, old).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_copy_of_a_home_that_had_never_been_online_is_noticed() {
+    let mut world = World::new(10);
+    let (ann, mut bob) = ann_and_bob(&mut world, "gprs").await;
+    let old = bob.storage().fork();
+    ann.client().connect();
+    bob.client().connect();
+    ann.client().send("bob", "hello".into()).await.unwrap();
+    bob.client().send("ann", "hello yourself".into()).await.unwrap();
+    inbox(&ann, 1).await;
+    inbox(&bob, 1).await;
+    sleep(Duration::from_secs(300)).await;
+    restored_and_understood(&mut world, &ann, &mut bob, old).await;
 }

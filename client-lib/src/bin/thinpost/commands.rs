@@ -7,7 +7,7 @@ use qrcode::render::unicode::Dense1x2;
 use qrcode::{EcLevel, QrCode};
 use serde_json::json;
 use thinpost_client::ticket::Ticket;
-use thinpost_client::{Budget, CreateError, Home, LinkState, RenewError, SyncEnd};
+use thinpost_client::{Budget, CreateError, Home, InboxNumber, LinkState, RenewError, SyncEnd};
 use tokio::time::timeout;
 
 use crate::args::{Init, NewKey};
@@ -89,8 +89,12 @@ pub(crate) fn qr_code(text: &str) -> Result<String, Failure> {
 
 pub(crate) async fn sync(home: &Place, time: Duration, budget: Option<u64>) -> Result<(), Failure> {
     let client = home.open()?;
+    let mut events = client.subscribe(InboxNumber(u64::MAX));
     let report = client.sync(Budget { time, bytes: budget.unwrap_or(u64::MAX) }).await?;
     client.close().await;
+    while let Ok(Some(event)) = timeout(Duration::ZERO, events.next()).await {
+        show::news(&event);
+    }
     let mut out = stdout().lock();
     writeln!(
         out,

@@ -179,7 +179,7 @@ impl From<ContactError> for Failure {
     fn from(error: ContactError) -> Self {
         let code = match error {
             ContactError::BadName => exit::USAGE,
-            ContactError::Unknown(_) => exit::NO_INPUT,
+            ContactError::Unknown(_) | ContactError::NoRequest => exit::NO_INPUT,
             ContactError::NameTaken(_) | ContactError::KnownAs(_) => exit::CANNOT_CREATE,
             ContactError::Store(_) => exit::IO,
             _ => exit::DATA,

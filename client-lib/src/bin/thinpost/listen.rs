@@ -53,18 +53,12 @@ async fn print(
                     client.mark_read(contact, message.number).await?;
                 }
             }
-            Event::Restored => {
-                eprintln!("this home was restored from an old copy: what contacts still have comes again");
-            }
-            Event::AskedAgain { contact } => {
-                eprintln!("{contact} has lost keys or messages: what was not confirmed is sent again");
-            }
             Event::Link(state) => {
                 if let Some(failure) = Failure::of_link(&state) {
                     return Err(failure);
                 }
             }
-            _ => {}
+            other => show::news(&other),
         }
     }
     Ok(())

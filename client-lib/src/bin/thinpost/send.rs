@@ -14,6 +14,7 @@ use crate::commands;
 use crate::failure::{Failure, exit};
 use crate::input;
 use crate::place::Place;
+use crate::show;
 
 pub(crate) async fn send(home: &Place, args: Send) -> Result<(), Failure> {
     // The home is looked for before a person types a message for nothing.
@@ -101,7 +102,7 @@ async fn wait(
                     }
                 }
             }
-            Some(_) => {}
+            Some(other) => show::news(&other),
             None => return Err(queued(client, open.len(), delayed)),
         }
     }

@@ -1,10 +1,13 @@
 //! Messages and figures, as people and programs read them.
 
+use std::io::Write;
 use std::time::{Duration, UNIX_EPOCH};
 
 use data_encoding::{BASE64, HEXLOWER};
 use serde_json::{Value, json};
-use thinpost_client::{AccountKey, AppId, LinkState, Received, ReceivedContent, Status, SyncEnd, SyncReport};
+use thinpost_client::{
+    AccountKey, AppId, Event, LinkState, Received, ReceivedContent, Status, SyncEnd, SyncReport,
+};
 
 /// A message as one object; the fields are described in `docs/rpc.md`.
 pub(crate) fn received(message: &Received) -> Value {
@@ -51,11 +54,37 @@ fn harmless(text: &str) -> String {
         match c {
             '\n' => shown.push_str("\n    "),
             '\t' => shown.push('\t'),
+            // They turn the direction of what follows, and so its meaning.
+            '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => shown.push(char::REPLACEMENT_CHARACTER),
             c if c.is_control() => shown.push(char::REPLACEMENT_CHARACTER),
             c => shown.push(c),
         }
     }
     shown
+}
+
+/// What a person should know of, on standard error: standard output is for programs, too.
+pub(crate) fn news(event: &Event) {
+    let line = match event {
+        Event::Restored => {
+            "this home was restored from an old copy: what contacts still have comes again".to_owned()
+        }
+        Event::AskedAgain { contact } => {
+            format!("{contact} has lost keys or messages: what was not confirmed is sent again")
+        }
+        Event::KeysChanged { contact } => format!("{contact} has other keys: compare safety numbers"),
+        Event::ContactAdded { contact } => format!("{contact} has come, and is a contact now"),
+        Event::Introduced { account: of } => {
+            format!("a stranger has told who they are: thinpost contact accept {} NAME", account(of))
+        }
+        Event::Unopened => "an envelope that no key opens was dropped".to_owned(),
+        Event::RevocationsFull => {
+            "the relay remembers no more revoked tickets: thinpost ticket renew --all".to_owned()
+        }
+        _ => return,
+    };
+    // Where standard error is closed there is nobody to tell.
+    let _ = writeln!(std::io::stderr(), "{line}");
 }
 
 pub(crate) fn account(account: &AccountKey) -> String {

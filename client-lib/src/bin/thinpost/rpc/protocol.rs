@@ -93,6 +93,8 @@ impl From<ContactError> for RpcError {
             ContactError::Unknown(_) => Self::new(-32005, Some("unknown-contact"), error),
             ContactError::Store(error) => error.into(),
             ContactError::BadName => Self::new(-32007, Some("bad-name"), error),
+            ContactError::OwnTicket => Self::new(-32007, Some("own-ticket"), error),
+            ContactError::NoRequest => Self::new(-32005, Some("no-request"), error),
             ContactError::OtherRelay => Self::new(-32007, Some("other-relay"), error),
             _ => Self::new(-32007, Some("contact-exists"), error),
         }
