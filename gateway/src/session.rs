@@ -401,7 +401,8 @@ impl Session {
     async fn answer(&mut self, verdicts: Vec<Verdict>) -> Result<(), End> {
         let Some((_, asked)) = self.pending.take() else { return Ok(()) };
         for (Asked { upto, what }, verdict) in asked.into_iter().zip(verdicts) {
-            trace!(device = %self.device, upto, ?what, ?verdict, "answered");
+            // Neither origin nor position: a log must not lead from an envelope to who submitted it.
+            trace!(device = %self.device, upto, accepted = verdict.is_ok(), "answered");
             match (what, verdict) {
                 (What::Submit { number, origin, to, unless_repeat }, Err(refusal)) => {
                     let reason = match refusal {
