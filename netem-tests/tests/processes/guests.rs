@@ -11,6 +11,9 @@ fn a_guest_has_a_home_a_relay_and_a_contact_from_one_link_and_the_host_knows_who
     assert!(link.starts_with("tpg1"), "{link}");
     let made = town.text(town.thinpost("carol").args(["init", &link]));
     assert!(made.contains("bob is your first contact"), "{made}");
+    // Whoever is not sure that it went well may do it again.
+    let again = town.text(town.thinpost("carol").args(["init", &link]));
+    assert!(again.contains("bob is your first contact"), "{again}");
     town.text(town.thinpost("carol").args(["send", "bob", "thank you for the invitation"]));
     town.text(town.thinpost("bob").args(["sync", "--for", "20s"]));
     let contacts = town.text(town.thinpost("bob").args(["contact", "list"]));

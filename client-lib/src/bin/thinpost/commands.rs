@@ -27,11 +27,15 @@ pub(crate) async fn init(home: &Place, args: Init) -> Result<(), Failure> {
         Ok(_) => true,
         Err(error @ CreateError::Exists(_)) => {
             // Made while the relay could not be reached, perhaps, and turned away since.
-            Home::renew(&home.folder, &ticket, home.key.as_ref()).map_err(|why| match why {
-                RenewError::Open(why) => Failure::from(why),
-                RenewError::Store(why) => why.into(),
-                why => Failure::new(exit::CANNOT_CREATE, format!("{error}; {why}")),
-            })?;
+            match Home::renew(&home.folder, &ticket, home.key.as_ref()) {
+                Ok(()) => {}
+                // An earlier try may have ended before host and guest knew each other.
+                Err(RenewError::Registered | RenewError::Unchanged) if matches!(ticket, Ticket::Guest(_)) => {
+                }
+                Err(RenewError::Open(why)) => return Err(why.into()),
+                Err(RenewError::Store(why)) => return Err(why.into()),
+                Err(why) => return Err(Failure::new(exit::CANNOT_CREATE, format!("{error}; {why}"))),
+            }
             false
         }
         Err(error) => return Err(error.into()),
