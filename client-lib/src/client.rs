@@ -44,7 +44,8 @@ pub(crate) struct Shared {
     pub(crate) status: watch::Receiver<LinkStatus>,
     pub(crate) clock: Arc<dyn WallClock>,
     pub(crate) blocking: BlockingMode,
-    /// Without a driver what is told counts when the home is opened next.
+    /// Tells the driver. A message that it does not hear of goes out when the home is opened next; what else is told
+    /// is lost without one.
     pub(crate) driver: mpsc::UnboundedSender<Told>,
 }
 

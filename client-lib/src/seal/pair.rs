@@ -129,14 +129,13 @@ impl Pair {
         self.sessions.is_empty() && !self.has_claimed
     }
 
-    /// Keeps a one-time key of theirs for the first session.
+    /// Keeps a one-time key of theirs for the first session, as long as the home is open.
     pub(super) fn put_claimed(&mut self, key: OneTimeKey) {
         self.claimed = Some(key);
         self.has_claimed = true;
     }
 
-    /// The one-time key for a session that begins now. It is used once, and forgotten with that session's
-    /// first row.
+    /// The one-time key for a session that begins now. It is used once.
     pub(super) fn take_claimed(&mut self) -> Option<OneTimeKey> {
         self.claimed.take()
     }

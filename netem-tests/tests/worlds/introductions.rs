@@ -7,9 +7,7 @@ use thinpost_client::{ContactError, Event, Home, InboxNumber, MemoryStorage};
 use thinpost_netem::{Person, World};
 use tokio::time::{sleep, timeout};
 
-use crate::people::{DAY, inbox, profile};
-
-const A_WHILE: Duration = Duration::from_secs(60);
+use crate::people::{A_WHILE, DAY, inbox, profile};
 
 fn online(world: &mut World, name: &'static str) -> Person {
     let mut person = world.person(name, &profile("gprs"));

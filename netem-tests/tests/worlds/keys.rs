@@ -7,10 +7,7 @@ use thinpost_netem::{Person, World};
 use thinpost_wire::ids::Position;
 use tokio::time::sleep;
 
-use crate::people::{inbox, introduce, profile};
-
-/// Long enough for anything that is going to happen on GPRS.
-const A_WHILE: Duration = Duration::from_secs(60);
+use crate::people::{A_WHILE, go, inbox, introduce, profile};
 
 /// How many keys a device leaves at the relay.
 const KEYS: usize = 10;
@@ -19,15 +16,6 @@ fn somebody(world: &mut World, name: &'static str) -> Person {
     let mut person = world.person(name, &profile("gprs"));
     person.open();
     person
-}
-
-async fn go(person: &Person, online: bool) {
-    if online {
-        person.client().connect()
-    } else {
-        person.client().disconnect()
-    }
-    sleep(A_WHILE).await;
 }
 
 /// Bob, who has left his keys at the relay, and then stays or goes.

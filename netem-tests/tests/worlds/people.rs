@@ -4,9 +4,22 @@ use std::time::Duration;
 
 use thinpost_client::{Event, InboxNumber, ReceivedContent};
 use thinpost_netem::{Person, Profile, World};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 pub(crate) const DAY: Duration = Duration::from_secs(24 * 3600);
+
+/// Long enough for anything that is going to happen on GPRS.
+pub(crate) const A_WHILE: Duration = Duration::from_secs(60);
+
+/// Connects or disconnects somebody, and lets it take its time.
+pub(crate) async fn go(person: &Person, online: bool) {
+    if online {
+        person.client().connect()
+    } else {
+        person.client().disconnect()
+    }
+    sleep(A_WHILE).await;
+}
 
 pub(crate) fn profile(name: &str) -> Profile {
     Profile::named(name).unwrap()

@@ -8,13 +8,10 @@ use thinpost_gateway::store::MailboxUsage;
 use thinpost_netem::{Person, World};
 use tokio::time::sleep;
 
-use crate::people::{ann_and_bob, inbox, introduce, line, profile, strays};
+use crate::people::{A_WHILE, ann_and_bob, go, inbox, introduce, line, profile, strays};
 
 const NOT_WANTED: Option<MessageState> = Some(MessageState::Failed(Failure::Refused(Refusal::NotWanted)));
 const CUSTODY: Option<MessageState> = Some(MessageState::Custody);
-
-/// Long enough for anything that is going to happen on GPRS.
-const A_WHILE: Duration = Duration::from_secs(60);
 
 /// An envelope of its own: what is sealed shares one.
 fn alone(from: &str, n: usize) -> Message {
@@ -40,15 +37,6 @@ async fn fate(from: &Person, to: &str, n: usize) -> (MessageId, Option<MessageSt
     let message = from.client().send(to, alone(from.name(), n)).await.unwrap();
     sleep(A_WHILE).await;
     (message, from.client().message_state(message).await.unwrap())
-}
-
-async fn go(person: &Person, online: bool) {
-    if online {
-        person.client().connect()
-    } else {
-        person.client().disconnect()
-    }
-    sleep(A_WHILE).await;
 }
 
 fn usage(world: &World, of: &Person) -> MailboxUsage {
