@@ -8,13 +8,13 @@ use thinpost_wire::ids::{AccountKey, DeviceKey, Origin};
 use thinpost_wire::letter::{self, Letter};
 use thinpost_wire::ticket::ContactTicket;
 use thinpost_wire::token::Token;
-use tokio::sync::{broadcast, mpsc, watch};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
 use crate::builder::{BlockingMode, Builder};
 use crate::clock::WallClock;
 use crate::contacts::{Contact, Contacts};
-use crate::driver::{Told, Wish};
+use crate::driver::{Ask, Told, Wish};
 use crate::error::{ContactError, SendError, StoreError};
 use crate::event::{Event, LinkState, LinkStatus, Subscription};
 use crate::grants::Grants;
@@ -44,8 +44,7 @@ pub(crate) struct Shared {
     pub(crate) status: watch::Receiver<LinkStatus>,
     pub(crate) clock: Arc<dyn WallClock>,
     pub(crate) blocking: BlockingMode,
-    /// Tells the driver. A message that it does not hear of goes out when the home is opened next; what else is told
-    /// is lost without one.
+    /// Tells the driver. A message that it does not hear of goes out when the home is opened next.
     pub(crate) driver: mpsc::UnboundedSender<Told>,
 }
 
@@ -67,6 +66,14 @@ impl Shared {
                 }
             }
         }
+    }
+
+    /// Has the driver do what it alone can, and waits until that is on disk.
+    pub(crate) async fn ask(&self, ask: Ask) -> Result<(), StoreError> {
+        let (answer, answered) = oneshot::channel();
+        let _ = self.driver.send(Told::Asked(ask, answer));
+        // A driver that has ended answers nobody.
+        answered.await.unwrap_or(Err(StoreError::Failed))
     }
 
     /// Changes under this lock are single calls that do not panic.
@@ -288,16 +295,15 @@ impl Client {
     }
 
     /// Tells a contact, with the next receipt, that what came from them up to this place in the inbox has been
-    /// read. Messages further back than their last 512 are passed over.
+    /// read. Messages further back than their last 512 are passed over. When this returns, it is on disk.
     ///
     /// # Errors
-    /// When no contact has this name, or the file cannot be read.
+    /// When no contact has this name, or the file cannot be read or written.
     pub async fn mark_read(&self, contact: &str, upto: InboxNumber) -> Result<(), ContactError> {
         let from = self.shared.contacts().get(contact).map(|ticket| ticket.account);
         let from = from.ok_or_else(|| ContactError::Unknown(contact.to_owned()))?;
         let names = self.shared.on_disk(move |shared| shared.store.last_names(&from, upto, READ_MAX)).await?;
-        let _ = self.shared.driver.send(Told::Read(names));
-        Ok(())
+        Ok(self.shared.ask(Ask::Read(names)).await?)
     }
 
     /// How far a message is. Known for all in the outbox and in custody, and the last 1,000 besides.

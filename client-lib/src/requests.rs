@@ -9,7 +9,7 @@ use thinpost_wire::ticket::{ContactTicket, GuestTicket, InviteTicket};
 
 use crate::client::{Client, Shared};
 use crate::contacts::is_good_name;
-use crate::driver::Told;
+use crate::driver::Ask;
 use crate::error::{ContactError, GrantError};
 
 /// Strangers who wait to be accepted, at most; later ones are passed over.
@@ -45,10 +45,11 @@ impl Client {
     }
 
     /// Makes this account known to a contact, with a ticket made for them: as soon as there is a link, and with
-    /// what else leaves for them. It does not leave twice; call this again if they say that they do not know you.
+    /// what else leaves for them. When this returns, that is on disk. It does not leave twice; call this again if
+    /// they say that they do not know you.
     ///
     /// # Errors
-    /// See [`ContactError`]; nothing is changed.
+    /// See [`ContactError`].
     pub async fn introduce(&self, contact: &str) -> Result<(), ContactError> {
         let unknown = || ContactError::Unknown(contact.to_owned());
         let theirs = self.shared().contacts().get(contact).cloned().ok_or_else(unknown)?;
@@ -58,8 +59,7 @@ impl Client {
         })?;
         let under = self.shared().contacts().token_of(&theirs.account).unwrap_or(theirs.token);
         let introduction = Introduction { under, ticket: own.to_bytes() };
-        let _ = self.shared().driver.send(Told::Introduce(theirs.seal.identity, introduction));
-        Ok(())
+        Ok(self.shared().ask(Ask::Introduce(theirs.seal.identity, introduction)).await?)
     }
 
     /// Strangers who have made themselves known, and how they are reached.

@@ -116,6 +116,8 @@ impl Driver {
                     }
                 }
                 connected = &mut connecting => return connected.map_err(|error| End::Lost(error.into())),
+                // Whoever asks need not wait for a relay that does not answer.
+                Some(told) = self.told.recv() => self.take_in_now(told).await.map_err(End::Store)?,
                 () = sleep_until(give_up_at) => return Err(End::NoAnswer),
             }
         }

@@ -24,7 +24,7 @@ use thinpost_carrier::quic;
 use thinpost_wire::ids::AccountKey;
 use thinpost_wire::notes::Introduction;
 use thinpost_wire::token::{MailboxAddress, Token};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 
 use crate::client::Shared;
@@ -81,15 +81,24 @@ impl Default for Options {
 }
 
 /// What the application has done that the driver must know of.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(crate) enum Told {
     /// A message is in the outbox.
     Queued(MessageId, Queued),
+    /// The driver alone can do this, as it holds what it changes. It answers once that is on disk.
+    Asked(Ask, Answer),
+}
+
+/// What the application asks of the driver.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Ask {
     /// Messages up to these have been read.
     Read(Vec<Name>),
     /// This account is to be made known to somebody.
     Introduce(Identity, Introduction),
 }
+
+type Answer = oneshot::Sender<Result<(), StoreError>>;
 
 /// What the driver starts from.
 pub(crate) struct Start {
@@ -161,6 +170,11 @@ pub(crate) struct Driver {
     relay_stored: RelayRecord,
     /// What the next commit holds beside tables and [`Driver::relay`].
     changes: Changes,
+    /// Who waits for the next commit.
+    asked: Vec<Answer>,
+    /// The home's file has failed: what could not be written is gone from memory as well, perhaps, so that nothing
+    /// that seems to hold can be promised any more.
+    failed: bool,
     expiry_due: Instant,
     /// Which of the relay's addresses is tried next.
     address: usize,
@@ -203,6 +217,8 @@ impl Driver {
             relay_stored: start.relay.clone(),
             relay: start.relay,
             changes: Changes::default(),
+            asked: Vec::new(),
+            failed: false,
             expiry_due: Instant::now(),
             address,
             claimed_upto: None,
@@ -230,6 +246,7 @@ impl Driver {
             stopped_at = None;
             let end = self.one_link().await;
             tracing::debug!(?end, "link ended");
+            self.failed |= matches!(end, End::Store(_));
             let registered = self.relay.registered;
             if self.registration_was_lost(&end) {
                 self.relay.registered = false;
@@ -274,9 +291,7 @@ impl Driver {
                 biased;
                 changed = self.wish.changed() => return changed.is_ok() && !self.wish.borrow().closed,
                 Some(told) = self.told.recv() => {
-                    self.take_in(told);
-                    self.publish_pending();
-                    if let Err(error) = self.commit().await {
+                    if let Err(error) = self.take_in_now(told).await {
                         // The next link's first commit fails as well, and says so.
                         tracing::error!(%error, "the home's file failed");
                     }
@@ -299,18 +314,35 @@ impl Driver {
                     self.changes.unnumbered.push(id);
                 }
             }
-            Told::Read(names) => {
-                for name in names {
-                    if self.seals.read(&name.with, name.incarnation(), name.number) {
-                        self.schedule_notes(&name.with);
+            Told::Asked(ask, answer) => {
+                self.asked.push(answer);
+                match ask {
+                    Ask::Read(names) => {
+                        for name in names {
+                            if self.seals.read(&name.with, name.incarnation(), name.number) {
+                                self.schedule_notes(&name.with);
+                            }
+                        }
+                    }
+                    Ask::Introduce(to, introduction) => {
+                        self.seals.introduce(&to, introduction);
+                        self.seals.hasten_notes(&to, self.shared.clock.unix_ms());
                     }
                 }
             }
-            Told::Introduce(to, introduction) => {
-                self.seals.introduce(&to, introduction);
-                self.seals.hasten_notes(&to, self.shared.clock.unix_ms());
-            }
         }
+    }
+
+    /// The same where nothing else is about to make it durable.
+    async fn take_in_now(&mut self, told: Told) -> Result<(), StoreError> {
+        self.take_in(told);
+        self.publish_pending();
+        self.commit().await
+    }
+
+    /// Whether somebody waits for a commit, or there is something to write.
+    fn has_to_commit(&self) -> bool {
+        !self.changes.is_empty() || !self.asked.is_empty()
     }
 
     /// Takes in what was put in the outbox meanwhile, and fails what waits there for too long.
@@ -331,8 +363,18 @@ impl Driver {
         }
     }
 
-    /// Makes all that has changed durable, then tells of it.
+    /// Makes all that has changed durable, then tells of it, and answers whoever waits for that.
     async fn commit(&mut self) -> Result<(), StoreError> {
+        let written = if self.failed { Err(StoreError::Failed) } else { self.write().await };
+        self.failed |= written.is_err();
+        for answer in self.asked.drain(..) {
+            // They need not wait any more.
+            let _ = answer.send(written.clone());
+        }
+        written
+    }
+
+    async fn write(&mut self) -> Result<(), StoreError> {
         self.make_tokens().await?;
         self.changes.mailboxes = self.mailboxes.change();
         self.changes.senders = self.senders.change();

@@ -152,8 +152,8 @@ impl<'a> Session<'a> {
                 self.outgoing.push(self.channel.link(), frame);
             }
         }
-        // What expired, found no handle, or waits behind what was refused.
-        if !self.driver.changes.is_empty() {
+        // What expired, found no handle, or waits behind what was refused; and what the application waits for.
+        if self.driver.has_to_commit() {
             self.driver.commit().await.map_err(End::Store)?;
         }
         Ok(())

@@ -64,6 +64,13 @@ pub struct MemoryStorage(Arc<Mutex<Memory>>);
 struct Memory {
     file: Vec<u8>,
     key_file: Option<Vec<u8>>,
+    is_full: bool,
+}
+
+impl Memory {
+    fn check_room(&self) -> io::Result<()> {
+        if self.is_full { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
+    }
 }
 
 impl MemoryStorage {
@@ -76,6 +83,11 @@ impl MemoryStorage {
     #[must_use]
     pub fn fork(&self) -> Self {
         Self(Arc::new(Mutex::new(self.memory().clone())))
+    }
+
+    /// From now on nothing can be written, as on a disk that is full.
+    pub fn fill(&self) {
+        self.memory().is_full = true;
     }
 
     /// Nothing inside can panic halfway through a change.
@@ -122,7 +134,9 @@ impl StorageBackend for MemoryStorage {
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        self.memory().file.resize(len as usize, 0);
+        let mut memory = self.memory();
+        memory.check_room()?;
+        memory.file.resize(len as usize, 0);
         Ok(())
     }
 
@@ -133,6 +147,7 @@ impl StorageBackend for MemoryStorage {
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
         let from = offset as usize;
         let mut memory = self.memory();
+        memory.check_room()?;
         let place = memory.file.get_mut(from..from + data.len()).ok_or(io::ErrorKind::UnexpectedEof)?;
         place.copy_from_slice(data);
         Ok(())

@@ -4,6 +4,7 @@
 
 mod crashes;
 mod days;
+mod durable;
 mod introductions;
 mod keys;
 mod limits;
