@@ -20,6 +20,7 @@ use crate::event::{Event, LinkState, LinkStatus, Subscription};
 use crate::grants::Grants;
 use crate::home::{Home, RelayAccess};
 use crate::message::{Content, InboxNumber, Message, MessageId, MessageState, Received};
+use crate::notices::{Matter, Notice};
 use crate::requests::Requests;
 use crate::safety::SafetyNumber;
 use crate::store::records::{AccessRow, InboxRow, OutboxRow};
@@ -115,8 +116,13 @@ pub struct Status {
     pub unconfirmed: u64,
     /// Messages that failed, ever.
     pub failed: u64,
+    /// Messages that the relay had in custody, that no receipt has come for, and that are sent no more.
+    pub abandoned: u64,
     /// Messages that have arrived, ever: the last inbox number.
     pub received: InboxNumber,
+    /// What a person should know of and has not [acknowledged](Client::acknowledge). What is about a contact goes when
+    /// the contact is removed.
+    pub notices: Vec<Notice>,
     /// The link, in figures.
     pub link: LinkStatus,
 }
@@ -333,17 +339,19 @@ impl Client {
             let had_other_keys = known.is_some_and(|known| known.seal.identity != ticket.seal.identity);
             (had_other_keys, contacts.access_with(&contact))
         };
+        let notice = had_other_keys.then_some(Matter::KeysChanged(ticket.account));
+        let now_unix_ms = self.shared.clock.unix_ms();
         self.shared
             .on_disk(move |shared| {
-                shared.store.put_contact(&contact, &access)?;
+                shared.store.put_contact(&contact, &access, notice.map(|matter| (matter, now_unix_ms)))?;
                 shared.contacts().insert(contact, access);
+                if let Some(event) = notice.and_then(|matter| shared.event_of(matter)) {
+                    // Nobody need listen.
+                    let _ = shared.events.send(event);
+                }
                 Ok(())
             })
             .await?;
-        if had_other_keys {
-            // Nobody need listen.
-            let _ = self.shared.events.send(Event::KeysChanged { contact: name.to_owned() });
-        }
         Ok(())
     }
 
@@ -435,13 +443,16 @@ impl Client {
     /// # Errors
     /// When the file cannot be read.
     pub async fn status(&self) -> Result<Status, StoreError> {
-        let counts = self.shared.on_disk(|shared| shared.store.counts()).await?;
+        let read = |shared: &Shared| Ok((shared.store.counts()?, shared.notices()?));
+        let (counts, notices) = self.shared.on_disk(read).await?;
         let Counts { counters, waiting, unconfirmed } = counts;
         Ok(Status {
             waiting,
             custody: counters.custody,
             unconfirmed,
             failed: counters.failed,
+            abandoned: counters.abandoned,
+            notices,
             received: InboxNumber(counters.received),
             link: self.shared.status.borrow().clone(),
         })

@@ -16,7 +16,7 @@ use tokio_stream::wrappers::{BroadcastStream, WatchStream};
 
 use crate::client::Shared;
 use crate::error::StoreError;
-use crate::message::{Failure, InboxNumber, MessageId, Received};
+use crate::message::{Abandonment, Failure, InboxNumber, MessageId, Received};
 
 /// How many events a subscriber may be behind before it misses some; see [`Event::Missed`].
 pub(crate) const EVENTS_KEPT: usize = 1_024;
@@ -25,7 +25,8 @@ pub(crate) const EVENTS_KEPT: usize = 1_024;
 const READ_AT_ONCE: usize = 64;
 
 /// Something that happened. Everything durable can be asked for again after a crash: the inbox by its
-/// numbers, a message by [`Client::message_state`](crate::Client::message_state).
+/// numbers, a message by [`Client::message_state`](crate::Client::message_state), what a person should know of by
+/// [`Client::status`](crate::Client::status).
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Event {
@@ -72,6 +73,18 @@ pub enum Event {
         app_id: Option<AppId>,
         /// Why.
         reason: Failure,
+    },
+    /// The relay had this message in custody, no receipt has come, and it is sent no more: whether it has arrived is
+    /// not known.
+    Abandoned {
+        /// Which.
+        message: MessageId,
+        /// What the application calls it.
+        app_id: Option<AppId>,
+        /// The recipient's name, if they are a contact.
+        contact: Option<String>,
+        /// Why.
+        reason: Abandonment,
     },
     /// A contact's messages are sealed for other keys from now on. Show it: either they have another device,
     /// or somebody stands between the two; [`Client::safety_number`](crate::Client::safety_number) tells.

@@ -10,7 +10,7 @@ use thinpost_wire::ids::AppId;
 use thinpost_wire::notes::{Notes, Seen};
 use thinpost_wire::parcel::ShortIncarnation;
 
-use crate::message::MessageId;
+use crate::message::{Abandonment, MessageId};
 use crate::seal::Identity;
 use crate::store::Queued;
 
@@ -21,10 +21,10 @@ const AGAIN_MAX: u8 = 5;
 /// twice as long. Its receipt says what has become of the others.
 const OVERDUE_MS: u64 = 6 * 3600 * 1_000;
 
-/// Messages kept at most. Of older ones custody is the last that is known.
+/// Messages kept at most. Older ones are given up.
 const KEPT_MAX: usize = 10_000;
 
-/// Messages remembered that have arrived and not been read.
+/// Messages remembered that have arrived and not been read, and as many that were given up.
 const UNREAD_MAX: usize = 1_000;
 
 /// Receipts remembered of each contact, for messages that arrived before their custody was known.
@@ -70,18 +70,23 @@ struct Copy {
     left: u64,
 }
 
-/// A message with a receipt.
+/// A message that is not kept any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Arrived {
+struct Gone {
     name: Name,
     app_id: Option<AppId>,
+    /// See [`Kept::leave`]; 0 if that is of no interest any more.
+    left: u64,
 }
 
 /// What is known about messages whose recipient has not confirmed them, or not read.
 #[derive(Debug, Default)]
 pub(crate) struct Kept {
     copies: BTreeMap<MessageId, Copy>,
-    unread: BTreeMap<MessageId, Arrived>,
+    /// What has arrived.
+    unread: BTreeMap<MessageId, Gone>,
+    /// What is sent no more. It may have arrived all the same, and be confirmed late.
+    abandoned: BTreeMap<MessageId, Gone>,
     contacts: BTreeMap<Identity, Contact>,
     /// What was on its way when its recipient asked for all again: they may not be able to open it.
     suspects: BTreeSet<MessageId>,
@@ -114,6 +119,8 @@ pub(crate) struct News {
     pub(crate) read: Vec<(MessageId, Option<AppId>)>,
     /// Messages to be sent again.
     pub(crate) again: Vec<(MessageId, Queued)>,
+    /// Messages that would be sent again and have been too often.
+    pub(crate) abandoned: Vec<(MessageId, Queued, Abandonment)>,
 }
 
 impl Kept {
@@ -135,7 +142,27 @@ impl Kept {
     ) {
         self.arrived(name.with, left);
         if !read {
-            self.unread.insert(id, Arrived { name, app_id });
+            self.unread.insert(id, Gone { name, app_id, left });
+        }
+    }
+
+    /// Takes in, at the start, a message that was given up.
+    pub(crate) fn load_abandoned(&mut self, id: MessageId, name: Name, app_id: Option<AppId>, left: u64) {
+        self.left = self.left.max(left);
+        self.abandoned.insert(id, Gone { name, app_id, left });
+    }
+
+    /// A message that was to be sent again never will be.
+    pub(crate) fn abandon(&mut self, id: MessageId, queued: &Queued) {
+        self.give_up(id, queued, 0);
+    }
+
+    fn give_up(&mut self, id: MessageId, queued: &Queued, left: u64) {
+        self.suspects.remove(&id);
+        let Some(name) = queued.name else { return };
+        self.abandoned.insert(id, Gone { name, app_id: queued.app_id, left });
+        while self.abandoned.len() > UNREAD_MAX {
+            self.abandoned.pop_first();
         }
     }
 
@@ -163,7 +190,7 @@ impl Kept {
             self.confirm(&name.with, seen, &mut news);
         }
         if self.suspects.remove(&id) {
-            news.again = self.send_again(|other, _| other == id);
+            self.send_again(|other, _| other == id, &mut news);
         }
         news
     }
@@ -183,7 +210,7 @@ impl Kept {
         let latest = self.contacts.get(from).map_or(0, |contact| contact.latest);
         let upto = if notes.again { u64::MAX } else { latest };
         let is_lost = |_, copy: &Copy| copy.name.with == *from && copy.left < upto;
-        news.again = self.send_again(is_lost);
+        self.send_again(is_lost, &mut news);
         news
     }
 
@@ -194,13 +221,15 @@ impl Kept {
     }
 
     /// The relay has lost what it had: all that is kept is to be sent again.
-    pub(crate) fn relay_lost_all(&mut self) -> Vec<(MessageId, Queued)> {
-        self.send_again(|_, _| true)
+    pub(crate) fn relay_lost_all(&mut self) -> News {
+        let mut news = News::default();
+        self.send_again(|_, _| true, &mut news);
+        news
     }
 
     /// Where nothing has left for a contact for long and a receipt is missing, one message to be sent again: the
-    /// oldest, and each time the same.
-    pub(crate) fn overdue(&mut self, now_unix_ms: u64) -> Vec<(MessageId, Queued)> {
+    /// oldest, and each time the same. One that was sent too often stays kept: that nobody answers is no news of it.
+    pub(crate) fn overdue(&mut self, now_unix_ms: u64) -> News {
         let mut contacts = BTreeMap::<Identity, Overdue>::new();
         for (id, copy) in &self.copies {
             let (again, left) = (copy.queued.again, copy.left);
@@ -211,25 +240,29 @@ impl Kept {
             }
         }
         let is_due = |Overdue { last_left, probe }: Overdue| {
-            let (id, again, _) = probe?;
+            let (id, again, _) = probe.filter(|(_, again, _)| *again < AGAIN_MAX)?;
             (now_unix_ms.saturating_sub(last_left) >= OVERDUE_MS << again).then_some(id)
         };
         let due: BTreeSet<_> = contacts.into_values().filter_map(is_due).collect();
-        self.send_again(|id, _| due.contains(&id))
+        let mut news = News::default();
+        self.send_again(|id, _| due.contains(&id), &mut news);
+        news
     }
 
-    /// Messages that were written before this, or are too many: they are kept no longer.
-    pub(crate) fn let_go(&mut self, written_before_unix_ms: u64) -> Vec<MessageId> {
+    /// Gives up messages that were written before this, or are too many.
+    pub(crate) fn let_go(&mut self, written_before_unix_ms: u64) -> News {
+        let is_old = |_: &MessageId, copy: &mut Copy| copy.queued.enqueued_unix_ms < written_before_unix_ms;
+        let expired: Vec<_> = self.copies.extract_if(.., is_old).collect();
+        let expired = expired.into_iter().map(|gone| (gone, Abandonment::Expired));
         let excess = self.copies.len().saturating_sub(KEPT_MAX);
-        let oldest = self.copies.keys().take(excess);
-        let expired =
-            self.copies.iter().filter(|(_, copy)| copy.queued.enqueued_unix_ms < written_before_unix_ms);
-        let mut gone: Vec<_> = oldest.chain(expired.map(|(id, _)| id)).copied().collect();
-        gone.dedup();
-        for id in &gone {
-            self.copies.remove(id);
+        let too_many: Vec<_> = std::iter::from_fn(|| self.copies.pop_first()).take(excess).collect();
+        let too_many = too_many.into_iter().map(|gone| (gone, Abandonment::TooMany));
+        let mut news = News::default();
+        for ((id, copy), reason) in expired.chain(too_many) {
+            self.give_up(id, &copy.queued, copy.left);
+            news.abandoned.push((id, copy.queued, reason));
         }
-        gone
+        news
     }
 
     fn confirm(&mut self, from: &Identity, seen: &Seen, news: &mut News) {
@@ -240,9 +273,16 @@ impl Kept {
             self.arrived(*from, copy.left);
             let app_id = copy.queued.app_id;
             news.delivered.push((id, app_id));
-            self.unread.insert(id, Arrived { name: copy.name, app_id });
+            self.unread.insert(id, Gone { name: copy.name, app_id, left: copy.left });
         }
-        let is_read = |known: &Arrived| known.name.with == *from && known.name.is_read(seen);
+        let is_confirmed =
+            |_: &MessageId, gone: &mut Gone| gone.name.with == *from && gone.name.has_arrived(seen);
+        for (id, gone) in self.abandoned.extract_if(.., is_confirmed).collect::<Vec<_>>() {
+            self.arrived(*from, gone.left);
+            news.delivered.push((id, gone.app_id));
+            self.unread.insert(id, gone);
+        }
+        let is_read = |known: &Gone| known.name.with == *from && known.name.is_read(seen);
         let read = self.unread.extract_if(.., |_, known| is_read(known));
         news.read.extend(read.map(|(id, known)| (id, known.app_id)));
         while self.unread.len() > UNREAD_MAX {
@@ -250,11 +290,16 @@ impl Kept {
         }
     }
 
-    fn send_again(&mut self, is_lost: impl Fn(MessageId, &Copy) -> bool) -> Vec<(MessageId, Queued)> {
-        let may_again = |copy: &Copy| copy.queued.again < AGAIN_MAX;
-        let lost = self.copies.extract_if(.., |id, copy| may_again(copy) && is_lost(*id, copy));
-        let anew = |copy: Copy| Queued { again: copy.queued.again + 1, ..copy.queued };
-        lost.map(|(id, copy)| (id, anew(copy))).collect()
+    fn send_again(&mut self, is_lost: impl Fn(MessageId, &Copy) -> bool, news: &mut News) {
+        let lost: Vec<_> = self.copies.extract_if(.., |id, copy| is_lost(*id, copy)).collect();
+        for (id, Copy { queued, left, .. }) in lost {
+            if queued.again < AGAIN_MAX {
+                news.again.push((id, Queued { again: queued.again + 1, ..queued }));
+            } else {
+                self.give_up(id, &queued, left);
+                news.abandoned.push((id, queued, Abandonment::TooOften));
+            }
+        }
     }
 }
 
@@ -320,6 +365,15 @@ mod tests {
         }
         let news = kept.heed(&BOB, &receipt(1, &[(3, 100)], 0));
         assert_eq!(news.again, [], "a contact who never gets it gets it no more");
+        let [(id, _, reason)] = news.abandoned[..] else { panic!("{news:?}") };
+        assert_eq!((id, reason), (MessageId(2), Abandonment::TooOften));
+        assert_eq!(kept.heed(&BOB, &receipt(1, &[(3, 101)], 0)).abandoned, [], "it is told once");
+        let late = kept.heed(&BOB, &receipt(101, &[], 2));
+        assert_eq!(
+            (ids(&late.delivered), ids(&late.read)),
+            (vec![2], vec![1, 2]),
+            "it has arrived after all"
+        );
     }
 
     #[test]
@@ -337,8 +391,8 @@ mod tests {
         kept.heed(&BOB, &receipt(2, &[], 0));
         let asked = kept.heed(&BOB, &Notes { again: true, ..Notes::default() });
         assert_eq!(ids(&asked.again), [4, 5]);
-        assert_eq!(ids(&kept.relay_lost_all()), [3]);
-        assert_eq!(kept.relay_lost_all(), [], "they are in the outbox now");
+        assert_eq!(ids(&kept.relay_lost_all().again), [3]);
+        assert_eq!(kept.relay_lost_all(), News::default(), "they are in the outbox now");
     }
 
     #[test]
@@ -357,15 +411,15 @@ mod tests {
         let mut kept = kept();
         let mut now = 5;
         for again in 0..AGAIN_MAX {
-            assert_eq!(kept.overdue(now + (OVERDUE_MS << again) - 3), []);
+            assert_eq!(kept.overdue(now + (OVERDUE_MS << again) - 3), News::default());
             now += OVERDUE_MS << again;
-            let overdue = kept.overdue(now);
+            let overdue = kept.overdue(now).again;
             assert_eq!(ids(&overdue), [1, 3], "one for Bob and one for Carol");
             for (id, queued) in overdue {
                 kept.keep(id, queued, now);
             }
         }
-        assert_eq!(kept.overdue(u64::MAX), [], "enough is enough");
+        assert_eq!(kept.overdue(u64::MAX), News::default(), "enough is enough");
     }
 
     #[test]
@@ -376,14 +430,21 @@ mod tests {
     }
 
     #[test]
-    fn what_is_too_old_or_too_much_is_let_go() {
+    fn what_is_too_old_or_too_much_is_given_up_and_told_with_the_reason() {
         let mut kept = kept();
-        assert_eq!(kept.let_go(2), [MessageId(1), MessageId(3)]);
+        let given_up = |news: News, because: Abandonment| {
+            assert!(news.abandoned.iter().all(|(_, _, reason)| *reason == because), "{news:?}");
+            news.abandoned.iter().map(|(id, ..)| id.0).collect::<Vec<_>>()
+        };
+        assert_eq!(given_up(kept.let_go(2), Abandonment::Expired), [1, 3]);
+        assert_eq!(kept.let_go(2), News::default());
         for id in 10..=10 + KEPT_MAX as u64 {
             let left = kept.leave(0);
             kept.keep(MessageId(id), queued(BOB, id), left);
         }
-        assert_eq!(kept.let_go(0).len(), 4);
+        assert_eq!(given_up(kept.let_go(0), Abandonment::TooMany), [2, 4, 5, 10]);
         assert_eq!(kept.copies.len(), KEPT_MAX);
+        let late = kept.heed(&BOB, &receipt(0, &[(10, 10)], 0));
+        assert_eq!(ids(&late.delivered), [10]);
     }
 }

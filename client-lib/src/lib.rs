@@ -48,6 +48,7 @@ mod home;
 mod kept;
 mod message;
 mod network;
+mod notices;
 mod outbox;
 mod points;
 mod random;
@@ -68,9 +69,10 @@ pub use error::{
 pub use event::{Event, LinkState, LinkStatus, Subscription};
 pub use home::{Home, RelayAccess};
 pub use message::{
-    Content, Failure, InboxNumber, Message, MessageId, MessageState, Received, ReceivedContent,
+    Abandonment, Content, Failure, InboxNumber, Message, MessageId, MessageState, Received, ReceivedContent,
 };
 pub use network::{Network, Udp};
+pub use notices::{Matter, Notice};
 pub use safety::{BadSafetyNumber, SafetyNumber};
 pub use store::key::HomeKey;
 pub use store::storage::{MemoryStorage, Storage};

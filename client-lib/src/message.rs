@@ -140,6 +140,24 @@ pub enum Failure {
     TooManyRecipients,
 }
 
+/// Why a message that the relay had in custody is sent no more, though no receipt has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[non_exhaustive]
+pub enum Abandonment {
+    /// It was to be sent again, and that failed for good.
+    #[error("when it was sent again: {0}")]
+    Failed(Failure),
+    /// It got lost again and again.
+    #[error("it was sent six times and never confirmed")]
+    TooOften,
+    /// More later messages than a home keeps have no receipt either.
+    #[error("too many later messages are not confirmed either")]
+    TooMany,
+    /// No receipt came within its lifetime.
+    #[error("it was not confirmed within its lifetime")]
+    Expired,
+}
+
 /// How far a sent message is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
@@ -154,4 +172,7 @@ pub enum MessageState {
     Read,
     /// It will not be delivered.
     Failed(Failure),
+    /// The relay had it in custody, no receipt has come, and it is sent no more: nobody here knows whether it has
+    /// arrived. A receipt that comes after all makes it [`MessageState::Delivered`].
+    Abandoned(Abandonment),
 }

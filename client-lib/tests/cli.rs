@@ -6,6 +6,7 @@ use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
+use serde_json::json;
 use thinpost_client::ticket::{ContactTicket, InviteTicket, InviteToken, RelayTicket, Ticket};
 use thinpost_client::{Client, Home, MemoryStorage, RelayKey};
 
@@ -224,6 +225,45 @@ fn a_home_in_use_is_said_to_be_in_use() {
     let answer = rpc(&home, &[r#"{"jsonrpc":"2.0","id":1,"method":"status"}"#]).remove(0);
     assert_eq!(answer["error"]["data"]["kind"], "home-in-use");
     runtime.block_on(client.close());
+}
+
+#[test]
+fn what_there_is_to_know_is_printed_until_it_is_acknowledged() {
+    let folder = tempfile::tempdir().unwrap();
+    let home = home(folder.path());
+    // The same account under other keys: what is made of a seed is so but for Olm's, which draws its own.
+    let add = ["contact", "add", "bob", &contact(1, relay())];
+    let added = thinpost(&home, &add);
+    assert!(added.status.success(), "{added:?}");
+    let status = |more: &[&str]| {
+        let output = thinpost(&home, &[&["status"], more].concat());
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let line = "bob has other keys: compare safety numbers\n";
+    for more in [&[][..], &["--acknowledge"]] {
+        assert!(status(more).ends_with(line), "{}", status(more));
+    }
+    assert!(!status(&[]).contains(line));
+    assert_eq!(
+        serde_json::from_str::<serde_json::Value>(&status(&["--json"])).unwrap()["notices"],
+        json!([])
+    );
+    assert!(thinpost(&home, &["contact", "add", "bob", &contact(1, relay())]).status.success());
+    let answers = rpc(
+        &home,
+        &[
+            r#"{"jsonrpc":"2.0","id":1,"method":"status"}"#,
+            r#"{"jsonrpc":"2.0","id":2,"method":"acknowledge","params":{"upto":2}}"#,
+            r#"{"jsonrpc":"2.0","id":3,"method":"status"}"#,
+        ],
+    );
+    let notice = &answers[0]["result"]["notices"][0];
+    assert_eq!(
+        (&notice["n"], &notice["kind"], &notice["contact"]),
+        (&2.into(), &"keys-changed".into(), &"bob".into())
+    );
+    assert_eq!((&answers[1]["result"], &answers[2]["result"]["notices"]), (&json!({}), &json!([])));
 }
 
 /// A file with a passphrase beside the home.

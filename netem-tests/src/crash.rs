@@ -48,7 +48,7 @@ pub enum Broken {
     Unfinished {
         /// Whose client.
         who: &'static str,
-        /// Messages that failed.
+        /// Messages that failed or were abandoned.
         failed: u64,
         /// Messages in the outbox.
         waiting: u64,
@@ -243,7 +243,8 @@ impl Talk {
             return Err(Broken::Inbox { who: name, expected: self.sent[who].clone(), found });
         }
         let status = client.status().await.expect("a home in memory can be read");
-        let (failed, waiting, unconfirmed) = (status.failed, status.waiting, status.unconfirmed);
+        let (failed, waiting) = (status.failed + status.abandoned, status.waiting);
+        let unconfirmed = status.unconfirmed;
         if failed + waiting + unconfirmed > 0 {
             return Err(Broken::Unfinished { who: name, failed, waiting, unconfirmed });
         }

@@ -65,7 +65,7 @@ pub enum Broken {
     Unfinished {
         /// Whose client.
         who: &'static str,
-        /// Messages that failed.
+        /// Messages that failed or were abandoned.
         failed: u64,
         /// Messages in the outbox.
         waiting: u64,
@@ -283,8 +283,9 @@ impl Storm {
     async fn check(&self) -> Result<(), Broken> {
         for (who, person) in self.people.iter().enumerate() {
             let status = person.client().status().await.expect("a home in memory can be read");
-            let Status { failed, waiting, unconfirmed, .. } = status;
-            if failed + waiting + unconfirmed > 0 {
+            let Status { failed, abandoned, waiting, unconfirmed, .. } = status;
+            if failed + abandoned + waiting + unconfirmed > 0 {
+                let failed = failed + abandoned;
                 return Err(Broken::Unfinished { who: person.name(), failed, waiting, unconfirmed });
             }
             let inbox = person.client().inbox(InboxNumber(0), usize::MAX).await;

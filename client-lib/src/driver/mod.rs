@@ -31,7 +31,7 @@ use crate::client::Shared;
 use crate::error::StoreError;
 use crate::event::{Event, LinkState, LinkStatus};
 use crate::kept::{Kept, Name};
-use crate::message::{Failure, InboxNumber, MessageId};
+use crate::message::{Abandonment, Failure, InboxNumber, MessageId};
 use crate::network::{Meter, Network};
 use crate::outbox::Outbox;
 use crate::random::Random;
@@ -358,7 +358,8 @@ impl Driver {
             let oldest = self.shared.clock.unix_ms().saturating_sub(lifetime_ms);
             let expired = self.outbox.expired(oldest);
             self.changes.failed.extend(expired.into_iter().map(|id| (id, Failure::Expired)));
-            self.changes.let_go.extend(self.kept.let_go(oldest));
+            let news = self.kept.let_go(oldest);
+            self.take_news(news);
             self.send_overdue();
         }
     }
@@ -385,6 +386,7 @@ impl Driver {
         if self.changes.is_empty() {
             return Ok(());
         }
+        self.changes.now_unix_ms = self.shared.clock.unix_ms();
         let changes = std::mem::take(&mut self.changes);
         let (changes, counters) = self
             .shared
@@ -419,8 +421,17 @@ impl Driver {
             for (message, queued) in self.outbox.remove(carrier) {
                 if queued.is_first_time(message) {
                     self.tell(Event::Failed { message, app_id: queued.app_id, reason });
+                } else if !message.is_notes() {
+                    self.kept.abandon(message, &queued);
+                    self.tell_abandoned(message, &queued, Abandonment::Failed(reason));
                 }
             }
+        }
+        for (message, queued, reason) in changes.abandoned {
+            self.tell_abandoned(message, &queued, reason);
+        }
+        for matter in changes.notices {
+            self.shared.event_of(matter).into_iter().for_each(|event| self.tell(event));
         }
         for (message, app_id) in changes.delivered {
             self.tell(Event::Delivered { message, app_id });
@@ -440,6 +451,11 @@ impl Driver {
     fn tell(&self, event: Event) {
         // Nobody need listen.
         let _ = self.shared.events.send(event);
+    }
+
+    fn tell_abandoned(&self, message: MessageId, queued: &Queued, reason: Abandonment) {
+        let contact = self.shared.contacts().name_of(&queued.mailbox).map(str::to_owned);
+        self.tell(Event::Abandoned { message, app_id: queued.app_id, contact, reason });
     }
 
     fn set_state(&self, state: LinkState) {

@@ -8,9 +8,9 @@ use tokio::time::Instant;
 use super::Driver;
 use crate::client::Shared;
 use crate::error::StoreError;
-use crate::event::Event;
 use crate::kept::News;
 use crate::message::MessageId;
+use crate::notices::Matter;
 use crate::seal::Identity;
 use crate::store::Queued;
 use crate::store::records::OutboxRow;
@@ -66,11 +66,10 @@ impl Driver {
 
     /// Acts on what another device says besides letters.
     pub(super) fn heed(&mut self, from: &Identity, notes: &Notes) {
-        let asking = self.shared.contacts().name_of_device(from).filter(|_| notes.again).map(str::to_owned);
-        if let Some(contact) = asking {
-            self.tell(Event::AskedAgain { contact });
-            let account = self.shared.contacts().account_of(from);
-            self.kept.suspect(account.map_or_else(Vec::new, |account| self.outbox.on_their_way(&account)));
+        let asking = self.shared.contacts().account_of(from).filter(|_| notes.again);
+        if let Some(account) = asking {
+            self.changes.notices.push(Matter::AskedAgain(account));
+            self.kept.suspect(self.outbox.on_their_way(&account));
         }
         if let Some(token) = notes.token {
             self.take_token(from, token);
@@ -81,32 +80,33 @@ impl Driver {
 
     /// The next commit makes it durable.
     pub(super) fn take_news(&mut self, news: News) {
-        let News { delivered, read, again } = news;
+        let News { delivered, read, again, abandoned } = news;
         if !again.is_empty() {
             tracing::info!(count = again.len(), "messages are sent again");
         }
         self.changes.delivered.extend(delivered);
         self.changes.read.extend(read);
         self.changes.again.extend(again);
+        self.changes.abandoned.extend(abandoned);
     }
 
     /// What has no receipt for too long.
     pub(super) fn send_overdue(&mut self) {
-        let again = self.kept.overdue(self.shared.clock.unix_ms());
-        self.take_news(News { again, ..News::default() });
+        let news = self.kept.overdue(self.shared.clock.unix_ms());
+        self.take_news(news);
     }
 
     /// The relay's store is another one than before.
     pub(super) fn relay_lost_all(&mut self) {
-        let again = self.kept.relay_lost_all();
-        self.take_news(News { again, ..News::default() });
+        let news = self.kept.relay_lost_all();
+        self.take_news(news);
     }
 
     /// A newer self of this home has received more than this one has: this is an old copy, and contacts may
     /// have sealed for sessions that it does not have.
     pub(super) fn notice_copy(&mut self) {
         tracing::warn!("this home was restored from an old copy");
-        self.tell(Event::Restored);
+        self.changes.notices.push(Matter::Restored);
         // Also those with whom nothing is shared here: the newer self may have written to them.
         let contacts = self.shared.contacts().identities();
         for (_, with) in contacts {

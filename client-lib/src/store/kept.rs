@@ -4,11 +4,12 @@ use redb::{ReadTransaction, WriteTransaction};
 
 use super::Changes;
 use super::outbox::Queued;
-use super::records::{DONE, DoneRow, KEPT, KeptRow, OUTBOX, OutboxRow};
+use super::records::{Counters, DONE, DoneRow, KEPT, KeptRow, OUTBOX, OutboxRow};
 use super::table::Tables;
 use crate::error::StoreError;
 use crate::kept::Kept;
 use crate::message::{MessageId, MessageState};
+use crate::notices::Matter;
 
 /// What is known about the messages that are kept, and the last that have arrived.
 pub(super) fn load(read: &Tables<'_, ReadTransaction>) -> Result<Kept, StoreError> {
@@ -19,25 +20,41 @@ pub(super) fn load(read: &Tables<'_, ReadTransaction>) -> Result<Kept, StoreErro
     }
     for row in read.table(DONE)?.range(..)? {
         let (id, DoneRow { name, app_id, state, left, .. }) = row?;
-        if let Some(name) = name {
-            kept.load_arrived(MessageId(id), name, app_id, left, state == MessageState::Read);
+        let Some(name) = name else { continue };
+        match state {
+            MessageState::Abandoned(_) => kept.load_abandoned(MessageId(id), name, app_id, left),
+            _ => kept.load_arrived(MessageId(id), name, app_id, left, state == MessageState::Read),
         }
     }
     Ok(kept)
 }
 
-/// What receipts have brought to light in one turn of the driver.
+/// What receipts, or their absence, have brought to light in one turn of the driver. Returns what a person should know
+/// of that.
 pub(super) fn take_from_kept(
     write: &Tables<'_, WriteTransaction>,
     changes: &Changes,
-) -> Result<(), StoreError> {
+    counters: &mut Counters,
+) -> Result<Vec<Matter>, StoreError> {
+    let mut matters = Vec::new();
     let mut kept = write.table(KEPT)?;
     let mut done = write.table(DONE)?;
-    let delivered = changes.delivered.iter().map(|(id, _)| (*id, MessageState::Delivered));
-    let let_go = changes.let_go.iter().map(|id| (*id, MessageState::Custody));
-    for (id, state) in delivered.chain(let_go) {
+    // Before the receipts: one may come for what was given up a moment ago.
+    for (id, _, reason) in &changes.abandoned {
         let Some(KeptRow { row, left }) = kept.remove(id.0)? else { continue };
-        done.insert(id.0, &DoneRow::new(&row, state, left))?;
+        done.insert(id.0, &DoneRow::new(&row, MessageState::Abandoned(*reason), left))?;
+        counters.abandoned += 1;
+        matters.push(Matter::Abandoned(row.mailbox));
+    }
+    for (id, _) in &changes.delivered {
+        if let Some(KeptRow { row, left }) = kept.remove(id.0)? {
+            done.insert(id.0, &DoneRow::new(&row, MessageState::Delivered, left))?;
+        } else if let Some(row) = done.get(id.0)?
+            && matches!(row.state, MessageState::Abandoned(_))
+        {
+            done.insert(id.0, &DoneRow { state: MessageState::Delivered, ..row })?;
+            counters.abandoned -= 1;
+        }
     }
     for (id, _) in &changes.read {
         let Some(row) = done.get(id.0)? else { continue };
@@ -48,5 +65,5 @@ pub(super) fn take_from_kept(
         let Some(KeptRow { row, .. }) = kept.remove(id.0)? else { continue };
         outbox.insert(id.0, &OutboxRow { again: queued.again, ..row })?;
     }
-    Ok(())
+    Ok(matters)
 }

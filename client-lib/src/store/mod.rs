@@ -9,6 +9,7 @@
 mod grants;
 mod kept;
 pub(crate) mod key;
+mod notices;
 mod opening;
 mod outbox;
 pub(crate) mod records;
@@ -32,7 +33,8 @@ use crate::contacts::Contact;
 use crate::error::StoreError;
 use crate::grants::Grant;
 use crate::kept::{Kept, Name};
-use crate::message::{Failure, InboxNumber, MessageId};
+use crate::message::{Abandonment, Failure, InboxNumber, MessageId};
+use crate::notices::Matter;
 use crate::points::Points;
 use crate::seal::Identity;
 pub(crate) use outbox::{Departure, Numbers, Queued};
@@ -102,7 +104,11 @@ pub(crate) struct Changes {
     /// Kept messages that go back into the outbox.
     pub(crate) again: Vec<(MessageId, Queued)>,
     /// Kept messages that are kept no longer.
-    pub(crate) let_go: Vec<MessageId>,
+    pub(crate) abandoned: Vec<(MessageId, Queued, Abandonment)>,
+    /// What a person should know of, besides.
+    pub(crate) notices: Vec<Matter>,
+    /// When all this came about: milliseconds since 1970.
+    pub(crate) now_unix_ms: u64,
     /// Refused for now: the relay has not taken custody under their numbers.
     pub(crate) unnumbered: Vec<MessageId>,
     pub(crate) mailboxes: Option<TableChange<MailboxAddress>>,
@@ -169,8 +175,11 @@ impl Store {
             let mut meta = write.meta()?;
             counters = meta.get(COUNTERS)?;
             put_in_inbox(&write, &changes.received, &mut counters)?;
-            outbox::take_from_outbox(&write, changes, &mut counters)?;
-            kept::take_from_kept(&write, changes)?;
+            let mut matters = outbox::take_from_outbox(&write, changes, &mut counters)?;
+            matters.extend(kept::take_from_kept(&write, changes, &mut counters)?);
+            for matter in matters.into_iter().chain(changes.notices.iter().copied()) {
+                notices::notice(&write, matter, changes.now_unix_ms, &mut counters)?;
+            }
             change_handles(&write, MAILBOXES, changes.mailboxes.as_ref())?;
             change_handles(&write, SENDERS, changes.senders.as_ref())?;
             grants::put_told(&write, &changes.told)?;
@@ -203,11 +212,22 @@ impl Store {
         self.commit("put_home", write)
     }
 
-    /// Writes a contact, and how to reach it beyond its ticket.
-    pub(crate) fn put_contact(&self, contact: &Contact, access: &AccessRow) -> Result<(), StoreError> {
+    /// Writes a contact, how to reach it beyond its ticket, and what a person should know of that, and when it was.
+    pub(crate) fn put_contact(
+        &self,
+        contact: &Contact,
+        access: &AccessRow,
+        noticed: Option<(Matter, u64)>,
+    ) -> Result<(), StoreError> {
         let write = self.begin_write()?;
         put_contact(&write, contact)?;
         grants::put_access(&write, &contact.ticket.account, access)?;
+        if let Some((matter, unix_ms)) = noticed {
+            let mut meta = write.meta()?;
+            let mut counters = meta.get(COUNTERS)?;
+            notices::notice(&write, matter, unix_ms, &mut counters)?;
+            meta.put(COUNTERS, &counters)?;
+        }
         self.commit("put_contact", write)
     }
 
@@ -215,6 +235,7 @@ impl Store {
         let write = self.begin_write()?;
         write.table(CONTACTS)?.remove_hidden(contact.name.as_bytes())?;
         grants::put_access(&write, &contact.ticket.account, &AccessRow::default())?;
+        notices::forget(&write, &contact.ticket.account)?;
         self.commit("remove_contact", write)
     }
 

@@ -14,7 +14,8 @@ use super::table::Tables;
 use super::{Changes, PairRow, Store};
 use crate::error::StoreError;
 use crate::kept::Name;
-use crate::message::{MessageId, MessageState};
+use crate::message::{Abandonment, MessageId, MessageState};
+use crate::notices::Matter;
 use crate::seal::Identity;
 
 /// The numbers of one opening of the home. What a recipient knows a message by is drawn when it is written,
@@ -211,12 +212,13 @@ impl Store {
     }
 }
 
-/// What the outbox has lost and got back in one turn of the driver.
+/// What the outbox has lost and got back in one turn of the driver. Returns what a person should know of that.
 pub(super) fn take_from_outbox(
     write: &Tables<'_, WriteTransaction>,
     changes: &Changes,
     counters: &mut Counters,
-) -> Result<(), StoreError> {
+) -> Result<Vec<Matter>, StoreError> {
+    let mut matters = Vec::new();
     let mut outbox = write.table(OUTBOX)?;
     let mut kept = write.table(KEPT)?;
     let mut done = write.table(DONE)?;
@@ -227,11 +229,20 @@ pub(super) fn take_from_outbox(
         let riders = sealed.remove(id.0)?.map_or_else(Vec::new, |row| row.riders);
         for id in riders.into_iter().chain([id]) {
             let Some(row) = outbox.remove(id.0)?.filter(|_| !id.is_notes()) else { continue };
-            // What was in custody before neither fails nor counts twice.
-            let state = if row.again > 0 { MessageState::Custody } else { state };
-            if row.again == 0 {
-                let taken = state == MessageState::Custody;
-                *(if taken { &mut counters.custody } else { &mut counters.failed }) += 1;
+            // What was in custody before neither counts twice nor is sure not to arrive.
+            let state = match state {
+                MessageState::Failed(failure) if row.again > 0 => {
+                    MessageState::Abandoned(Abandonment::Failed(failure))
+                }
+                state => state,
+            };
+            match state {
+                MessageState::Failed(_) => counters.failed += 1,
+                MessageState::Abandoned(_) => {
+                    counters.abandoned += 1;
+                    matters.push(Matter::Abandoned(row.mailbox));
+                }
+                _ => counters.custody += u64::from(row.again == 0),
             }
             if left > 0 && row.name().is_some() {
                 let row = OutboxRow { number: None, rides_with: None, ..row };
@@ -248,5 +259,5 @@ pub(super) fn take_from_outbox(
         let Some(row) = outbox.get(id.0)? else { continue };
         outbox.insert(id.0, &OutboxRow { number: None, ..row })?;
     }
-    Ok(())
+    Ok(matters)
 }

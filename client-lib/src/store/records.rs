@@ -14,9 +14,10 @@ use super::vault::Hidden;
 use crate::grants::Grant;
 use crate::kept::Name;
 use crate::message::{MessageId, MessageState, ReceivedContent};
+use crate::notices::NoticeRow;
 
 /// This version of the layout.
-pub(crate) const FORMAT: u32 = 3;
+pub(crate) const FORMAT: u32 = 4;
 
 /// Contacts, by their hidden names.
 pub(super) const CONTACTS: Rows<Hidden, ContactRow> = Rows::new("contacts");
@@ -44,6 +45,9 @@ pub(super) const ACCESS: Rows<Hidden, (AccountKey, AccessRow)> = Rows::new("acce
 
 /// Tickets of strangers who have made themselves known, by their hidden accounts.
 pub(super) const REQUESTS: Rows<Hidden, String> = Rows::new("requests");
+
+/// What a person should know of and has not acknowledged, by number.
+pub(super) const NOTICES: Rows<u64, NoticeRow> = Rows::new("notices");
 
 /// Four bytes, little endian, in every format there will be. Alone of all it is not encrypted.
 pub(super) const META_FORMAT: &str = "format";
@@ -121,8 +125,11 @@ pub(crate) struct Counters {
     pub(crate) received: u64,
     pub(crate) custody: u64,
     pub(crate) failed: u64,
+    pub(crate) abandoned: u64,
     /// Parcels of notes that went out alone.
     pub(crate) notes: u64,
+    /// The last number of a notice.
+    pub(crate) notices: u64,
 }
 
 /// Someone to write to.
@@ -217,8 +224,11 @@ pub(crate) struct DoneRow {
 
 impl DoneRow {
     pub(super) fn new(row: &OutboxRow, state: MessageState, left: u64) -> Self {
-        // Only what has arrived can be read, and only that says anything about what left before it.
-        let name = row.name().filter(|_| matches!(state, MessageState::Delivered | MessageState::Read));
+        // Only what has arrived can be read, and says anything about what left before it; and only what may have
+        // arrived can be confirmed yet.
+        let has_left =
+            matches!(state, MessageState::Delivered | MessageState::Read | MessageState::Abandoned(_));
+        let name = row.name().filter(|_| has_left);
         Self { mailbox: row.mailbox, app_id: row.app_id, state, name, left }
     }
 }

@@ -107,6 +107,7 @@ impl<'s> Tables<'s, WriteTransaction> {
         self.table(records::GRANTS)?;
         self.table(records::ACCESS)?;
         self.table(records::REQUESTS)?;
+        self.table(records::NOTICES)?;
         Ok(())
     }
 

@@ -4,8 +4,10 @@ use std::sync::{Arc, Mutex};
 use std::{fs, io};
 
 use redb::{Builder, StorageBackend};
+use thinpost_wire::batch::Ack;
 use thinpost_wire::frame::Refusal;
 use thinpost_wire::ids::{Incarnation, Origin, Position, StoreId};
+use thinpost_wire::notes::{Notes, Seen};
 use thinpost_wire::ticket::SealKeys;
 use thinpost_wire::token::{MailboxSecret, Token};
 
@@ -15,12 +17,13 @@ use super::storage::{self, MemoryStorage, Storage};
 use super::*;
 use crate::error::{CreateError, OpenError};
 use crate::message::{MessageState, ReceivedContent};
+use crate::notices::NoticeRow;
 use crate::random::Random;
 
 pub(super) const BOB: AccountKey = AccountKey([2; 32]);
 pub(super) const NOW: Incarnation = Incarnation([9; 8]);
 
-fn numbers(incarnation: Incarnation) -> Numbers {
+pub(super) fn numbers(incarnation: Incarnation) -> Numbers {
     Numbers::new(incarnation)
 }
 
@@ -207,9 +210,25 @@ fn a_message_is_kept_until_its_receipt_and_can_go_out_again() {
     // It neither counts as taken once more, nor fails after it was taken.
     store.apply(&Changes { custody: vec![(second, 4)], ..Changes::default() }).unwrap();
     assert_eq!(counts(&store), (0, 1, 3));
-    store.apply(&Changes { let_go: vec![second], ..Changes::default() }).unwrap();
-    assert_eq!(states(&store)[1], MessageState::Custody);
+    let given_up = vec![(second, Queued::from(&secret[1]), Abandonment::TooOften)];
+    store.apply(&Changes { abandoned: given_up, now_unix_ms: 5, ..Changes::default() }).unwrap();
+    assert_eq!(states(&store)[1], MessageState::Abandoned(Abandonment::TooOften));
     assert_eq!(counts(&store), (0, 0, 3));
+    let abandoned = |store: &Store| store.counts().unwrap().counters.abandoned;
+    assert_eq!(abandoned(&store), 1);
+    let to_be_known = NoticeRow { matter: Matter::Abandoned(BOB), count: 1, last_unix_ms: 5 };
+    assert_eq!(store.notices().unwrap(), [(1, to_be_known)]);
+    drop(store);
+
+    // A receipt that comes after all is heeded, after another opening, too.
+    let (store, mut loaded) = open(&memory);
+    let name = secret[1].name().unwrap();
+    let arrived = Ack { watermark: name.number, received: vec![] };
+    let seen = vec![Seen { incarnation: name.incarnation(), arrived, read: 0 }];
+    let news = loaded.kept.heed(&name.with, &Notes { seen, ..Notes::default() });
+    assert_eq!(news.delivered, [(second, None)]);
+    store.apply(&Changes { delivered: news.delivered, ..Changes::default() }).unwrap();
+    assert_eq!((states(&store)[1], abandoned(&store)), (MessageState::Delivered, 0));
 }
 
 #[test]

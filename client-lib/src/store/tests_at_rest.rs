@@ -66,7 +66,7 @@ fn fill(store: &Store) {
     };
     store.apply(&changes).unwrap();
     let access = AccessRow { token: Some(Token(OTHERS_TOKEN)), ..AccessRow::default() };
-    store.put_contact(&carol(), &access).unwrap();
+    store.put_contact(&carol(), &access, None).unwrap();
     store.put_grant(TokenId::personal(1), &Grant::Personal(SECRET.into())).unwrap();
 }
 

@@ -9,6 +9,7 @@ mod introductions;
 mod keys;
 mod limits;
 mod links;
+mod notices;
 mod people;
 mod receipts;
 mod secrets;

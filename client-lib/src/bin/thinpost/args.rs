@@ -60,11 +60,14 @@ pub(crate) enum Command {
         #[arg(long, value_name = "BYTES", value_parser = parse_budget)]
         budget: Option<u64>,
     },
-    /// Print how much is waiting, sent and received
+    /// Print how much is waiting, sent and received, and what there is to know
     Status {
         /// As one line of JSON
         #[arg(long)]
         json: bool,
+        /// What there is to know is known: print it this last time
+        #[arg(long)]
+        acknowledge: bool,
     },
     /// What the home is encrypted under
     #[command(subcommand)]

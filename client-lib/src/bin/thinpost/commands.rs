@@ -109,7 +109,7 @@ pub(crate) async fn sync(home: &Place, time: Duration, budget: Option<u64>) -> R
         SyncEnd::Complete if report.waiting == 0 => Ok(()),
         SyncEnd::Complete => {
             let why = report.delayed.map_or("the relay takes no more now".to_owned(), |why| why.to_string());
-            Err(Failure::new(exit::TEMPORARY, format!("{} waiting; {why}", messages(report.waiting))))
+            Err(Failure::new(exit::TEMPORARY, format!("{} waiting; {why}", show::messages(report.waiting))))
         }
         SyncEnd::OutOfTime => Err(Failure::new(exit::TEMPORARY, "the time was used up before all was done")),
         SyncEnd::OutOfBytes => {
@@ -120,17 +120,13 @@ pub(crate) async fn sync(home: &Place, time: Duration, budget: Option<u64>) -> R
     }
 }
 
-pub(crate) fn messages(count: u64) -> String {
-    if count == 1 { "1 message".to_owned() } else { format!("{count} messages") }
-}
-
 /// The relay cannot be reached now.
 pub(crate) fn unreachable_relay(state: &LinkState) -> Failure {
     let why = state.detail().unwrap_or_else(|| "it did not answer in time".to_owned());
     Failure::new(exit::TEMPORARY, format!("the relay cannot be reached: {why}"))
 }
 
-pub(crate) async fn status(home: &Place, as_json: bool) -> Result<(), Failure> {
+pub(crate) async fn status(home: &Place, as_json: bool, acknowledge: bool) -> Result<(), Failure> {
     let client = home.open()?;
     let status = client.status().await?;
     let relay = &client.relay().relay;
@@ -154,9 +150,16 @@ pub(crate) async fn status(home: &Place, as_json: bool) -> Result<(), Failure> {
         writeln!(out, "sent         {}", status.custody)?;
         writeln!(out, "unconfirmed  {}", status.unconfirmed)?;
         writeln!(out, "failed       {}", status.failed)?;
+        writeln!(out, "abandoned    {}", status.abandoned)?;
         writeln!(out, "received     {}", status.received.0)?;
+        for notice in &status.notices {
+            writeln!(out, "{}", show::notice_line(notice))?;
+        }
     }
     drop(out);
+    if let Some(last) = status.notices.last().filter(|_| acknowledge) {
+        client.acknowledge(last.number).await?;
+    }
     client.close().await;
     Ok(())
 }

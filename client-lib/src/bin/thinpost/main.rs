@@ -63,7 +63,7 @@ async fn run(args: Args) -> Result<(), Failure> {
         Command::Send(send) => send::send(&home, send).await,
         Command::Listen(listen) => listen::listen(&home, listen).await,
         Command::Sync { time, budget } => commands::sync(&home, time, budget).await,
-        Command::Status { json } => commands::status(&home, json).await,
+        Command::Status { json, acknowledge } => commands::status(&home, json, acknowledge).await,
         Command::Key(Key::Set(new)) => commands::set_key(&home, new),
         Command::Wipe { .. } => commands::wipe(&home),
         Command::Rpc => rpc::serve(home).await,

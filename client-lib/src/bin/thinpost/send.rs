@@ -37,7 +37,7 @@ pub(crate) async fn send(home: &Place, args: Send) -> Result<(), Failure> {
     }
     let events = client.subscribe(InboxNumber(u64::MAX));
     let ids = client.send_all(&args.name, messages).await?;
-    let count = commands::messages(ids.len() as u64);
+    let count = show::messages(ids.len() as u64);
     if args.offline {
         writeln!(stdout().lock(), "{count} queued")?;
         client.close().await;
@@ -117,5 +117,5 @@ fn queued(client: &Client, waiting: usize, delayed: Option<Refusal>) -> Failure 
         (LinkState::Online, None) => "the link is slow".to_owned(),
         (state, _) => commands::unreachable_relay(&state).to_string(),
     };
-    Failure::new(exit::TEMPORARY, format!("queued, {} waiting; {why}", commands::messages(waiting as u64)))
+    Failure::new(exit::TEMPORARY, format!("queued, {} waiting; {why}", show::messages(waiting as u64)))
 }

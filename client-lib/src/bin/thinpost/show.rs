@@ -6,7 +6,8 @@ use std::time::{Duration, UNIX_EPOCH};
 use data_encoding::{BASE64, HEXLOWER};
 use serde_json::{Value, json};
 use thinpost_client::{
-    AccountKey, AppId, Event, LinkState, Received, ReceivedContent, Status, SyncEnd, SyncReport,
+    AccountKey, AppId, Event, LinkState, Matter, Notice, Received, ReceivedContent, Status, SyncEnd,
+    SyncReport,
 };
 
 /// A message as one object; the fields are described in `docs/rpc.md`.
@@ -63,16 +64,26 @@ fn harmless(text: &str) -> String {
     shown
 }
 
+const RESTORED: &str = "this home was restored from an old copy: what contacts still have comes again";
+
+fn asked_again(contact: &str) -> String {
+    format!("{contact} has lost keys or messages: what was not confirmed is sent again")
+}
+
+fn keys_changed(contact: &str) -> String {
+    format!("{contact} has other keys: compare safety numbers")
+}
+
 /// What a person should know of, on standard error: standard output is for programs, too.
 pub(crate) fn news(event: &Event) {
     let line = match event {
-        Event::Restored => {
-            "this home was restored from an old copy: what contacts still have comes again".to_owned()
+        Event::Restored => RESTORED.to_owned(),
+        Event::AskedAgain { contact } => asked_again(contact),
+        Event::KeysChanged { contact } => keys_changed(contact),
+        Event::Abandoned { message, contact, reason, .. } => {
+            let to = contact.as_deref().unwrap_or("somebody who is no contact any more");
+            format!("message {message} to {to} has perhaps not arrived: {reason}")
         }
-        Event::AskedAgain { contact } => {
-            format!("{contact} has lost keys or messages: what was not confirmed is sent again")
-        }
-        Event::KeysChanged { contact } => format!("{contact} has other keys: compare safety numbers"),
         Event::ContactAdded { contact } => format!("{contact} has come, and is a contact now"),
         Event::Introduced { account: of } => {
             format!("a stranger has told who they are: thinpost contact accept {} NAME", account(of))
@@ -85,6 +96,45 @@ pub(crate) fn news(event: &Event) {
     };
     // Where standard error is closed there is nobody to tell.
     let _ = writeln!(std::io::stderr(), "{line}");
+}
+
+/// What a person should know of and has not acknowledged, in one line.
+pub(crate) fn notice_line(notice: &Notice) -> String {
+    // The others go with their contact.
+    let contact = notice.contact.as_deref().unwrap_or("somebody who is no contact any more");
+    let (what, times) = match notice.matter {
+        Matter::Restored => (RESTORED.to_owned(), notice.count),
+        Matter::AskedAgain(_) => (asked_again(contact), notice.count),
+        Matter::KeysChanged(_) => (keys_changed(contact), notice.count),
+        Matter::Abandoned(_) => {
+            let (count, have) = (notice.count, if notice.count == 1 { "has" } else { "have" });
+            (format!("{} to {contact} {have} perhaps not arrived", messages(count)), 1)
+        }
+        _ => (format!("{:?}", notice.matter), notice.count),
+    };
+    let times = if times > 1 { format!(" ({times} times)") } else { String::new() };
+    format!("{}  {what}{times}", rfc3339(notice.last_unix_ms))
+}
+
+fn notice(notice: &Notice) -> Value {
+    let kind = match notice.matter {
+        Matter::Restored => "restored",
+        Matter::AskedAgain(_) => "asked-again",
+        Matter::KeysChanged(_) => "keys-changed",
+        Matter::Abandoned(_) => "abandoned",
+        _ => "other",
+    };
+    json!({
+        "n": notice.number,
+        "kind": kind,
+        "contact": notice.contact,
+        "count": notice.count,
+        "at": rfc3339(notice.last_unix_ms),
+    })
+}
+
+pub(crate) fn messages(count: u64) -> String {
+    if count == 1 { "1 message".to_owned() } else { format!("{count} messages") }
 }
 
 pub(crate) fn account(account: &AccountKey) -> String {
@@ -108,7 +158,9 @@ pub(crate) fn status(status: &Status) -> Value {
         "custody": status.custody,
         "unconfirmed": status.unconfirmed,
         "failed": status.failed,
+        "abandoned": status.abandoned,
         "received": status.received,
+        "notices": status.notices.iter().map(notice).collect::<Vec<_>>(),
         "link": link(&status.link.state),
         "rtt_ms": status.link.rtt.map(|rtt| rtt.as_millis() as u64),
         "sent_bytes": status.link.sent_bytes,
@@ -181,6 +233,27 @@ mod tests {
         assert_eq!(received_line(&message), "bob: a\u{fffd}[2J\n    mallory: b");
         message.contact = None;
         assert!(received_line(&message).starts_with("aaaaaaaaaaaaaaaa: "));
+    }
+
+    #[test]
+    fn a_notice_is_one_line_and_one_object() {
+        let bob = AccountKey([2; 32]);
+        let of = |matter, count| Notice {
+            number: 7,
+            matter,
+            contact: matter.account().map(|_| "bob".to_owned()),
+            count,
+            last_unix_ms: 1_767_225_600_123,
+        };
+        let line =
+            |matter, count| notice_line(&of(matter, count)).split_off("2026-01-01T00:00:00.123Z  ".len());
+        assert_eq!(line(Matter::Restored, 1), RESTORED);
+        assert_eq!(line(Matter::KeysChanged(bob), 2), "bob has other keys: compare safety numbers (2 times)");
+        assert_eq!(line(Matter::Abandoned(bob), 1), "1 message to bob has perhaps not arrived");
+        assert_eq!(line(Matter::Abandoned(bob), 3), "3 messages to bob have perhaps not arrived");
+        let told = notice(&of(Matter::AskedAgain(bob), 2));
+        let at = "2026-01-01T00:00:00.123Z";
+        assert_eq!(told, json!({ "n": 7, "kind": "asked-again", "contact": "bob", "count": 2, "at": at }));
     }
 
     #[test]

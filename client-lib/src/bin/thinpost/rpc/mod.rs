@@ -222,6 +222,10 @@ impl Server {
                 client.mark_read(&params.contact, InboxNumber(params.upto)).await?;
                 Ok(json!({}))
             }
+            Call::Acknowledge(params) => {
+                client.acknowledge(params.upto).await?;
+                Ok(json!({}))
+            }
             Call::Status => Ok(show::status(&client.status().await?)),
             Call::Connect(params) => connect(&folder, open, params).await,
             Call::Disconnect => {
@@ -256,6 +260,15 @@ impl Server {
             Event::Failed { message, app_id, reason } => protocol::notification(
                 "failed",
                 json!({ "message": message, "id": hex(*app_id), "reason": reason.to_string() }),
+            ),
+            Event::Abandoned { message, app_id, contact, reason } => protocol::notification(
+                "abandoned",
+                json!({
+                    "message": message,
+                    "id": hex(*app_id),
+                    "contact": contact,
+                    "reason": reason.to_string(),
+                }),
             ),
             Event::KeysChanged { contact } => {
                 protocol::notification("keys-changed", json!({ "contact": contact }))

@@ -139,6 +139,7 @@ pub(super) enum Call {
     Read(ReadParams),
     Sync(SyncParams),
     Status,
+    Acknowledge(AcknowledgeParams),
     Connect(ConnectParams),
     Disconnect,
     Inbox(InboxParams),
@@ -224,6 +225,12 @@ pub(super) struct GuestParams {
 #[serde(deny_unknown_fields)]
 pub(super) struct ReadParams {
     pub(super) contact: String,
+    pub(super) upto: u64,
+}
+
+#[derive(Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct AcknowledgeParams {
     pub(super) upto: u64,
 }
 
@@ -318,6 +325,7 @@ fn call(method: &str, params: Option<Value>) -> Result<Call, RpcError> {
         "read" => read(params).map(Call::Read),
         "sync" => read(params).map(Call::Sync),
         "status" => none(Call::Status, params),
+        "acknowledge" => read(params).map(Call::Acknowledge),
         "connect" => read(params).map(Call::Connect),
         "disconnect" => none(Call::Disconnect, params),
         "inbox" => read(params).map(Call::Inbox),
