@@ -133,14 +133,6 @@ impl Contacts {
         self.by_name.values().find(|ticket| ticket.seal.identity == *identity)
     }
 
-    /// The name of who seals under this key.
-    pub(crate) fn name_of_device(&self, identity: &Identity) -> Option<&str> {
-        self.by_name
-            .iter()
-            .find(|(_, ticket)| ticket.seal.identity == *identity)
-            .map(|(name, _)| name.as_str())
-    }
-
     /// All accounts, in order, and the keys that they seal under.
     pub(crate) fn identities(&self) -> Vec<(AccountKey, Identity)> {
         let all = self.by_name.values().map(|ticket| (ticket.account, ticket.seal.identity));

@@ -201,9 +201,12 @@ pub enum GrantError {
     /// Empty, longer than 64 bytes, with control characters, or with space at an end.
     #[error("a name has 1 to 64 bytes, no control characters and no space at its ends")]
     BadName,
-    /// No ticket for this name was made, or it was revoked.
-    #[error("there is no ticket for {0:?}")]
+    /// No ticket for this name was made, or it was revoked; and no contact has the name.
+    #[error("there is no ticket for {0:?}, and no contact of this name")]
     Unknown(String),
+    /// A contact has this name, or has come under a ticket for it: a guest needs another.
+    #[error("{0:?} is a contact, or has come under a ticket of this name: give the guest another")]
+    NameTaken(String),
     /// It could not be made durable. Whether it was shows when the home is opened again.
     #[error(transparent)]
     Store(#[from] StoreError),

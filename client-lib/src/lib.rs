@@ -67,6 +67,7 @@ pub use error::{
     WipeError,
 };
 pub use event::{Event, LinkState, LinkStatus, Subscription};
+pub use grants::Revocation;
 pub use home::{Home, RelayAccess};
 pub use message::{
     Abandonment, Content, Failure, InboxNumber, Message, MessageId, MessageState, Received, ReceivedContent,

@@ -40,6 +40,14 @@ impl Client {
         if !is_good_name(own_name) {
             return Err(GrantError::BadName);
         }
+        // A guest who came would not be told from one who is still to come, and neither alone be turned away.
+        let is_known = {
+            let has_come = self.shared().grants().holders(guest).next().is_some();
+            has_come || self.shared().contacts().get(guest).is_some()
+        };
+        if is_known {
+            return Err(GrantError::NameTaken(guest.to_owned()));
+        }
         let host = self.ticket_for(guest).await?;
         Ok(GuestTicket { invite, host, name: own_name.to_owned() })
     }
@@ -51,12 +59,9 @@ impl Client {
     /// # Errors
     /// See [`ContactError`].
     pub async fn introduce(&self, contact: &str) -> Result<(), ContactError> {
-        let unknown = || ContactError::Unknown(contact.to_owned());
-        let theirs = self.shared().contacts().get(contact).cloned().ok_or_else(unknown)?;
-        let own = self.ticket_for(contact).await.map_err(|error| match error {
-            GrantError::Store(error) => ContactError::Store(error),
-            _ => unknown(),
-        })?;
+        let theirs = self.shared().contacts().get(contact).cloned();
+        let theirs = theirs.ok_or_else(|| ContactError::Unknown(contact.to_owned()))?;
+        let own = self.ticket_to(contact, Some(theirs.account)).await?;
         let under = self.shared().contacts().token_of(&theirs.account).unwrap_or(theirs.token);
         let introduction = Introduction { under, ticket: own.to_bytes() };
         Ok(self.shared().ask(Ask::Introduce(theirs.seal.identity, introduction)).await?)

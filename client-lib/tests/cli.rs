@@ -148,6 +148,50 @@ fn a_ticket_is_made_for_one_person_and_taken_back() {
 }
 
 #[test]
+fn a_revocation_says_what_it_did_and_what_is_left_to_do() {
+    let folder = tempfile::tempdir().unwrap();
+    let home = home(folder.path());
+    let lines = |args: &[&str]| -> Vec<String> {
+        let output = thinpost(&home, args);
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect()
+    };
+    lines(&["ticket", "--for", "robert"]);
+    let renew = "with your ticket for anybody they can still knock: `thinpost ticket renew` takes it back";
+    let before_a_word = [
+        "bob had no ticket of their own, and is given none when they write",
+        "nobody is known to have these tickets, which still hold: robert",
+        renew,
+    ];
+    assert_eq!(lines(&["ticket", "revoke", "bob"]), before_a_word);
+    let of_nobody = lines(&["ticket", "revoke", "robert"]);
+    assert!(of_nobody[0].starts_with("the ticket for robert is revoked"), "{of_nobody:?}");
+    assert!(of_nobody[1].contains("a contact under another name, revoke that, too"), "{of_nobody:?}");
+    assert_eq!(of_nobody[2..], [renew]);
+    lines(&["ticket", "--for", "bob"]);
+    let of_a_contact = lines(&["ticket", "revoke", "bob"]);
+    assert!(of_a_contact[0].starts_with("what was given to bob is revoked"), "{of_a_contact:?}");
+    assert_eq!(of_a_contact[1..], [renew]);
+    fails(&thinpost(&home, &["ticket", "revoke", "eve"]), 66, "no ticket for \"eve\", and no contact");
+}
+
+#[test]
+fn a_guest_is_not_given_a_contacts_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let home = home(folder.path());
+    let token = InviteToken { id: [1; 8], uses: 1, expires_unix_s: 0, mac: [2; 16] };
+    let invite = InviteTicket { relay: relay(), token }.to_string();
+    let guest = |name: &str| thinpost(&home, &["ticket", "guest", name, "--as", "ann", "--invite", &invite]);
+    fails(&guest("bob"), 73, "\"bob\" is a contact");
+    let [one, same] = [guest("carol"), guest("carol")];
+    assert!(one.status.success() && one.stdout == same.stdout, "{one:?} {same:?}");
+    let params = json!({ "name": "bob", "invite": invite, "own_name": "ann" });
+    let request =
+        json!({ "jsonrpc": "2.0", "id": 1, "method": "ticket.guest", "params": params }).to_string();
+    assert_eq!(rpc(&home, &[&request])[0]["error"]["data"]["kind"], "contact-exists");
+}
+
+#[test]
 fn contacts_are_listed_and_their_names_and_accounts_are_unique() {
     let folder = tempfile::tempdir().unwrap();
     let home = home(folder.path());
@@ -422,13 +466,13 @@ fn a_program_makes_a_home_and_queues_a_message_over_rpc() {
             r#"{"jsonrpc":"2.0","id":10,"method":"ticket","params":{"for":"bob"}}"#,
             r#"{"jsonrpc":"2.0","id":11,"method":"ticket.list"}"#,
             r#"{"jsonrpc":"2.0","id":12,"method":"ticket.revoke","params":{"name":"bob"}}"#,
-            r#"{"jsonrpc":"2.0","id":13,"method":"ticket.revoke","params":{"name":"bob"}}"#,
+            r#"{"jsonrpc":"2.0","id":13,"method":"ticket.revoke","params":{"name":"rob"}}"#,
             r#"{"jsonrpc":"2.0","id":14,"method":"ticket.renew","params":{"all":true}}"#,
         ],
     );
     assert_eq!(answers[0]["error"]["data"]["kind"], "no-home");
     assert!(answers[1]["result"]["ticket"].as_str().unwrap().starts_with("tpc1"));
-    assert_eq!(answers[2]["result"], serde_json::json!({}));
+    assert_eq!(answers[2]["result"], json!({}));
     let listed = answers[3]["result"]["contacts"][0]["account"].as_str().unwrap();
     assert!(listed.starts_with(&person(1, relay()).account.to_string()), "{listed}");
     assert_eq!((&answers[4]["id"], &answers[4]["result"]["message"]), (&"five".into(), &1.into()));
@@ -438,7 +482,7 @@ fn a_program_makes_a_home_and_queues_a_message_over_rpc() {
     assert_eq!(answers[8]["result"]["waiting"], 2);
     let tickets = [1, 9, 13].map(|n| answers[n]["result"]["ticket"].as_str().unwrap());
     assert!(tickets[0] != tickets[1] && tickets[0] != tickets[2] && tickets[1].starts_with("tpc1"));
-    assert_eq!(answers[10]["result"]["names"], serde_json::json!(["bob"]));
-    assert_eq!(answers[11]["result"], serde_json::json!({}));
+    assert_eq!(answers[10]["result"]["names"], json!(["bob"]));
+    assert_eq!(answers[11]["result"], json!({ "tokens": 1, "shut_out": ["bob"], "unclaimed": [] }));
     assert_eq!(answers[12]["error"]["data"]["kind"], "unknown-ticket");
 }

@@ -24,10 +24,16 @@ impl Driver {
             _ => return tracing::warn!("an introduction that is not its sender's is passed over"),
         };
         let relay = self.shared.home.access.relay.key;
-        if self.account_of(from).is_some() || self.shared.contacts().check_ticket(&ticket, relay).is_err() {
+        if self.shared.contacts().check_ticket(&ticket, relay).is_err() {
             return;
         }
-        let guest = self.shared.grants().name_under(introduction.under);
+        let guest = self.shared.grants().name_under(introduction.under, &ticket.account);
+        if guest.is_some() {
+            self.changes.claims.push((introduction.under.id(), ticket.account));
+        }
+        if self.account_of(from).is_some() {
+            return;
+        }
         let contact = guest.map(|name| Contact { name, ticket: ticket.clone() });
         let is_new = |contact: &Contact| {
             let is_taken = self.changes.contacts.iter().any(|other| other.name == contact.name);

@@ -401,6 +401,9 @@ impl Driver {
             self.relay_stored = relay;
         }
         self.tell_introductions(changes.contacts, changes.requests);
+        for (id, account) in changes.claims {
+            self.shared.grants().claimed(id, account);
+        }
         for (account, token) in changes.tokens {
             self.shared.contacts().change_access(account, |access| access.token = Some(token));
         }

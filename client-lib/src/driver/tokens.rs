@@ -48,12 +48,13 @@ impl Driver {
         let wanted: Vec<_> =
             self.tokens.iter().filter(|(_, token)| token.is_none()).map(|(with, _)| *with).collect();
         for with in wanted {
-            let name = self.shared.contacts().name_of_device(&with).map(str::to_owned);
-            match name {
-                Some(name) => {
-                    let token = self.shared.on_disk(move |shared| shared.grant(name)).await?;
-                    self.tokens.insert(with, Some(token));
-                }
+            let account = self.shared.contacts().account_of(&with);
+            let token = match account {
+                Some(account) => self.shared.on_disk(move |shared| shared.grant_to_contact(account)).await?,
+                None => None,
+            };
+            match token {
+                Some(token) => drop(self.tokens.insert(with, Some(token))),
                 None => drop(self.tokens.remove(&with)),
             }
         }

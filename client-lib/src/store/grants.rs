@@ -18,6 +18,18 @@ impl Store {
         self.commit("put_grant", write)
     }
 
+    /// Revokes tokens, and shuts out accounts.
+    pub(crate) fn revoke(&self, ids: &[TokenId], accounts: &[AccountKey]) -> Result<(), StoreError> {
+        let write = self.begin_write()?;
+        for id in ids {
+            write.table(GRANTS)?.insert(id.0, &Grant::Revoked { told: None })?;
+        }
+        for account in accounts {
+            change_access(&write, account, |access| access.shut_out = true)?;
+        }
+        self.commit("revoke", write)
+    }
+
     /// Writes a home with another secret. No token of the one before holds.
     pub(crate) fn put_secret(&self, home: &HomeRecord) -> Result<(), StoreError> {
         let write = self.begin_write()?;
@@ -78,6 +90,20 @@ pub(super) fn put_told(
         if let Some(Grant::Revoked { .. }) = table.get(id.0)? {
             table.insert(id.0, &Grant::Revoked { told: Some(*store) })?;
         }
+    }
+    Ok(())
+}
+
+/// Notes who has made themselves known under which token, unless it was revoked meanwhile.
+pub(super) fn put_claims(
+    write: &Tables<'_, WriteTransaction>,
+    claims: &[(TokenId, AccountKey)],
+) -> Result<(), StoreError> {
+    let mut table = write.table(GRANTS)?;
+    for (id, account) in claims {
+        let Some(mut grant) = table.get(id.0)? else { continue };
+        grant.claim(*account);
+        table.insert(id.0, &grant)?;
     }
     Ok(())
 }

@@ -117,6 +117,8 @@ pub(crate) struct Changes {
     pub(crate) contacts: Vec<Contact>,
     /// Strangers who have.
     pub(crate) requests: Vec<ContactTicket>,
+    /// Under which tokens of this home's they did.
+    pub(crate) claims: Vec<(TokenId, AccountKey)>,
     /// What contacts have given this home to submit under.
     pub(crate) tokens: Vec<(AccountKey, Token)>,
     /// What the relay with this store now knows to be revoked.
@@ -187,6 +189,7 @@ impl Store {
                 put_contact(&write, contact)?;
             }
             grants::put_requests(&write, &changes.requests)?;
+            grants::put_claims(&write, &changes.claims)?;
             for (account, token) in &changes.tokens {
                 grants::change_access(&write, account, |access| access.token = Some(*token))?;
             }

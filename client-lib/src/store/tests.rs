@@ -285,7 +285,8 @@ fn what_was_granted_and_revoked_is_known_until_another_secret_voids_it() {
     let memory = created();
     let (store, _) = open(&memory);
     let [ann, bob] = [TokenId::personal(1), TokenId::personal(2)];
-    store.put_grant(ann, &Grant::Personal("ann".into())).unwrap();
+    let anns = Grant::Personal { name: "ann".into(), holder: None };
+    store.put_grant(ann, &anns).unwrap();
     store.put_grant(bob, &Grant::Revoked { told: None }).unwrap();
     let relay = StoreId([7; 8]);
     let told = vec![(ann, relay), (bob, relay), (TokenId::open(1), relay)];
@@ -294,7 +295,7 @@ fn what_was_granted_and_revoked_is_known_until_another_secret_voids_it() {
 
     let (store, loaded) = open(&memory);
     let revoked = Grant::Revoked { told: Some(relay) };
-    assert_eq!(loaded.grants, [(ann, Grant::Personal("ann".into())), (bob, revoked)]);
+    assert_eq!(loaded.grants, [(ann, anns), (bob, revoked)]);
     store.put_secret(&HomeRecord { secret: MailboxSecret([9; 32]), ..home() }).unwrap();
     let loaded = store.load().unwrap();
     assert_eq!((loaded.grants, loaded.home.secret), (vec![], MailboxSecret([9; 32])));

@@ -67,7 +67,8 @@ fn fill(store: &Store) {
     store.apply(&changes).unwrap();
     let access = AccessRow { token: Some(Token(OTHERS_TOKEN)), ..AccessRow::default() };
     store.put_contact(&carol(), &access, None).unwrap();
-    store.put_grant(TokenId::personal(1), &Grant::Personal(SECRET.into())).unwrap();
+    let grant = Grant::Personal { name: SECRET.into(), holder: Some(BOB) };
+    store.put_grant(TokenId::personal(1), &grant).unwrap();
 }
 
 /// What may be read nowhere.

@@ -12,5 +12,6 @@ mod links;
 mod notices;
 mod people;
 mod receipts;
+mod revoking;
 mod secrets;
 mod tokens;

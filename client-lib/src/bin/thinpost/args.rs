@@ -122,9 +122,9 @@ pub(crate) enum TicketCommand {
         #[arg(long = "as", value_name = "NAME")]
         own_name: String,
     },
-    /// Take back the ticket made for one person
+    /// Take back what one person was given
     Revoke {
-        /// The name it was made for
+        /// A contact, or the name that a ticket was made for
         name: String,
     },
     /// Take back the ticket for anybody, and print the next

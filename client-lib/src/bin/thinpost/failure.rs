@@ -169,6 +169,7 @@ impl From<GrantError> for Failure {
         let code = match error {
             GrantError::BadName => exit::USAGE,
             GrantError::Unknown(_) => exit::NO_INPUT,
+            GrantError::NameTaken(_) => exit::CANNOT_CREATE,
             _ => exit::IO,
         };
         Self::new(code, error.to_string())

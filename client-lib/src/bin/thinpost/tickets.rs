@@ -2,8 +2,8 @@
 
 use std::io::{IsTerminal, Write, stdout};
 
-use thinpost_client::Client;
 use thinpost_client::ticket::{ContactTicket, Ticket};
+use thinpost_client::{Client, Revocation};
 
 use crate::args::{self, TicketCommand};
 use crate::commands::qr_code;
@@ -29,8 +29,8 @@ pub(crate) async fn ticket(home: &Place, args: args::Ticket) -> Result<(), Failu
             print(&Ticket::Guest(guest), with_code)?;
         }
         Some(TicketCommand::Revoke { name }) => {
-            client.revoke_ticket(&name).await?;
-            writeln!(stdout(), "the ticket for {name} is revoked; {WHEN}")?;
+            let revoked = client.revoke_ticket(&name).await?;
+            stdout().lock().write_all(revocation(&name, &revoked).as_bytes())?;
         }
         Some(TicketCommand::Renew { all }) => {
             let renewed = if all { client.void_tickets().await? } else { client.renew_ticket().await? };
@@ -42,6 +42,31 @@ pub(crate) async fn ticket(home: &Place, args: args::Ticket) -> Result<(), Failu
     }
     client.close().await;
     Ok(())
+}
+
+/// What was done, and what is left to a person who wants somebody turned away.
+fn revocation(name: &str, revoked: &Revocation) -> String {
+    let Revocation { tokens, shut_out, unclaimed } = revoked;
+    let who = shut_out.join(" and ");
+    let mut lines = match (tokens, shut_out.is_empty()) {
+        (0, _) => vec![format!("{who} had no ticket of their own, and is given none when they write")],
+        (_, false) => {
+            vec![format!("what was given to {name} is revoked, and {who} is given no other; {WHEN}")]
+        }
+        (_, true) => vec![
+            format!("the ticket for {name} is revoked; {WHEN}"),
+            "nobody is known to have it: if they are a contact under another name, revoke that, too"
+                .to_owned(),
+        ],
+    };
+    if !unclaimed.is_empty() {
+        let tickets = unclaimed.join(", ");
+        lines.push(format!("nobody is known to have these tickets, which still hold: {tickets}"));
+    }
+    lines.push(
+        "with your ticket for anybody they can still knock: `thinpost ticket renew` takes it back".to_owned(),
+    );
+    lines.join("\n") + "\n"
 }
 
 async fn given(client: &Client, name: Option<String>) -> Result<ContactTicket, Failure> {

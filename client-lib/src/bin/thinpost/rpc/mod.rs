@@ -11,7 +11,8 @@ use data_encoding::BASE64;
 use serde_json::{Value, json};
 use thinpost_client::ticket::{ContactTicket, Ticket};
 use thinpost_client::{
-    AppId, Budget, Client, Event, Home, InboxNumber, Message, OpenError, SYNC_BYTES_MIN, Subscription,
+    AppId, Budget, Client, Event, Home, InboxNumber, Message, OpenError, Revocation, SYNC_BYTES_MIN,
+    Subscription,
 };
 use tokio::io::BufReader;
 use tokio::task::JoinSet;
@@ -159,8 +160,8 @@ impl Server {
             }),
             Call::TicketList => Ok(json!({ "names": client.ticket_names() })),
             Call::TicketRevoke(params) => {
-                client.revoke_ticket(&params.name).await?;
-                Ok(json!({}))
+                let Revocation { tokens, shut_out, unclaimed } = client.revoke_ticket(&params.name).await?;
+                Ok(json!({ "tokens": tokens, "shut_out": shut_out, "unclaimed": unclaimed }))
             }
             Call::TicketRenew(params) => {
                 let renewed =

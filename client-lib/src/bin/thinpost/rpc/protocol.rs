@@ -105,6 +105,7 @@ impl From<GrantError> for RpcError {
     fn from(error: GrantError) -> Self {
         match error {
             GrantError::BadName => Self::new(-32007, Some("bad-name"), error),
+            GrantError::NameTaken(_) => Self::new(-32007, Some("contact-exists"), error),
             GrantError::Unknown(_) => Self::new(-32009, Some("unknown-ticket"), error),
             GrantError::Store(error) => error.into(),
             _ => Self::new(-32000, Some("store-failed"), error),
