@@ -26,6 +26,7 @@ Exit codes, each with one line on the standard error:
    0  done; or stopped by SIGTERM or SIGINT, in good order
   64  the command line is wrong
   65  the store or the key is damaged, or of a version that this program does not know
+  66  there is no relay in the data folder
   69  the UDP address is in use, or not to be had
   73  the data folder cannot be created
   74  the disk failed, or is full
@@ -198,6 +199,7 @@ impl Failure {
     pub(crate) const IO: u8 = 74;
     pub(crate) const CONFIG: u8 = 78;
     const USAGE: u8 = 64;
+    const NO_INPUT: u8 = 66;
     const CANNOT_CREATE: u8 = 73;
     const IN_USE: u8 = 75;
     const PERMISSION: u8 = 77;
@@ -230,6 +232,7 @@ impl From<FolderError> for Failure {
     fn from(error: FolderError) -> Self {
         let code = match error {
             FolderError::Create { .. } => Self::CANNOT_CREATE,
+            FolderError::NoRelay { .. } => Self::NO_INPUT,
             FolderError::InUse { .. } => Self::IN_USE,
             FolderError::KeyExposed { .. } => Self::PERMISSION,
             FolderError::KeyDamaged { .. } => Self::DATA,

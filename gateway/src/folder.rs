@@ -45,6 +45,12 @@ pub enum FolderError {
         /// Why.
         error: io::Error,
     },
+    /// No relay has ever run on it: it is another folder than was meant, perhaps. It was not made.
+    #[error("there is no relay in {}; the first `gateway run --data {}` makes one", path.display(), path.display())]
+    NoRelay {
+        /// The folder.
+        path: PathBuf,
+    },
     /// Another relay runs on it. Stop that one, or give this one a folder of its own.
     #[error("the data folder {} is in use{}", path.display(), by_process(*process))]
     InUse {
@@ -103,6 +109,19 @@ impl Folder {
         Ok(Self { path: path.to_owned() })
     }
 
+    /// Opens the folder of a relay that has run.
+    ///
+    /// # Errors
+    /// [`FolderError::NoRelay`] when it holds none.
+    pub fn of_relay(path: &Path) -> Result<Self, FolderError> {
+        let key = path.join(KEY_FILE);
+        match key.try_exists() {
+            Ok(true) => Ok(Self { path: path.to_owned() }),
+            Ok(false) => Err(FolderError::NoRelay { path: path.to_owned() }),
+            Err(error) => Err(io_error("read", &key)(error)),
+        }
+    }
+
     /// Where it is.
     pub fn path(&self) -> &Path {
         &self.path
@@ -139,7 +158,7 @@ impl Folder {
     }
 
     /// The relay's keys; the first call ever makes them. Needs no lock, so that tickets and invites can
-    /// be made while the relay runs, or before it first did.
+    /// be made while the relay runs.
     ///
     /// # Errors
     /// When the key file is exposed, damaged, or cannot be read or written.

@@ -150,10 +150,11 @@ fn invite(args: &InviteArgs) -> Result<(), Failure> {
     print_ticket(&Ticket::Invite(invite), &args.relay.qr)
 }
 
-/// The keys and the ticket of a relay that may be running, stopped, or yet to run for the first time.
+/// The keys and the ticket of a relay that may be running or stopped. One that never ran has none: a mistyped folder
+/// would become another relay, whose invites admit nobody.
 fn reach(args: &RelayArgs) -> Result<(RelayKeys, RelayTicket), Failure> {
     let config = args.load()?;
-    let folder = Folder::open(&args.data(&config))?;
+    let folder = Folder::of_relay(&args.data(&config))?;
     let keys = folder.keys()?;
     let published = folder.published_addresses();
     let advertised = if !config.advertise.is_empty() {

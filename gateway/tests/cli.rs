@@ -57,6 +57,13 @@ impl Place {
         Self { _folder: folder, data, config }
     }
 
+    /// One in which a relay has run.
+    fn of_relay() -> Self {
+        let place = Self::new();
+        Folder::open(&place.data).unwrap().keys().unwrap();
+        place
+    }
+
     fn data(&self) -> &str {
         self.data.to_str().unwrap()
     }
@@ -147,7 +154,7 @@ fn ticket_says_what_the_running_relay_said_alone_on_its_line() {
 
 #[test]
 fn a_qr_code_is_printed_where_there_is_no_terminal_only_if_asked_for() {
-    let place = Place::new();
+    let place = Place::of_relay();
     let args = ["ticket", "--data", place.data(), "--advertise", ADVERTISED];
     assert_eq!(stdout_of(&args).lines().count(), 1);
     let printed = stdout_of(&[&args[..], &["--qr"]].concat());
@@ -156,8 +163,8 @@ fn a_qr_code_is_printed_where_there_is_no_terminal_only_if_asked_for() {
 }
 
 #[test]
-fn an_invite_made_before_the_first_run_is_the_relays_own() {
-    let place = Place::new();
+fn an_invite_made_while_the_relay_does_not_run_is_the_relays_own() {
+    let place = Place::of_relay();
     let args = ["invite", "--data", place.data(), "--advertise", ADVERTISED, "--uses", "3", "--valid", "1h"];
     let before = now_unix_s();
     let invite: InviteTicket = stdout_of(&args).trim_end().parse().unwrap();
@@ -177,6 +184,22 @@ fn an_invite_made_before_the_first_run_is_the_relays_own() {
         stdout_of(&["invite", "--data", place.data(), "--valid", "never"]).trim_end().parse().unwrap();
     assert_eq!((again.relay, again.token.expires_unix_s), (invite.relay, 0));
     assert_ne!(again.token.id, invite.token.id);
+}
+
+#[test]
+fn a_folder_that_holds_no_relay_is_named_and_neither_made_nor_filled() {
+    let place = Place::new();
+    for exists in [false, true] {
+        for command in ["ticket", "invite"] {
+            let error = failure_of(&[command, "--data", place.data(), "--advertise", ADVERTISED], 66);
+            assert!(error.starts_with(&format!("there is no relay in {}; ", place.data())), "{error}");
+        }
+        assert_eq!(place.data.exists(), exists);
+        if !exists {
+            fs::create_dir(&place.data).unwrap();
+        }
+    }
+    assert_eq!(fs::read_dir(&place.data).unwrap().count(), 0);
 }
 
 #[cfg(unix)]
@@ -232,8 +255,7 @@ fn a_data_folder_that_cannot_be_made_is_refused() {
 #[test]
 fn a_key_that_others_can_read_stops_every_command_that_needs_it() {
     use std::os::unix::fs::PermissionsExt;
-    let place = Place::new();
-    stdout_of(&["ticket", "--data", place.data(), "--advertise", ADVERTISED]);
+    let place = Place::of_relay();
     let key = place.data.join("relay.key");
     fs::set_permissions(&key, fs::Permissions::from_mode(0o644)).unwrap();
     for command in ["run", "ticket", "invite"] {
@@ -244,8 +266,7 @@ fn a_key_that_others_can_read_stops_every_command_that_needs_it() {
 
 #[test]
 fn a_damaged_key_or_store_is_refused_and_left_as_it_is() {
-    let place = Place::new();
-    stdout_of(&["ticket", "--data", place.data(), "--advertise", ADVERTISED]);
+    let place = Place::of_relay();
     let run = ["run", "--data", place.data(), "--listen", "127.0.0.1:0"];
 
     let store = place.data.join("store.redb");
@@ -289,7 +310,7 @@ fn an_unknown_mode_or_flag_is_refused_with_what_is_allowed() {
 
 #[test]
 fn a_ticket_without_a_port_to_reach_is_refused() {
-    let place = Place::new();
+    let place = Place::of_relay();
     let file = place.configure("listen = \"127.0.0.1:0\"\n");
     let error = failure_of(&["ticket", "--data", place.data(), "--config", file], 78);
     assert!(error.contains("run it first, or use --advertise"), "{error}");
@@ -308,13 +329,13 @@ fn check_config_prints_a_configuration_that_says_the_same() {
 
 #[test]
 fn the_environment_names_the_data_folder_unless_the_command_line_does() {
-    let [place, other] = [Place::new(), Place::new()];
+    let [place, other] = [Place::of_relay(), Place::of_relay()];
     let ticket = |args: &[&str]| {
         let args = [&["ticket", "--advertise", ADVERTISED], args].concat();
         gateway(&args).env("THINPOST_RELAY_DATA", &place.data).output().unwrap().stdout
     };
     let of_environment = ticket(&[]);
-    assert!(place.data.join("relay.key").exists());
+    assert!(!of_environment.is_empty());
     assert_eq!(ticket(&["--data", place.data()]), of_environment);
     assert_ne!(ticket(&["--data", other.data()]), of_environment);
 }
