@@ -189,6 +189,7 @@ impl Client {
         let enqueued_unix_ms = self.shared.clock.unix_ms();
         let row = |message: Message| -> Result<OutboxRow, SendError> {
             let content = match message.content {
+                Content::Text(text) if text.is_empty() => return Err(SendError::Empty),
                 Content::Text(text) => letter::Content::Text(text.into()),
                 Content::Data(data) => letter::Content::Data(data.into()),
             };

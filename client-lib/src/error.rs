@@ -153,6 +153,9 @@ pub enum SendError {
     /// No contact has this name.
     #[error("there is no contact named {0:?}")]
     UnknownContact(String),
+    /// A text of no characters says nothing.
+    #[error("an empty text is no message")]
+    Empty,
     /// The content is longer than a message may be.
     #[error(transparent)]
     TooLong(#[from] TooLong),

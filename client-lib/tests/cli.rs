@@ -35,7 +35,7 @@ fn command(home: &Path, args: &[&str]) -> Command {
     command
 }
 
-fn run(home: &Path, args: &[&str], input: &str) -> Output {
+fn run(home: &Path, args: &[&str], input: impl AsRef<[u8]>) -> Output {
     let mut child = command(home, args)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -43,7 +43,7 @@ fn run(home: &Path, args: &[&str], input: &str) -> Output {
         .spawn()
         .unwrap();
     // It may end without reading.
-    let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
+    let _ = child.stdin.take().unwrap().write_all(input.as_ref());
     child.wait_with_output().unwrap()
 }
 
@@ -234,13 +234,44 @@ fn messages_that_cannot_be_sent_are_refused_before_they_are_queued() {
     let folder = tempfile::tempdir().unwrap();
     let home = home(folder.path());
     fails(&thinpost(&home, &["send", "carol", "hi"]), 66, "no contact named \"carol\"");
-    fails(&run(&home, &["send", "bob"], &"x".repeat(65_600)), 65, "65600 bytes; at most");
+    fails(&run(&home, &["send", "bob"], "x".repeat(65_600)), 65, "65600 bytes; at most");
     fails(&thinpost(&home, &["send", "bob", "hi", "--id", "xyz"]), 64, "32 hex digits");
     fails(&thinpost(&home, &["send", "bob", "hi", "--lines", "f"]), 64, "cannot be used with");
     fails(&thinpost(&home, &["send", "bob", "--lines", "/no/such/file"]), 66, "/no/such/file");
     fails(&run(&home, &["send", "bob", "--lines", "-"], "\n\n"), 65, "nothing to send");
+    fails(&thinpost(&home, &["send", "bob", ""]), 64, "an empty text is no message");
+    fails(&run(&home, &["send", "bob"], "\n"), 64, "an empty text is no message");
+    let empty = r#"{"jsonrpc":"2.0","id":1,"method":"send","params":{"to":"bob","text":""}}"#;
+    assert_eq!(rpc(&home, &[empty])[0]["error"]["data"]["kind"], "empty");
     let status = String::from_utf8(thinpost(&home, &["status"]).stdout).unwrap();
     assert!(status.contains("waiting      0"), "{status}");
+}
+
+#[test]
+fn spaces_are_a_message() {
+    let folder = tempfile::tempdir().unwrap();
+    let home = home(folder.path());
+    assert!(thinpost(&home, &["send", "bob", " ", "--offline"]).status.success());
+}
+
+#[test]
+fn a_file_that_is_no_text_is_named_with_the_place() {
+    let folder = tempfile::tempdir().unwrap();
+    let home = home(folder.path());
+    let file = folder.path().join("latin1.txt");
+    std::fs::write(&file, b"gr\xfc\xdfe\n").unwrap();
+    let name = file.to_str().unwrap();
+    let place = format!("{name}: no UTF-8 at byte 2");
+    fails(&thinpost(&home, &["send", "bob", "--lines", name]), 65, &place);
+    fails(&thinpost(&home, &["--passphrase-file", name, "status"]), 65, &place);
+    fails(&thinpost(&home, &["key", "set", "--new-passphrase-file", name]), 65, &place);
+    for args in [&["send", "bob"][..], &["send", "bob", "--lines", "-"]] {
+        fails(&run(&home, args, b"fine so far\n\xff"), 65, "standard input: no UTF-8 at byte 12");
+    }
+    // What is cut off in the middle of a character is too long, and no less text for that.
+    let long = format!("x{}", "я".repeat(1 << 19));
+    fails(&run(&home, &["send", "bob"], &long), 65, "bytes; at most");
+    fails(&thinpost(&home, &["send", "bob", "--lines", folder.path().to_str().unwrap()]), 74, "directory");
 }
 
 #[test]
@@ -411,7 +442,7 @@ fn a_program_makes_and_opens_a_home_with_a_passphrase_over_rpc() {
     let first = |file: Option<&String>, line: &str| {
         let named = file.map(|file| ["--passphrase-file", file.as_str()]);
         let args: Vec<_> = named.iter().flatten().copied().chain(["rpc"]).collect();
-        answers(&run(&home, &args, &format!("{line}\n"))).remove(0)
+        answers(&run(&home, &args, format!("{line}\n"))).remove(0)
     };
     assert!(first(Some(&right), &init)["result"]["ticket"].is_string());
     assert_eq!(first(Some(&right), status)["result"]["waiting"], 0);
@@ -432,7 +463,7 @@ fn wrong_usage_is_one_line_and_help_names_the_exit_codes() {
 }
 
 fn rpc(home: &Path, lines: &[&str]) -> Vec<serde_json::Value> {
-    answers(&run(home, &["rpc"], &(lines.join("\n") + "\n")))
+    answers(&run(home, &["rpc"], lines.join("\n") + "\n"))
 }
 
 fn answers(output: &Output) -> Vec<serde_json::Value> {

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io;
+use std::str::Utf8Error;
 
 use thinpost_client::ticket::TicketError;
 use thinpost_client::{
@@ -46,6 +47,11 @@ impl Failure {
     pub(crate) fn of_file(name: impl fmt::Display, error: &io::Error) -> Self {
         let code = if error.kind() == io::ErrorKind::NotFound { exit::NO_INPUT } else { exit::IO };
         Self::new(code, format!("{name}: {error}"))
+    }
+
+    /// A file that a person named holds something else than text. What it holds may be a secret.
+    pub(crate) fn not_text(name: impl fmt::Display, error: Utf8Error) -> Self {
+        Self::new(exit::DATA, format!("{name}: no UTF-8 at byte {}", error.valid_up_to()))
     }
 
     /// A link that will not come about. `None`: it may.
@@ -158,6 +164,7 @@ impl From<SendError> for Failure {
         let code = match error {
             SendError::UnknownContact(_) => exit::NO_INPUT,
             SendError::TooLong(_) => exit::DATA,
+            SendError::Empty => exit::USAGE,
             _ => exit::IO,
         };
         Self::new(code, error.to_string())

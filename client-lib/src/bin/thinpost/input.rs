@@ -1,6 +1,6 @@
 //! Standard input, files and signals.
 
-use std::io::{self, BufRead, Read};
+use std::io::{self, Read};
 use std::path::Path;
 
 use crate::failure::Failure;
@@ -8,14 +8,27 @@ use crate::failure::Failure;
 /// More than this is no message, bytes: one more than the longest would do.
 const TEXT_BYTES_MAX: u64 = 1 << 20;
 
+const STDIN: &str = "standard input";
+
 /// All of standard input as text, without the newline that ends it.
 pub(crate) fn text() -> Result<String, Failure> {
-    let mut text = String::new();
+    let mut bytes = Vec::new();
     io::stdin()
         .lock()
         .take(TEXT_BYTES_MAX)
-        .read_to_string(&mut text)
-        .map_err(|error| Failure::of_file("standard input", &error))?;
+        .read_to_end(&mut bytes)
+        .map_err(|error| Failure::of_file(STDIN, &error))?;
+    let mut text = match String::from_utf8(bytes) {
+        Ok(text) => text,
+        // Cut in the middle of a character: it is no message for its length.
+        Err(error)
+            if error.as_bytes().len() as u64 == TEXT_BYTES_MAX
+                && error.utf8_error().error_len().is_none() =>
+        {
+            String::from_utf8_lossy(error.as_bytes()).into_owned()
+        }
+        Err(error) => return Err(Failure::not_text(STDIN, error.utf8_error())),
+    };
     if text.ends_with('\n') {
         text.pop();
         if text.ends_with('\r') {
@@ -27,14 +40,21 @@ pub(crate) fn text() -> Result<String, Failure> {
 
 /// The lines of a file, or of standard input for `-`, that are not empty.
 pub(crate) fn lines(path: &Path) -> Result<Vec<String>, Failure> {
-    let of_file = |error: io::Error| Failure::of_file(path.display(), &error);
-    let reader: Box<dyn BufRead> = if path.as_os_str() == "-" {
-        Box::new(io::stdin().lock())
+    let is_stdin = path.as_os_str() == "-";
+    let name = if is_stdin { STDIN.into() } else { path.to_string_lossy() };
+    let mut bytes = Vec::new();
+    let read = if is_stdin {
+        io::stdin().lock().read_to_end(&mut bytes)
     } else {
-        Box::new(io::BufReader::new(std::fs::File::open(path).map_err(of_file)?))
+        std::fs::File::open(path).and_then(|mut file| file.read_to_end(&mut bytes))
     };
-    let lines = reader.lines().filter(|line| line.as_ref().map_or(true, |line| !line.is_empty()));
-    lines.collect::<Result<_, _>>().map_err(of_file)
+    read.map_err(|error| Failure::of_file(&name, &error))?;
+    let text = utf8(&name, bytes)?;
+    Ok(text.lines().filter(|line| !line.is_empty()).map(str::to_owned).collect())
+}
+
+fn utf8(name: &str, bytes: Vec<u8>) -> Result<String, Failure> {
+    String::from_utf8(bytes).map_err(|error| Failure::not_text(name, error.utf8_error()))
 }
 
 /// Completes when the process is asked to end.

@@ -35,17 +35,25 @@ impl Place {
 /// The passphrase in a file, less the newline that ends it.
 pub(crate) fn key_of_file(path: &Path) -> Result<HomeKey, Failure> {
     let of_file = |error: io::Error| Failure::of_file(path.display(), &error);
-    let mut text = Zeroizing::new(String::new());
+    // Room for all: what is moved when a buffer grows is not overwritten.
+    let mut bytes = Zeroizing::new(Vec::with_capacity(PASSPHRASE_BYTES_MAX as usize + 1));
     File::open(path)
         .map_err(of_file)?
         .take(PASSPHRASE_BYTES_MAX + 1)
-        .read_to_string(&mut text)
+        .read_to_end(&mut bytes)
         .map_err(of_file)?;
-    let passphrase = text.strip_suffix('\n').unwrap_or(&text);
-    let passphrase = passphrase.strip_suffix('\r').unwrap_or(passphrase);
-    if passphrase.is_empty() || text.len() as u64 > PASSPHRASE_BYTES_MAX {
+    let length = || {
         let problem = format!("{}: a passphrase has 1 to {PASSPHRASE_BYTES_MAX} bytes", path.display());
-        return Err(Failure::new(exit::DATA, problem));
+        Failure::new(exit::DATA, problem)
+    };
+    if bytes.len() as u64 > PASSPHRASE_BYTES_MAX {
+        return Err(length());
+    }
+    let text = std::str::from_utf8(&bytes).map_err(|error| Failure::not_text(path.display(), error))?;
+    let passphrase = text.strip_suffix('\n').unwrap_or(text);
+    let passphrase = passphrase.strip_suffix('\r').unwrap_or(passphrase);
+    if passphrase.is_empty() {
+        return Err(length());
     }
     Ok(HomeKey::from_passphrase(passphrase))
 }

@@ -81,6 +81,7 @@ impl From<SendError> for RpcError {
         match error {
             SendError::UnknownContact(_) => Self::new(-32005, Some("unknown-contact"), error),
             SendError::TooLong(_) => Self::new(-32006, Some("too-long"), error),
+            SendError::Empty => Self::new(-32006, Some("empty"), error),
             SendError::Store(error) => error.into(),
             _ => Self::new(-32000, Some("store-failed"), error),
         }
