@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use thinpost_wire::ids::{AccountKey, RelayKey};
-use thinpost_wire::ticket::ContactTicket;
+use thinpost_wire::ticket::{ContactTicket, SealKeys};
 use thinpost_wire::token::Token;
 
 use thinpost_carrier::verify;
@@ -131,6 +131,11 @@ impl Contacts {
     /// The ticket of who seals under this key.
     pub(crate) fn ticket_of(&self, identity: &Identity) -> Option<&ContactTicket> {
         self.by_name.values().find(|ticket| ticket.seal.identity == *identity)
+    }
+
+    /// The keys that an account's messages are sealed for.
+    pub(crate) fn keys_of(&self, account: &AccountKey) -> Option<SealKeys> {
+        self.by_name.values().find(|ticket| ticket.account == *account).map(|ticket| ticket.seal)
     }
 
     /// All accounts, in order, and the keys that they seal under.

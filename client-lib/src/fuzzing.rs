@@ -79,7 +79,7 @@ impl Pair {
             self.bob.is_new(&from, incarnation, item.number);
             let _ = Letter::decode(item.letter);
         }
-        self.kept.heed(&from, &notes);
+        self.kept.heed(&from, None, &notes);
         self.bob.take_notes(&from, true);
         let _ = notes.introduction.map(|introduction| ContactTicket::from_bytes(&introduction.ticket));
     }

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
-use thinpost_wire::ids::AppId;
+use thinpost_wire::ids::{AccountKey, AppId};
 use thinpost_wire::notes::{Notes, Seen};
 use thinpost_wire::parcel::ShortIncarnation;
 
@@ -195,8 +195,9 @@ impl Kept {
         news
     }
 
-    /// Acts on what a contact says.
-    pub(crate) fn heed(&mut self, from: &Identity, notes: &Notes) -> News {
+    /// Acts on what a device says; `account` is the contact whose keys these are, if it is one's. What was sealed for
+    /// the keys that the contact had before is theirs, too, and cannot be opened by these.
+    pub(crate) fn heed(&mut self, from: &Identity, account: Option<AccountKey>, notes: &Notes) -> News {
         let mut news = News::default();
         for seen in &notes.seen {
             self.confirm(from, seen, &mut news);
@@ -209,7 +210,8 @@ impl Kept {
         }
         let latest = self.contacts.get(from).map_or(0, |contact| contact.latest);
         let upto = if notes.again { u64::MAX } else { latest };
-        let is_lost = |_, copy: &Copy| copy.name.with == *from && copy.left < upto;
+        let is_theirs = |copy: &Copy| copy.name.with == *from || Some(copy.queued.mailbox) == account;
+        let is_lost = |_, copy: &Copy| is_theirs(copy) && copy.left < upto;
         self.send_again(is_lost, &mut news);
         news
     }
@@ -306,7 +308,6 @@ impl Kept {
 #[cfg(test)]
 mod tests {
     use thinpost_wire::batch::Ack;
-    use thinpost_wire::ids::AccountKey;
 
     use super::*;
 
@@ -341,12 +342,12 @@ mod tests {
     #[test]
     fn a_receipt_lets_go_of_what_it_states_and_of_nobody_elses() {
         let mut kept = kept();
-        let news = kept.heed(&BOB, &receipt(2, &[], 1));
+        let news = kept.heed(&BOB, None, &receipt(2, &[], 1));
         assert_eq!((ids(&news.delivered), ids(&news.read)), (vec![1, 2], vec![1]));
         assert_eq!(news.again, []);
-        assert_eq!(kept.heed(&BOB, &receipt(2, &[], 1)), News::default(), "it says nothing new");
-        assert_eq!(ids(&kept.heed(&BOB, &receipt(2, &[], 2)).read), [2]);
-        assert_eq!(ids(&kept.heed(&CAROL, &receipt(9, &[], 0)).delivered), [3]);
+        assert_eq!(kept.heed(&BOB, None, &receipt(2, &[], 1)), News::default(), "it says nothing new");
+        assert_eq!(ids(&kept.heed(&BOB, None, &receipt(2, &[], 2)).read), [2]);
+        assert_eq!(ids(&kept.heed(&CAROL, None, &receipt(9, &[], 0)).delivered), [3]);
     }
 
     #[test]
@@ -354,7 +355,7 @@ mod tests {
         let mut kept = kept();
         // Bob's second message is lost each time, and something later arrives.
         for (again, later) in (1..=AGAIN_MAX).zip(3..) {
-            let news = kept.heed(&BOB, &receipt(1, &[(3, later)], 0));
+            let news = kept.heed(&BOB, None, &receipt(1, &[(3, later)], 0));
             assert_eq!(ids(&news.again), [2]);
             let (id, lost) = news.again[0];
             assert_eq!(lost.again, again);
@@ -363,12 +364,12 @@ mod tests {
             let (id, left) = (MessageId(10 + later), kept.leave(0));
             kept.keep(id, queued(BOB, later + 1), left);
         }
-        let news = kept.heed(&BOB, &receipt(1, &[(3, 100)], 0));
+        let news = kept.heed(&BOB, None, &receipt(1, &[(3, 100)], 0));
         assert_eq!(news.again, [], "a contact who never gets it gets it no more");
         let [(id, _, reason)] = news.abandoned[..] else { panic!("{news:?}") };
         assert_eq!((id, reason), (MessageId(2), Abandonment::TooOften));
-        assert_eq!(kept.heed(&BOB, &receipt(1, &[(3, 101)], 0)).abandoned, [], "it is told once");
-        let late = kept.heed(&BOB, &receipt(101, &[], 2));
+        assert_eq!(kept.heed(&BOB, None, &receipt(1, &[(3, 101)], 0)).abandoned, [], "it is told once");
+        let late = kept.heed(&BOB, None, &receipt(101, &[], 2));
         assert_eq!(
             (ids(&late.delivered), ids(&late.read)),
             (vec![2], vec![1, 2]),
@@ -382,23 +383,38 @@ mod tests {
         let left = kept.leave(0);
         kept.keep(MessageId(1), queued(BOB, 1), left);
         kept.keep(MessageId(2), queued(BOB, 2), left);
-        assert_eq!(kept.heed(&BOB, &receipt(0, &[(2, 2)], 0)).again, []);
+        assert_eq!(kept.heed(&BOB, None, &receipt(0, &[(2, 2)], 0)).again, []);
     }
 
     #[test]
     fn all_is_sent_again_to_who_asks_or_when_the_relay_has_lost_it() {
         let mut kept = kept();
-        kept.heed(&BOB, &receipt(2, &[], 0));
-        let asked = kept.heed(&BOB, &Notes { again: true, ..Notes::default() });
+        kept.heed(&BOB, None, &receipt(2, &[], 0));
+        let asked = kept.heed(&BOB, None, &Notes { again: true, ..Notes::default() });
         assert_eq!(ids(&asked.again), [4, 5]);
         assert_eq!(ids(&kept.relay_lost_all().again), [3]);
         assert_eq!(kept.relay_lost_all(), News::default(), "they are in the outbox now");
     }
 
     #[test]
+    fn what_was_sealed_for_keys_of_before_goes_to_who_has_the_account_now_and_to_nobody_else() {
+        let (account, anew) = (AccountKey(BOB), [9; 32]);
+        let again = Notes { again: true, ..Notes::default() };
+        assert_eq!(kept().heed(&anew, None, &again), News::default(), "whoever that is");
+        assert_eq!(ids(&kept().heed(&anew, Some(account), &again).again), [1, 2, 4, 5]);
+        // Or they confirm something that left later.
+        let mut kept = kept();
+        let left = kept.leave(0);
+        let to_them = Queued { mailbox: account, ..queued(anew, 1) };
+        kept.keep(MessageId(6), to_them, left);
+        let news = kept.heed(&anew, Some(account), &receipt(1, &[], 0));
+        assert_eq!((ids(&news.delivered), ids(&news.again)), (vec![6], vec![1, 2, 4, 5]));
+    }
+
+    #[test]
     fn a_receipt_that_came_before_custody_was_known_counts() {
         let mut kept = Kept::default();
-        kept.heed(&BOB, &receipt(1, &[], 1));
+        kept.heed(&BOB, None, &receipt(1, &[], 1));
         let left = kept.leave(0);
         let news = kept.keep(MessageId(1), queued(BOB, 1), left);
         assert_eq!((ids(&news.delivered), ids(&news.read)), (vec![1], vec![1]));
@@ -444,7 +460,7 @@ mod tests {
         }
         assert_eq!(given_up(kept.let_go(0), Abandonment::TooMany), [2, 4, 5, 10]);
         assert_eq!(kept.copies.len(), KEPT_MAX);
-        let late = kept.heed(&BOB, &receipt(0, &[(10, 10)], 0));
+        let late = kept.heed(&BOB, None, &receipt(0, &[(10, 10)], 0));
         assert_eq!(ids(&late.delivered), [10]);
     }
 }

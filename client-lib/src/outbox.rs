@@ -12,6 +12,7 @@ use thinpost_wire::frame::Refusal;
 use thinpost_wire::ids::{AccountKey, AppId};
 use tokio::time::Instant;
 
+use crate::kept::Name;
 use crate::message::MessageId;
 use crate::store::Queued;
 
@@ -192,6 +193,13 @@ impl Outbox {
         self.set_of(row.place).map(|set| set.remove(&id));
         self.on_link -= usize::from(row.place == Place::OnLink);
         Some(row)
+    }
+
+    /// A message is to be sealed for other keys, whose owner knows it by another name.
+    pub(crate) fn readdress(&mut self, id: MessageId, name: Option<Name>) {
+        if let Some(row) = self.rows.get_mut(&id) {
+            row.queued.name = name;
+        }
     }
 
     /// A message was sealed together with an earlier one for the same contact.

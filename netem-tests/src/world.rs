@@ -196,6 +196,14 @@ impl Person {
         self.storage = storage;
     }
 
+    /// Puts an empty home of the same account in the place of theirs, with other keys for messages.
+    pub fn lose_home(&mut self, relay: RelayTicket) {
+        let storage = MemoryStorage::new();
+        // Olm draws keys of its own, whatever the seed.
+        Home::create_seeded(&storage, &Ticket::Relay(relay), self.seed).expect("an empty home can be made");
+        self.restore(storage);
+    }
+
     /// Opens their client, with options of your own.
     pub fn open_with(&mut self, options: impl FnOnce(Builder) -> Builder) -> &Client {
         let builder = Client::builder(&self.storage)

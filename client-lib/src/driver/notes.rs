@@ -66,15 +66,15 @@ impl Driver {
 
     /// Acts on what another device says besides letters.
     pub(super) fn heed(&mut self, from: &Identity, notes: &Notes) {
-        let asking = self.shared.contacts().account_of(from).filter(|_| notes.again);
-        if let Some(account) = asking {
+        let account = self.shared.contacts().account_of(from);
+        if let Some(account) = account.filter(|_| notes.again) {
             self.changes.notices.push(Matter::AskedAgain(account));
             self.kept.suspect(self.outbox.on_their_way(&account));
         }
         if let Some(token) = notes.token {
             self.take_token(from, token);
         }
-        let news = self.kept.heed(from, notes);
+        let news = self.kept.heed(from, account, notes);
         self.take_news(news);
     }
 

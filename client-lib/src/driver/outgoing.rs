@@ -197,6 +197,7 @@ impl Driver {
         // A ratchet that opened something must not be written without what it opened.
         debug_assert!(self.changes.received.is_empty(), "what has arrived is committed first");
         let rows = self.shared.on_disk(move |shared| shared.store.departures(&ids)).await?;
+        let rows = self.readdress(rows).await?;
         let mut rows = self.seal(rows);
         let pairs = self.seals.take_changed();
         let hand_over = move |shared: &Shared| {

@@ -8,6 +8,8 @@ use thinpost_wire::parcel::{Item, Parcel, ShortIncarnation};
 use thinpost_wire::ticket::SealKeys;
 
 use super::Driver;
+use crate::client::Shared;
+use crate::error::StoreError;
 use crate::message::Failure;
 use crate::seal::{BadKeys, Seals};
 use crate::store::Departure;
@@ -17,6 +19,32 @@ use crate::store::records::SealedRow;
 const LETTERS_BYTES_MAX: usize = 4_096;
 
 impl Driver {
+    /// What was written for keys that its contact has no more is for the present ones, unless it was sealed before: who
+    /// still has those may not be the contact, and the contact could not open it.
+    pub(super) async fn readdress(&mut self, mut rows: Vec<Departure>) -> Result<Vec<Departure>, StoreError> {
+        let is_outdated = |shared: &Shared, Departure { row, sealed, .. }: &Departure| {
+            let keys = shared.contacts().keys_of(&row.mailbox)?;
+            let is_outdated = sealed.is_none() && row.seal.is_some_and(|before| before != keys);
+            is_outdated.then_some(keys)
+        };
+        if rows.iter().all(|departure| is_outdated(&self.shared, departure).is_none()) {
+            return Ok(rows);
+        }
+        let readdress = move |shared: &Shared| {
+            let outdated = rows.iter_mut().filter_map(|departure| {
+                let keys = is_outdated(shared, departure)?;
+                Some((departure, keys))
+            });
+            shared.store.readdress(&mut outdated.collect::<Vec<_>>(), &shared.numbers)?;
+            Ok(rows)
+        };
+        let rows = self.shared.on_disk(readdress).await?;
+        for Departure { id, row, .. } in &rows {
+            self.outbox.readdress(*id, row.name());
+        }
+        Ok(rows)
+    }
+
     /// What leaves, sealed where it is to be secret. Messages that ride with an earlier one are among its
     /// riders, no longer among the rows; those that cannot be sealed have failed.
     pub(super) fn seal(&mut self, rows: Vec<Departure>) -> Vec<Departure> {

@@ -248,7 +248,7 @@ fn what_500_others_have_overtaken_is_sent_again_for_a_receipt_and_shown_once() {
             }
         }
         let receipt = bob.take_notes(&ann_keys.identity, true);
-        for (id, queued) in kept.heed(&bob_keys.identity, &receipt).again {
+        for (id, queued) in kept.heed(&bob_keys.identity, None, &receipt).again {
             sent.push(seal(&mut ann, &bob_keys, &parcel(id.0)));
             let left = kept.leave(0);
             kept.keep(id, queued, left);

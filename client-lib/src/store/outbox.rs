@@ -6,6 +6,7 @@ use std::sync::{Mutex, PoisonError};
 
 use redb::WriteTransaction;
 use thinpost_wire::ids::{AccountKey, AppId, Incarnation, Origin};
+use thinpost_wire::ticket::SealKeys;
 
 use super::records::{
     COUNTERS, Counters, DONE, DONE_KEPT, DoneRow, KEPT, KeptRow, OUTBOX, OutboxRow, SEALED, SealedRow,
@@ -165,6 +166,24 @@ impl Store {
             rows.push(Departure { id: *id, row, sealed: sealed.get(id.0)? });
         }
         Ok(rows)
+    }
+
+    /// Addresses messages to other keys than those that they were written for.
+    pub(crate) fn readdress(
+        &self,
+        rows: &mut [(&mut Departure, SealKeys)],
+        numbers: &Numbers,
+    ) -> Result<(), StoreError> {
+        let write = self.begin_write()?;
+        for (Departure { id, row, .. }, keys) in rows {
+            // Under the same keys it stays the message that it was.
+            if row.seal.is_none_or(|before| before.identity != keys.identity) && !id.is_notes() {
+                row.written = numbers.write(keys.identity);
+            }
+            row.seal = Some(*keys);
+            write.table(OUTBOX)?.insert(id.0, row)?;
+        }
+        self.commit("readdress", write)
     }
 
     /// Numbers what has no number and writes what was sealed, with the ratchets that sealed it. Messages

@@ -225,7 +225,7 @@ fn a_message_is_kept_until_its_receipt_and_can_go_out_again() {
     let name = secret[1].name().unwrap();
     let arrived = Ack { watermark: name.number, received: vec![] };
     let seen = vec![Seen { incarnation: name.incarnation(), arrived, read: 0 }];
-    let news = loaded.kept.heed(&name.with, &Notes { seen, ..Notes::default() });
+    let news = loaded.kept.heed(&name.with, None, &Notes { seen, ..Notes::default() });
     assert_eq!(news.delivered, [(second, None)]);
     store.apply(&Changes { delivered: news.delivered, ..Changes::default() }).unwrap();
     assert_eq!((states(&store)[1], abandoned(&store)), (MessageState::Delivered, 0));

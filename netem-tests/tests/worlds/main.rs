@@ -12,6 +12,7 @@ mod links;
 mod notices;
 mod people;
 mod receipts;
+mod rekeying;
 mod revoking;
 mod secrets;
 mod tokens;
