@@ -138,9 +138,17 @@ impl World {
     /// # Panics
     /// While the relay runs.
     pub fn lose_store(&mut self) {
-        assert!(self.relay.is_none(), "kill the relay first");
         self.stores += 1;
-        self.store = empty_store(&self.config, self.seed, self.stores);
+        self.put_store(empty_store(&self.config, self.seed, self.stores));
+    }
+
+    /// Puts another disk in the place of the relay's: one that was lost, perhaps.
+    ///
+    /// # Panics
+    /// While the relay runs.
+    pub fn put_store(&mut self, store: Arc<dyn Store>) {
+        assert!(self.relay.is_none(), "kill the relay first");
+        self.store = store;
     }
 
     /// The relay's store.

@@ -126,16 +126,21 @@ impl Driver {
         link.set_peer_dictionaries(DictionarySet::from_bits(welcome.dictionaries));
         let is_known = welcome.last.is_none_or(|last| self.relay.knows(last));
         let had = self.relay.have.replace((welcome.store, welcome.cursor));
-        let mut has_read_less = false;
-        match had {
-            Some((store, _)) if store != welcome.store => self.relay_lost_all(),
-            Some((store, have)) => {
-                has_read_less = have < welcome.cursor;
+        let has_read_less = match had {
+            Some((store, have)) if store == welcome.store => {
                 // Or the relay has not heard yet of what was read last.
                 self.relay.have = Some((store, have.max(welcome.cursor)));
+                have < welcome.cursor
             }
-            None => has_read_less = welcome.cursor > Position(0),
-        }
+            other_store => {
+                if let Some((store, _)) = other_store {
+                    self.relay.has_left(store);
+                    self.relay_lost_all();
+                }
+                // Whoever has read there is this device, and not this home.
+                welcome.cursor > Position(0) && !self.relay.earlier_stores.contains(&welcome.store)
+            }
+        };
         if has_read_less || !is_known {
             self.notice_copy();
         }

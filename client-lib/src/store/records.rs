@@ -90,12 +90,26 @@ pub(crate) struct RelayRecord {
     pub(crate) address: u8,
     /// Blinded incarnations that have had a link, the one that the relay spoke of last at the end.
     pub(crate) incarnations: Vec<ShortIncarnation>,
+    /// The relay's stores before the present one: an operator may put one back.
+    pub(crate) earlier_stores: Vec<StoreId>,
 }
 
 /// How many incarnations a home knows for its own.
 const INCARNATIONS_MAX: usize = 64;
 
+/// How many stores a home knows again.
+const STORES_MAX: usize = 16;
+
 impl RelayRecord {
+    /// The relay has another store than this one now.
+    pub(crate) fn has_left(&mut self, store: StoreId) {
+        self.earlier_stores.retain(|earlier| *earlier != store);
+        self.earlier_stores.push(store);
+        if self.earlier_stores.len() > STORES_MAX {
+            self.earlier_stores.remove(0);
+        }
+    }
+
     /// An incarnation has a link now, and may submit.
     pub(crate) fn add_incarnation(&mut self, blinded: ShortIncarnation) {
         if !self.incarnations.contains(&blinded) {

@@ -248,6 +248,47 @@ async fn a_copy_is_noticed_though_the_relay_has_lost_its_store_meanwhile() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_copy_of_an_open_home_that_went_on_is_noticed_though_the_relay_has_lost_its_store() {
+    let (mut world, ann, mut bob) = online(11).await;
+    ann.client().send("bob", "hello".into()).await.unwrap();
+    inbox(&bob, 1).await;
+    sleep(Duration::from_secs(300)).await;
+    // Its newer self is of the same opening, so that the relay's word of it is no news to the copy.
+    let old = bob.storage().fork();
+    world.kill_relay();
+    world.lose_store();
+    world.start_relay();
+    sleep(Duration::from_secs(60)).await;
+    bob.client().send("ann", "on the new store".into()).await.unwrap();
+    ann.client().send("bob", "seen by the newer self".into()).await.unwrap();
+    inbox(&ann, 1).await;
+    inbox(&bob, 2).await;
+    sleep(Duration::from_secs(300)).await;
+    restored_and_understood(&mut world, &ann, &mut bob, old).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_relay_that_gets_a_lost_store_back_makes_no_home_a_copy() {
+    let (mut world, ann, bob) = online(12).await;
+    let first = world.store().clone();
+    for n in 0..2 {
+        ann.client().send("bob", line("ann", n).into()).await.unwrap();
+        sleep(Duration::from_secs(300)).await;
+        world.kill_relay();
+        if n == 0 {
+            world.lose_store()
+        } else {
+            world.put_store(first.clone())
+        }
+        world.start_relay();
+        sleep(Duration::from_secs(300)).await;
+    }
+    let notices = bob.client().status().await.unwrap().notices;
+    assert_eq!((notices, bob.client().link_status().borrow().state.name()), (vec![], "online"));
+    assert_eq!(inbox(&bob, 2).await, expected("ann", 2));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_copy_of_a_home_that_had_never_been_online_is_noticed() {
     let mut world = World::new(10);
     let (ann, mut bob) = ann_and_bob(&mut world, "gprs").await;
