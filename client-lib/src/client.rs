@@ -384,7 +384,7 @@ impl Client {
     }
 
     /// Whether a contact is told what has arrived of theirs and what was read. They are by default. Of what they
-    /// send then, they cannot know whether it was lost.
+    /// send then, they cannot know whether it was lost; they are told that it was given up, after its lifetime.
     ///
     /// # Errors
     /// See [`ContactError`]; nothing is changed.
