@@ -2,14 +2,18 @@
 //! around a change of their disk, in virtual time.
 //!
 //! The home goes on from what its medium held at that moment, as after `kill -9`. Then every message must arrive
-//! once and in order, receipts for all of them must come back, and the two must be able to go on writing.
+//! once and in order, receipts for all of them must come back, those that were marked read must be known to be, and
+//! the two must be able to go on writing.
 
 use std::panic::resume_unwind;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use thinpost_client::{Client, InboxNumber, MemoryStorage, MessageId, ReceivedContent, SendError};
+use thinpost_client::{
+    Client, ContactError, InboxNumber, MemoryStorage, MessageId, MessageState, ReceivedContent, SendError,
+    StoreError,
+};
 use tokio::time::{Instant, sleep};
 
 use crate::{Person, Profile, World};
@@ -43,6 +47,16 @@ pub enum Broken {
         /// The texts in it.
         found: Vec<String>,
     },
+    /// A message was marked read, and its sender does not know.
+    #[error("{who} says that message {message}, which was read, is {state:?}")]
+    Unread {
+        /// Whose client.
+        who: &'static str,
+        /// Which of theirs.
+        message: u64,
+        /// What they know of it.
+        state: Option<MessageState>,
+    },
     /// Messages failed, wait, or have no receipt.
     #[error("{who} says that {failed} failed, {waiting} wait and {unconfirmed} are not confirmed")]
     Unfinished {
@@ -71,10 +85,13 @@ pub async fn crash(seed: u64, victim: Victim, at: u64) -> Result<Option<&'static
     talk.say(1, 1).await;
     // Receipts leave alone meanwhile.
     talk.rest(Duration::from_secs(240)).await;
+    talk.read(0).await;
+    talk.read(1).await;
     talk.say(1, 2).await;
     talk.say(0, 3).await;
     talk.rest(Duration::from_secs(20)).await;
     talk.say(0, 1).await;
+    talk.read(1).await;
     talk.finish().await
 }
 
@@ -114,6 +131,8 @@ struct Talk {
     crashed_at: Option<&'static str>,
     /// What was sent to each.
     sent: [Vec<String>; 2],
+    /// How much of it they have marked read.
+    read: [u64; 2],
 }
 
 impl Talk {
@@ -146,7 +165,7 @@ impl Talk {
         for person in &people {
             person.client().connect();
         }
-        Self { _world: world, people, victim, trap, crashed_at: None, sent: Default::default() }
+        Self { _world: world, people, victim, trap, crashed_at: None, sent: Default::default(), read: [0; 2] }
     }
 
     fn client(&self, who: usize) -> Client {
@@ -180,6 +199,21 @@ impl Talk {
             Ok(Ok(_)) => true,
             Ok(Err(SendError::UnknownContact(_))) | Err(_) => false,
             Ok(Err(error)) => panic!("a home in memory takes a message: {error}"),
+        }
+    }
+
+    /// Marks all that somebody has as read, again if a crash comes in between.
+    async fn read(&mut self, who: usize) {
+        let from = self.people[1 - who].name();
+        loop {
+            let client = self.client(who);
+            let upto = client.status().await.expect("a home in memory can be read").received;
+            match client.mark_read(from, upto).await {
+                Ok(()) => return self.read[who] = upto.0,
+                // The driver died with the client.
+                Err(ContactError::Store(StoreError::Failed)) => self.revive().await,
+                Err(error) => panic!("a home in memory can be read: {error}"),
+            }
         }
     }
 
@@ -243,6 +277,12 @@ impl Talk {
             return Err(Broken::Inbox { who: name, expected: self.sent[who].clone(), found });
         }
         let status = client.status().await.expect("a home in memory can be read");
+        for message in 1..=self.read[1 - who] {
+            let state = client.message_state(MessageId(message)).await.expect("a home in memory can be read");
+            if state != Some(MessageState::Read) {
+                return Err(Broken::Unread { who: name, message, state });
+            }
+        }
         let (failed, waiting) = (status.failed + status.abandoned, status.waiting);
         let unconfirmed = status.unconfirmed;
         if failed + waiting + unconfirmed > 0 {
