@@ -8,6 +8,7 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 
 use crate::report::{Report, Row};
+use crate::train;
 
 /// Where this crate's own texts are. Found at build time, so the commands work from any folder of a clone.
 pub(crate) fn own_dir() -> PathBuf {
@@ -105,6 +106,8 @@ pub(crate) struct CorporaArgs {
 struct Source {
     /// The file in the folder of sources, without `.train.txt`.
     file: &'static str,
+    /// How many lines may be trained on. The first of them, as many as a plan of `bench train` says, are what
+    /// the dictionaries are made of.
     training_lines: usize,
     held_out: &'static str,
     held_out_lines: usize,
@@ -129,6 +132,11 @@ impl Source {
         }
     }
 
+    const fn held_out_lines(mut self, lines: usize) -> Self {
+        self.held_out_lines = lines;
+        self
+    }
+
     const fn held_out_when(mut self, contains: &'static str) -> Self {
         self.held_out_when = Some(contains);
         self
@@ -141,36 +149,49 @@ impl Source {
     }
 }
 
-/// Sources whose licences allow a copy here. Zero training lines: share-alike, so never in a dictionary.
-const SOURCES: [Source; 12] = [
-    Source::new("en-chitchat", 11_000, "en-chat").demo(500, 22, 160),
-    Source::new("en-irc", 6_000, "en-irc"),
-    Source::new("ru-tatoeba", 11_000, "ru-everyday"),
-    Source::new("ru-social", 0, "ru-social").demo(500, 12, 68),
-    Source::new("es-tatoeba", 5_000, "es-everyday"),
-    Source::new("fr-tatoeba", 5_000, "fr-everyday"),
-    Source::new("pt-tatoeba", 5_000, "pt-everyday"),
-    Source::new("id-tatoeba", 3_500, "id-everyday"),
-    Source::new("ar-tatoeba", 8_000, "ar-everyday"),
-    Source::new("hi-tatoeba", 4_000, "hi-everyday"),
-    Source::new("json-weather", 1_000, "json-weather").held_out_when("\"origin\":\"JFK\""),
-    Source::new("json-quakes", 700, "json-quakes").held_out_when("{\"time\":\"2021-07-0"),
+/// All lines that are left after the held-out and demo parts.
+const ALL: usize = usize::MAX;
+
+/// Sources whose licences allow a copy here. Each puts its lines into the parts before the next does, so a new
+/// source goes to the end, and takes nothing from the parts of older ones.
+const SOURCES: [Source; 17] = [
+    Source::new("en-chitchat", ALL, "en-chat").demo(500, 22, 160),
+    Source::new("en-irc", ALL, "en-irc"),
+    Source::new("ru-tatoeba", ALL, "ru-everyday"),
+    Source::new("ru-social", ALL, "ru-social").demo(500, 12, 68),
+    Source::new("es-tatoeba", ALL, "es-everyday"),
+    Source::new("fr-tatoeba", ALL, "fr-everyday"),
+    Source::new("pt-tatoeba", ALL, "pt-everyday"),
+    Source::new("id-tatoeba", ALL, "id-everyday"),
+    Source::new("ar-tatoeba", ALL, "ar-everyday"),
+    Source::new("hi-tatoeba", ALL, "hi-everyday"),
+    Source::new("json-weather", ALL, "json-weather").held_out_when("\"origin\":\"JFK\""),
+    Source::new("json-quakes", 1_500, "json-quakes").held_out_when("{\"time\":\"2021-07-0"),
+    Source::new("en-sms", ALL, "en-sms"),
+    Source::new("id-tweets", ALL, "id-tweets"),
+    Source::new("ar-darija-tweets", ALL, "ar-darija-tweets"),
+    Source::new("hi-hinglish", ALL, "hi-hinglish"),
+    Source::new("sw-tweets", ALL, "sw-tweets").held_out_lines(200),
 ];
 
 /// The seed of the split and of the training order.
 pub(crate) const SEED: u64 = 1;
 
 /// Splits the sources into `train`, `held-out` and `demo`. The same input gives the same files, and no line
-/// of one part equals a line of another in its letters.
+/// of one part equals a line of another in its letters, be they of one source or of two.
 ///
 /// # Errors
 /// When a source is missing or bad, or a file cannot be written.
 pub(crate) fn run(args: &CorporaArgs, report: &mut Report) -> Result<()> {
     let out = args.out.clone().unwrap_or_else(own_dir);
+    let mut texts = Vec::with_capacity(SOURCES.len());
     for source in &SOURCES {
         let mut lines = read_lines(&args.from.join(format!("{}.train.txt", source.file)))?;
         shuffle(&mut lines, SEED, |line| sameness(line));
-        for (part, lines) in source.split(&lines) {
+        texts.push(lines);
+    }
+    for (source, parts) in SOURCES.iter().zip(split(&SOURCES, &texts)) {
+        for (part, lines) in PARTS.into_iter().zip(parts) {
             if lines.is_empty() {
                 continue;
             }
@@ -186,6 +207,8 @@ pub(crate) fn run(args: &CorporaArgs, report: &mut Report) -> Result<()> {
     Ok(())
 }
 
+/// The parts, by folder, in the order in which a line is offered to them.
+const PARTS: [&str; 3] = [HELD_OUT, DEMO, TRAIN];
 const TRAIN: &str = "train";
 const HELD_OUT: &str = "held-out";
 const DEMO: &str = "demo";
@@ -230,27 +253,50 @@ impl Source {
             && !UNFIT.iter().any(|stem| line.to_lowercase().contains(stem))
     }
 
-    /// The parts of shuffled `lines`, by folder. Each line goes to the first part that wants it, and what is
-    /// the same by its letters follows it there or is dropped.
-    fn split<'a>(&self, lines: &'a [String]) -> [(&'static str, Vec<&'a str>); 3] {
-        let marked = |line: &str| self.held_out_when.is_some_and(|mark| line.contains(mark));
-        let mut parts = [(HELD_OUT, Vec::new()), (DEMO, Vec::new()), (TRAIN, Vec::new())];
-        let mut part_of = BTreeMap::new();
-        for line in lines {
+    /// Moves lines into those of `parts` that have fewer than `lines_max`: each into the first that wants it.
+    /// What is the same by its letters is in the same part or is dropped. The lines that no part took are left
+    /// in `lines`.
+    fn fill<'a>(
+        &self,
+        lines: &mut Vec<&'a str>,
+        lines_max: [usize; 3],
+        parts: &mut [Vec<&'a str>; 3],
+        part_of: &mut BTreeMap<Vec<u8>, usize>,
+    ) {
+        lines.retain(|&line| {
+            let marked = self.held_out_when.is_some_and(|mark| line.contains(mark));
             let wants = [
-                self.held_out_when.is_none() || marked(line),
+                self.held_out_when.is_none() || marked,
                 self.demo_lines > 0 && self.is_for_demo(line),
-                !marked(line),
+                !marked,
             ];
-            let counts = [self.held_out_lines, self.demo_lines, self.training_lines];
-            let open = |index: &usize| wants[*index] && parts[*index].1.len() < counts[*index];
-            let Some(first) = (0..parts.len()).find(open) else { continue };
-            if *part_of.entry(sameness(line)).or_insert(first) == first {
-                parts[first].1.push(line.as_str());
+            let open = |&part: &usize| wants[part] && parts[part].len() < lines_max[part];
+            let Some(part) = (0..parts.len()).find(open) else { return true };
+            if *part_of.entry(sameness(line)).or_insert(part) == part {
+                parts[part].push(line);
             }
-        }
-        parts
+            false
+        });
     }
+}
+
+/// The parts of each source's shuffled lines, in the order of `PARTS`.
+fn split<'a>(sources: &[Source], texts: &'a [Vec<String>]) -> Vec<[Vec<&'a str>; 3]> {
+    let mut left: Vec<Vec<&str>> =
+        texts.iter().map(|lines| lines.iter().map(String::as_str).collect()).collect();
+    let mut splits = vec![<[Vec<&str>; 3]>::default(); sources.len()];
+    let mut part_of = BTreeMap::new();
+    // In two rounds. What dictionaries are made of is fixed for ever, and so are the texts that they are measured
+    // with: they go first, and only then what else can be trained on.
+    let training_lines: [fn(&Source) -> usize; 2] =
+        [|source| train::dictionary_lines(source.file), |source| source.training_lines];
+    for training_lines in training_lines {
+        for ((source, lines), parts) in sources.iter().zip(&mut left).zip(&mut splits) {
+            let lines_max = [source.held_out_lines, source.demo_lines, training_lines(source)];
+            source.fill(lines, lines_max, parts, &mut part_of);
+        }
+    }
+    splits
 }
 
 /// Writes one line after another, making the folder if need be.
@@ -281,14 +327,28 @@ mod tests {
     #[test]
     fn no_text_to_measure_with_was_trained_on() {
         let train = keys(TRAIN);
-        assert!(train.len() > 50_000, "{}", train.len());
+        assert!(train.len() > 95_000, "{}", train.len());
         for part in [HELD_OUT, DEMO] {
             let measured = keys(part);
             assert!(measured.len() > 900);
-            // JSON is split by station and by day; letters say nothing there, so whole lines decide.
-            let shared: Vec<_> =
-                measured.intersection(&train).filter(|key| !key.starts_with(b"origin")).collect();
+            let shared: Vec<_> = measured.intersection(&train).collect();
             assert!(shared.is_empty(), "{shared:?}");
+        }
+    }
+
+    #[test]
+    fn every_source_is_here_with_the_lines_that_are_promised() {
+        let lines = |part: &str, name: &str| {
+            read_lines(&own_dir().join(part).join(format!("{name}.txt"))).unwrap().len()
+        };
+        for source in &SOURCES {
+            assert_eq!(lines(HELD_OUT, source.held_out), source.held_out_lines, "{}", source.held_out);
+            let train = lines(TRAIN, source.file);
+            assert!(train >= train::dictionary_lines(source.file).max(1_500), "{}: {train}", source.file);
+            assert!(train <= source.training_lines, "{}: {train}", source.file);
+            if source.demo_lines > 0 {
+                assert_eq!(lines(DEMO, source.held_out), source.demo_lines);
+            }
         }
     }
 
@@ -329,25 +389,47 @@ mod tests {
         assert_eq!(read_lines(&path).unwrap(), ["one", " two ", "three"]);
     }
 
+    fn shuffled(lines: impl IntoIterator<Item = impl ToString>) -> Vec<String> {
+        let mut lines: Vec<String> = lines.into_iter().map(|line| line.to_string()).collect();
+        shuffle(&mut lines, SEED, |line| sameness(line));
+        lines
+    }
+
     #[test]
     fn a_split_puts_each_text_into_one_part_whatever_its_case_and_marks() {
-        let source = Source {
+        let source = |file| Source {
             held_out_lines: 2,
             demo_lines: 2,
             demo_chars: (1, 40),
-            ..Source::new("source", usize::MAX, "held-out")
+            ..Source::new(file, ALL, "held-out")
         };
-        let mut lines: Vec<String> =
-            ["see you", "See you!", "on my way", "call me", "later", "soon", "Soon?"]
-                .map(str::to_owned)
-                .to_vec();
-        shuffle(&mut lines, SEED, |line| sameness(line));
-        let parts = source.split(&lines);
-        let keys: Vec<BTreeSet<_>> =
-            parts.iter().map(|(_, lines)| lines.iter().map(|line| sameness(line)).collect()).collect();
+        let texts = [
+            shuffled(["see you", "See you!", "on my way", "call me", "later", "soon", "Soon?"]),
+            shuffled(["See you...", "ON MY WAY", "call me!", "Later", "soon", "good night", "bye", "why"]),
+        ];
+        let splits = split(&[source("one"), source("two")], &texts);
+        let keys: Vec<BTreeSet<_>> = (0..PARTS.len())
+            .map(|part| splits.iter().flat_map(|parts| &parts[part]).map(|line| sameness(line)).collect())
+            .collect();
         assert!(
             keys[0].is_disjoint(&keys[1]) && keys[1].is_disjoint(&keys[2]) && keys[0].is_disjoint(&keys[2])
         );
-        assert_eq!(keys.iter().map(BTreeSet::len).sum::<usize>(), 5);
+        assert_eq!(keys.iter().map(BTreeSet::len).sum::<usize>(), 8);
+    }
+
+    #[test]
+    fn a_new_source_changes_no_text_of_a_dictionary_and_none_that_is_measured() {
+        let (old, pinned) = ("en-chitchat", train::dictionary_lines("en-chitchat"));
+        let texts = [shuffled(0..pinned + 900), shuffled(0..pinned + 1_800)];
+        let before = split(&[Source::new(old, pinned, "old")], &texts[..1]);
+        let after = split(&[Source::new(old, ALL, "old"), Source::new("new", ALL, "new")], &texts);
+        let [held_out, _, train] = &after[0];
+        assert!(before[0][0] == *held_out && before[0][2] == train[..pinned]);
+        let [new_held_out, _, new_train] = &after[1];
+        assert_eq!(new_held_out.len(), 400);
+        let trained: BTreeSet<_> = train.iter().chain(new_train).collect();
+        let measured: BTreeSet<_> = held_out.iter().chain(new_held_out).collect();
+        assert!(trained.is_disjoint(&measured));
+        assert_eq!(trained.len() + measured.len(), pinned + 1_800);
     }
 }

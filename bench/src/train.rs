@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 
 use crate::corpus;
@@ -26,19 +26,36 @@ pub(crate) struct TrainArgs {
 /// A dictionary to be: its file's name, the training texts it is made of, its size.
 struct Plan {
     name: &'static str,
-    sources: &'static [&'static str],
+    /// Files of training texts, and how many of their first lines. The lines after those are for what is
+    /// trained on more text: another line would give another dictionary, and its bytes are fixed.
+    sources: &'static [(&'static str, usize)],
     bytes: usize,
 }
 
 /// In the order of their numbers. Sizes: docs/decisions/0003.
 const PLANS: [Plan; 6] = [
-    Plan { name: "english", sources: &["en-chitchat", "en-irc"], bytes: 64_000 },
-    Plan { name: "cyrillic", sources: &["ru-tatoeba"], bytes: 64_000 },
-    Plan { name: "latin", sources: &["es-tatoeba", "fr-tatoeba", "pt-tatoeba", "id-tatoeba"], bytes: 64_000 },
-    Plan { name: "arabic", sources: &["ar-tatoeba"], bytes: 32_000 },
-    Plan { name: "devanagari", sources: &["hi-tatoeba"], bytes: 32_000 },
-    Plan { name: "json", sources: &["json-weather", "json-quakes"], bytes: 32_000 },
+    Plan { name: "english", sources: &[("en-chitchat", 11_000), ("en-irc", 6_000)], bytes: 64_000 },
+    Plan { name: "cyrillic", sources: &[("ru-tatoeba", 11_000)], bytes: 64_000 },
+    Plan {
+        name: "latin",
+        sources: &[
+            ("es-tatoeba", 5_000),
+            ("fr-tatoeba", 5_000),
+            ("pt-tatoeba", 5_000),
+            ("id-tatoeba", 3_139),
+        ],
+        bytes: 64_000,
+    },
+    Plan { name: "arabic", sources: &[("ar-tatoeba", 7_600)], bytes: 32_000 },
+    Plan { name: "devanagari", sources: &[("hi-tatoeba", 3_811)], bytes: 32_000 },
+    Plan { name: "json", sources: &[("json-weather", 1_000), ("json-quakes", 700)], bytes: 32_000 },
 ];
+
+/// How many of the first lines of a file of training texts are in a dictionary.
+pub(crate) fn dictionary_lines(file: &str) -> usize {
+    let mut sources = PLANS.iter().flat_map(|plan| plan.sources);
+    sources.find(|(source, _)| *source == file).map_or(0, |&(_, lines)| lines)
+}
 
 /// Texts in a training sample that is a batch.
 const BATCH_TEXTS: usize = 12;
@@ -85,8 +102,12 @@ pub(crate) fn run(args: &TrainArgs, report: &mut Report) -> Result<()> {
 /// phrases in the first three quarters of its list only.
 fn train(plan: &Plan, corpora: &Path) -> Result<Vec<u8>> {
     let mut lines = Vec::new();
-    for source in plan.sources {
-        lines.extend(corpus::read_lines(&corpora.join(format!("{source}.txt")))?);
+    for &(source, count) in plan.sources {
+        let path = corpora.join(format!("{source}.txt"));
+        let texts = corpus::read_lines(&path)?;
+        let found = texts.len();
+        ensure!(found >= count, "{} has {found} lines, and {} takes {count}", path.display(), plan.name);
+        lines.extend(texts.into_iter().take(count));
     }
     let mut samples: Vec<Vec<u8>> = lines.iter().map(|line| corpus::body(line)).collect();
     for (index, texts) in lines.chunks(BATCH_TEXTS).enumerate() {
