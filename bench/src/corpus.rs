@@ -361,7 +361,11 @@ mod tests {
         for (item, text) in read.items.iter().zip(texts) {
             let Ok(ToRelay::Submit { body, .. }) = ToRelay::decode(item.bytes) else { panic!("{item:?}") };
             assert_eq!(body, super::body(text));
-            let Ok(Letter { content: Content::Text(found), .. }) = Letter::decode(body) else { panic!() };
+            let Ok(Letter { content: Content::Text(found), .. }) =
+                Letter::decode(body, &thinpost_wire::text::Models::compiled_in())
+            else {
+                panic!()
+            };
             assert_eq!(found, text);
         }
     }

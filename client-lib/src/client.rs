@@ -3,9 +3,8 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use thinpost_carrier::Identity;
-use thinpost_wire::codec::DictionarySet;
 use thinpost_wire::ids::{AccountKey, DeviceKey, Origin};
-use thinpost_wire::letter::{self, Letter};
+use thinpost_wire::letter::{self, Letter, Way};
 use thinpost_wire::ticket::ContactTicket;
 use thinpost_wire::token::Token;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
@@ -205,7 +204,7 @@ impl Client {
                 seal: (!message.relay_visible).then_some(keys),
                 rides_with: None,
                 again: 0,
-                letter: letter.encode(DictionarySet::compiled_in())?,
+                letter: letter.encode(Way::Sealed)?,
             })
         };
         let mut rows = messages.into_iter().map(row).collect::<Result<Vec<_>, _>>()?;

@@ -77,7 +77,7 @@ impl Pair {
         let Ok(Parcel { incarnation, notes, items }) = Parcel::decode(&parcel) else { return };
         for item in items {
             self.bob.is_new(&from, incarnation, item.number);
-            let _ = Letter::decode(item.letter);
+            let _ = Letter::decode(item.letter, &thinpost_wire::text::Models::compiled_in());
         }
         self.kept.heed(&from, None, &notes);
         self.bob.take_notes(&from, true);

@@ -17,5 +17,5 @@ fuzz_target!(|bytes: &[u8]| {
     if let Ok(parcel) = Parcel::decode(bytes) {
         assert_eq!(Parcel::decode(&parcel.encode()), Ok(parcel));
     }
-    let _ = Letter::decode(bytes);
+    let _ = Letter::decode(bytes, &thinpost_wire::text::Models::compiled_in());
 });

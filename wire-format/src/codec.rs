@@ -6,7 +6,8 @@
 //! |----------|--------------------------------------------------------------------|
 //! | 0        | raw: the content as it is                                          |
 //! | 1        | one zstd block, no dictionary                                      |
-//! | 2..=15   | kept for text models                                               |
+//! | 2..=14   | texts under the [text model](crate::text) of number id - 2         |
+//! | 15       | texts under the text model whose id's first four bytes follow      |
 //! | 16..=47  | one zstd block with [`crate::dictionary`] number id - 16 |
 //! | 48..=63  | kept                                                               |
 //!
@@ -22,6 +23,7 @@
 use std::borrow::Cow;
 
 use crate::dictionary;
+use crate::text::{self, ModelName};
 
 pub use crate::dictionary::DictionarySet;
 
@@ -35,6 +37,8 @@ const ID_BITS: u32 = 6;
 const ID_MASK: u8 = (1 << ID_BITS) - 1;
 const ID_RAW: u8 = 0;
 const ID_ZSTD: u8 = 1;
+const ID_TEXT_MIN: u8 = 2;
+const ID_TEXT_BY_ID: u8 = ID_TEXT_MIN + text::NUMBERS;
 const ID_DICTIONARY_MIN: u8 = 16;
 const ID_DICTIONARY_MAX: u8 = ID_DICTIONARY_MIN + DictionarySet::NUMBERS - 1;
 
@@ -62,23 +66,51 @@ pub enum Codec {
     Raw,
     /// One zstd block without a dictionary.
     Zstd,
+    /// Texts under a model.
+    Text(ModelName),
     /// One zstd block with the dictionary of this number, 0..=31.
     Dictionary(u8),
 }
 
 impl Codec {
-    /// The tag byte of this coding, or `None` for a dictionary number above 31.
+    /// The tag byte of this coding, or `None` for a dictionary or a model whose number is too high.
     pub const fn tag(self) -> Option<u8> {
         let id = match self {
             Self::Raw => ID_RAW,
             Self::Zstd => ID_ZSTD,
+            Self::Text(ModelName::Number(number)) if number < text::NUMBERS => ID_TEXT_MIN + number,
+            Self::Text(ModelName::Id(_)) => ID_TEXT_BY_ID,
             Self::Dictionary(number) if number < DictionarySet::NUMBERS => ID_DICTIONARY_MIN + number,
-            Self::Dictionary(_) => return None,
+            Self::Text(ModelName::Number(_)) | Self::Dictionary(_) => return None,
         };
         Some(VERSION << ID_BITS | id)
     }
 
-    /// Reads a tag byte. A dictionary is not looked up: its number may be one that this build lacks.
+    /// The tag, and a model's id behind it if it goes by one.
+    pub(crate) fn head(self) -> Vec<u8> {
+        let mut head: Vec<u8> = self.tag().into_iter().collect();
+        if let Self::Text(ModelName::Id(id)) = self {
+            head.extend(id);
+        }
+        head
+    }
+
+    /// Reads what [`Self::head`] wrote, and gives what is behind it. Neither dictionary nor model is looked up: it may
+    /// be one that this build lacks.
+    ///
+    /// # Errors
+    /// [`CodecError::Empty`], [`CodecError::UnknownVersion`], [`CodecError::UnknownCodec`], and
+    /// [`CodecError::Corrupt`] where a model's id is cut.
+    pub(crate) fn take(coded: &[u8]) -> Result<(Self, &[u8]), CodecError> {
+        let (&tag, rest) = coded.split_first().ok_or(CodecError::Empty)?;
+        if tag == VERSION << ID_BITS | ID_TEXT_BY_ID {
+            let (id, rest) = rest.split_first_chunk().ok_or(CodecError::Corrupt)?;
+            return Ok((Self::Text(ModelName::Id(*id)), rest));
+        }
+        Ok((Self::from_tag(tag)?, rest))
+    }
+
+    /// Reads a tag byte that stands alone.
     ///
     /// # Errors
     /// [`CodecError::UnknownVersion`] and [`CodecError::UnknownCodec`].
@@ -89,6 +121,9 @@ impl Codec {
         match tag & ID_MASK {
             ID_RAW => Ok(Self::Raw),
             ID_ZSTD => Ok(Self::Zstd),
+            id if ID_TEXT_MIN <= id && id < ID_TEXT_BY_ID => {
+                Ok(Self::Text(ModelName::Number(id - ID_TEXT_MIN)))
+            }
             id @ ID_DICTIONARY_MIN..=ID_DICTIONARY_MAX => Ok(Self::Dictionary(id - ID_DICTIONARY_MIN)),
             id => Err(CodecError::UnknownCodec(id)),
         }
@@ -195,7 +230,7 @@ pub fn encode_as(codec: Codec, content: &[u8], out: &mut Vec<u8>) -> bool {
 /// Appends the block of `content` to `out`; false if there is none, and `out` is then as it was.
 fn compress(codec: Codec, content: &[u8], out: &mut Vec<u8>) -> bool {
     let (dictionary, bytes_max) = match codec {
-        Codec::Raw => return false,
+        Codec::Raw | Codec::Text(_) => return false,
         Codec::Zstd => (None, BLOCK_CONTENT_BYTES_MAX),
         Codec::Dictionary(number) => match dictionary::encoder(number) {
             Some(dictionary) => (Some(dictionary), DICTIONARY_CONTENT_BYTES_MAX),
@@ -216,6 +251,7 @@ pub fn decode(coded: &[u8], decoded_max: usize) -> Result<Cow<'_, [u8]>, CodecEr
         Codec::Raw if rest.len() > decoded_max => return Err(CodecError::TooLong { max: decoded_max }),
         Codec::Raw => return Ok(Cow::Borrowed(rest)),
         Codec::Zstd => None,
+        Codec::Text(_) => return Err(CodecError::UnknownCodec(tag & ID_MASK)),
         Codec::Dictionary(number) => {
             Some(dictionary::decoder(number).ok_or(CodecError::UnknownDictionary(number))?)
         }

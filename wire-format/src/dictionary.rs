@@ -9,6 +9,7 @@ use std::sync::OnceLock;
 use zstd::zstd_safe::{CDict, DDict};
 
 use crate::codec::COMPRESSION_LEVEL;
+use crate::text::{Look, Script};
 
 /// Dictionary numbers that a peer has, one bit each (bit n is dictionary n).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -65,17 +66,7 @@ pub struct Dictionary {
     pub bytes: &'static [u8],
     /// BLAKE3 of `bytes`, in hex. Pinned: another hash needs another number.
     pub blake3: &'static str,
-    suits: Suits,
-}
-
-/// What a dictionary was trained on, as far as a look at bytes can tell.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Suits {
-    Latin,
-    Cyrillic,
-    Arabic,
-    Devanagari,
-    Json,
+    suits: Script,
 }
 
 macro_rules! dictionary {
@@ -85,7 +76,7 @@ macro_rules! dictionary {
             name: $name,
             bytes: include_bytes!(concat!("../assets/dict/", $name, ".dict")),
             blake3: $blake3,
-            suits: Suits::$suits,
+            suits: Script::$suits,
         }
     };
 }
@@ -133,67 +124,13 @@ fn index_of(number: u8) -> Option<usize> {
     DICTIONARIES.iter().position(|dictionary| dictionary.number == number)
 }
 
-/// The look at a content ends here: what comes later is taken to be of the same kind.
-const LOOK_BYTES: usize = 1024;
-
 /// The dictionaries among `allowed` that are worth a try for `content`, the likeliest first.
-///
-/// A script counts once it makes up an eighth of what was looked at; Latin a quarter, since a fifth of all
-/// random (sealed) bytes look like its letters.
 pub(crate) fn candidates(content: &[u8], allowed: DictionarySet) -> Vec<u8> {
-    let look = &content[..content.len().min(LOOK_BYTES)];
-    let share = Shares::of(look);
-    let mut found: Vec<(usize, u8)> = DICTIONARIES
-        .iter()
-        .filter(|dictionary| allowed.contains(dictionary.number))
-        .filter_map(|dictionary| {
-            let (bytes, one_in) = match dictionary.suits {
-                Suits::Latin => (share.latin, 4),
-                Suits::Cyrillic => (share.cyrillic, 8),
-                Suits::Arabic => (share.arabic, 8),
-                Suits::Devanagari => (share.devanagari, 8),
-                Suits::Json => (share.json, 8),
-            };
-            (bytes * one_in >= look.len() && bytes > 0).then_some((bytes, dictionary.number))
-        })
-        .collect();
-    // Stable: dictionaries of one script stay in the order of their numbers.
-    found.sort_by_key(|&(bytes, _)| std::cmp::Reverse(bytes));
-    found.into_iter().map(|(_, number)| number).collect()
-}
-
-/// Bytes that belong to each script, judged by the lead bytes of UTF-8. Not exact, and need not be: a
-/// wrong guess costs a few bytes or microseconds, never the content.
-#[derive(Default)]
-struct Shares {
-    latin: usize,
-    cyrillic: usize,
-    arabic: usize,
-    devanagari: usize,
-    json: usize,
-}
-
-impl Shares {
-    /// What one `":` tells: about a key of JSON of usual length and its value's punctuation.
-    const JSON_KEY_BYTES: usize = 12;
-
-    fn of(look: &[u8]) -> Self {
-        let mut shares = Self::default();
-        for (index, &byte) in look.iter().enumerate() {
-            match byte {
-                b'a'..=b'z' | b'A'..=b'Z' => shares.latin += 1,
-                0xC3..=0xC5 => shares.latin += 2,
-                0xD0..=0xD3 => shares.cyrillic += 2,
-                0xD8..=0xDB => shares.arabic += 2,
-                0xE0 if matches!(look.get(index + 1), Some(0xA4 | 0xA5)) => shares.devanagari += 3,
-                b'"' if look.get(index + 1) == Some(&b':') => shares.json += Self::JSON_KEY_BYTES,
-                _ => {}
-            }
-        }
-        // Keys are letters too, but no text.
-        shares.latin = shares.latin.saturating_sub(shares.json);
-        shares
-    }
+    let suiting = Look::at(content).scripts().into_iter().flat_map(|script| {
+        let suit = DICTIONARIES.iter().filter(move |dictionary| dictionary.suits == script);
+        suit.map(|dictionary| dictionary.number)
+    });
+    suiting.filter(|&number| allowed.contains(number)).collect()
 }
 
 #[cfg(test)]

@@ -1,13 +1,15 @@
 //! What an application's message looks like inside an envelope's body.
 //!
-//! A letter of text costs one byte beside the text. Letters too long for one datagram are coded on their
-//! own, since a batch cannot help them; all others stay plain, so that one coder run spans a whole batch.
+//! A letter of text costs one byte beside the text. Letters that are too long for one datagram are coded on their
+//! own, since what they travel with cannot help them; all others stay plain inside a seal, so that one coder run
+//! spans all that is sealed together. Outside a seal, texts are coded with a text model where that saves bytes.
 
 use std::borrow::Cow;
 
-use crate::codec::{self, CodecError, DictionarySet};
+use crate::codec::{self, Codec, CodecError, DictionarySet};
 use crate::ids::AppId;
-use crate::parcel::PARCEL_BYTES_MAX;
+use crate::parcel::{MODELLED_BYTES_MAX, PARCEL_BYTES_MAX};
+use crate::text::{self, Favourite, ModelName, ModelSet, Models, TextError};
 
 const HAS_APP_ID: u8 = 0x01;
 const IS_DATA: u8 = 0x02;
@@ -31,6 +33,15 @@ pub const SEALED_FIRST: u8 = 0x81;
 /// Whether an envelope's body is sealed: random to all but two, so that no codec helps.
 pub fn is_sealed(body: &[u8]) -> bool {
     matches!(body.first(), Some(&(SEALED | SEALED_FIRST)))
+}
+
+/// What a letter holds behind its head, if it is not coded on its own; `None` too where its head is none.
+pub(crate) fn plain_content(letter: &[u8]) -> Option<&[u8]> {
+    let (&head, rest) = letter.split_first()?;
+    if head & (!KNOWN_BITS | IS_CODED) != 0 {
+        return None;
+    }
+    if head & HAS_APP_ID != 0 { rest.get(size_of::<AppId>()..) } else { Some(rest) }
 }
 
 /// What a letter holds.
@@ -67,6 +78,59 @@ pub enum LetterError {
     /// The content could not be decoded.
     #[error("the letter's content: {0}")]
     Codec(#[from] CodecError),
+    /// The content is coded with a text model that is not at hand.
+    #[error("the letter is coded with a text model that is not here")]
+    UnknownModel(ModelName),
+    /// The text of the content is damaged.
+    #[error("the letter's content: {0}")]
+    Text(#[from] TextError),
+}
+
+/// What a letter travels in, which says how it is coded.
+#[derive(Debug)]
+pub enum Way<'a> {
+    /// In a seal, which codes all that is in it.
+    Sealed,
+    /// For the relay to see, to somebody who has these models.
+    Open {
+        /// The models at hand.
+        models: &'a Models,
+        /// Those that the recipient has.
+        recipient_has: &'a ModelSet,
+        /// What served this recipient best.
+        favourite: &'a mut Favourite,
+    },
+}
+
+impl Way<'_> {
+    /// The content, coded, where that is wanted and saves bytes.
+    fn coded(self, content: &[u8]) -> Option<Vec<u8>> {
+        let mut best = None;
+        if content.len() > PLAIN_BYTES_MAX {
+            let mut coded = Vec::new();
+            codec::encode_best(content, DictionarySet::compiled_in(), &mut coded);
+            best = Some(coded);
+        }
+        if let Self::Open { models, recipient_has, favourite } = self
+            && content.len() <= MODELLED_BYTES_MAX
+            && let Ok(text) = std::str::from_utf8(content)
+        {
+            let modelled = text::encode_best(text, models, recipient_has, favourite);
+            let bytes_max = best.as_ref().map_or(content.len(), Vec::len);
+            best = modelled.filter(|modelled| modelled.len() < bytes_max).or(best);
+        }
+        best
+    }
+}
+
+fn decode_content(coded: &[u8], models: &Models) -> Result<Vec<u8>, LetterError> {
+    match Codec::take(coded)? {
+        (Codec::Text(name), rest) => {
+            let model = models.get(name).ok_or(LetterError::UnknownModel(name))?;
+            Ok(text::decode(model, rest, CONTENT_BYTES_MAX)?.into_bytes())
+        }
+        _ => Ok(codec::decode(coded, CONTENT_BYTES_MAX)?.into_owned()),
+    }
 }
 
 /// The content is longer than a letter may be; nothing was written.
@@ -78,12 +142,11 @@ pub struct TooLong {
 }
 
 impl<'a> Letter<'a> {
-    /// The body that carries this letter. Long content is coded with dictionaries that the recipient
-    /// has; pass [`DictionarySet::compiled_in`] where nothing is known, as those come with the protocol.
+    /// The body that carries this letter, for what it travels in.
     ///
     /// # Errors
     /// When the content is longer than [`CONTENT_BYTES_MAX`].
-    pub fn encode(&self, recipient_has: DictionarySet) -> Result<Vec<u8>, TooLong> {
+    pub fn encode(&self, way: Way<'_>) -> Result<Vec<u8>, TooLong> {
         let (content, kind) = match &self.content {
             Content::Text(text) => (text.as_bytes(), 0),
             Content::Data(data) => (data.as_ref(), IS_DATA),
@@ -91,25 +154,22 @@ impl<'a> Letter<'a> {
         if content.len() > CONTENT_BYTES_MAX {
             return Err(TooLong { bytes: content.len() });
         }
-        let coded = content.len() > PLAIN_BYTES_MAX;
-        let head =
-            kind | if self.app_id.is_some() { HAS_APP_ID } else { 0 } | if coded { IS_CODED } else { 0 };
+        let coded = way.coded(content);
+        let head = kind
+            | if self.app_id.is_some() { HAS_APP_ID } else { 0 }
+            | if coded.is_some() { IS_CODED } else { 0 };
         let mut body = Vec::with_capacity(content.len() + 18);
         body.push(head);
         body.extend(self.app_id.iter().flat_map(|id| id.0));
-        if coded {
-            codec::encode_best(content, recipient_has, &mut body);
-        } else {
-            body.extend_from_slice(content);
-        }
+        body.extend_from_slice(coded.as_deref().unwrap_or(content));
         Ok(body)
     }
 
-    /// Reads a letter; allocates at most [`CONTENT_BYTES_MAX`] bytes.
+    /// Reads a letter, with the text models at hand; allocates at most [`CONTENT_BYTES_MAX`] bytes.
     ///
     /// # Errors
-    /// When the body is none of this version.
-    pub fn decode(body: &'a [u8]) -> Result<Self, LetterError> {
+    /// When the body is none of this version, or coded with a model that is not at hand.
+    pub fn decode(body: &'a [u8], models: &Models) -> Result<Self, LetterError> {
         let (&head, mut rest) = body.split_first().ok_or(LetterError::Truncated)?;
         if head & !KNOWN_BITS != 0 {
             return Err(LetterError::UnknownBits(head & !KNOWN_BITS));
@@ -122,7 +182,7 @@ impl<'a> Letter<'a> {
             None
         };
         let content: Cow<'a, [u8]> = if head & IS_CODED != 0 {
-            Cow::Owned(codec::decode(rest, CONTENT_BYTES_MAX)?.into_owned())
+            Cow::Owned(decode_content(rest, models)?)
         } else {
             Cow::Borrowed(rest)
         };
@@ -160,47 +220,44 @@ mod tests {
         for (hex, letter) in
             [("006869", text("hi")), ("03abababababababababababababababab0001", named), ("00", text(""))]
         {
-            let body = letter.encode(DictionarySet::compiled_in()).unwrap();
+            let body = letter.encode(Way::Sealed).unwrap();
             assert_eq!(HEXLOWER.encode(&body), hex);
-            assert_eq!(Letter::decode(&body), Ok(letter));
+            assert_eq!(Letter::decode(&body, &Models::compiled_in()), Ok(letter));
         }
     }
 
     #[test]
     fn long_text_is_coded_and_comes_back() {
         let long = "a long story, told twice. ".repeat(200);
-        let body = text(&long).encode(DictionarySet::compiled_in()).unwrap();
+        let body = text(&long).encode(Way::Sealed).unwrap();
         assert!(body.len() < long.len() / 10);
-        assert_eq!(Letter::decode(&body), Ok(text(&long)));
+        assert_eq!(Letter::decode(&body, &Models::compiled_in()), Ok(text(&long)));
     }
 
     #[test]
     fn each_kind_of_damage_has_its_own_error() {
-        assert_eq!(Letter::decode(&[]), Err(LetterError::Truncated));
-        assert_eq!(Letter::decode(&[1, 2, 3]), Err(LetterError::Truncated));
-        assert_eq!(Letter::decode(&[8]), Err(LetterError::UnknownBits(8)));
-        assert_eq!(Letter::decode(&[0, 0xff]), Err(LetterError::NotUtf8));
-        assert!(matches!(Letter::decode(&[4]), Err(LetterError::Codec(_))));
+        assert_eq!(Letter::decode(&[], &Models::compiled_in()), Err(LetterError::Truncated));
+        assert_eq!(Letter::decode(&[1, 2, 3], &Models::compiled_in()), Err(LetterError::Truncated));
+        assert_eq!(Letter::decode(&[8], &Models::compiled_in()), Err(LetterError::UnknownBits(8)));
+        assert_eq!(Letter::decode(&[0, 0xff], &Models::compiled_in()), Err(LetterError::NotUtf8));
+        assert!(matches!(Letter::decode(&[4], &Models::compiled_in()), Err(LetterError::Codec(_))));
         let long = vec![0; CONTENT_BYTES_MAX + 1];
         let letter = Letter { app_id: None, content: Content::Data(long.into()) };
-        assert_eq!(
-            letter.encode(DictionarySet::compiled_in()),
-            Err(TooLong { bytes: CONTENT_BYTES_MAX + 1 })
-        );
+        assert_eq!(letter.encode(Way::Sealed), Err(TooLong { bytes: CONTENT_BYTES_MAX + 1 }));
     }
 
     proptest! {
         #[test]
         fn what_is_written_is_read(id: Option<[u8; 16]>, data in prop::collection::vec(any::<u8>(), 0..3000)) {
             let letter = Letter { app_id: id.map(AppId), content: Content::Data(data.into()) };
-            let body = letter.encode(DictionarySet::compiled_in()).unwrap();
+            let body = letter.encode(Way::Sealed).unwrap();
             prop_assert!(body.len() <= BODY_BYTES_MAX);
-            prop_assert_eq!(Letter::decode(&body), Ok(letter));
+            prop_assert_eq!(Letter::decode(&body, &Models::compiled_in()), Ok(letter));
         }
 
         #[test]
         fn no_bytes_make_the_decoder_panic(body in prop::collection::vec(any::<u8>(), 0..200)) {
-            let _ = Letter::decode(&body);
+            let _ = Letter::decode(&body, &Models::compiled_in());
         }
     }
 }

@@ -24,6 +24,7 @@ pub mod link;
 pub mod notes;
 pub mod parcel;
 pub mod table;
+pub mod text;
 pub mod ticket;
 pub mod token;
 mod varint;

@@ -9,6 +9,10 @@ use crate::limits::BODY_BYTES_MAX;
 use crate::notes::Notes;
 use crate::varint::{self, VarintError};
 
+mod packed;
+
+pub use packed::{MODELLED_BYTES_MAX, Reader, UnpackError, pack, unpack};
+
 /// The first bytes of the sender's [`Incarnation`]: enough to tell apart those of one sender.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct ShortIncarnation(pub [u8; 4]);
@@ -62,28 +66,12 @@ pub enum ParcelError {
 impl<'a> Parcel<'a> {
     /// The parcel's bytes. The numbers must ascend, from 1 on.
     pub fn encode(&self) -> Vec<u8> {
-        let mut out =
-            Vec::with_capacity(16 + self.items.iter().map(|item| item.letter.len() + 3).sum::<usize>());
-        out.extend(self.incarnation.0);
-        if !self.notes.is_empty() || self.items.is_empty() {
-            let notes = self.notes.encode();
-            varint::put(&mut out, NOTES);
-            varint::put(&mut out, notes.len() as u64);
-            out.extend(notes);
+        let mut form = Form::new(self.incarnation);
+        if !self.notes.is_empty() {
+            form.notes(&self.notes.encode());
         }
-        let Some(first) = self.items.first() else { return out };
-        let mut next = first.number;
-        varint::put(&mut out, next);
-        for item in &self.items {
-            let skip = item.number - next;
-            varint::put(&mut out, (item.letter.len() as u64) << 1 | u64::from(skip > 0));
-            if skip > 0 {
-                varint::put(&mut out, skip);
-            }
-            out.extend_from_slice(item.letter);
-            next = item.number + 1;
-        }
-        out
+        self.items.iter().for_each(|item| form.item(item.number, item.letter));
+        form.finish()
     }
 
     /// Reads a parcel; its letters are borrowed.
@@ -122,6 +110,50 @@ impl<'a> Parcel<'a> {
             rest = after;
         }
         Ok(Self { incarnation, notes, items })
+    }
+}
+
+/// A parcel's bytes as they are put together: notes first, then letters in the order of their numbers.
+struct Form {
+    bytes: Vec<u8>,
+    next: Option<u64>,
+}
+
+impl Form {
+    fn new(incarnation: ShortIncarnation) -> Self {
+        Self { bytes: incarnation.0.to_vec(), next: None }
+    }
+
+    fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    fn notes(&mut self, notes: &[u8]) {
+        varint::put(&mut self.bytes, NOTES);
+        varint::put(&mut self.bytes, notes.len() as u64);
+        self.bytes.extend(notes);
+    }
+
+    fn item(&mut self, number: u64, letter: &[u8]) {
+        let next = *self.next.get_or_insert_with(|| {
+            varint::put(&mut self.bytes, number);
+            number
+        });
+        let skip = number - next;
+        varint::put(&mut self.bytes, (letter.len() as u64) << 1 | u64::from(skip > 0));
+        if skip > 0 {
+            varint::put(&mut self.bytes, skip);
+        }
+        self.bytes.extend_from_slice(letter);
+        self.next = Some(number.saturating_add(1));
+    }
+
+    /// The bytes; of a parcel of nothing, with notes that say nothing.
+    fn finish(mut self) -> Vec<u8> {
+        if self.bytes.len() == size_of::<ShortIncarnation>() {
+            self.notes(&Notes::default().encode());
+        }
+        self.bytes
     }
 }
 

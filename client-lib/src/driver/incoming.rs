@@ -6,6 +6,7 @@ use thinpost_wire::ids::{AccountKey, Handle, Origin, Position};
 use thinpost_wire::letter::{Content, Letter, is_sealed};
 use thinpost_wire::link::Link;
 use thinpost_wire::parcel::Parcel;
+use thinpost_wire::text::Models;
 use tokio::time::Instant;
 
 use super::Driver;
@@ -251,7 +252,7 @@ impl Driver {
 
     /// Takes a letter that was sealed, and then has a name, or that the relay could read.
     fn take_letter(&mut self, letter: &[u8], from: Option<AccountKey>, name: Option<Name>, age_s: u32) {
-        let (app_id, content) = match Letter::decode(letter) {
+        let (app_id, content) = match Letter::decode(letter, &Models::compiled_in()) {
             Ok(Letter { app_id, content: Content::Text(text) }) => {
                 (app_id, ReceivedContent::Text(text.into_owned()))
             }

@@ -122,6 +122,7 @@ fn a_tag_is_read_back_or_refused_by_name() {
         let expected = match (tag >> 6, tag & 0x3f) {
             (0, 0) => Ok(Codec::Raw),
             (0, 1) => Ok(Codec::Zstd),
+            (0, id @ 2..=14) => Ok(Codec::Text(ModelName::Number(id - 2))),
             (0, id @ 16..=47) => Ok(Codec::Dictionary(id - 16)),
             (0, id) => Err(CodecError::UnknownCodec(id)),
             (version, _) => Err(CodecError::UnknownVersion(version)),

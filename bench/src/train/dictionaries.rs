@@ -1,31 +1,14 @@
-//! `bench train`: makes the compiled-in dictionaries from their training texts, byte for byte the same each time.
+//! The dictionaries: what each is made of.
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use anyhow::{Context, Result, bail, ensure};
-use clap::Args;
+use anyhow::{Context, Result, ensure};
 
 use crate::corpus;
-use crate::report::{Report, Row};
-
-/// Train the dictionaries that wire-format compiles in.
-#[derive(Args, Debug)]
-pub(crate) struct TrainArgs {
-    /// Folder with the training texts, one message a line [default: this crate's corpora/train]
-    #[arg(long, value_name = "DIR")]
-    corpora: Option<PathBuf>,
-    /// Where the dictionaries are written [default: wire-format's assets/dict]
-    #[arg(long, value_name = "DIR")]
-    out: Option<PathBuf>,
-    /// Write nothing; fail unless training gives the files that are there
-    #[arg(long)]
-    check: bool,
-}
 
 /// A dictionary to be: its file's name, the training texts it is made of, its size.
-struct Plan {
-    name: &'static str,
+pub(super) struct Plan {
+    pub(super) name: &'static str,
     /// Files of training texts, and how many of their first lines. The lines after those are for what is
     /// trained on more text: another line would give another dictionary, and its bytes are fixed.
     sources: &'static [(&'static str, usize)],
@@ -33,7 +16,7 @@ struct Plan {
 }
 
 /// In the order of their numbers. Sizes: docs/decisions/0003.
-const PLANS: [Plan; 6] = [
+pub(super) const PLANS: [Plan; 6] = [
     Plan { name: "english", sources: &[("en-chitchat", 11_000), ("en-irc", 6_000)], bytes: 64_000 },
     Plan { name: "cyrillic", sources: &[("ru-tatoeba", 11_000)], bytes: 64_000 },
     Plan {
@@ -64,43 +47,9 @@ const BATCH_TEXTS: usize = 12;
 const BATCH_NUMBER_STEP: u64 = 37;
 const BATCH_NUMBERS: u64 = 1 << 14;
 
-/// Trains every dictionary, then writes or compares it.
-///
-/// # Errors
-/// When a text or a file cannot be read or written, and with `--check` when a dictionary differs.
-pub(crate) fn run(args: &TrainArgs, report: &mut Report) -> Result<()> {
-    let corpora = args.corpora.clone().unwrap_or_else(|| corpus::own_dir().join("train"));
-    let out = args
-        .out
-        .clone()
-        .unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../wire-format/assets/dict"));
-    let mut differing = Vec::new();
-    for plan in &PLANS {
-        let dictionary = train(plan, &corpora)?;
-        let path = out.join(format!("{}.dict", plan.name));
-        if args.check {
-            let found = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
-            if found != dictionary {
-                differing.push(plan.name);
-            }
-        } else {
-            fs::create_dir_all(&out).with_context(|| format!("cannot create {}", out.display()))?;
-            fs::write(&path, &dictionary).with_context(|| format!("cannot write {}", path.display()))?;
-        }
-        let hash = blake3::hash(&dictionary).to_hex();
-        report.row(
-            Row::new("train", "size", dictionary.len() as f64, "B").scenario(plan.name).mode(hash.as_str()),
-        )?;
-    }
-    if !differing.is_empty() {
-        bail!("training gives other bytes for: {}", differing.join(", "));
-    }
-    Ok(())
-}
-
 /// One dictionary: each text once alone and once in a batch, shuffled, because the trainer looks for
 /// phrases in the first three quarters of its list only.
-fn train(plan: &Plan, corpora: &Path) -> Result<Vec<u8>> {
+pub(super) fn train(plan: &Plan, corpora: &Path) -> Result<Vec<u8>> {
     let mut lines = Vec::new();
     for &(source, count) in plan.sources {
         let path = corpora.join(format!("{source}.txt"));

@@ -1,0 +1,156 @@
+//! Which text models there are, what each is made of, and what its size buys.
+
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+use thinpost_wire::text::{self, Model};
+
+use super::ngram::{self, Ingredients};
+use crate::corpus;
+use crate::report::{Report, Row};
+
+/// A text model to be.
+pub(crate) struct Plan {
+    /// Its file's name.
+    pub(crate) name: &'static str,
+    /// Files of training texts.
+    pub(crate) sources: &'static [&'static str],
+    /// No more lines than this of each.
+    lines_max: usize,
+    /// No more entries than this: so many as fit 256 kB.
+    entries_max: usize,
+    /// The list of frequent words.
+    pub(crate) words: Option<&'static str>,
+    /// Texts that nothing was trained on, to judge sizes by.
+    held_out: &'static [&'static str],
+}
+
+const fn plan(
+    name: &'static str,
+    sources: &'static [&'static str],
+    held_out: &'static [&'static str],
+) -> Plan {
+    Plan { name, sources, lines_max: usize::MAX, entries_max: 160_000, words: None, held_out }
+}
+
+impl Plan {
+    const fn words(mut self, language: &'static str) -> Self {
+        self.words = Some(language);
+        self
+    }
+
+    const fn up_to(mut self, lines: usize, entries: usize) -> Self {
+        (self.lines_max, self.entries_max) = (lines, entries);
+        self
+    }
+}
+
+/// In the order of their numbers.
+pub(crate) const PLANS: [Plan; 11] = [
+    plan("english", &["en-chitchat", "en-irc", "en-sms"], &["en-chat", "en-irc", "en-sms"]).words("en"),
+    plan("russian", &["ru-tatoeba", "ru-social"], &["ru-everyday", "ru-social"]).words("ru"),
+    plan("spanish", &["es-tatoeba"], &["es-everyday"]).words("es"),
+    plan("portuguese", &["pt-tatoeba"], &["pt-everyday"]).words("pt"),
+    plan("french", &["fr-tatoeba"], &["fr-everyday"]).words("fr"),
+    plan("arabic", &["ar-tatoeba", "ar-darija-tweets"], &["ar-everyday", "ar-darija-tweets"]).words("ar"),
+    plan("hindi", &["hi-tatoeba", "hi-hinglish"], &["hi-everyday", "hi-hinglish"]).words("hi"),
+    plan("indonesian", &["id-tatoeba", "id-tweets"], &["id-everyday", "id-tweets"]).words("id"),
+    plan("swahili", &["sw-tweets"], &["sw-tweets"]),
+    plan("multilingual", &TEXTS, &["es-everyday", "fr-everyday", "ru-everyday", "hi-everyday"])
+        .up_to(3_000, 145_000),
+    plan("json", &["json-weather", "json-quakes"], &["json-weather", "json-quakes"]),
+];
+
+/// All sources of texts for people.
+const TEXTS: [&str; 15] = [
+    "en-chitchat",
+    "en-irc",
+    "en-sms",
+    "ru-tatoeba",
+    "ru-social",
+    "es-tatoeba",
+    "pt-tatoeba",
+    "fr-tatoeba",
+    "ar-tatoeba",
+    "ar-darija-tweets",
+    "hi-tatoeba",
+    "hi-hinglish",
+    "id-tatoeba",
+    "id-tweets",
+    "sw-tweets",
+];
+
+/// A model's file is not larger.
+const FILE_BYTES_MAX: usize = 256_000;
+/// So much of every other source goes into each model: marks, links, a word of another language.
+const OTHERS_BYTES: usize = 20_000;
+
+/// The model's file.
+pub(crate) fn train(plan: &Plan, corpora: &Path) -> Result<Vec<u8>> {
+    let file = ngram::train(&ingredients(plan, corpora, &[])?, plan.entries_max)?.to_bytes()?;
+    ensure!(file.len() <= FILE_BYTES_MAX, "{} has {} bytes; at most {FILE_BYTES_MAX}", plan.name, file.len());
+    Ok(file)
+}
+
+/// What a model is made of, but for the sources `without`.
+pub(crate) fn ingredients(plan: &Plan, corpora: &Path, without: &[&str]) -> Result<Ingredients> {
+    let read = |source: &str| corpus::read_lines(&corpora.join("train").join(format!("{source}.txt")));
+    let mut from = Ingredients::default();
+    for source in plan.sources.iter().filter(|source| !without.contains(source)) {
+        from.texts.extend(read(source)?.into_iter().take(plan.lines_max));
+    }
+    for source in TEXTS.iter().filter(|source| !plan.sources.contains(source)) {
+        let mut bytes = 0;
+        from.others.extend(read(source)?.into_iter().take_while(|line| {
+            bytes += line.len();
+            bytes <= OTHERS_BYTES
+        }));
+    }
+    if let Some(language) = plan.words {
+        let path = corpora.join("words").join(format!("{language}.txt"));
+        for (number, line) in (1..).zip(corpus::read_lines(&path)?) {
+            let entry =
+                line.split_once(' ').and_then(|(count, word)| Some((word.to_owned(), count.parse().ok()?)));
+            from.words.push(
+                entry.with_context(|| format!("{}, line {number}: no count and word", path.display()))?,
+            );
+        }
+    }
+    Ok(from)
+}
+
+/// Prints what models of other sizes are and save.
+pub(crate) fn sizes(plan: &Plan, corpora: &Path, report: &mut Report) -> Result<()> {
+    let from = ingredients(plan, corpora, &[])?;
+    for entries in [10_000, 20_000, 40_000, 80_000, plan.entries_max, text::ENTRIES_MAX] {
+        let file = ngram::train(&from, entries)?.to_bytes()?;
+        let model = Model::from_bytes(&file)?;
+        let mode = format!("{} kB, {} kB in memory", file.len() / 1_000, model.memory_bytes() / 1_000);
+        for held_out in plan.held_out {
+            let lines = corpus::read_lines(&corpora.join("held-out").join(format!("{held_out}.txt")))?;
+            let bytes = bytes_a_text(&model, &lines);
+            report.row(Row::new("train", *held_out, bytes, "B/message").scenario(plan.name).mode(&mode))?;
+        }
+    }
+    Ok(())
+}
+
+/// Bytes that a text takes alone, on average, its tag among them.
+pub(crate) fn bytes_a_text(model: &Model, texts: &[String]) -> f64 {
+    let mut coded = Vec::new();
+    texts.iter().for_each(|text| text::encode(model, text, &mut coded));
+    1.0 + coded.len() as f64 / texts.len() as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use thinpost_wire::text::NUMBERED;
+
+    use super::*;
+
+    #[test]
+    fn each_model_of_the_protocol_has_a_plan() {
+        let planned = PLANS.iter().map(|plan| plan.name);
+        assert!(planned.eq(NUMBERED.iter().map(|numbered| numbered.name)));
+    }
+}

@@ -1,0 +1,165 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::limits::BODY_BYTES_MAX;
+use crate::notes::Notes;
+use crate::parcel::Item;
+use crate::token::Token;
+
+const OURS: ShortIncarnation = ShortIncarnation([0xaa; 4]);
+
+fn all() -> (Models, ModelSet) {
+    let models = Models::compiled_in();
+    let set = models.set();
+    (models, set)
+}
+
+fn texts<'a>(letters: &'a [Vec<u8>], first: u64) -> Parcel<'a> {
+    let items = (first..).zip(letters).map(|(number, letter)| Item { number, letter }).collect();
+    Parcel { incarnation: OURS, notes: Notes::default(), items }
+}
+
+fn letter(text: &str) -> Vec<u8> {
+    [&[0], text.as_bytes()].concat()
+}
+
+/// Packs, unpacks, compares, and says how many bytes it took.
+fn both_ways(parcel: &Parcel<'_>, knows_incarnation: bool) -> Vec<u8> {
+    let (models, set) = all();
+    let reader = Reader { models: &set, knows_incarnation };
+    let packed = pack(parcel, &models, reader, &mut Favourite::default());
+    let named = knows_incarnation.then_some(parcel.incarnation);
+    let plain = unpack(&packed, &models, named, BODY_BYTES_MAX).unwrap();
+    assert_eq!(Parcel::decode(&plain).as_ref(), Ok(parcel));
+    assert!(packed.len() <= parcel.encode().len() + 1);
+    packed
+}
+
+#[test]
+fn a_text_takes_a_third_of_its_bytes() {
+    let letters = [letter("See you at the station at eight, then?")];
+    let packed = both_ways(&texts(&letters, 300), true);
+    assert_eq!(Codec::take(&packed).unwrap().0, Codec::Text(ModelName::Number(0)));
+    assert!(packed.len() <= 16, "{}", packed.len());
+    assert_eq!(both_ways(&texts(&letters, 300), false).len(), packed.len() + 4);
+}
+
+#[test]
+fn texts_of_one_parcel_share_a_run() {
+    let letters: Vec<_> = (0..20).map(|day| letter(&format!("Meeting of the board on day {day}"))).collect();
+    let together = both_ways(&texts(&letters, 1), true).len();
+    let alone: usize = letters.chunks(1).map(|letter| both_ways(&texts(letter, 1), true).len()).sum();
+    assert!(together * 3 < alone, "{together} {alone}");
+}
+
+#[test]
+fn a_reader_without_models_gets_none() {
+    let letters = [letter("See you at eight, then?")];
+    let parcel = texts(&letters, 1);
+    let models = Models::compiled_in();
+    for set in [ModelSet::EMPTY, ModelSet::decode(&mut &[2, 0][..]).unwrap()] {
+        let reader = Reader { models: &set, knows_incarnation: true };
+        let packed = pack(&parcel, &models, reader, &mut Favourite::default());
+        assert!(!matches!(Codec::take(&packed).unwrap().0, Codec::Text(_)), "Russian alone suits no English");
+        assert_eq!(unpack(&packed, &models, None, BODY_BYTES_MAX).unwrap(), parcel.encode());
+    }
+}
+
+#[test]
+fn what_is_missing_is_said() {
+    let letters = [letter("See you at eight, then?")];
+    let packed = both_ways(&texts(&letters, 1), true);
+    let models = Models::compiled_in();
+    assert_eq!(unpack(&packed, &models, None, BODY_BYTES_MAX), Err(UnpackError::Unnamed));
+    let mut unknown = packed.clone();
+    unknown[0] = 14;
+    assert_eq!(
+        unpack(&unknown, &models, Some(OURS), BODY_BYTES_MAX),
+        Err(UnpackError::UnknownModel(ModelName::Number(12)))
+    );
+    let by_id = [&[15, 1, 2, 3, 4], &packed[1..]].concat();
+    assert_eq!(
+        unpack(&by_id, &models, Some(OURS), BODY_BYTES_MAX),
+        Err(UnpackError::UnknownModel(ModelName::Id([1, 2, 3, 4])))
+    );
+    assert_eq!(unpack(&[], &models, None, 9), Err(UnpackError::Codec(CodecError::Empty)));
+    assert_eq!(
+        unpack(&packed, &models, Some(OURS), 20),
+        Err(UnpackError::Text(TextError::TooLong { max: 20 }))
+    );
+}
+
+#[test]
+fn a_model_of_ones_own_goes_by_its_id() {
+    let file = crate::text::NUMBERED[0].file.unwrap();
+    // The same model, packed otherwise: another file, so another id.
+    let mut other = crate::text::Parts::from_bytes(file).unwrap();
+    other.discount += 1;
+    let mut models = Models::compiled_in();
+    let name = models.add(&other.to_bytes().unwrap()).unwrap();
+    assert!(matches!(name, ModelName::Id(_)));
+    assert_eq!(models.add(file).unwrap(), ModelName::Number(0));
+    let mut set = ModelSet::EMPTY;
+    set.insert(name);
+    let letters = [letter("See you at eight, then?")];
+    let reader = Reader { models: &set, knows_incarnation: true };
+    let packed = pack(&texts(&letters, 1), &models, reader, &mut Favourite::default());
+    assert_eq!(Codec::take(&packed).unwrap().0, Codec::Text(name));
+    let plain = unpack(&packed, &models, Some(OURS), BODY_BYTES_MAX).unwrap();
+    assert_eq!(plain, texts(&letters, 1).encode());
+}
+
+fn any_letter() -> impl Strategy<Value = Vec<u8>> {
+    prop_oneof![
+        "[a-zA-Z ,.!?]{0,60}".prop_map(|text| letter(&text)),
+        ".{0,30}".prop_map(|text| letter(&text)),
+        ".{0,30}".prop_map(|text| [&[1][..], &[7; 16], text.as_bytes()].concat()),
+        r#"\{"key":[0-9]{1,5}\}"#.prop_map(|text| [&[2][..], text.as_bytes()].concat()),
+        prop::collection::vec(any::<u8>(), 1..40),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn what_is_packed_is_unpacked(
+        letters in prop::collection::vec((any_letter(), 1..4u64), 0..8),
+        first in 1..u64::from(u32::MAX),
+        again: bool,
+        token in prop::option::of(any::<[u8; 16]>()),
+        knows_incarnation: bool,
+    ) {
+        let mut number = first;
+        let items = letters.iter().map(|(letter, step)| {
+            let item = Item { number, letter };
+            number += step;
+            item
+        });
+        let notes = Notes { again, token: token.map(Token), ..Notes::default() };
+        both_ways(&Parcel { incarnation: OURS, notes, items: items.collect() }, knows_incarnation);
+    }
+
+    #[test]
+    fn no_bytes_make_the_unpacker_panic_or_exceed_its_bound(
+        tag in 2..13u8,
+        bytes in prop::collection::vec(any::<u8>(), 0..80),
+    ) {
+        let packed = [&[tag], &bytes[..]].concat();
+        if let Ok(plain) = unpack(&packed, &Models::compiled_in(), Some(OURS), 300) {
+            prop_assert!(plain.len() <= 300);
+        }
+    }
+
+    #[test]
+    fn a_cut_or_changed_parcel_is_never_the_same(cut in 1..12usize, flip in 0..64usize) {
+        let letters = [letter("See you at the station at eight, then?"), letter("ok")];
+        let parcel = texts(&letters, 300);
+        let packed = both_ways(&parcel, true);
+        let models = Models::compiled_in();
+        let read = |bytes: &[u8]| unpack(bytes, &models, Some(OURS), BODY_BYTES_MAX);
+        prop_assert_ne!(read(&packed[..packed.len().saturating_sub(cut)]), Ok(parcel.encode()));
+        let mut changed = packed.clone();
+        let at = 8 + flip % (8 * (packed.len() - 1));
+        changed[at / 8] ^= 1 << (at % 8);
+        prop_assert_ne!(read(&changed), Ok(parcel.encode()));
+    }
+}

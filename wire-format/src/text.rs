@@ -1,0 +1,100 @@
+//! Texts in a third of the bytes: a model that knows which letters follow which, and a range coder.
+//!
+//! A model is made once from training texts and frozen; both ends have it. Everything is integers, so that the
+//! same text gives the same bytes on every machine. `PROTOCOL.md`, section "Text models", says how it works
+//! in words that do for an implementation; `docs/decisions/0011` why it is so.
+//!
+//! Work and memory are bounded: some microseconds a letter, no more letters than bytes were allowed, and a
+//! decoder stops seven bytes behind the end.
+
+use crate::codec::Codec;
+
+mod alphabet;
+mod asset;
+mod case;
+mod coder;
+mod favourite;
+mod look;
+mod model;
+mod models;
+mod range;
+mod recent;
+
+pub use alphabet::{Alphabet, END, LETTERS_MAX, OTHER, Symbol};
+pub use asset::{ContextParts, Entry, Level, Parts, PartsError};
+pub use coder::Tally;
+pub use favourite::Favourite;
+pub use model::{CONTEXT_SYMBOLS_MAX, CONTEXTS_MAX, ENTRIES_MAX, Model, ModelId};
+pub use models::{IDS_MAX, ModelName, ModelSet, Models, NUMBERED, NUMBERS, Numbered};
+pub use recent::{AGREED_MAX, AGREED_MIN, AGREEMENTS, Hits, LIKELIHOODS};
+
+pub(crate) use coder::{TextReader, TextWriter};
+pub(crate) use look::{Look, Script};
+pub(crate) use range::{AdaptiveBit, Coder, Decoder, Encoder, Lengths};
+
+/// Why bytes are no run of texts under a model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TextError {
+    /// Cut, changed, or written with another model.
+    #[error("the coded text is damaged")]
+    Corrupt,
+    /// Longer than the reader allows.
+    #[error("the text is longer than {max} bytes")]
+    TooLong {
+        /// The reader's bound, bytes.
+        max: usize,
+    },
+}
+
+/// The models at hand, of those that are `allowed`, that may suit a text; the likeliest kinds first.
+pub(crate) fn suiting(text: &str, models: &Models, allowed: &ModelSet) -> Vec<ModelName> {
+    models.suiting(&Look::at(text.as_bytes()), allowed)
+}
+
+/// A text coded alone with the best of the models that suit it and the reader has, its tag first; `None` where there is
+/// no such model.
+pub(crate) fn encode_best(
+    text: &str,
+    models: &Models,
+    reader_has: &ModelSet,
+    favourite: &mut Favourite,
+) -> Option<Vec<u8>> {
+    let suiting = suiting(text, models, reader_has);
+    favourite.best(&suiting, text.chars().count(), |name| {
+        let mut coded = Codec::Text(name).head();
+        encode(models.get(name)?, text, &mut coded);
+        Some(coded)
+    })
+}
+
+/// Appends a text, coded alone.
+pub fn encode(model: &Model, text: &str, out: &mut Vec<u8>) {
+    let mut encoder = Encoder::new(out);
+    TextWriter::new(model).write(&mut encoder, text);
+    encoder.finish();
+}
+
+/// Appends texts, coded in one run, each with its end.
+pub fn encode_run<'a>(model: &Model, texts: impl IntoIterator<Item = &'a str>, out: &mut Vec<u8>) {
+    let mut encoder = Encoder::new(out);
+    let mut writer = TextWriter::new(model);
+    texts.into_iter().for_each(|text| writer.write(&mut encoder, text));
+    encoder.finish();
+}
+
+/// Reads what [`encode`] wrote.
+///
+/// # Errors
+/// When the bytes are damaged, or the text has more than `bytes_max` bytes.
+pub fn decode(model: &Model, coded: &[u8], bytes_max: usize) -> Result<String, TextError> {
+    let mut decoder = Decoder::new(coded);
+    let mut text = String::new();
+    TextReader::new(model).read(&mut decoder, &mut text, bytes_max)?;
+    if decoder.is_exhausted() || decoder.has_rest() {
+        return Err(TextError::Corrupt);
+    }
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,113 @@
+//! Which model to try: the one that served last, until the sizes say that another may serve better.
+
+use super::models::ModelName;
+
+/// A text is ill served when it takes more than these bits a letter, and some for its ends.
+const BITS_A_LETTER: usize = 4;
+const BITS_FOR_ENDS: usize = 24;
+/// So many ill-served contents in a row make us try all models again; each time in vain, twice as many, up to
+/// the most.
+const PATIENCE_MIN: u8 = 2;
+const PATIENCE_MAX: u8 = 64;
+
+/// The model that has served best lately, for one contact and direction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Favourite {
+    name: Option<ModelName>,
+    ill_served: u8,
+    patience: u8,
+}
+
+impl Default for Favourite {
+    fn default() -> Self {
+        Self { name: None, ill_served: 0, patience: PATIENCE_MIN }
+    }
+}
+
+impl Favourite {
+    /// One that is known from before.
+    pub fn new(name: ModelName) -> Self {
+        Self { name: Some(name), ..Self::default() }
+    }
+
+    /// The model itself.
+    pub const fn name(&self) -> Option<ModelName> {
+        self.name
+    }
+
+    /// The shortest coding of those that are tried, of `suiting`, of a content with so many letters of text; learns from it.
+    pub(crate) fn best(
+        &mut self,
+        suiting: &[ModelName],
+        letters: usize,
+        mut code: impl FnMut(ModelName) -> Option<Vec<u8>>,
+    ) -> Option<Vec<u8>> {
+        let names = self.tried(suiting);
+        let coded = names.iter().filter_map(|&name| Some((name, code(name)?)));
+        let (name, best) = coded.min_by_key(|(_, coded)| coded.len())?;
+        if letters > 0 {
+            self.learn(names.len(), name, letters, best.len());
+        }
+        Some(best)
+    }
+
+    /// Those that are tried, of `suiting`: the favourite alone, if it suits and serves well.
+    fn tried<'a>(&self, suiting: &'a [ModelName]) -> &'a [ModelName] {
+        let place = suiting.iter().position(|name| Some(*name) == self.name);
+        match place {
+            Some(place) if self.ill_served < self.patience => &suiting[place..=place],
+            _ => suiting,
+        }
+    }
+
+    /// Learns which was best of those tried, and what the text took.
+    fn learn(&mut self, tried: usize, best: ModelName, letters: usize, bytes: usize) {
+        if tried > 1 {
+            let in_vain = self.name == Some(best);
+            self.patience = if in_vain { (self.patience * 2).min(PATIENCE_MAX) } else { PATIENCE_MIN };
+            (self.name, self.ill_served) = (Some(best), 0);
+        } else if self.name.is_none() {
+            self.name = Some(best);
+        }
+        let is_ill_served = bytes * 8 > letters * BITS_A_LETTER + BITS_FOR_ENDS;
+        self.ill_served = if is_ill_served { self.ill_served.saturating_add(1) } else { 0 };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const A: ModelName = ModelName::Number(0);
+    const B: ModelName = ModelName::Number(1);
+
+    #[test]
+    fn the_favourite_is_tried_alone_until_it_serves_ill_twice() {
+        let mut favourite = Favourite::default();
+        assert_eq!(favourite.tried(&[A, B]), [A, B]);
+        favourite.learn(2, B, 40, 15);
+        assert_eq!(favourite.tried(&[A, B]), [B]);
+        favourite.learn(1, B, 40, 30);
+        assert_eq!(favourite.tried(&[A, B]), [B]);
+        favourite.learn(1, B, 40, 30);
+        assert_eq!(favourite.tried(&[A, B]), [A, B]);
+        favourite.learn(2, A, 40, 15);
+        assert_eq!((favourite.tried(&[A, B]), favourite.name()), (&[A][..], Some(A)));
+        assert_eq!(favourite.tried(&[B]), [B], "another script");
+    }
+
+    #[test]
+    fn trying_in_vain_is_done_ever_more_seldom() {
+        let mut favourite = Favourite::new(A);
+        let mut tries = Vec::new();
+        for message in 0..400 {
+            let tried = favourite.tried(&[A, B]).len();
+            if tried > 1 {
+                tries.push(message);
+            }
+            favourite.learn(tried, A, 10, 20);
+        }
+        let gaps: Vec<_> = tries.windows(2).map(|pair| pair[1] - pair[0]).collect();
+        assert_eq!(gaps, [4, 8, 16, 32, 64, 64, 64, 64, 64]);
+    }
+}
