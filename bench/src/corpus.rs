@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 
 use crate::report::{Report, Row};
-use crate::train;
+use crate::{train, words};
 
 /// Where this crate's own texts are. Found at build time, so the commands work from any folder of a clone.
 pub(crate) fn own_dir() -> PathBuf {
@@ -91,13 +91,17 @@ fn sameness(line: &str) -> Vec<u8> {
     if letters.is_empty() { line.as_bytes().to_vec() } else { letters.into_bytes() }
 }
 
-/// Split source texts into the training, held-out and demo parts that this crate carries.
+/// Make the texts that this crate carries: the training, held-out and demo parts of source texts, and lists
+/// of frequent words.
 #[derive(Args, Debug)]
 pub(crate) struct CorporaArgs {
     /// Folder with the source files, NAME.train.txt, one message a line
+    #[arg(long, value_name = "DIR", required_unless_present = "words_from")]
+    from: Option<PathBuf>,
+    /// Folder `wordfreq/data` of the Python package wordfreq 3.1.1, for the lists of words
     #[arg(long, value_name = "DIR")]
-    from: PathBuf,
-    /// Where the parts are written [default: this crate's corpora]
+    words_from: Option<PathBuf>,
+    /// Where they are written [default: this crate's corpora]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
 }
@@ -177,16 +181,27 @@ const SOURCES: [Source; 17] = [
 /// The seed of the split and of the training order.
 pub(crate) const SEED: u64 = 1;
 
-/// Splits the sources into `train`, `held-out` and `demo`. The same input gives the same files, and no line
-/// of one part equals a line of another in its letters, be they of one source or of two.
+/// Makes what is asked for.
 ///
 /// # Errors
 /// When a source is missing or bad, or a file cannot be written.
 pub(crate) fn run(args: &CorporaArgs, report: &mut Report) -> Result<()> {
     let out = args.out.clone().unwrap_or_else(own_dir);
+    if let Some(from) = &args.from {
+        make_parts(from, &out, report)?;
+    }
+    if let Some(from) = &args.words_from {
+        words::run(from, &out, report)?;
+    }
+    Ok(())
+}
+
+/// Splits the sources into `train`, `held-out` and `demo`. The same input gives the same files, and no line
+/// of one part equals a line of another in its letters, be they of one source or of two.
+fn make_parts(from: &Path, out: &Path, report: &mut Report) -> Result<()> {
     let mut texts = Vec::with_capacity(SOURCES.len());
     for source in &SOURCES {
-        let mut lines = read_lines(&args.from.join(format!("{}.train.txt", source.file)))?;
+        let mut lines = read_lines(&from.join(format!("{}.train.txt", source.file)))?;
         shuffle(&mut lines, SEED, |line| sameness(line));
         texts.push(lines);
     }

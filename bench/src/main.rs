@@ -14,6 +14,7 @@ mod corpus;
 mod relay;
 mod report;
 mod train;
+mod words;
 
 /// Measures Thinpost.
 #[derive(Parser, Debug)]
