@@ -1,8 +1,8 @@
 //! What an application's message looks like inside an envelope's body.
 //!
-//! A letter of text costs one byte beside the text. Letters that are too long for one datagram are coded on their
-//! own, since what they travel with cannot help them; all others stay plain inside a seal, so that one coder run
-//! spans all that is sealed together. Outside a seal, texts are coded with a text model where that saves bytes.
+//! A letter of text costs one byte beside the text. Inside a seal it stays plain, since the seal's content is coded as a
+//! whole. For the relay to see, a text is coded with a text model where that saves bytes, and what is too long for one
+//! datagram by zstd; all else stays plain, so that one coder run spans a whole batch.
 
 use std::borrow::Cow;
 
@@ -105,14 +105,14 @@ pub enum Way<'a> {
 impl Way<'_> {
     /// The content, coded, where that is wanted and saves bytes.
     fn coded(self, content: &[u8]) -> Option<Vec<u8>> {
+        let Self::Open { models, recipient_has, favourite } = self else { return None };
         let mut best = None;
         if content.len() > PLAIN_BYTES_MAX {
             let mut coded = Vec::new();
             codec::encode_best(content, DictionarySet::compiled_in(), &mut coded);
             best = Some(coded);
         }
-        if let Self::Open { models, recipient_has, favourite } = self
-            && content.len() <= MODELLED_BYTES_MAX
+        if content.len() <= MODELLED_BYTES_MAX
             && let Ok(text) = std::str::from_utf8(content)
         {
             let modelled = text::encode_best(text, models, recipient_has, favourite);
@@ -127,7 +127,7 @@ fn decode_content(coded: &[u8], models: &Models) -> Result<Vec<u8>, LetterError>
     match Codec::take(coded)? {
         (Codec::Text(name), rest) => {
             let model = models.get(name).ok_or(LetterError::UnknownModel(name))?;
-            Ok(text::decode(model, rest, CONTENT_BYTES_MAX)?.into_bytes())
+            Ok(text::decode(model, rest, MODELLED_BYTES_MAX)?.into_bytes())
         }
         _ => Ok(codec::decode(coded, CONTENT_BYTES_MAX)?.into_owned()),
     }
@@ -226,12 +226,35 @@ mod tests {
         }
     }
 
+    /// The body for the relay to see, to somebody who has all models, or none.
+    fn open(letter: &Letter<'_>, recipient_has: &ModelSet) -> Vec<u8> {
+        let (models, mut favourite) = (Models::compiled_in(), Favourite::default());
+        letter.encode(Way::Open { models: &models, recipient_has, favourite: &mut favourite }).unwrap()
+    }
+
     #[test]
-    fn long_text_is_coded_and_comes_back() {
+    fn in_a_seal_nothing_is_coded_and_outside_what_saves_bytes() {
+        let models = Models::compiled_in();
         let long = "a long story, told twice. ".repeat(200);
-        let body = text(&long).encode(Way::Sealed).unwrap();
-        assert!(body.len() < long.len() / 10);
-        assert_eq!(Letter::decode(&body, &Models::compiled_in()), Ok(text(&long)));
+        for (text, all_max, none_max) in
+            [(text("See you at the station at eight"), 14, 32), (text(&long), 80, 80), (text("8"), 2, 2)]
+        {
+            let sealed = text.encode(Way::Sealed).unwrap();
+            let (all, none) = (open(&text, &models.set()), open(&text, &ModelSet::EMPTY));
+            assert!(all.len() <= all_max && none.len() <= none_max, "{} {}", all.len(), none.len());
+            for body in [sealed, all, none] {
+                assert_eq!(Letter::decode(&body, &models).as_ref(), Ok(&text));
+            }
+        }
+    }
+
+    #[test]
+    fn a_letter_under_a_model_that_is_not_here_says_so() {
+        let mut body = open(&text("See you at the station at eight"), &Models::compiled_in().set());
+        assert_eq!(body[..2], [IS_CODED, 2]);
+        body[1] = 14;
+        let error = LetterError::UnknownModel(ModelName::Number(12));
+        assert_eq!(Letter::decode(&body, &Models::compiled_in()), Err(error));
     }
 
     #[test]
@@ -250,9 +273,11 @@ mod tests {
         #[test]
         fn what_is_written_is_read(id: Option<[u8; 16]>, data in prop::collection::vec(any::<u8>(), 0..3000)) {
             let letter = Letter { app_id: id.map(AppId), content: Content::Data(data.into()) };
-            let body = letter.encode(Way::Sealed).unwrap();
-            prop_assert!(body.len() <= BODY_BYTES_MAX);
-            prop_assert_eq!(Letter::decode(&body, &Models::compiled_in()), Ok(letter));
+            for body in [letter.encode(Way::Sealed).unwrap(), open(&letter, &Models::compiled_in().set())] {
+                prop_assert!(body.len() <= BODY_BYTES_MAX);
+                let found = Letter::decode(&body, &Models::compiled_in());
+                prop_assert_eq!(found.as_ref(), Ok(&letter));
+            }
         }
 
         #[test]

@@ -13,8 +13,9 @@ use crate::text::{
     TextReader, TextWriter, suiting,
 };
 
-/// Longer parcels are not coded with a model: the time grows with the letters, and zstd catches up.
-pub const MODELLED_BYTES_MAX: usize = 8 * 1024;
+/// Longer parcels, and longer letters, are not coded with a model, and none is read that says it is: the time grows
+/// with the letters (a microsecond each at worst), and zstd catches up.
+pub const MODELLED_BYTES_MAX: usize = 4 * 1024;
 
 /// What the one who opens a parcel knows and has.
 #[derive(Clone, Copy, Debug)]
@@ -85,6 +86,7 @@ pub fn unpack(
     match codec {
         Codec::Text(name) => {
             let model = models.get(name).ok_or(UnpackError::UnknownModel(name))?;
+            let bytes_max = bytes_max.min(MODELLED_BYTES_MAX);
             read(rest, model, named, bytes_max).map_err(|error| match error {
                 // Whatever was left of the bound when it was reached.
                 UnpackError::Text(TextError::TooLong { .. }) => TextError::TooLong { max: bytes_max }.into(),
