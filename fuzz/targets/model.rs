@@ -1,0 +1,19 @@
+//! Files of text models, and texts under whatever model they give.
+
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use thinpost_wire::text::{self, Model, Parts};
+
+fuzz_target!(|input: (&[u8], &[u8])| {
+    let (body, coded) = input;
+    let packed = zstd::bulk::compress(body, 1).expect("no memory is short");
+    let file = [&b"TPm\x01"[..], &packed].concat();
+    let _ = Parts::from_bytes(body);
+    let Ok(model) = Model::from_bytes(&file) else { return };
+    if let Ok(text) = text::decode(&model, coded, 1_000) {
+        let mut again = Vec::new();
+        text::encode(&model, &text, &mut again);
+        assert_eq!(text::decode(&model, &again, 1_000), Ok(text));
+    }
+});
