@@ -13,6 +13,7 @@ mod codec;
 mod corpus;
 mod relay;
 mod report;
+mod texts;
 mod train;
 mod words;
 
@@ -34,6 +35,7 @@ enum Command {
     Relay(relay::RelayArgs),
     #[command(hide = true)]
     Serve(relay::ServeArgs),
+    Texts(texts::TextsArgs),
     Train(train::TrainArgs),
 }
 
@@ -44,6 +46,7 @@ impl Command {
             Self::Corpora(args) => corpus::run(args, report),
             Self::Relay(args) => relay::run(args, report),
             Self::Serve(args) => relay::serve(args),
+            Self::Texts(args) => texts::run(args, report),
             Self::Train(args) => train::run(args, report),
         }
     }
