@@ -15,6 +15,7 @@ mod relay;
 mod report;
 mod texts;
 mod train;
+mod unseen;
 mod words;
 
 /// Measures Thinpost.
@@ -37,6 +38,7 @@ enum Command {
     Serve(relay::ServeArgs),
     Texts(texts::TextsArgs),
     Train(train::TrainArgs),
+    Unseen(unseen::UnseenArgs),
 }
 
 impl Command {
@@ -47,6 +49,7 @@ impl Command {
             Self::Relay(args) => relay::run(args, report),
             Self::Serve(args) => relay::serve(args),
             Self::Texts(args) => texts::run(args, report),
+            Self::Unseen(args) => unseen::run(args, report),
             Self::Train(args) => train::run(args, report),
         }
     }

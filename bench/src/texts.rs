@@ -83,8 +83,12 @@ pub(crate) fn run(args: &TextsArgs, report: &mut Report) -> Result<()> {
     report.row(row("random texts", "round trips", args.runs as f64, ""))?;
     let worst = [
         ("random texts, encoded", encoding.sum_us, encoding.worst_us(|model, text| drop(coded(model, text)))),
-        ("random texts, decoded", decoding.sum_us, decoding.worst_us(read_at_most)),
-        ("made-up codings", stranger.sum_us, stranger.worst_us(read_at_most)),
+        (
+            "random texts, decoded",
+            decoding.sum_us,
+            decoding.worst_us(|model, bytes| read_at_most(model, bytes)),
+        ),
+        ("made-up codings", stranger.sum_us, stranger.worst_us(|model, bytes| read_at_most(model, bytes))),
     ];
     let (mut encoded, mut decoded) = (Slowest::default(), Slowest::default());
     for model in &models {
@@ -96,7 +100,12 @@ pub(crate) fn run(args: &TextsArgs, report: &mut Report) -> Result<()> {
     let longest = "as long as may be";
     let encoded_us = encoded.worst_us(|model, text| drop(coded(model, text)));
     report.row(row(longest, "encoded, worst", encoded_us, "us"))?;
-    report.row(row(longest, "decoded, worst", decoded.worst_us(read_at_most), "us"))?;
+    report.row(row(
+        longest,
+        "decoded, worst",
+        decoded.worst_us(|model, bytes| read_at_most(model, bytes)),
+        "us",
+    ))?;
     for (scenario, sum_us, worst_us) in worst {
         report.row(row(scenario, "mean", sum_us / args.runs as f64, "us"))?;
         report.row(row(scenario, "worst", worst_us, "us"))?;
@@ -104,7 +113,7 @@ pub(crate) fn run(args: &TextsArgs, report: &mut Report) -> Result<()> {
     report.row(row("made-up codings", "gave a text", texts as f64, ""))
 }
 
-fn read_at_most(model: &Model, coded: &Vec<u8>) {
+fn read_at_most(model: &Model, coded: &[u8]) {
     let _ = text::decode(model, coded, MODELLED_BYTES_MAX);
 }
 

@@ -22,7 +22,7 @@ pub(crate) struct Plan {
     /// The list of frequent words.
     pub(crate) words: Option<&'static str>,
     /// Texts that nothing was trained on, to judge sizes by.
-    held_out: &'static [&'static str],
+    pub(crate) held_out: &'static [&'static str],
 }
 
 const fn plan(
@@ -87,9 +87,14 @@ const OTHERS_BYTES: usize = 20_000;
 
 /// The model's file.
 pub(crate) fn train(plan: &Plan, corpora: &Path) -> Result<Vec<u8>> {
-    let file = ngram::train(&ingredients(plan, corpora, &[])?, plan.entries_max)?.to_bytes()?;
+    let file = file(plan, &ingredients(plan, corpora, &[])?)?;
     ensure!(file.len() <= FILE_BYTES_MAX, "{} has {} bytes; at most {FILE_BYTES_MAX}", plan.name, file.len());
     Ok(file)
+}
+
+/// The file of a model that is made of these.
+pub(crate) fn file(plan: &Plan, from: &Ingredients) -> Result<Vec<u8>> {
+    Ok(ngram::train(from, plan.entries_max)?.to_bytes()?)
 }
 
 /// What a model is made of, but for the sources `without`.
