@@ -1,40 +1,59 @@
 //! `bench codec`: what a file of messages costs in each coding.
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use liblzma::write::XzEncoder;
-use thinpost_wire::codec::{self, Codec};
-use thinpost_wire::dictionary::{DICTIONARIES, DictionarySet};
 use thinpost_wire::letter::CONTENT_BYTES_MAX;
 
-use crate::corpus;
+use self::others::Ppmd;
+use self::way::Way;
 use crate::report::{Report, Row};
+use crate::{corpus, heap};
 
-/// Bytes per message of a file of one message a line: raw, coded alone, in batches (which may be larger than a
-/// datagram holds), and beside xz.
+mod others;
+mod ours;
+mod way;
+
+/// Bytes per message of a file of one message a line: raw, in each coding alone and in batches (which may be larger
+/// than a datagram holds), and beside xz. Memory is the heap that is held or in use, at its highest, without what is
+/// compiled in: counted as it is allocated, and for zstd what the library says of its contexts and dictionaries.
 #[derive(Args, Debug)]
 pub(crate) struct CodecArgs {
     /// The messages, UTF-8, one a line; may be given several times
     #[arg(long, value_name = "FILE", required = true)]
     corpus: Vec<PathBuf>,
+    /// Take the first messages of each file only
+    #[arg(long, value_name = "COUNT")]
+    messages: Option<NonZeroUsize>,
+    /// Also PPMd that has coded this file, one message a line, before each content. Slow: the file is coded
+    /// again each time
+    #[arg(long, value_name = "FILE")]
+    prime: Vec<PathBuf>,
 }
 
 /// Batches of how many messages.
 const BATCH_MESSAGES: [usize; 2] = [10, 50];
 const SIZE: &str = "B/message";
 const TIME: &str = "us/message";
+const MEMORY: &str = "kB";
 
 /// Runs the measurement.
 ///
 /// # Errors
 /// When a file is missing, empty or not UTF-8, or when a coding does not give the message back.
 pub(crate) fn run(args: &CodecArgs, report: &mut Report) -> Result<()> {
+    let mut ways = Way::all();
+    for path in &args.prime {
+        ways.push(Way::new(format!("PPMd H, primed, {}", stem(path)), Ppmd::primed(path)?));
+    }
     for path in &args.corpus {
-        let messages = corpus::read_lines(path)?;
+        let mut messages = corpus::read_lines(path)?;
+        messages.truncate(args.messages.map_or(usize::MAX, NonZeroUsize::get));
         if let Some((line, message)) = (1..).zip(&messages).find(|(_, line)| line.len() > CONTENT_BYTES_MAX) {
             let bytes = message.len();
             bail!(
@@ -42,67 +61,46 @@ pub(crate) fn run(args: &CodecArgs, report: &mut Report) -> Result<()> {
                 path.display()
             );
         }
-        let scenario = path.file_stem().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
-        measure(&scenario, &messages, report)?;
+        measure(&stem(path), &messages, &ways, report)?;
     }
     Ok(())
 }
 
-/// A way to code: whatever is shortest, or always the same codec (raw where that one cannot).
-struct Mode {
-    name: String,
-    only: Option<Codec>,
+fn stem(path: &Path) -> String {
+    path.file_stem().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
 }
 
-impl Mode {
-    fn all() -> Vec<Self> {
-        let mut modes = vec![
-            Self { name: "best (ours)".to_owned(), only: None },
-            Self { name: "zstd, no dictionary".to_owned(), only: Some(Codec::Zstd) },
-        ];
-        modes.extend(DICTIONARIES.iter().map(|dictionary| Self {
-            name: format!("zstd, {}", dictionary.name),
-            only: Some(Codec::Dictionary(dictionary.number)),
-        }));
-        modes
-    }
-
-    fn encode(&self, content: &[u8]) -> Vec<u8> {
-        let mut coded = Vec::new();
-        let Some(only) = self.only else {
-            codec::encode_best(content, DictionarySet::compiled_in(), &mut coded);
-            return coded;
-        };
-        if !codec::encode_as(only, content, &mut coded) || coded.len() > content.len() + 1 {
-            coded.clear();
-            codec::encode_as(Codec::Raw, content, &mut coded);
-        }
-        coded
-    }
-}
-
-fn measure(scenario: &str, messages: &[String], report: &mut Report) -> Result<()> {
+fn measure(scenario: &str, messages: &[String], ways: &[Way], report: &mut Report) -> Result<()> {
     let count = messages.len() as f64;
     let mut row = |mode: &str, metric: &str, value: f64, unit: &'static str| {
         report.row(Row::new("codec", metric, value, unit).scenario(scenario).mode(mode))
     };
     let alone: Vec<Vec<u8>> = messages.iter().map(|message| corpus::body(message)).collect();
     let batches = BATCH_MESSAGES.map(|size| (format!("in {size}"), in_batches(messages, size)));
+    let all: Vec<&[u8]> =
+        alone.iter().chain(batches.iter().flat_map(|(_, contents)| contents)).map(Vec::as_slice).collect();
 
     row("raw", "alone", bytes(messages) / count, SIZE)?;
     for (metric, contents) in &batches {
         row("raw", metric, bytes(contents) / count, SIZE)?;
     }
-    for mode in Mode::all() {
-        // Dictionaries are made ready and contexts warm before the clock starts.
-        run_both_ways(&mode, &alone[..alone.len().min(10)])?;
-        let ran = run_both_ways(&mode, &alone)?;
-        row(&mode.name, "alone", ran.bytes / count, SIZE)?;
+    for way in ways {
+        // What is made at first use is ready, and contexts are warm, before the clock starts.
+        run_both_ways(way, &alone[..alone.len().min(10)])?;
+        let ran = run_both_ways(way, &alone)?;
+        row(&way.name, "alone", ran.bytes / count, SIZE)?;
+        let (mut encode_heap, mut decode_heap) = (ran.encode.heap_bytes_max, ran.decode.heap_bytes_max);
         for (metric, contents) in &batches {
-            row(&mode.name, metric, run_both_ways(&mode, contents)?.bytes / count, SIZE)?;
+            let ran = run_both_ways(way, contents)?;
+            row(&way.name, metric, ran.bytes / count, SIZE)?;
+            encode_heap = encode_heap.max(ran.encode.heap_bytes_max);
+            decode_heap = decode_heap.max(ran.decode.heap_bytes_max);
         }
-        row(&mode.name, "encode alone", ran.encode_us / count, TIME)?;
-        row(&mode.name, "decode alone", ran.decode_us / count, TIME)?;
+        row(&way.name, "encode alone", ran.encode.us / count, TIME)?;
+        row(&way.name, "decode alone", ran.decode.us / count, TIME)?;
+        let held = way.held(&all)?;
+        row(&way.name, "encode memory", (held.encode_bytes + encode_heap) as f64 / 1e3, MEMORY)?;
+        row(&way.name, "decode memory", (held.decode_bytes + decode_heap) as f64 / 1e3, MEMORY)?;
     }
     row("xz -9, the whole file", "alone", xz_bytes(messages)? / count, SIZE)
 }
@@ -114,31 +112,40 @@ fn in_batches(messages: &[String], size: usize) -> Vec<Vec<u8>> {
         .collect()
 }
 
+/// All contents coded and decoded.
 struct Ran {
     bytes: f64,
-    encode_us: f64,
-    decode_us: f64,
+    encode: Cost,
+    decode: Cost,
 }
 
-/// Codes all contents, then decodes them and compares.
-fn run_both_ways(mode: &Mode, contents: &[Vec<u8>]) -> Result<Ran> {
-    let start = Instant::now();
-    let coded: Vec<Vec<u8>> = contents.iter().map(|content| mode.encode(content)).collect();
-    let encode_us = start.elapsed().as_secs_f64() * 1e6;
-    let start = Instant::now();
-    let decoded: Vec<_> = coded
-        .iter()
-        .zip(contents)
-        .map(|(coded, content)| codec::decode(coded, content.len()))
-        .collect::<Result<_, _>>()
-        .with_context(|| format!("{} wrote what cannot be decoded", mode.name))?;
-    let decode_us = start.elapsed().as_secs_f64() * 1e6;
-    ensure!(
-        decoded.iter().zip(contents).all(|(decoded, content)| **decoded == **content),
-        "{} does not give the messages back",
-        mode.name
-    );
-    Ok(Ran { bytes: bytes(&coded), encode_us, decode_us })
+/// Of one direction: the time for all contents together, and the heap that the worst of them took.
+#[derive(Default)]
+struct Cost {
+    us: f64,
+    heap_bytes_max: usize,
+}
+
+impl Cost {
+    fn of<T>(&mut self, work: impl FnOnce() -> T) -> T {
+        let start = Instant::now();
+        let (done, heap_bytes) = heap::peak_bytes_of(work);
+        self.us += start.elapsed().as_secs_f64() * 1e6;
+        self.heap_bytes_max = self.heap_bytes_max.max(heap_bytes);
+        done
+    }
+}
+
+/// Codes all contents, decodes them and compares.
+fn run_both_ways(way: &Way, contents: &[Vec<u8>]) -> Result<Ran> {
+    let mut ran = Ran { bytes: 0.0, encode: Cost::default(), decode: Cost::default() };
+    for content in contents {
+        let coded = ran.encode.of(|| way.encode(content))?;
+        let decoded = ran.decode.of(|| way.decode(&coded, content.len()))?;
+        ensure!(decoded == *content, "{} does not give the messages back", way.name);
+        ran.bytes += coded.len() as f64;
+    }
+    Ok(ran)
 }
 
 fn bytes<T: AsRef<[u8]>>(items: &[T]) -> f64 {
@@ -157,6 +164,8 @@ fn xz_bytes(messages: &[String]) -> Result<f64> {
 
 #[cfg(test)]
 mod tests {
+    use thinpost_wire::dictionary::DICTIONARIES;
+
     use super::*;
 
     /// Bytes a message on texts that no dictionary was trained on: alone, in batches of 10. A change that costs
@@ -172,7 +181,7 @@ mod tests {
 
     #[test]
     fn held_out_texts_stay_within_their_budgets() {
-        let best = &Mode::all()[0];
+        let best = &Way::all()[0];
         for (name, alone_max, in_10_max) in BUDGETS {
             let messages =
                 corpus::read_lines(&corpus::own_dir().join(format!("held-out/{name}.txt"))).unwrap();
@@ -189,9 +198,40 @@ mod tests {
         let messages = corpus::read_lines(&corpus::own_dir().join("held-out/es-everyday.txt")).unwrap();
         let bodies: Vec<_> = messages.iter().map(|message| corpus::body(message)).collect();
         let sizes: Vec<f64> =
-            Mode::all().iter().map(|mode| run_both_ways(mode, &bodies).unwrap().bytes).collect();
-        let single = sizes[1..].iter().copied().fold(f64::INFINITY, f64::min);
+            Way::all().iter().map(|way| run_both_ways(way, &bodies).unwrap().bytes).collect();
+        let single = sizes[1..=DICTIONARIES.len() + 1].iter().copied().fold(f64::INFINITY, f64::min);
         assert!(sizes[0] <= single, "{sizes:?}");
         assert!(sizes[0] < bytes(&bodies) * 0.8, "{sizes:?}");
+    }
+
+    #[test]
+    fn every_way_gives_back_whatever_it_is_given() {
+        let mut random = vec![0; 3_000];
+        blake3::Hasher::new().finalize_xof().fill(&mut random);
+        let long = "Увидимся в восемь? See you at eight. ".repeat(500).into_bytes();
+        let contents = [vec![], vec![0], vec![0xFF; 300], b"ok".to_vec(), random, long];
+        for way in Way::all() {
+            let ran = run_both_ways(&way, &contents).unwrap();
+            // No content is longer than raw.
+            assert!(ran.bytes <= bytes(&contents) + contents.len() as f64, "{}", way.name);
+        }
+    }
+
+    #[test]
+    fn zstd_holds_what_it_is_known_to_hold() {
+        // The figures of docs/decisions/0003, give or take.
+        let messages = corpus::read_lines(&corpus::own_dir().join("held-out/en-chat.txt")).unwrap();
+        let bodies: Vec<_> = messages.iter().map(|message| corpus::body(message)).collect();
+        let contents: Vec<_> = bodies.iter().map(Vec::as_slice).collect();
+        let ways = Way::all();
+        let held = |name: &str| ways.iter().find(|way| way.name == name).unwrap().held(&contents).unwrap();
+        let plain = held("zstd, no dictionary");
+        assert!((150_000..300_000).contains(&plain.encode_bytes), "{plain:?}");
+        assert!((80_000..110_000).contains(&plain.decode_bytes), "{plain:?}");
+        let english = held("zstd, english");
+        let dictionary = english.encode_bytes - plain.encode_bytes;
+        assert!((900_000..1_200_000).contains(&dictionary), "{english:?}");
+        assert!(held("best (ours)").encode_bytes >= english.encode_bytes);
+        assert_eq!(held("PPMd H, order 5").encode_bytes, 0);
     }
 }

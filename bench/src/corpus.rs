@@ -69,7 +69,8 @@ fn push_body(text: &str, out: &mut Vec<u8>) {
     out.extend_from_slice(text.as_bytes());
 }
 
-fn push_varint(mut value: u64, out: &mut Vec<u8>) {
+/// Appends a number, seven bits a byte, the lowest first.
+pub(crate) fn push_varint(mut value: u64, out: &mut Vec<u8>) {
     while value >= 0x80 {
         out.push(value as u8 | 0x80);
         value >>= 7;

@@ -11,6 +11,7 @@ use crate::report::Report;
 
 mod codec;
 mod corpus;
+mod heap;
 mod relay;
 mod report;
 mod texts;

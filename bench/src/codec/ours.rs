@@ -1,0 +1,118 @@
+//! The codecs of wire-format.
+
+use std::collections::BTreeSet;
+
+use anyhow::{Result, anyhow, bail, ensure};
+use thinpost_wire::codec::{self, Codec, DictionarySet};
+use thinpost_wire::dictionary::DICTIONARIES;
+use zstd::zstd_safe::{CCtx, CDict, CParameter, DCtx, DDict, DictAttachPref, ParamSwitch, get_error_name};
+
+use super::way::{Coder, Held};
+
+/// Whatever the product would choose.
+#[derive(Debug)]
+pub(super) struct Best;
+
+impl Coder for Best {
+    fn encode(&self, content: &[u8]) -> Result<Option<Vec<u8>>> {
+        let mut coded = Vec::new();
+        codec::encode_best(content, DictionarySet::compiled_in(), &mut coded);
+        Ok(Some(coded))
+    }
+
+    fn decode(&self, coded: &[u8], content_bytes: usize) -> Result<Vec<u8>> {
+        Ok(codec::decode(coded, content_bytes)?.into_owned())
+    }
+
+    /// Of the dictionaries only those that won are counted; the product also prepares those that it tried in vain.
+    fn held(&self, contents: &[&[u8]]) -> Result<Held> {
+        let choose = |content| codec::encode_best(content, DictionarySet::compiled_in(), &mut Vec::new());
+        let coded = contents.iter().map(|&content| (choose(content), content));
+        zstd_held(coded.filter(|(codec, _)| *codec != Codec::Raw))
+    }
+}
+
+/// Always the same of our codecs with zstd.
+#[derive(Debug)]
+pub(super) struct Zstd(pub(super) Codec);
+
+impl Coder for Zstd {
+    fn encode(&self, content: &[u8]) -> Result<Option<Vec<u8>>> {
+        let mut coded = Vec::new();
+        Ok(codec::encode_as(self.0, content, &mut coded).then_some(coded))
+    }
+
+    fn decode(&self, coded: &[u8], content_bytes: usize) -> Result<Vec<u8>> {
+        Ok(codec::decode(coded, content_bytes)?.into_owned())
+    }
+
+    fn held(&self, contents: &[&[u8]]) -> Result<Held> {
+        zstd_held(contents.iter().map(|&content| (self.0, content)))
+    }
+}
+
+/// What zstd itself says of its memory: one context each way, and every dictionary that is used. wire-format keeps its
+/// contexts to itself, so this makes one like them (wire-format/src/codec/block.rs), and checks that it codes
+/// the same.
+fn zstd_held<'a>(coded: impl Iterator<Item = (Codec, &'a [u8])>) -> Result<Held> {
+    const LEVEL: i32 = 19;
+    const TAG_BYTES: usize = 1;
+    /// Frame header and block header, which our codec leaves out.
+    const HEADERS_BYTES: usize = 9;
+    let prepared: Vec<(CDict<'_>, DDict<'_>)> = DICTIONARIES
+        .iter()
+        .map(|dictionary| {
+            let bytes = dictionary.bytes;
+            (CDict::create_by_reference(bytes, LEVEL), DDict::create_by_reference(bytes))
+        })
+        .collect();
+    let mut used = BTreeSet::new();
+    let mut held = Held { encode_bytes: 0, decode_bytes: DCtx::create().sizeof() };
+    let mut context = CCtx::try_create().ok_or_else(|| anyhow!("no memory for zstd"))?;
+    for parameter in [
+        CParameter::ContentSizeFlag(false),
+        CParameter::ChecksumFlag(false),
+        CParameter::DictIdFlag(false),
+        CParameter::ForceAttachDict(DictAttachPref::ForceAttach),
+        CParameter::UseBlockSplitter(ParamSwitch::Disable),
+        CParameter::CompressionLevel(LEVEL),
+        CParameter::HashLog(14),
+        CParameter::ChainLog(15),
+    ] {
+        context.set_parameter(parameter).map_err(zstd_error)?;
+    }
+    for (codec, content) in coded {
+        let mut ours = Vec::new();
+        if !codec::encode_as(codec, content, &mut ours) {
+            continue;
+        }
+        let index = match codec {
+            Codec::Zstd => None,
+            Codec::Dictionary(number) => DICTIONARIES.iter().position(|other| other.number == number),
+            other => bail!("{other:?} is not coded by zstd"),
+        };
+        match index {
+            Some(index) => context.ref_cdict(&prepared[index].0),
+            None => context.disable_dictionary(),
+        }
+        .map_err(zstd_error)?;
+        used.extend(index);
+        let mut frame = Vec::with_capacity(content.len() + HEADERS_BYTES);
+        context.compress2(&mut frame, content).map_err(zstd_error)?;
+        ensure!(
+            frame.len() - HEADERS_BYTES == ours.len() - TAG_BYTES,
+            "wire-format uses zstd in another way than bench thinks"
+        );
+        held.encode_bytes = held.encode_bytes.max(context.sizeof());
+    }
+    for index in used {
+        let (encoder, decoder) = &prepared[index];
+        held.encode_bytes += encoder.sizeof();
+        held.decode_bytes += decoder.sizeof();
+    }
+    Ok(held)
+}
+
+fn zstd_error(code: usize) -> anyhow::Error {
+    anyhow!("zstd: {}", get_error_name(code))
+}
