@@ -1,8 +1,10 @@
+use data_encoding::HEXLOWER;
 use proptest::prelude::*;
 
 use super::*;
+use crate::batch::Ack;
 use crate::limits::BODY_BYTES_MAX;
-use crate::notes::Notes;
+use crate::notes::{Notes, Seen};
 use crate::parcel::Item;
 use crate::token::Token;
 
@@ -33,6 +35,56 @@ fn both_ways(parcel: &Parcel<'_>, knows_incarnation: bool) -> Vec<u8> {
     assert_eq!(Parcel::decode(&plain).as_ref(), Ok(parcel));
     assert!(packed.len() <= parcel.encode().len() + 1);
     packed
+}
+
+/// The vectors of `PROTOCOL.md`, section "Packed parcels".
+#[test]
+fn golden_vectors_hold() {
+    let number = |name| {
+        let number = crate::text::NUMBERED.iter().position(|numbered| numbered.name == name).unwrap();
+        ModelName::Number(number as u8)
+    };
+    let parcel = |notes, letters: &[(u64, &'static [u8])]| {
+        let items = letters.iter().map(|&(number, letter)| Item { number, letter }).collect();
+        Parcel { incarnation: OURS, notes, items }
+    };
+    let seen = Seen {
+        incarnation: ShortIncarnation([0xbb; 4]),
+        arrived: Ack { watermark: 7, received: vec![(9, 10)] },
+        read: 5,
+    };
+    let seen = || Notes { seen: vec![seen.clone()], ..Notes::default() };
+    let cases: [(&str, &str, bool, Parcel<'_>); 4] = [
+        (
+            "0251e03b56c5e5bb4129",
+            "english",
+            true,
+            parcel(Notes::default(), &[(300, b"\x00See you at eight, then?")]),
+        ),
+        (
+            "03d5555555129e8073740829f1b5c7",
+            "russian",
+            false,
+            parcel(Notes::default(), &[(1, "\0Где ты?".as_bytes()), (7, "\0Уже дома".as_bytes())]),
+        ),
+        ("026e1f0ac49d46cf8f5ee3a09843", "english", true, parcel(seen(), &[])),
+        (
+            "0c6e1f0ac49d46cf8f5ee3a0988ddf802641716baec0509738791a25",
+            "json",
+            true,
+            parcel(seen(), &[(70_000, b"\x02{\"temp\":39.02}"), (70_001, b"\x02\xff\xfe")]),
+        ),
+    ];
+    let models = Models::compiled_in();
+    for (hex, model, knows_incarnation, parcel) in cases {
+        let mut set = ModelSet::EMPTY;
+        set.insert(number(model));
+        let reader = Reader { models: &set, knows_incarnation };
+        let packed = pack(&parcel, &models, reader, &mut Favourite::new(number(model)));
+        assert_eq!(HEXLOWER.encode(&packed), hex);
+        let named = knows_incarnation.then_some(OURS);
+        assert_eq!(unpack(&packed, &models, named, BODY_BYTES_MAX), Ok(parcel.encode()));
+    }
 }
 
 #[test]
