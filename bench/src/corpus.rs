@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
+use thinpost_wire::notes::Notes;
+use thinpost_wire::parcel::{Item, Parcel, ShortIncarnation};
 
 use crate::report::{Report, Row};
 use crate::{train, words};
@@ -41,6 +43,16 @@ pub(crate) fn body(text: &str) -> Vec<u8> {
     let mut body = Vec::with_capacity(text.len() + 1);
     push_body(text, &mut body);
     body
+}
+
+/// Texts as one parcel holds them, which a seal goes around: whose numbers they have, the first number, then one
+/// letter a text behind its length.
+pub(crate) fn parcel(first_number: u64, texts: &[String]) -> Vec<u8> {
+    let letters: Vec<Vec<u8>> = texts.iter().map(|text| body(text)).collect();
+    let items = (first_number..).zip(&letters).map(|(number, letter)| Item { number, letter });
+    // Any four bytes: each home has drawn its own.
+    let incarnation = ShortIncarnation([0x3C, 0xA1, 0x5E, 0x97]);
+    Parcel { incarnation, notes: Notes::default(), items: items.collect() }.encode()
 }
 
 /// Texts as one batch holds them: kind of content, first number, then one frame a text, each with its length.

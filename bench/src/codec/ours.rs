@@ -1,19 +1,81 @@
 //! The codecs of wire-format.
 
+use std::cell::RefCell;
 use std::collections::BTreeSet;
 
 use anyhow::{Result, anyhow, bail, ensure};
 use thinpost_wire::codec::{self, Codec, DictionarySet};
 use thinpost_wire::dictionary::DICTIONARIES;
+use thinpost_wire::parcel::{Parcel, Reader, pack, unpack};
+use thinpost_wire::text::{Favourite, Model, ModelName, ModelSet, Models};
 use zstd::zstd_safe::{CCtx, CDict, CParameter, DCtx, DDict, DictAttachPref, ParamSwitch, get_error_name};
 
 use super::way::{Coder, Held};
 
-/// Whatever the product would choose.
+/// Whatever the product would choose for a reader who has some text models; parcel after parcel, as for one contact.
 #[derive(Debug)]
-pub(super) struct Best;
+pub(super) struct Best {
+    reader_has: ModelSet,
+    favourite: RefCell<Favourite>,
+}
+
+impl Best {
+    /// For a reader who has all models.
+    pub(super) fn of_all() -> Self {
+        Self { reader_has: Models::compiled_in().set(), favourite: RefCell::default() }
+    }
+
+    /// For a reader who has this model only.
+    pub(super) fn of(model: u8) -> Self {
+        let mut reader_has = ModelSet::EMPTY;
+        reader_has.insert(ModelName::Number(model));
+        Self { reader_has, favourite: RefCell::new(Favourite::new(ModelName::Number(model))) }
+    }
+
+    /// What is no parcel is left raw.
+    fn pack(&self, content: &[u8]) -> Option<Vec<u8>> {
+        let parcel = Parcel::decode(content).ok().filter(|parcel| parcel.encode() == content)?;
+        let reader = Reader { models: &self.reader_has, knows_incarnation: false };
+        Some(pack(&parcel, &Models::compiled_in(), reader, &mut self.favourite.borrow_mut()))
+    }
+}
 
 impl Coder for Best {
+    fn encode(&self, content: &[u8]) -> Result<Option<Vec<u8>>> {
+        Ok(self.pack(content))
+    }
+
+    fn decode(&self, coded: &[u8], content_bytes: usize) -> Result<Vec<u8>> {
+        Ok(unpack(coded, &Models::compiled_in(), None, content_bytes)?)
+    }
+
+    /// Of dictionaries and models only those that won are counted; the product also prepares those that it tried in
+    /// vain.
+    fn held(&self, contents: &[&[u8]]) -> Result<Held> {
+        let models = Models::compiled_in();
+        let (mut by_zstd, mut by_model) = (Vec::new(), BTreeSet::new());
+        for &content in contents {
+            let Some(&tag) = self.pack(content).as_deref().and_then(<[u8]>::first) else { continue };
+            match Codec::from_tag(tag)? {
+                Codec::Raw => {}
+                Codec::Text(name) => drop(by_model.insert(name)),
+                codec => by_zstd.push((codec, content)),
+            }
+        }
+        let mut held = if by_zstd.is_empty() { Held::default() } else { zstd_held(by_zstd.into_iter())? };
+        let model_bytes: usize =
+            by_model.into_iter().filter_map(|name| models.get(name)).map(Model::memory_bytes).sum();
+        held.encode_bytes += model_bytes;
+        held.decode_bytes += model_bytes;
+        Ok(held)
+    }
+}
+
+/// zstd with the dictionary that suits best, or none.
+#[derive(Debug)]
+pub(super) struct BestZstd;
+
+impl Coder for BestZstd {
     fn encode(&self, content: &[u8]) -> Result<Option<Vec<u8>>> {
         let mut coded = Vec::new();
         codec::encode_best(content, DictionarySet::compiled_in(), &mut coded);

@@ -5,9 +5,10 @@ use std::fmt;
 use anyhow::{Context, Result};
 use thinpost_wire::codec::Codec;
 use thinpost_wire::dictionary::DICTIONARIES;
+use thinpost_wire::text::NUMBERED;
 
 use super::others::{Brotli, Ppmd};
-use super::ours::{Best, Zstd};
+use super::ours::{Best, BestZstd, Zstd};
 
 /// One coding. What it writes starts with a tag byte, which every content has: it says how to read the rest.
 pub(super) trait Coder {
@@ -58,8 +59,14 @@ impl Way {
 
     /// The product's choice first, then everything else that needs no training text.
     pub(super) fn all() -> Vec<Self> {
-        let mut ways =
-            vec![Self::new("best (ours)", Best), Self::new("zstd, no dictionary", Zstd(Codec::Zstd))];
+        let mut ways = vec![Self::new("best (ours)", Best::of_all())];
+        ways.extend(
+            (0..).zip(&NUMBERED).map(|(number, numbered)| {
+                Self::new(format!("text model, {}", numbered.name), Best::of(number))
+            }),
+        );
+        ways.push(Self::new("zstd, best dictionary", BestZstd));
+        ways.push(Self::new("zstd, no dictionary", Zstd(Codec::Zstd)));
         ways.extend(DICTIONARIES.iter().map(|dictionary| {
             Self::new(format!("zstd, {}", dictionary.name), Zstd(Codec::Dictionary(dictionary.number)))
         }));

@@ -15,7 +15,7 @@ use crate::text::{
 
 /// Longer parcels, and longer letters, are not coded with a model, and none is read that says it is: the time grows
 /// with the letters (a microsecond each at worst), and zstd catches up.
-pub const MODELLED_BYTES_MAX: usize = 4 * 1024;
+pub const MODELLED_BYTES_MAX: usize = 8 * 1024;
 
 /// What the one who opens a parcel knows and has.
 #[derive(Clone, Copy, Debug)]
