@@ -217,6 +217,9 @@ fn read(
     if coder.bit(&mut odds.has_letters, false) {
         let mut texts = TextReader::new(model);
         let mut number = coder.number(&mut odds.numbers, 0);
+        if number == 0 {
+            return Err(TextError::Corrupt.into());
+        }
         loop {
             let mut letter = USUAL_PREFIX.to_vec();
             let is_unusual = coder.bit(&mut odds.is_unusual, false);
@@ -236,7 +239,11 @@ fn read(
             if !coder.bit(&mut odds.goes_on, false) {
                 break;
             }
-            let skip = if coder.bit(&mut odds.skips, false) { coder.number(&mut odds.numbers, 0) } else { 0 };
+            let skips = coder.bit(&mut odds.skips, false);
+            let skip = if skips { coder.number(&mut odds.numbers, 0) } else { 0 };
+            if skips && skip == 0 {
+                return Err(TextError::Corrupt.into());
+            }
             number =
                 number.checked_add(skip).and_then(|next| next.checked_add(1)).ok_or(TextError::Corrupt)?;
         }

@@ -18,7 +18,7 @@ const PACK_LEVEL: i32 = 19;
 pub struct Level(u8);
 
 impl Level {
-    /// The highest; 7,340,032.
+    /// The highest; 3,670,016.
     pub const MAX: Self = Self(83);
 
     /// The count that the level stands for: 0 to 7 themselves, then four to each power of two.

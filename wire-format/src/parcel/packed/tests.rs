@@ -142,6 +142,14 @@ fn what_is_missing_is_said() {
 }
 
 #[test]
+fn a_letter_without_a_number_is_refused() {
+    // A choice less than that of number 1.
+    let coded = data_encoding::HEXLOWER.decode(b"020a465879ebb2").unwrap();
+    let read = unpack(&coded, &Models::compiled_in(), Some(OURS), BODY_BYTES_MAX);
+    assert_eq!(read, Err(UnpackError::Text(TextError::Corrupt)));
+}
+
+#[test]
 fn a_model_of_ones_own_goes_by_its_id() {
     let file = crate::text::NUMBERED[0].file.unwrap();
     // The same model, packed otherwise: another file, so another id.
