@@ -149,6 +149,8 @@ pub(crate) fn bytes_a_text(model: &Model, texts: &[String]) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
     use thinpost_wire::text::NUMBERED;
 
     use super::*;
@@ -157,5 +159,45 @@ mod tests {
     fn each_model_of_the_protocol_has_a_plan() {
         let planned = PLANS.iter().map(|plan| plan.name);
         assert!(planned.eq(NUMBERED.iter().map(|numbered| numbered.name)));
+    }
+
+    /// A line that the model knows by heart costs next to nothing: it goes on by itself once it has begun. What several
+    /// people wrote is no secret of one, so only lines count that are mostly their own.
+    #[test]
+    fn no_model_knows_a_line_of_its_training_texts_by_heart() {
+        const WORDS: usize = 4;
+        const LETTERS_MIN: usize = 32;
+        const BITS_A_LETTER_MIN: f64 = 0.6;
+        /// A debug build takes a millisecond for each.
+        const ONE_OF: usize = 4;
+        let phrases = |text: &str| -> BTreeSet<String> {
+            text.split_whitespace().collect::<Vec<_>>().windows(WORDS).map(|words| words.join(" ")).collect()
+        };
+        let mut known = Vec::new();
+        for (plan, numbered) in PLANS.iter().zip(&NUMBERED).filter(|(plan, _)| plan.name != "json") {
+            let model = Model::from_bytes(numbered.file.unwrap()).unwrap();
+            let texts = ingredients(plan, &corpus::own_dir(), &[]).unwrap().texts;
+            let mut lines_with: BTreeMap<String, u32> = BTreeMap::new();
+            texts
+                .iter()
+                .flat_map(|text| phrases(text))
+                .for_each(|it| *lines_with.entry(it).or_default() += 1);
+            for text in texts.iter().step_by(ONE_OF) {
+                let letters = text.chars().count();
+                let phrases = phrases(text);
+                let own = phrases.iter().filter(|&phrase| lines_with[phrase] == 1).count();
+                let repeats_itself = phrases.len() * 2 < text.split_whitespace().count();
+                if letters < LETTERS_MIN || own * 2 < phrases.len() || repeats_itself {
+                    continue;
+                }
+                let mut coded = Vec::new();
+                text::encode(&model, text, &mut coded);
+                let bits = coded.len() as f64 * 8.0 / letters as f64;
+                if bits < BITS_A_LETTER_MIN {
+                    known.push(format!("{}: {bits:.2} {text}", plan.name));
+                }
+            }
+        }
+        assert!(known.is_empty(), "{known:#?}");
     }
 }
