@@ -163,6 +163,7 @@ impl Contacts {
 #[cfg(test)]
 mod tests {
     use thinpost_carrier::Identity;
+    use thinpost_wire::text::ModelSet;
     use thinpost_wire::ticket::{RelayTicket, SealKeys};
 
     use super::{AccessRow, AccountKey, Contact, ContactError, ContactTicket, Contacts, RelayKey, Token};
@@ -179,6 +180,7 @@ mod tests {
             signature: owner.sign(&seal.signed_bytes()),
             token: Token([4; 16]),
             relays: vec![relay],
+            models: ModelSet::EMPTY,
         };
         Contact { name: name.to_owned(), ticket }
     }

@@ -2,6 +2,7 @@
 
 use thinpost_carrier::Identity;
 use thinpost_wire::ids::AccountKey;
+use thinpost_wire::text::ModelSet;
 use thinpost_wire::ticket::{ContactTicket, InviteToken, RelayTicket, SealKeys, Ticket};
 use thinpost_wire::token::{MailboxSecret, Token};
 
@@ -170,6 +171,7 @@ impl Home {
             signature: self.account.sign(&self.seal.signed_bytes()),
             token,
             relays: vec![self.access.relay.clone()],
+            models: ModelSet::EMPTY,
         }
     }
 

@@ -276,7 +276,8 @@ impl Pair {
     pub(super) fn take_notes(&mut self, with_receipts: bool) -> Notes {
         let seen = if with_receipts { self.seen.take_receipts() } else { Vec::new() };
         let again = std::mem::take(&mut self.ask_again);
-        let notes = Notes { seen, again, token: None, introduction: self.introduction.take() };
+        let introduction = self.introduction.take();
+        let notes = Notes { seen, again, introduction, ..Notes::default() };
         if !with_receipts || !self.seen.is_untold() {
             self.notes_due_unix_ms = None;
         }

@@ -7,6 +7,7 @@ use thinpost_client::ticket::ContactTicket;
 use thinpost_client::{AccountKey, Event, InboxNumber, Message, ReceivedContent, Token};
 use thinpost_netem::{Person, World};
 use thinpost_wire::ids::Position;
+use thinpost_wire::text::ModelSet;
 use thinpost_wire::ticket::SealKeys;
 use tokio::time::sleep;
 
@@ -96,6 +97,7 @@ async fn both_see_the_same_safety_number_and_changed_keys_are_told() {
         signature: account.sign(&seal.signed_bytes()),
         token: Token([7; 16]),
         relays: vec![world.relay_ticket()],
+        models: ModelSet::default(),
     };
     let keys = [&ann, &bob].map(|person| person.client().ticket().seal);
     let mut events = ann.client().subscribe(InboxNumber(0));
