@@ -182,6 +182,22 @@ fn whoever_could_not_read_something_sends_in_its_session_no_more() {
     arrives(&mut bob, sealed, NOW);
 }
 
+/// `docs/security.md` says so.
+#[test]
+fn a_size_tells_how_predictable_a_text_is_in_steps_of_a_block() {
+    let [(mut ann, ann_keys), (mut bob, bob_keys)] = ann_and_bob();
+    let first = seal(&mut ann, &bob_keys, NOW);
+    arrives(&mut bob, first, NOW);
+    let answer = seal(&mut bob, &ann_keys, NOW);
+    arrives(&mut ann, answer, NOW);
+    let blocks = |letter: &[u8]| {
+        let items = vec![Item { number: 2, letter }];
+        pack(&ann, &bob_keys, &Parcel { items, ..parcel(NOW) }).blocks()
+    };
+    assert_eq!(blocks(b"\x00can you pick me up at eight, same place as us"), 1);
+    assert_eq!(blocks(b"\x00xq7Kp2vR9wZt4mBn8cLd"), 2);
+}
+
 /// Seals a parcel that tells of models, if they are to be told.
 fn tell(from: &mut Seals, to: &SealKeys) -> (Vec<u8>, Option<ModelSet>) {
     let models = from.models_to_tell(&to.identity);
