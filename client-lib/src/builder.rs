@@ -72,7 +72,7 @@ impl Builder {
 
     /// The text models to code and read with; those that are compiled in by default. Contacts are told of them, and from
     /// then on may send what cannot be read without: open the home with the same ones each time. What is coded with one
-    /// that is missing comes again, later and in more bytes.
+    /// that is missing comes again, later and in more bytes; what the relay could read is kept as it came.
     pub fn models(mut self, models: Models) -> Self {
         self.models = models;
         self

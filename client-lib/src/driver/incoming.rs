@@ -226,6 +226,7 @@ impl Driver {
                 return self.tell(Event::Unopened);
             }
         };
+        // It was read before.
         let Ok(parcel) = Parcel::decode(&parcel) else { return };
         if let Some(introduction) = &parcel.notes.introduction {
             self.introduced(&identity, introduction);

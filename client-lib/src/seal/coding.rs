@@ -104,7 +104,8 @@ impl Codings {
         lacks
     }
 
-    /// A parcel in the shortest coding that they can read; `by_ticket` are the models that their ticket names.
+    /// A parcel in the shortest coding that they can read; `by_ticket` are the models that their ticket names. Who makes
+    /// themselves known is a stranger, whom nobody could ask again: that is for all to read.
     pub(super) fn pack(
         &self,
         to: &Identity,
@@ -113,7 +114,11 @@ impl Codings {
         knows_incarnation: bool,
     ) -> Packed {
         let Taste { models, mut favourite } = self.taste(to);
-        let reader = Reader { models: models.as_ref().unwrap_or(by_ticket), knows_incarnation };
+        let models = match parcel.notes.introduction {
+            Some(_) => &ModelSet::EMPTY,
+            None => models.as_ref().unwrap_or(by_ticket),
+        };
+        let reader = Reader { models, knows_incarnation };
         let content = pack(parcel, &self.models, reader, &mut favourite);
         let said = Said { incarnation: parcel.incarnation, models: parcel.notes.models.clone() };
         Packed { content, parcel: said, favourite }

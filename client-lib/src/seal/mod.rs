@@ -278,7 +278,7 @@ impl Seals {
         pair.tell_anew();
     }
 
-    /// What they were told of this home is told again: they may have lost it.
+    /// What they were told and given once, they are told and given again: they may have lost it.
     pub(crate) fn tell_anew(&mut self, with: &Identity) {
         if let Some(pair) = self.pairs.get_mut(with) {
             pair.tell_anew();
@@ -403,5 +403,6 @@ fn unrecord<T: DeserializeOwned>(what: &str, bytes: &[u8]) -> Result<T, StoreErr
 #[cfg(test)]
 mod tests;
 // What is coded with a model needs one.
-#[cfg(all(test, feature = "models-en"))]
+#[cfg(test)]
+#[cfg(feature = "models-en")]
 mod tests_coded;

@@ -243,9 +243,10 @@ impl Pair {
         self.told.as_ref() == Some(models)
     }
 
-    /// What they were told is not sure to be known to them any more.
+    /// What they were told and given once is not sure to be with them any more.
     pub(super) fn tell_anew(&mut self) {
         self.told = None;
+        self.has_token = false;
     }
 
     /// Whether the session to send with is known to both.

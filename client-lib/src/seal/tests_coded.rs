@@ -1,7 +1,9 @@
 //! What is left out, and what is coded with a model, can be read by whoever opens it.
 
+use thinpost_wire::codec::Codec;
 use thinpost_wire::parcel::Item;
 use thinpost_wire::text::{ModelName, Models, NUMBERED, Parts};
+use thinpost_wire::token::Token;
 
 use super::tests::reopened;
 use super::*;
@@ -182,6 +184,18 @@ fn whoever_could_not_read_something_sends_in_its_session_no_more() {
     arrives(&mut bob, sealed, NOW);
 }
 
+#[test]
+fn who_makes_themselves_known_says_it_so_that_anybody_can_read_it() {
+    let [(ann, _), (_, bob_keys)] = ann_and_bob();
+    let is_modelled = |introduction| {
+        let notes = Notes { introduction, ..Notes::default() };
+        let packed = pack(&ann, &bob_keys, &Parcel { notes, ..parcel(NOW) });
+        matches!(Codec::from_tag(packed.content[0]), Ok(Codec::Text(_)))
+    };
+    assert!(is_modelled(None));
+    assert!(!is_modelled(Some(Introduction { under: Token([1; 16]), ticket: vec![0; 9] })));
+}
+
 /// `docs/security.md` says so.
 #[test]
 fn a_size_tells_how_predictable_a_text_is_in_steps_of_a_block() {
@@ -224,7 +238,10 @@ fn models_are_told_until_the_other_has_certainly_read_it_and_again_when_they_cha
     assert!(open(&mut bob, &lost).is_ok());
     ann = reopened(&ann);
     assert_eq!(exchange(&mut ann, &mut bob), None, "it is on the disk");
+    ann.token_given(&bob_keys.identity);
+    assert!(!ann.wants_token(&bob_keys.identity));
     ann.tell_anew(&bob_keys.identity);
+    assert!(ann.wants_token(&bob_keys.identity), "and the token, too");
     assert_eq!(exchange(&mut ann, &mut bob), ours, "he says that he may have lost it");
     let (models, _) = with_one_more();
     ann = reopened_with(&ann, models.clone());
