@@ -92,7 +92,7 @@ pub(crate) fn run(args: &TextsArgs, report: &mut Report) -> Result<()> {
         ),
         (
             "random texts, decoded",
-            decoding.sum_us,
+            decoding.sum_us / args.texts as f64,
             decoding.worst_us(|model, bytes| read_at_most(model, bytes)),
         ),
         (

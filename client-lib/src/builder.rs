@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use thinpost_wire::ids::Incarnation;
+use thinpost_wire::text::Models;
 use tokio::sync::{broadcast, mpsc, watch};
 use tracing::Instrument;
 
@@ -19,7 +20,7 @@ use crate::message::InboxNumber;
 use crate::network::{Network, Udp};
 use crate::points::Points;
 use crate::random::Random;
-use crate::seal::Keyring;
+use crate::seal::{Codings, Keyring};
 use crate::store::key::HomeKey;
 use crate::store::storage::Storage;
 use crate::store::{Numbers, Store};
@@ -39,6 +40,7 @@ pub enum BlockingMode {
 pub struct Builder {
     storage: Storage,
     key: Option<HomeKey>,
+    models: Models,
     network: Arc<dyn Network>,
     clock: Arc<dyn WallClock>,
     blocking: BlockingMode,
@@ -52,6 +54,7 @@ impl Builder {
         Self {
             storage,
             key: None,
+            models: Models::compiled_in(),
             network: Arc::new(Udp),
             clock: Arc::new(SystemClock),
             blocking: BlockingMode::Pool,
@@ -64,6 +67,14 @@ impl Builder {
     /// The key that the home is encrypted under; none by default.
     pub fn key(mut self, key: HomeKey) -> Self {
         self.key = Some(key);
+        self
+    }
+
+    /// The text models to code and read with; those that are compiled in by default. Contacts are told of them, and from
+    /// then on may send what cannot be read without: open the home with the same ones each time. What is coded with one
+    /// that is missing comes again, later and in more bytes; what the relay could read is kept as it came.
+    pub fn models(mut self, models: Models) -> Self {
+        self.models = models;
         self
     }
 
@@ -145,9 +156,11 @@ impl Builder {
         });
         let (driver, told) = mpsc::unbounded_channel();
         let (wish, wished) = watch::channel(Wish::default());
+        let codings = Arc::new(Codings::new(self.models));
         let shared = Arc::new(Shared {
             home,
             store,
+            codings: codings.clone(),
             numbers: Numbers::new(incarnation),
             requests: Mutex::new(
                 loaded.requests.iter().map(|ticket| (ticket.account, ticket.clone())).collect(),
@@ -167,7 +180,7 @@ impl Builder {
         });
         let driver = Driver::new(
             shared.clone(),
-            Start::new(loaded, keyring)?,
+            Start::new(loaded, keyring, codings)?,
             self.network,
             self.options,
             (random, self.seed.is_some()),

@@ -22,6 +22,7 @@ use crate::message::{Content, InboxNumber, Message, MessageId, MessageState, Rec
 use crate::notices::{Matter, Notice};
 use crate::requests::Requests;
 use crate::safety::SafetyNumber;
+use crate::seal::Codings;
 use crate::store::records::{AccessRow, InboxRow, OutboxRow};
 use crate::store::storage::Storage;
 use crate::store::{Counts, Numbers, Queued, Store};
@@ -33,6 +34,7 @@ const READ_MAX: usize = 512;
 pub(crate) struct Shared {
     pub(crate) home: Home,
     pub(crate) store: Store,
+    pub(crate) codings: Arc<Codings>,
     pub(crate) numbers: Numbers,
     pub(crate) contacts: Mutex<Contacts>,
     pub(crate) grants: Mutex<Grants>,
@@ -180,11 +182,13 @@ impl Client {
     pub async fn send_all(&self, contact: &str, messages: Vec<Message>) -> Result<Vec<MessageId>, SendError> {
         let to = {
             let contacts = self.shared.contacts();
-            let ticket = contacts.get(contact);
-            let token = ticket.and_then(|ticket| contacts.token_of(&ticket.account));
-            ticket.zip(token).map(|(ticket, token)| (ticket.account, token, ticket.seal))
+            let ticket = contacts.get(contact).cloned();
+            let token = ticket.as_ref().and_then(|ticket| contacts.token_of(&ticket.account));
+            ticket.zip(token)
         };
-        let (mailbox, token, keys) = to.ok_or_else(|| SendError::UnknownContact(contact.to_owned()))?;
+        let (ticket, token) = to.ok_or_else(|| SendError::UnknownContact(contact.to_owned()))?;
+        let ContactTicket { account: mailbox, seal: keys, models, .. } = ticket;
+        let codings = &self.shared.codings;
         let enqueued_unix_ms = self.shared.clock.unix_ms();
         let row = |message: Message| -> Result<OutboxRow, SendError> {
             let content = match message.content {
@@ -193,6 +197,11 @@ impl Client {
                 Content::Data(data) => letter::Content::Data(data.into()),
             };
             let letter = Letter { app_id: message.app_id, content };
+            let letter = if message.relay_visible {
+                codings.encode_open(&keys.identity, &models, &letter)?
+            } else {
+                letter.encode(Way::Sealed)?
+            };
             Ok(OutboxRow {
                 mailbox,
                 token,
@@ -204,7 +213,7 @@ impl Client {
                 seal: (!message.relay_visible).then_some(keys),
                 rides_with: None,
                 again: 0,
-                letter: letter.encode(Way::Sealed)?,
+                letter,
             })
         };
         let mut rows = messages.into_iter().map(row).collect::<Result<Vec<_>, _>>()?;

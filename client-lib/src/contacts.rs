@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use thinpost_wire::ids::{AccountKey, RelayKey};
+use thinpost_wire::text::ModelSet;
 use thinpost_wire::ticket::{ContactTicket, SealKeys};
 use thinpost_wire::token::Token;
 
@@ -133,6 +134,11 @@ impl Contacts {
         self.by_name.values().find(|ticket| ticket.seal.identity == *identity)
     }
 
+    /// The text models that are named in the ticket of who seals under this key.
+    pub(crate) fn models_of(&self, identity: &Identity) -> ModelSet {
+        self.ticket_of(identity).map_or(ModelSet::EMPTY, |ticket| ticket.models.clone())
+    }
+
     /// The keys that an account's messages are sealed for.
     pub(crate) fn keys_of(&self, account: &AccountKey) -> Option<SealKeys> {
         self.by_name.values().find(|ticket| ticket.account == *account).map(|ticket| ticket.seal)
@@ -165,7 +171,9 @@ mod tests {
     use thinpost_carrier::Identity;
     use thinpost_wire::ticket::{RelayTicket, SealKeys};
 
-    use super::{AccessRow, AccountKey, Contact, ContactError, ContactTicket, Contacts, RelayKey, Token};
+    use super::{
+        AccessRow, AccountKey, Contact, ContactError, ContactTicket, Contacts, ModelSet, RelayKey, Token,
+    };
 
     const RELAY: RelayKey = RelayKey([9; 32]);
 
@@ -179,6 +187,7 @@ mod tests {
             signature: owner.sign(&seal.signed_bytes()),
             token: Token([4; 16]),
             relays: vec![relay],
+            models: ModelSet::EMPTY,
         };
         Contact { name: name.to_owned(), ticket }
     }

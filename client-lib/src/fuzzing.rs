@@ -2,19 +2,30 @@
 
 use thinpost_wire::ids::AccountKey;
 use thinpost_wire::letter::Letter;
-use thinpost_wire::parcel::{Parcel, ShortIncarnation};
+use thinpost_wire::notes::Notes;
+use thinpost_wire::parcel::{Item, Parcel, ShortIncarnation};
+use thinpost_wire::text::{ModelSet, Models};
 use thinpost_wire::ticket::{ContactTicket, SealKeys};
 
 use crate::kept::{Kept, Name};
 use crate::message::MessageId;
-use crate::seal::{Keyring, Seals};
+use crate::seal::{Codings, Keyring, Packed, Seals};
 use crate::store::Queued;
+
+/// Seals a letter.
+fn seal(from: &mut Seals, to: &SealKeys) -> Vec<u8> {
+    let items = vec![Item { number: 1, letter: b"\x00are you there?" }];
+    let parcel = Parcel { incarnation: ShortIncarnation([7; 4]), notes: Notes::default(), items };
+    let packed = from.pack(to, &ModelSet::EMPTY, &parcel);
+    from.seal(to, packed).expect("the keys are good")
+}
 
 /// Two people who have written to each other.
 pub struct Pair {
     ann: Seals,
     bob: Seals,
     bob_keys: SealKeys,
+    models: Models,
     /// What Bob has sent to Ann, and of which she sends receipts.
     kept: Kept,
 }
@@ -33,10 +44,13 @@ impl Pair {
     pub fn new() -> Self {
         let [ann, bob] = [1, 2].map(|n| Keyring::new([n; 32]));
         let (ann_keys, bob_keys) = (ann.public(), bob.public());
-        let [mut ann, mut bob] = [ann, bob].map(|keys| Seals::new(keys, &[]).expect("nothing is read"));
-        let first = ann.seal(&bob_keys, &[0, 1]).expect("the keys are good");
+        let [mut ann, mut bob] = [ann, bob].map(|keys| {
+            let codings = Codings::new(Models::compiled_in());
+            Seals::new(keys, codings.into(), &[]).expect("nothing is read")
+        });
+        let first = seal(&mut ann, &bob_keys);
         bob.open(&first).expect("the first message opens");
-        let answer = bob.seal(&ann_keys, &[0, 2]).expect("the keys are good");
+        let answer = seal(&mut bob, &ann_keys);
         ann.open(&answer).expect("the answer opens");
         let mut kept = Kept::default();
         for number in 1..100 {
@@ -44,7 +58,7 @@ impl Pair {
             let queued = Queued::new(AccountKey(ann_keys.identity), Some(name));
             kept.keep(MessageId(number), queued, number);
         }
-        Self { ann, bob, bob_keys, kept }
+        Self { ann, bob, bob_keys, models: Models::compiled_in(), kept }
     }
 
     /// Bob opens whatever comes.
@@ -59,7 +73,7 @@ impl Pair {
     /// # Panics
     /// When Ann cannot seal.
     pub fn open_changed(&mut self, changes: &[u8]) {
-        let mut body = self.ann.seal(&self.bob_keys, &[0, 3]).expect("the keys are good");
+        let mut body = seal(&mut self.ann, &self.bob_keys);
         for change in changes.chunks_exact(2) {
             let place = usize::from(change[0]) % body.len();
             body[place] ^= change[1];
@@ -72,12 +86,16 @@ impl Pair {
     /// # Panics
     /// When it can be decoded and is not read without panic.
     pub fn open_content(&mut self, content: &[u8]) {
-        let body = self.ann.seal(&self.bob_keys, content).expect("the keys are good");
+        let body = self.ann.seal(&self.bob_keys, Packed::of_bytes(content)).expect("the keys are good");
         let Ok((from, parcel)) = self.bob.open(&body) else { return };
-        let Ok(Parcel { incarnation, notes, items }) = Parcel::decode(&parcel) else { return };
+        let Parcel { incarnation, notes, items } = Parcel::decode(&parcel).expect("it was read before");
         for item in items {
             self.bob.is_new(&from, incarnation, item.number);
-            let _ = Letter::decode(item.letter, &thinpost_wire::text::Models::compiled_in());
+            let _ = Letter::decode(item.letter, &self.models);
+        }
+        if let Some(models) = notes.models.clone() {
+            self.bob.models_told(&from, models);
+            self.bob.take_changed();
         }
         self.kept.heed(&from, None, &notes);
         self.bob.take_notes(&from, true);

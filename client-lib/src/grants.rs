@@ -171,6 +171,10 @@ impl Shared {
         self.grants.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn ticket(&self, token: Token) -> ContactTicket {
+        self.home.ticket(token, self.codings.ours().clone())
+    }
+
     /// Makes a token what it is from now on, on disk and then here. Callers hold [`Shared::granting`].
     fn put_grant(&self, id: TokenId, grant: Grant) -> Result<(), StoreError> {
         self.store.put_grant(id, &grant)?;
@@ -267,7 +271,7 @@ impl Client {
     /// shares a small part of the mailbox with all others who do.
     pub fn ticket(&self) -> ContactTicket {
         let token = self.shared().grants().open_token();
-        self.shared().home.ticket(token)
+        self.shared().ticket(token)
     }
 
     /// How one person reaches this account: what they send is theirs alone to crowd, and can be refused without
@@ -294,7 +298,7 @@ impl Client {
         // If they are a contact, they may be given a token again.
         match self.change_access(name, |access| access.shut_out = false).await {
             Err(ContactError::Store(error)) => Err(error),
-            _ => Ok(self.shared().home.ticket(token)),
+            _ => Ok(self.shared().ticket(token)),
         }
     }
 
@@ -329,7 +333,7 @@ impl Client {
     pub async fn renew_ticket(&self) -> Result<ContactTicket, StoreError> {
         let token = self.shared().on_disk(|shared| shared.renew_open()).await?;
         self.tell_relay();
-        Ok(self.shared().home.ticket(token))
+        Ok(self.shared().ticket(token))
     }
 
     /// Takes back every ticket that was ever given out, by another secret for the mailbox. Nobody can write
@@ -342,7 +346,7 @@ impl Client {
         let token = self.shared().on_disk(|shared| shared.void_all()).await?;
         // The relay is told at the beginning of a link.
         self.network_changed();
-        Ok(self.shared().home.ticket(token))
+        Ok(self.shared().ticket(token))
     }
 }
 

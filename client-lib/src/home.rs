@@ -2,6 +2,7 @@
 
 use thinpost_carrier::Identity;
 use thinpost_wire::ids::AccountKey;
+use thinpost_wire::text::{ModelSet, Models};
 use thinpost_wire::ticket::{ContactTicket, InviteToken, RelayTicket, SealKeys, Ticket};
 use thinpost_wire::token::{MailboxSecret, Token};
 
@@ -96,7 +97,7 @@ impl Home {
         let home = Self { account, device, access, seal: keyring.public() };
         let secret = MailboxSecret(random.bytes());
         Store::create(&storage, key, &home.to_record(secret), &keyring.to_record(), random)?;
-        Ok(home.ticket(Grants::first_token(&secret)))
+        Ok(home.ticket(Grants::first_token(&secret), Models::compiled_in().set()))
     }
 
     /// Puts a home under another key, or none: it opens with the new one from here on. Its messages are not
@@ -163,13 +164,14 @@ impl Home {
         &self.seal
     }
 
-    pub(crate) fn ticket(&self, token: Token) -> ContactTicket {
+    pub(crate) fn ticket(&self, token: Token, models: ModelSet) -> ContactTicket {
         ContactTicket {
             account: self.account_key(),
             seal: self.seal,
             signature: self.account.sign(&self.seal.signed_bytes()),
             token,
             relays: vec![self.access.relay.clone()],
+            models,
         }
     }
 

@@ -81,5 +81,6 @@ pub use sync::{Budget, SYNC_BYTES_MIN, SyncEnd, SyncReport};
 pub use thinpost_wire::frame::{Denial, Refusal};
 pub use thinpost_wire::ids::{AccountKey, AppId, DeviceKey, RelayKey};
 pub use thinpost_wire::letter::CONTENT_BYTES_MAX;
+pub use thinpost_wire::text::{ModelName, ModelSet, Models, PartsError};
 pub use thinpost_wire::ticket;
 pub use thinpost_wire::token::Token;

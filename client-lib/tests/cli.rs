@@ -8,7 +8,8 @@ use std::process::{Command, Output, Stdio};
 
 use serde_json::json;
 use thinpost_client::ticket::{ContactTicket, InviteTicket, InviteToken, RelayTicket, Ticket};
-use thinpost_client::{Client, Home, MemoryStorage, RelayKey};
+use thinpost_client::{Client, Home, MemoryStorage, Models, RelayKey};
+use thinpost_wire::text::Parts;
 
 /// Nobody is there: a network for documentation.
 fn relay() -> RelayTicket {
@@ -450,6 +451,56 @@ fn a_program_makes_and_opens_a_home_with_a_passphrase_over_rpc() {
         let error = &first(file, status)["error"];
         assert_eq!((&error["code"], &error["data"]["kind"]), (&(-32008).into(), &kind.into()));
     }
+}
+
+/// A model's file that no program has: the English one, changed a little.
+fn model(folder: &Path) -> String {
+    let english = concat!(env!("CARGO_MANIFEST_DIR"), "/../wire-format/assets/models/english.model");
+    let mut parts = Parts::from_bytes(&std::fs::read(english).unwrap()).unwrap();
+    parts.discount += 1;
+    let path = folder.join("own.model");
+    std::fs::write(&path, parts.to_bytes().unwrap()).unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
+#[test]
+fn a_home_opened_with_a_model_says_so_in_its_tickets() {
+    let folder = tempfile::tempdir().unwrap();
+    let home = home(folder.path());
+    let model = model(folder.path());
+    let ticket = |args: &[&str]| -> ContactTicket {
+        let output = thinpost(&home, args);
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap().trim().parse().unwrap()
+    };
+    let without = ticket(&["ticket"]);
+    assert_eq!(without.models, Models::compiled_in().set());
+    let with = ticket(&["--model", &model, "ticket", "--model", &model]);
+    let mut models = Models::compiled_in();
+    let name = models.add(&std::fs::read(&model).unwrap()).unwrap();
+    assert!(with.models.contains(name) && !without.models.contains(name));
+    assert_eq!(ContactTicket { models: without.models.clone(), ..with }, without);
+}
+
+#[test]
+fn a_file_that_is_no_model_is_named_and_says_why() {
+    let folder = tempfile::tempdir().unwrap();
+    let home = home(folder.path());
+    let (model, bad) = (model(folder.path()), folder.path().join("bad.model"));
+    let whole = std::fs::read(&model).unwrap();
+    let bad_path = bad.to_str().unwrap();
+    for (bytes, why) in [
+        (b"hello".to_vec(), "no text model of version 1"),
+        (whole[..whole.len() / 2].to_vec(), "the text model is damaged"),
+        (vec![0; 2 << 20], "no text model has more than 1048576 bytes"),
+    ] {
+        std::fs::write(&bad, bytes).unwrap();
+        let output = thinpost(&home, &["--model", &model, "--model", bad_path, "status"]);
+        fails(&output, 65, "bad.model: ");
+        fails(&output, 65, why);
+    }
+    fails(&thinpost(&home, &["--model", "/no/such/file", "status"]), 66, "/no/such/file");
+    assert!(thinpost(&home, &["--model", bad_path, "wipe", "--yes"]).status.success());
 }
 
 #[test]

@@ -15,6 +15,7 @@ mod agenda;
 pub mod crash;
 pub mod link;
 pub mod loss;
+pub mod models;
 pub mod net;
 pub mod profile;
 pub mod proxy;

@@ -30,6 +30,9 @@ const RELAY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)
 /// When every world begins: 2026-01-01 in UTC.
 const BEGINNING_UNIX_S: u64 = 1_767_225_600;
 
+/// How soon people in a world notice that a relay has vanished.
+pub(crate) const KEEPALIVE: Duration = Duration::from_secs(20);
+
 /// A relay and the network that people reach it through.
 pub struct World {
     seed: u64,
@@ -224,7 +227,7 @@ impl Person {
 
     /// Opens their client, with keep-alives so that a relay that vanished is noticed.
     pub fn open(&mut self) -> &Client {
-        self.open_with(|builder| builder.keepalive(Duration::from_secs(20)))
+        self.open_with(|builder| builder.keepalive(KEEPALIVE))
     }
 
     /// Their open client.

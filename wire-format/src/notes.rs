@@ -4,6 +4,7 @@
 
 use crate::batch::{Ack, BatchError, decode_ack, encode_ack};
 use crate::parcel::{ParcelError, ShortIncarnation, bytes_of};
+use crate::text::ModelSet;
 use crate::token::Token;
 use crate::varint;
 
@@ -11,6 +12,7 @@ const SEEN: u8 = 0x01;
 const AGAIN: u8 = 0x02;
 const TOKEN: u8 = 0x04;
 const INTRODUCTION: u8 = 0x08;
+const MODELS: u8 = 0x10;
 
 /// Most incarnations that one receipt states.
 pub const SEEN_MAX: usize = 16;
@@ -45,6 +47,8 @@ pub struct Notes {
     pub token: Option<Token>,
     /// Who says this makes themselves known.
     pub introduction: Option<Introduction>,
+    /// The text models that who says this can read with, all of them.
+    pub models: Option<ModelSet>,
 }
 
 /// How somebody makes themselves known to whom they write to.
@@ -71,7 +75,8 @@ impl Notes {
             bit(!self.seen.is_empty(), SEEN)
                 | bit(self.again, AGAIN)
                 | bit(self.token.is_some(), TOKEN)
-                | bit(self.introduction.is_some(), INTRODUCTION),
+                | bit(self.introduction.is_some(), INTRODUCTION)
+                | bit(self.models.is_some(), MODELS),
         ];
         if !self.seen.is_empty() {
             out.push(self.seen.len() as u8);
@@ -87,6 +92,7 @@ impl Notes {
             varint::put(&mut out, ticket.len() as u64);
             out.extend(ticket);
         }
+        self.models.iter().for_each(|models| models.encode(&mut out));
         out
     }
 
@@ -116,7 +122,12 @@ impl Notes {
         } else {
             None
         };
-        Ok(Self { seen, again: head & AGAIN != 0, token, introduction })
+        let models = if head & MODELS != 0 {
+            Some(ModelSet::decode(rest).ok_or(ParcelError::BadNumber)?)
+        } else {
+            None
+        };
+        Ok(Self { seen, again: head & AGAIN != 0, token, introduction, models })
     }
 }
 
@@ -137,6 +148,20 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::parcel::Parcel;
+    use crate::text::{ModelName, NUMBERS};
+
+    fn models(names: impl IntoIterator<Item = ModelName>) -> ModelSet {
+        let mut set = ModelSet::default();
+        names.into_iter().for_each(|name| set.insert(name));
+        set
+    }
+
+    fn any_models() -> impl Strategy<Value = ModelSet> {
+        let names =
+            prop_oneof![(0..NUMBERS).prop_map(ModelName::Number), any::<[u8; 4]>().prop_map(ModelName::Id),];
+        prop::collection::vec(names, 0..20).prop_map(models)
+    }
 
     fn receipt() -> impl Strategy<Value = Seen> {
         let ranges = prop::collection::vec((1..1_000u64, 0..1_000u64), 0..32);
@@ -159,10 +184,16 @@ mod tests {
             again: bool,
             token in prop::option::of(any::<[u8; 16]>().prop_map(Token)),
             introduction in prop::option::of((any::<[u8; 16]>(), prop::collection::vec(any::<u8>(), 0..300))),
+            models in prop::option::of(any_models()),
         ) {
             let introduction = introduction.map(|(under, ticket)| Introduction { under: Token(under), ticket });
-            let notes = Notes { seen, again, token, introduction };
-            prop_assert_eq!(Notes::decode(&notes.encode()), Ok(notes));
+            let notes = Notes { seen, again, token, introduction, models };
+            let mut coded = notes.encode();
+            prop_assert_eq!(Notes::decode(&coded), Ok(notes.clone()));
+            // What a later version says behind all that is known here, under a bit of its own.
+            coded[0] |= 0x80;
+            coded.extend([1, 2, 3]);
+            prop_assert_eq!(Notes::decode(&coded), Ok(notes));
         }
 
         #[test]
@@ -171,6 +202,19 @@ mod tests {
                 prop_assert!(notes.seen.len() <= SEEN_MAX);
             }
         }
+    }
+
+    /// The vectors of `PROTOCOL.md`, section "Batches and letters", that name models.
+    #[test]
+    fn models_are_said_as_the_protocol_says() {
+        let set = models([ModelName::Number(0), ModelName::Number(9), ModelName::Id([0xee; 4])]);
+        for (set, hex) in [(set, "aaaaaaaa000810810401eeeeeeee"), (ModelSet::EMPTY, "aaaaaaaa0003100000")] {
+            let notes = Notes { models: Some(set), ..Notes::default() };
+            let parcel = Parcel { incarnation: ShortIncarnation([0xaa; 4]), notes, items: Vec::new() };
+            assert_eq!(data_encoding::HEXLOWER.encode(&parcel.encode()), hex);
+        }
+        let too_many = [&[MODELS, 0, 17][..], &[0; 17 * 4]].concat();
+        assert_eq!(Notes::decode(&too_many), Err(ParcelError::BadNumber));
     }
 
     #[test]

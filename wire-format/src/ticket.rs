@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::frame::Signature;
 use crate::ids::{AccountKey, RelayKey};
 use crate::limits::{TICKET_ADDRESSES_MAX, TICKET_CHARS_MAX, TICKET_RELAYS_MAX};
+use crate::text::ModelSet;
 use crate::token::Token;
 use crate::varint;
 
@@ -87,6 +88,9 @@ pub struct ContactTicket {
     pub token: Token,
     /// Where the mailbox is; 1 to [`TICKET_RELAYS_MAX`].
     pub relays: Vec<RelayTicket>,
+    /// The text models that they could read with when the ticket was made; none if it does not say. Not signed: with
+    /// others, messages have to be sent again, and no more.
+    pub models: ModelSet,
 }
 
 impl ContactTicket {
@@ -94,6 +98,7 @@ impl ContactTicket {
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut content = Vec::new();
         put_contact(&mut content, self);
+        put_models(&mut content, &self.models);
         content
     }
 
@@ -103,7 +108,8 @@ impl ContactTicket {
     /// When the bytes are something else.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, TicketError> {
         let mut content = Content(bytes);
-        let ticket = content.contact()?;
+        let mut ticket = content.contact()?;
+        ticket.models = content.models()?;
         content.end()?;
         Ok(ticket)
     }
@@ -213,12 +219,13 @@ impl fmt::Display for Ticket {
         match self {
             Self::Relay(relay) => put_relay(&mut content, relay),
             Self::Invite(invite) => put_invite(&mut content, invite),
-            Self::Contact(contact) => put_contact(&mut content, contact),
+            Self::Contact(contact) => content = contact.to_bytes(),
             Self::Guest(GuestTicket { invite, host, name }) => {
                 put_invite(&mut content, invite);
                 put_contact(&mut content, host);
                 content.push(name.len() as u8);
                 content.extend(name.bytes());
+                put_models(&mut content, &host.models);
             }
         }
         content.extend(checksum(kind, &content));
@@ -257,12 +264,12 @@ impl FromStr for Ticket {
         let ticket = match kind {
             'r' => Self::Relay(content.relay()?),
             'i' => Self::Invite(content.invite()?),
-            'c' => Self::Contact(content.contact()?),
-            _ => Self::Guest(GuestTicket {
-                invite: content.invite()?,
-                host: content.contact()?,
-                name: content.name()?,
-            }),
+            'c' => return Ok(Self::Contact(ContactTicket::from_bytes(&bytes)?)),
+            _ => {
+                let (invite, host, name) = (content.invite()?, content.contact()?, content.name()?);
+                let host = ContactTicket { models: content.models()?, ..host };
+                Self::Guest(GuestTicket { invite, host, name })
+            }
         };
         content.end()?;
         Ok(ticket)
@@ -313,7 +320,8 @@ fn put_invite(out: &mut Vec<u8>, InviteTicket { relay, token }: &InviteTicket) {
 }
 
 fn put_contact(out: &mut Vec<u8>, ticket: &ContactTicket) {
-    let ContactTicket { account, seal, signature, token, relays } = ticket;
+    // What models there are stands at the end of a ticket, which need not have it.
+    let ContactTicket { account, seal, signature, token, relays, models: _ } = ticket;
     for key in [account.0, seal.identity, seal.pre_key, seal.envelope] {
         out.extend(key);
     }
@@ -321,6 +329,12 @@ fn put_contact(out: &mut Vec<u8>, ticket: &ContactTicket) {
     out.extend(token.0);
     out.push(relays.len() as u8);
     relays.iter().for_each(|relay| put_relay(out, relay));
+}
+
+fn put_models(out: &mut Vec<u8>, models: &ModelSet) {
+    if !models.is_empty() {
+        models.encode(out);
+    }
 }
 
 fn put_relay(out: &mut Vec<u8>, relay: &RelayTicket) {
@@ -405,7 +419,15 @@ impl Content<'_> {
         let token = Token(self.array()?);
         let count = self.count(TICKET_RELAYS_MAX, "the count of relays is out of range")?;
         let relays = (0..count).map(|_| self.relay()).collect::<Result<_, _>>()?;
-        Ok(ContactTicket { account, seal, signature, token, relays })
+        Ok(ContactTicket { account, seal, signature, token, relays, models: ModelSet::EMPTY })
+    }
+
+    fn models(&mut self) -> Result<ModelSet, TicketError> {
+        if self.0.is_empty() {
+            return Ok(ModelSet::EMPTY);
+        }
+        let models = ModelSet::decode(&mut self.0).filter(|models| !models.is_empty());
+        models.ok_or(TicketError::Malformed("the list of text models is damaged"))
     }
 }
 
@@ -414,6 +436,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::text::{IDS_MAX, ModelName, NUMBERS};
 
     fn relay() -> RelayTicket {
         RelayTicket {
@@ -431,6 +454,7 @@ mod tests {
             signature: Signature([[0x88; 32]; 2]),
             token: Token([0x99; 16]),
             relays: vec![relay()],
+            models: ModelSet::EMPTY,
         };
         [
             Ticket::Relay(relay()),
@@ -462,9 +486,57 @@ mod tests {
         assert_eq!((text.len(), content.len()), (440, 272));
     }
 
+    /// The longest set that can be said.
+    fn all_models() -> ModelSet {
+        let numbers = (0..NUMBERS).map(ModelName::Number);
+        let ids = (0..IDS_MAX as u8).map(|n| ModelName::Id([n; 4]));
+        let mut set = ModelSet::default();
+        numbers.chain(ids).for_each(|name| set.insert(name));
+        set
+    }
+
+    fn with_models(ticket: Ticket, models: &ModelSet) -> Ticket {
+        let say = |contact| ContactTicket { models: models.clone(), ..contact };
+        match ticket {
+            Ticket::Contact(contact) => Ticket::Contact(say(contact)),
+            Ticket::Guest(guest) => Ticket::Guest(GuestTicket { host: say(guest.host), ..guest }),
+            other => other,
+        }
+    }
+
+    #[test]
+    fn models_stand_at_the_end_of_a_ticket_and_may_be_left_out() {
+        let mut set = ModelSet::default();
+        (0..11).for_each(|number| set.insert(ModelName::Number(number)));
+        let [_, _, contact, guest] = tickets();
+        for ticket in [contact, guest] {
+            let (without, with) = (ticket.to_string(), with_models(ticket.clone(), &set).to_string());
+            assert!((4..=5).contains(&(with.len() - without.len())), "3 bytes");
+            assert_eq!(without.parse(), Ok(ticket.clone()));
+            assert_eq!(with.parse(), Ok(with_models(ticket, &set)));
+        }
+    }
+
+    #[test]
+    fn the_longest_tickets_fit_their_bound_and_a_qr_code() {
+        let address = "[2001:db8::7]:4433".parse().unwrap();
+        let longest = RelayTicket { key: RelayKey([1; 32]), addresses: vec![address; TICKET_ADDRESSES_MAX] };
+        let [_, _, _, Ticket::Guest(mut guest)] = tickets() else { unreachable!() };
+        guest.invite.relay = longest.clone();
+        guest.invite.token = InviteToken { uses: u32::MAX, expires_unix_s: u64::MAX, ..guest.invite.token };
+        guest.host.relays = vec![longest; TICKET_RELAYS_MAX];
+        guest.host.models = all_models();
+        guest.name = "n".repeat(HOST_NAME_BYTES_MAX);
+        let ticket = Ticket::Guest(guest);
+        let text = ticket.to_qr_text();
+        assert!(text.len() <= TICKET_CHARS_MAX, "{}", text.len());
+        assert_eq!(text.parse(), Ok(ticket));
+    }
+
     #[test]
     fn tickets_are_read_back_from_text_link_and_qr_code() {
-        for ticket in tickets() {
+        let all = all_models();
+        for ticket in tickets().into_iter().flat_map(|ticket| [with_models(ticket.clone(), &all), ticket]) {
             let text = ticket.to_string();
             assert_eq!(text.parse(), Ok(ticket.clone()));
             assert_eq!(format!(" thinpost:{text}\n").parse(), Ok(ticket.clone()));
@@ -509,9 +581,14 @@ mod tests {
 
         #[test]
         fn content_with_a_valid_checksum_never_panics(
-            kind in prop::sample::select(vec!['r', 'i', 'c']),
+            kind in prop::sample::select(vec!['r', 'i', 'c', 'g']),
+            begins_well: bool,
             content in prop::collection::vec(any::<u8>(), 0..200),
         ) {
+            let whole = tickets().into_iter().find(|ticket| ticket.kind().0 == kind).unwrap().to_string();
+            let whole = BASE32_NOPAD.decode(&whole.to_ascii_uppercase().as_bytes()[4..]).unwrap();
+            let begin = if begins_well { &whole[..whole.len() - CHECKSUM_LEN] } else { &[] };
+            let content = [begin, &content].concat();
             let mut bytes = content.clone();
             bytes.extend(checksum(kind, &content));
             let text = format!("tp{kind}{VERSION}{}", BASE32_NOPAD.encode(&bytes));

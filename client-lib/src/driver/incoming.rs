@@ -6,7 +6,6 @@ use thinpost_wire::ids::{AccountKey, Handle, Origin, Position};
 use thinpost_wire::letter::{Content, Letter, is_sealed};
 use thinpost_wire::link::Link;
 use thinpost_wire::parcel::Parcel;
-use thinpost_wire::text::Models;
 use tokio::time::Instant;
 
 use super::Driver;
@@ -203,7 +202,8 @@ impl Driver {
     }
 
     /// Opens what is sealed. A repeat leaves no trace, and neither does what comes too late to be told from
-    /// one. What no key opens is of no use to anyone, and dropped: whoever sent it keeps it until a receipt.
+    /// one. What no key opens is of no use to anyone, and dropped: whoever sent it keeps it until a receipt. So they do
+    /// with what is coded with a text model that is not here.
     fn open(&mut self, body: &[u8], age_s: u32) {
         let (identity, parcel) = match self.seals.open(body) {
             Ok(opened) => opened,
@@ -212,23 +212,22 @@ impl Driver {
                 tracing::warn!("a contact has sealed for a key that is gone");
                 return self.ask_again(&from);
             }
-            Err(OpenSealError::Content(from, content)) => {
+            Err(OpenSealError::Lacking(from, _)) if self.shared.contacts().account_of(&from).is_some() => {
+                tracing::warn!("a contact has coded with a text model that is not here");
+                return self.ask_again(&from);
+            }
+            // A stranger cannot be asked.
+            Err(OpenSealError::Content(from, content) | OpenSealError::Lacking(from, content)) => {
                 tracing::warn!("a sealed envelope is not coded as it should be; it is kept as it came");
-                let from = self.shared.contacts().account_of(&from);
-                return self.keep_unreadable(from, age_s, content);
+                return self.keep_unreadable(self.account_of(&from), age_s, content);
             }
             Err(error @ (OpenSealError::NoSession(_) | OpenSealError::Foreign)) => {
                 tracing::warn!(%error, bytes = body.len(), "a sealed envelope is dropped");
                 return self.tell(Event::Unopened);
             }
         };
-        let parcel = match Parcel::decode(&parcel) {
-            Ok(parcel) => parcel,
-            Err(error) => {
-                tracing::warn!(%error, "a parcel cannot be read; it is kept as it came");
-                return self.keep_unreadable(self.account_of(&identity), age_s, parcel);
-            }
-        };
+        // It was read before.
+        let Ok(parcel) = Parcel::decode(&parcel) else { return };
         if let Some(introduction) = &parcel.notes.introduction {
             self.introduced(&identity, introduction);
         }
@@ -252,7 +251,7 @@ impl Driver {
 
     /// Takes a letter that was sealed, and then has a name, or that the relay could read.
     fn take_letter(&mut self, letter: &[u8], from: Option<AccountKey>, name: Option<Name>, age_s: u32) {
-        let (app_id, content) = match Letter::decode(letter, &Models::compiled_in()) {
+        let (app_id, content) = match Letter::decode(letter, self.shared.codings.models()) {
             Ok(Letter { app_id, content: Content::Text(text) }) => {
                 (app_id, ReceivedContent::Text(text.into_owned()))
             }

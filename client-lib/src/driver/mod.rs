@@ -35,7 +35,7 @@ use crate::message::{Abandonment, Failure, InboxNumber, MessageId};
 use crate::network::{Meter, Network};
 use crate::outbox::Outbox;
 use crate::random::Random;
-use crate::seal::{Identity, Keyring, Seals};
+use crate::seal::{Codings, Identity, Keyring, Seals};
 use crate::store::records::RelayRecord;
 use crate::store::{Changes, Loaded, Queued};
 use handles::Handles;
@@ -111,12 +111,12 @@ pub(crate) struct Start {
 }
 
 impl Start {
-    pub(crate) fn new(loaded: Loaded, keyring: Keyring) -> Result<Self, StoreError> {
+    pub(crate) fn new(loaded: Loaded, keyring: Keyring, codings: Arc<Codings>) -> Result<Self, StoreError> {
         let mut outbox = Outbox::default();
         for (id, queued) in &loaded.outbox {
             outbox.insert(*id, queued);
         }
-        let mut seals = Seals::new(keyring, &loaded.pairs)?;
+        let mut seals = Seals::new(keyring, codings, &loaded.pairs)?;
         for with in seals.everyone() {
             let is_contact = loaded.contacts.iter().any(|contact| contact.ticket.seal.identity == with);
             seals.heard_of(&with, is_contact);

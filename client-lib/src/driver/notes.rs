@@ -67,8 +67,14 @@ impl Driver {
     /// Acts on what another device says besides letters.
     pub(super) fn heed(&mut self, from: &Identity, notes: &Notes) {
         let account = self.shared.contacts().account_of(from);
+        let lacks_model = notes.models.clone().is_some_and(|models| self.seals.models_told(from, models));
+        if notes.again {
+            self.seals.tell_anew(from);
+        }
         if let Some(account) = account.filter(|_| notes.again) {
-            self.changes.notices.push(Matter::AskedAgain(account));
+            if !lacks_model {
+                self.changes.notices.push(Matter::AskedAgain(account));
+            }
             self.kept.suspect(self.outbox.on_their_way(&account));
         }
         if let Some(token) = notes.token {

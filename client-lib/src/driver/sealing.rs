@@ -4,19 +4,24 @@ use std::collections::BTreeMap;
 
 use thinpost_wire::ids::AccountKey;
 use thinpost_wire::notes::Notes;
-use thinpost_wire::parcel::{Item, Parcel, ShortIncarnation};
+use thinpost_wire::parcel::{Item, MODELLED_BYTES_MAX, Parcel, ShortIncarnation};
+use thinpost_wire::text::ModelSet;
 use thinpost_wire::ticket::SealKeys;
 
 use super::Driver;
 use crate::client::Shared;
 use crate::error::StoreError;
 use crate::message::Failure;
-use crate::seal::{BadKeys, Seals};
+use crate::seal::{BadKeys, Packed};
 use crate::store::Departure;
 use crate::store::records::SealedRow;
 
-/// Most letters' bytes that are tried together, before they are coded.
-const LETTERS_BYTES_MAX: usize = 4_096;
+/// Most letters' bytes that are tried together, before they are coded: with usual notes, still a parcel that a text
+/// model may code.
+const LETTERS_BYTES_MAX: usize = MODELLED_BYTES_MAX - 96;
+
+/// What stands before a letter in a parcel, bytes.
+const LETTER_HEAD_BYTES: usize = 2;
 
 impl Driver {
     /// What was written for keys that its contact has no more is for the present ones, unless it was sealed before: who
@@ -59,24 +64,26 @@ impl Driver {
     }
 
     fn seal_group(&mut self, keys: &SealKeys, mut group: Vec<Departure>, leaving: &mut Vec<Departure>) {
+        let by_ticket = self.shared.contacts().models_of(&keys.identity);
         while !group.is_empty() {
             let mut count = group.len();
-            let notes = self.notes_for(keys, &group);
-            if notes.is_empty() && group.iter().all(|departure| departure.id.is_notes()) {
+            let Some(notes) = self.notes_for(keys, &group) else {
                 // What they were to say has left with something else.
                 return self.changes.custody.extend(group.iter().map(|departure| (departure.id, 0)));
-            }
-            let content = loop {
-                let content = Seals::encode(&parcel(notes.clone(), &group[..count]).encode());
-                let bytes_max = self.seals.content_bytes_max(keys);
-                if content.len() <= bytes_max || count == 1 {
-                    break content;
-                }
-                count = (count * bytes_max / content.len()).clamp(1, count - 1);
             };
+            let (parcel, packed) = loop {
+                let parcel = parcel(notes.clone(), &group[..count]);
+                let packed = self.seals.pack(keys, &by_ticket, &parcel);
+                let bytes_max = self.seals.content_bytes_max(keys);
+                if packed.bytes() <= bytes_max || count == 1 {
+                    break (parcel, packed);
+                }
+                count = (count * bytes_max / packed.bytes()).clamp(1, count - 1);
+            };
+            let packed = self.with_models(keys, &by_ticket, parcel, packed);
             let rest = group.split_off(count);
             let riders: Vec<_> = group[1..].iter().map(|departure| departure.id).collect();
-            match self.seals.seal(keys, &content) {
+            match self.seals.seal(keys, packed) {
                 Ok(body) => {
                     for rider in &riders {
                         self.outbox.ride(*rider, group[0].id);
@@ -95,16 +102,38 @@ impl Driver {
 }
 
 impl Driver {
-    /// What there is to say besides these letters, if they leave room for it.
-    fn notes_for(&mut self, keys: &SealKeys, group: &[Departure]) -> Notes {
+    /// What there is to say besides these letters, if they leave room for it. None: there is neither a letter nor
+    /// anything to say.
+    fn notes_for(&mut self, keys: &SealKeys, group: &[Departure]) -> Option<Notes> {
         if group[0].row.letter.len() > LETTERS_BYTES_MAX {
-            return Notes::default();
+            return Some(Notes::default());
         }
         let with = &keys.identity;
         let receipts = !self.shared.contacts().access(&group[0].row.mailbox).withholds_receipts;
         let no_letters = group.iter().all(|departure| departure.id.is_notes());
         let token = self.token_to_give(with, no_letters);
-        Notes { token, ..self.seals.take_notes(with, receipts) }
+        let notes = Notes { token, ..self.seals.take_notes(with, receipts) };
+        Some(notes).filter(|notes| !no_letters || !notes.is_empty())
+    }
+
+    /// A parcel that says which models this home has as well, if that is to be told and takes no further block of the
+    /// cipher. It can wait for a parcel that has room: whoever writes here has a ticket that tells, if an older one.
+    /// Where there are no letters, it need not.
+    fn with_models(
+        &self,
+        keys: &SealKeys,
+        by_ticket: &ModelSet,
+        parcel: Parcel<'_>,
+        packed: Packed,
+    ) -> Packed {
+        if parcel.items.iter().any(|item| item.letter.len() > LETTERS_BYTES_MAX) {
+            return packed;
+        }
+        let Some(models) = self.seals.models_to_tell(&keys.identity) else { return packed };
+        let no_letters = parcel.items.is_empty();
+        let notes = Notes { models: Some(models), ..parcel.notes };
+        let telling = self.seals.pack(keys, by_ticket, &Parcel { notes, ..parcel });
+        if no_letters || telling.blocks() == packed.blocks() { telling } else { packed }
     }
 }
 
@@ -115,6 +144,7 @@ fn groups(rows: Vec<Departure>) -> Vec<Vec<Departure>> {
     let mut open: BTreeMap<AccountKey, (usize, usize)> = BTreeMap::new();
     for departure in rows {
         let row = &departure.row;
+        let row_bytes = row.letter.len() + LETTER_HEAD_BYTES;
         if row.seal.is_none() || departure.sealed.is_some() {
             open.remove(&row.mailbox);
             groups.push(vec![departure]);
@@ -122,14 +152,14 @@ fn groups(rows: Vec<Departure>) -> Vec<Vec<Departure>> {
         }
         if let Some((place, bytes)) = open.get_mut(&row.mailbox) {
             let first = &groups[*place][0].row;
-            let fits = *bytes + row.letter.len() <= LETTERS_BYTES_MAX;
+            let fits = *bytes + row_bytes <= LETTERS_BYTES_MAX;
             if fits && first.seal == row.seal && first.written.incarnation == row.written.incarnation {
-                *bytes += row.letter.len();
+                *bytes += row_bytes;
                 groups[*place].push(departure);
                 continue;
             }
         }
-        open.insert(row.mailbox, (groups.len(), row.letter.len()));
+        open.insert(row.mailbox, (groups.len(), row_bytes));
         groups.push(vec![departure]);
     }
     groups
@@ -177,7 +207,7 @@ mod tests {
     #[test]
     fn what_waits_for_one_contact_goes_together_up_to_a_bound() {
         let rows =
-            vec![departure(1, 1, 50), departure(2, 2, 50), departure(3, 1, 4_000), departure(4, 1, 50)];
+            vec![departure(1, 1, 50), departure(2, 2, 50), departure(3, 1, 3_900), departure(4, 1, 50)];
         assert_eq!(ids(&groups(rows)), [vec![1, 3], vec![2], vec![4]]);
     }
 

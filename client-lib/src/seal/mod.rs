@@ -4,28 +4,31 @@
 //! What is here changes in memory only: whoever seals or opens writes [`Seals::take_changed`] in the
 //! transaction that makes the result durable, or lets the whole go.
 
+mod agreed;
 mod bare;
+mod coding;
 mod envelope;
 mod keyring;
 mod pair;
 mod seen;
 
-use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use thinpost_wire::codec::{self, DictionarySet};
 use thinpost_wire::ids::OneTimeKey;
 use thinpost_wire::letter::{SEALED, SEALED_FIRST};
 use thinpost_wire::limits::BODY_BYTES_MAX;
 use thinpost_wire::notes::{Introduction, Notes};
-use thinpost_wire::parcel::ShortIncarnation;
+use thinpost_wire::parcel::{Parcel, ShortIncarnation, UnpackError, unpack};
+use thinpost_wire::text::ModelSet;
 use thinpost_wire::ticket::SealKeys;
 use vodozemac::olm::OlmMessage;
 
+pub(crate) use self::coding::{Codings, Packed};
 pub(crate) use self::keyring::Keyring;
-use self::pair::{NotOpened, Pair};
+use self::pair::{NotOpened, Opened, Pair};
 use crate::error::StoreError;
 
 /// What is sealed together at most, unless it is one letter: 59 blocks less the byte of padding that there
@@ -44,6 +47,7 @@ pub(crate) type Identity = [u8; 32];
 /// The keys of this device, and what it shares with others.
 pub(crate) struct Seals {
     keyring: Keyring,
+    codings: Arc<Codings>,
     pairs: BTreeMap<Identity, Pair>,
     changed: BTreeSet<Identity>,
     /// Whose notes leave when, in milliseconds since 1970.
@@ -73,19 +77,31 @@ pub(crate) enum OpenSealError {
     /// It says that it is a first message from this device, and no key opens what is in it.
     #[error("no key opens this first message")]
     NoSession(Identity),
-    /// It opened, and is not coded as it should be: whose it is, and what was in it.
-    #[error("its content cannot be decoded")]
+    /// It opened, and cannot be read with what is here; coded otherwise it could: whose it is, and what was in it.
+    #[error("its content is coded with what is not here")]
+    Lacking(Identity, Vec<u8>),
+    /// It opened, and is no parcel of this version: whose it is, and what was in it.
+    #[error("its content cannot be read")]
     Content(Identity, Vec<u8>),
 }
 
 impl Seals {
-    pub(crate) fn new(keyring: Keyring, pairs: &[(Identity, Vec<u8>)]) -> Result<Self, StoreError> {
-        let pairs = pairs.iter().map(|(with, bytes)| Ok((*with, Pair::from_record(bytes)?)));
-        let pairs = pairs.collect::<Result<BTreeMap<_, _>, StoreError>>()?;
+    pub(crate) fn new(
+        keyring: Keyring,
+        codings: Arc<Codings>,
+        records: &[(Identity, Vec<u8>)],
+    ) -> Result<Self, StoreError> {
+        let mut pairs = BTreeMap::new();
+        for (with, bytes) in records {
+            let (pair, taste) = Pair::from_record(bytes)?;
+            codings.put_taste(*with, taste);
+            pairs.insert(*with, pair);
+        }
         let notes_due = pairs.iter().filter_map(|(with, pair)| Some((*with, pair.notes_due()?)));
         Ok(Self {
             notes_due: notes_due.collect(),
             keyring,
+            codings,
             pairs,
             changed: BTreeSet::new(),
             strangers: VecDeque::new(),
@@ -94,11 +110,11 @@ impl Seals {
         })
     }
 
-    /// The parcel as it is sealed.
-    pub(crate) fn encode(parcel: &[u8]) -> Vec<u8> {
-        let mut content = Vec::new();
-        codec::encode_best(parcel, DictionarySet::compiled_in(), &mut content);
-        content
+    /// A parcel as it is sealed for them; `by_ticket` are the models that their ticket names.
+    pub(crate) fn pack(&self, them: &SealKeys, by_ticket: &ModelSet, parcel: &Parcel<'_>) -> Packed {
+        let pair = self.pairs.get(&them.identity);
+        let knows_incarnation = pair.is_some_and(|pair| pair.knows(parcel.incarnation));
+        self.codings.pack(&them.identity, by_ticket, parcel, knows_incarnation)
     }
 
     /// How much content fits a seal that fits a datagram: filled up to a block of the cipher.
@@ -124,19 +140,23 @@ impl Seals {
         }
     }
 
-    /// The body of an envelope with this content, [encoded](Seals::encode), that only they can open.
-    pub(crate) fn seal(&mut self, them: &SealKeys, content: &[u8]) -> Result<Vec<u8>, BadKeys> {
+    /// The body of an envelope with this content, [packed](Seals::pack) for them, that only they can open.
+    pub(crate) fn seal(&mut self, them: &SealKeys, packed: Packed) -> Result<Vec<u8>, BadKeys> {
+        let Packed { content, parcel, favourite } = packed;
         let pair = self.pairs.entry(them.identity).or_default();
         if pair.session().is_none() {
             let claimed = pair.take_claimed().map_or(them.pre_key, |key| key.0);
             let session = self.keyring.session_with(&them.identity, &claimed);
             // A relay may have given what is no key.
             let session = session.or_else(|| self.keyring.session_with(&them.identity, &them.pre_key));
-            pair.add(session.ok_or(BadKeys)?, true);
+            pair.begin(session.ok_or(BadKeys)?);
         }
         let session = pair.session().ok_or(BadKeys)?;
+        let message = session.encrypt(content).map_err(|_| BadKeys)?;
+        pair.sealed(parcel);
+        self.codings.learn(them.identity, favourite);
         self.changed.insert(them.identity);
-        match session.encrypt(content).map_err(|_| BadKeys)? {
+        match message {
             OlmMessage::Normal(message) => Ok([&[SEALED][..], &bare::bare(&message)].concat()),
             OlmMessage::PreKey(message) => {
                 let first = bare::encode(&message, &them.pre_key);
@@ -146,27 +166,40 @@ impl Seals {
         }
     }
 
-    /// Opens a body: whose it is, and the parcel.
+    /// Opens a body: whose it is, and the parcel, which [`Parcel::decode`] can read.
     pub(crate) fn open(&mut self, body: &[u8]) -> Result<(Identity, Vec<u8>), OpenSealError> {
-        let (from, content) = match body.split_first() {
+        let (from, opened) = match body.split_first() {
             Some((&SEALED, message)) => self.open_normal(message)?,
             Some((&SEALED_FIRST, sealed)) => self.open_first(sealed)?,
             _ => return Err(OpenSealError::Foreign),
         };
         self.changed.insert(from);
-        match codec::decode(&content, BODY_BYTES_MAX).map(Cow::into_owned) {
-            Ok(parcel) => Ok((from, parcel)),
+        let Opened { begun, named, content } = opened;
+        let parcel = unpack(&content, self.codings.models(), named, BODY_BYTES_MAX);
+        let incarnation = match &parcel {
+            Ok(parcel) => Parcel::decode(parcel).ok().map(|parcel| parcel.incarnation),
+            Err(_) => None,
+        };
+        if let Some(pair) = self.pairs.get_mut(&from) {
+            pair.read_as(begun, incarnation);
+        }
+        match parcel {
+            Ok(parcel) if incarnation.is_some() => Ok((from, parcel)),
+            Ok(parcel) => Err(OpenSealError::Content(from, parcel)),
+            Err(UnpackError::UnknownModel(_) | UnpackError::Unnamed) => {
+                Err(OpenSealError::Lacking(from, content))
+            }
             Err(_) => Err(OpenSealError::Content(from, content)),
         }
     }
 
-    fn open_normal(&mut self, message: &[u8]) -> Result<(Identity, Vec<u8>), OpenSealError> {
+    fn open_normal(&mut self, message: &[u8]) -> Result<(Identity, Opened), OpenSealError> {
         let message = bare::unbare(message).ok_or(OpenSealError::Foreign)?;
         let (likely, others): (Vec<_>, Vec<_>) =
             self.pairs.iter_mut().partition(|(_, pair)| pair.expects(&message));
         for (with, pair) in likely.into_iter().chain(others) {
             match pair.open(&message) {
-                Ok(content) => return Ok((*with, content)),
+                Ok(opened) => return Ok((*with, opened)),
                 Err(NotOpened::Repeat) => return Err(OpenSealError::Repeat),
                 Err(NotOpened::Foreign) => {}
             }
@@ -174,7 +207,7 @@ impl Seals {
         Err(OpenSealError::Foreign)
     }
 
-    fn open_first(&mut self, sealed: &[u8]) -> Result<(Identity, Vec<u8>), OpenSealError> {
+    fn open_first(&mut self, sealed: &[u8]) -> Result<(Identity, Opened), OpenSealError> {
         let message = self.keyring.first_message(sealed).ok_or(OpenSealError::Foreign)?;
         let from = message.identity_key().to_bytes();
         let unused = self.keyring.one_time_keys_unused();
@@ -183,7 +216,7 @@ impl Seals {
             Some(pair) => pair,
             None => fresh.insert(Pair::default()),
         };
-        let content = pair.open_first(&mut self.keyring, &message).map_err(|error| match error {
+        let opened = pair.open_first(&mut self.keyring, &message).map_err(|error| match error {
             NotOpened::Repeat => OpenSealError::Repeat,
             NotOpened::Foreign => OpenSealError::NoSession(from),
         })?;
@@ -191,7 +224,7 @@ impl Seals {
             self.pairs.insert(from, pair);
         }
         self.keyring_changed |= self.keyring.one_time_keys_unused() != unused;
-        Ok((from, content))
+        Ok((from, opened))
     }
 
     /// Notes who is a contact and who is not. Of those who are not, the ones not heard of for longest are forgotten.
@@ -204,6 +237,7 @@ impl Seals {
             && let Some(oldest) = self.strangers.pop_front()
         {
             self.pairs.remove(&oldest);
+            self.codings.forget(&oldest);
             self.notes_due.remove(&oldest);
             self.forgotten.push(oldest);
         }
@@ -241,6 +275,29 @@ impl Seals {
         let pair = self.pairs.entry(*with).or_default();
         pair.begin_anew();
         pair.ask_again();
+        pair.tell_anew();
+    }
+
+    /// What they were told and given once, they are told and given again: they may have lost it.
+    pub(crate) fn tell_anew(&mut self, with: &Identity) {
+        if let Some(pair) = self.pairs.get_mut(with) {
+            pair.tell_anew();
+            self.changed.insert(*with);
+        }
+    }
+
+    /// The models of this home, if they are not sure to know of them.
+    pub(crate) fn models_to_tell(&self, with: &Identity) -> Option<ModelSet> {
+        let ours = self.codings.ours();
+        let is_told = self.pairs.get(with).is_some_and(|pair| pair.is_told(ours));
+        (!is_told).then(|| ours.clone())
+    }
+
+    /// They say which models they have. Returns whether they lack the one that served them best: what was sealed with
+    /// it, they cannot read.
+    pub(crate) fn models_told(&mut self, from: &Identity, models: ModelSet) -> bool {
+        self.changed.insert(*from);
+        self.codings.said(*from, models)
     }
 
     /// Lets what there is to say besides letters leave alone at this time, unless it is to before.
@@ -329,7 +386,7 @@ impl Seals {
     /// What must be written with the result of sealing and opening.
     pub(crate) fn take_changed(&mut self) -> Vec<(Identity, Vec<u8>)> {
         let changed = std::mem::take(&mut self.changed);
-        let record = |with: Identity| Some((with, self.pairs.get(&with)?.to_record()));
+        let record = |with| Some((with, self.pairs.get(&with)?.to_record(&self.codings.taste(&with))));
         changed.into_iter().filter_map(record).collect()
     }
 }
@@ -345,3 +402,7 @@ fn unrecord<T: DeserializeOwned>(what: &str, bytes: &[u8]) -> Result<T, StoreErr
 
 #[cfg(test)]
 mod tests;
+// What is coded with a model needs one.
+#[cfg(test)]
+#[cfg(feature = "models-en")]
+mod tests_coded;

@@ -4,9 +4,12 @@ use serde::{Deserialize, Serialize};
 use thinpost_wire::ids::OneTimeKey;
 use thinpost_wire::notes::{Introduction, Notes};
 use thinpost_wire::parcel::ShortIncarnation;
+use thinpost_wire::text::{Favourite, ModelName, ModelSet};
 use thinpost_wire::token::{TOKEN_BYTES, Token};
 use vodozemac::olm::{DecryptionError, Message, OlmMessage, PreKeyMessage, Session, SessionPickle};
 
+use super::agreed::{Agreed, Said};
+use super::coding::Taste;
 use super::keyring::Keyring;
 use super::seen::{self, Seen};
 use super::{record, unrecord};
@@ -41,6 +44,8 @@ pub(super) struct Pair {
     has_token: bool,
     /// They are to be told who this is.
     introduction: Option<Introduction>,
+    /// The models that they certainly know this home to have.
+    told: Option<ModelSet>,
 }
 
 struct Known {
@@ -52,11 +57,15 @@ struct Known {
     /// It began after the home was opened. A home may be an old copy, whose newer self has gone on with the
     /// sessions that it holds: to send with them would use a key twice, and could not be opened.
     may_send: bool,
+    /// The incarnation that stood in the first parcel of theirs that was read: it is that of parcels that name none.
+    named: Option<ShortIncarnation>,
+    /// What they know of what we said in it.
+    agreed: Agreed,
 }
 
 #[derive(Serialize, Deserialize)]
 struct Record {
-    sessions: Vec<(u64, bool, SessionPickle)>,
+    sessions: Vec<(u64, bool, SessionPickle, Option<ShortIncarnation>)>,
     ratchet: Option<[u8; 32]>,
     /// The key itself is not kept: a home may be an old copy, whose newer self has used it.
     has_claimed: bool,
@@ -65,6 +74,61 @@ struct Record {
     notes_due_unix_ms: Option<u64>,
     has_token: bool,
     introduction: Option<([u8; TOKEN_BYTES], Vec<u8>)>,
+    told: Option<SetRecord>,
+    models: Option<SetRecord>,
+    favourite: Option<NameRecord>,
+}
+
+/// A set of models as it is said to others.
+#[derive(Serialize, Deserialize)]
+struct SetRecord(Vec<u8>);
+
+impl From<&ModelSet> for SetRecord {
+    fn from(set: &ModelSet) -> Self {
+        let mut bytes = Vec::new();
+        set.encode(&mut bytes);
+        Self(bytes)
+    }
+}
+
+impl SetRecord {
+    fn read(&self) -> Result<ModelSet, StoreError> {
+        let set = ModelSet::decode(&mut &self.0[..]);
+        set.ok_or_else(|| StoreError::Damaged("pair: a set of models".to_owned()))
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+enum NameRecord {
+    Number(u8),
+    Id([u8; 4]),
+}
+
+impl From<ModelName> for NameRecord {
+    fn from(name: ModelName) -> Self {
+        match name {
+            ModelName::Number(number) => Self::Number(number),
+            ModelName::Id(id) => Self::Id(id),
+        }
+    }
+}
+
+impl From<NameRecord> for ModelName {
+    fn from(name: NameRecord) -> Self {
+        match name {
+            NameRecord::Number(number) => Self::Number(number),
+            NameRecord::Id(id) => Self::Id(id),
+        }
+    }
+}
+
+/// What was in a message.
+pub(super) struct Opened {
+    /// Of which session it is.
+    pub(super) begun: u64,
+    /// The incarnation of parcels in it that name none.
+    pub(super) named: Option<ShortIncarnation>,
+    pub(super) content: Vec<u8>,
 }
 
 /// Why none of a pair's sessions opens a message.
@@ -77,12 +141,12 @@ pub(super) enum NotOpened {
 }
 
 impl Pair {
-    pub(super) fn to_record(&self) -> Vec<u8> {
+    pub(super) fn to_record(&self, taste: &Taste) -> Vec<u8> {
         record(&Record {
             sessions: self
                 .sessions
                 .iter()
-                .map(|known| (known.begun, known.ours, known.session.pickle()))
+                .map(|known| (known.begun, known.ours, known.session.pickle(), known.named))
                 .collect(),
             ratchet: self.ratchet,
             has_claimed: self.has_claimed,
@@ -91,10 +155,13 @@ impl Pair {
             notes_due_unix_ms: self.notes_due_unix_ms,
             has_token: self.has_token,
             introduction: self.introduction.clone().map(|Introduction { under, ticket }| (under.0, ticket)),
+            told: self.told.as_ref().map(SetRecord::from),
+            models: taste.models.as_ref().map(SetRecord::from),
+            favourite: taste.favourite.name().map(NameRecord::from),
         })
     }
 
-    pub(super) fn from_record(bytes: &[u8]) -> Result<Self, StoreError> {
+    pub(super) fn from_record(bytes: &[u8]) -> Result<(Self, Taste), StoreError> {
         let Record {
             sessions,
             ratchet,
@@ -104,13 +171,19 @@ impl Pair {
             notes_due_unix_ms,
             has_token,
             introduction,
+            told,
+            models,
+            favourite,
         } = unrecord("pair", bytes)?;
-        Ok(Self {
+        let read = |set: Option<SetRecord>| set.map(|set| set.read()).transpose();
+        let favourite = favourite.map_or_else(Favourite::default, |name| Favourite::new(name.into()));
+        let taste = Taste { models: read(models)?, favourite };
+        let pair = Self {
             sessions: sessions
                 .into_iter()
-                .map(|(begun, ours, pickle)| {
+                .map(|(begun, ours, pickle, named)| {
                     let session = Session::from_pickle(pickle);
-                    Known { session, begun, ours, may_send: false }
+                    Known { session, begun, ours, may_send: false, named, agreed: Agreed::default() }
                 })
                 .collect(),
             ratchet,
@@ -121,7 +194,9 @@ impl Pair {
             notes_due_unix_ms,
             has_token,
             introduction: introduction.map(|(under, ticket)| Introduction { under: Token(under), ticket }),
-        })
+            told: read(told)?,
+        };
+        Ok((pair, taste))
     }
 
     /// Whether a one-time key of theirs would serve: no session was ever made, and none is at hand.
@@ -150,17 +225,45 @@ impl Pair {
         self.sessions.first_mut().filter(|known| known.may_send).map(|known| &mut known.session)
     }
 
+    /// Whether they know that what is sealed next is of this incarnation where it names none.
+    pub(super) fn knows(&self, incarnation: ShortIncarnation) -> bool {
+        let first = self.sessions.first().filter(|known| known.may_send);
+        first.is_some_and(|known| known.agreed.knows(incarnation))
+    }
+
+    /// A parcel was sealed with the session to send with.
+    pub(super) fn sealed(&mut self, said: Said) {
+        if let Some(known) = self.sessions.first_mut() {
+            known.agreed.sealed(said);
+        }
+    }
+
+    /// Whether they are to be told which models this home has.
+    pub(super) fn is_told(&self, models: &ModelSet) -> bool {
+        self.told.as_ref() == Some(models)
+    }
+
+    /// What they were told and given once is not sure to be with them any more.
+    pub(super) fn tell_anew(&mut self) {
+        self.told = None;
+        self.has_token = false;
+    }
+
     /// Whether the session to send with is known to both.
     pub(super) fn is_answered(&self) -> bool {
         let first = self.sessions.first();
         first.is_some_and(|known| known.may_send && known.session.has_received_message())
     }
 
-    /// Adds a session that has just begun, and sends with it from now on.
-    pub(super) fn add(&mut self, session: Session, ours: bool) {
+    /// Adds a session that was begun here, and sends with it from now on.
+    pub(super) fn begin(&mut self, session: Session) {
+        self.add(session, true, Agreed::default());
+    }
+
+    fn add(&mut self, session: Session, ours: bool, agreed: Agreed) {
         let last = self.sessions.iter().map(|known| known.begun).max();
         let begun = last.map_or(1, |last| last + 1);
-        self.sessions.insert(0, Known { session, begun, ours, may_send: true });
+        self.sessions.insert(0, Known { session, begun, ours, may_send: true, named: None, agreed });
         if self.sessions.len() > SESSIONS_MAX {
             let oldest = self.sessions.iter().map(|known| known.begun).min();
             self.sessions.retain(|known| Some(known.begun) != oldest);
@@ -173,15 +276,12 @@ impl Pair {
     }
 
     /// Opens a message by a session that both know. Nothing changes if none fits.
-    pub(super) fn open(&mut self, message: &Message) -> Result<Vec<u8>, NotOpened> {
+    pub(super) fn open(&mut self, message: &Message) -> Result<Opened, NotOpened> {
         let sealed = OlmMessage::Normal(message.clone());
         let mut outcome = NotOpened::Foreign;
         for place in 0..self.sessions.len() {
             match self.sessions[place].session.decrypt(&sealed) {
-                Ok(content) => {
-                    self.answered(place, message);
-                    return Ok(content);
-                }
+                Ok(content) => return Ok(self.answered(place, message, content)),
                 Err(DecryptionError::MissingMessageKey(_)) => outcome = NotOpened::Repeat,
                 Err(_) => {}
             }
@@ -194,7 +294,7 @@ impl Pair {
         &mut self,
         keyring: &mut Keyring,
         message: &PreKeyMessage,
-    ) -> Result<Vec<u8>, NotOpened> {
+    ) -> Result<Opened, NotOpened> {
         let id = message.session_id();
         if let Some(place) = self.sessions.iter().position(|known| known.session.session_id() == id) {
             let sealed = OlmMessage::PreKey(message.clone());
@@ -202,17 +302,20 @@ impl Pair {
                 DecryptionError::MissingMessageKey(_) => NotOpened::Repeat,
                 _ => NotOpened::Foreign,
             })?;
-            self.answered(place, message.message());
-            return Ok(opened);
+            return Ok(self.answered(place, message.message(), opened));
         }
         let (session, content) = keyring.accept(message).ok_or(NotOpened::Foreign)?;
-        self.add(session, false);
-        self.ratchet = Some(message.message().ratchet_key().to_bytes());
-        Ok(content)
+        let ratchet = message.message().ratchet_key().to_bytes();
+        self.add(session, false, Agreed::begun_by(ratchet));
+        self.ratchet = Some(ratchet);
+        Ok(Opened { begun: self.sessions[0].begun, named: None, content })
     }
 
-    fn answered(&mut self, place: usize, message: &Message) {
-        let known = self.sessions.remove(place);
+    fn answered(&mut self, place: usize, message: &Message, content: Vec<u8>) -> Opened {
+        let mut known = self.sessions.remove(place);
+        let ratchet = message.ratchet_key().to_bytes();
+        self.told = known.agreed.opened(ratchet).or(self.told.take());
+        let opened = Opened { begun: known.begun, named: known.named, content };
         let is_earlier = |other: &Known| other.ours == known.ours && other.begun < known.begun;
         let mut earlier: Vec<_> =
             self.sessions.iter().filter(|other| is_earlier(other)).map(|other| other.begun).collect();
@@ -220,9 +323,28 @@ impl Pair {
         if let Some(&oldest) = earlier.iter().rev().nth(EARLIER_MAX - 1) {
             self.sessions.retain(|other| !is_earlier(other) || other.begun >= oldest);
         }
+        self.put_in_place(known);
+        self.ratchet = Some(ratchet);
+        opened
+    }
+
+    /// Puts a session before all others that may be sent with as it may, or as it may not.
+    fn put_in_place(&mut self, known: Known) {
         let place = if known.may_send { 0 } else { self.sessions.partition_point(|known| known.may_send) };
         self.sessions.insert(place, known);
-        self.ratchet = Some(message.ratchet_key().to_bytes());
+    }
+
+    /// What was opened of a session was read as a parcel of this incarnation, or could not be read. Whoever sends in a
+    /// session has read all that they opened in it, so then we do no more.
+    pub(super) fn read_as(&mut self, begun: u64, incarnation: Option<ShortIncarnation>) {
+        let Some(place) = self.sessions.iter().position(|known| known.begun == begun) else { return };
+        match incarnation {
+            Some(incarnation) => drop(self.sessions[place].named.get_or_insert(incarnation)),
+            None => {
+                let known = self.sessions.remove(place);
+                self.put_in_place(Known { may_send: false, ..known });
+            }
+        }
     }
 
     /// Notes a message; false if it has been seen.
@@ -276,7 +398,8 @@ impl Pair {
     pub(super) fn take_notes(&mut self, with_receipts: bool) -> Notes {
         let seen = if with_receipts { self.seen.take_receipts() } else { Vec::new() };
         let again = std::mem::take(&mut self.ask_again);
-        let notes = Notes { seen, again, token: None, introduction: self.introduction.take() };
+        let introduction = self.introduction.take();
+        let notes = Notes { seen, again, introduction, ..Notes::default() };
         if !with_receipts || !self.seen.is_untold() {
             self.notes_due_unix_ms = None;
         }

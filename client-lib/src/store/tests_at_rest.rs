@@ -7,6 +7,7 @@ use std::time::Instant;
 use redb::{Builder, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition};
 use thinpost_carrier::Identity;
 use thinpost_wire::ids::RelayKey;
+use thinpost_wire::text::ModelSet;
 use thinpost_wire::ticket::{ContactTicket, RelayTicket, SealKeys};
 use thinpost_wire::token::Token;
 
@@ -41,7 +42,14 @@ fn carol() -> Contact {
     let relays = vec![RelayTicket { key: RelayKey([9; 32]), addresses: vec![([192, 0, 2, 1], 7).into()] }];
     let signature = owner.sign(&seal.signed_bytes());
     let token = Token([3; 16]);
-    let ticket = ContactTicket { account: AccountKey(owner.public()), seal, signature, token, relays };
+    let ticket = ContactTicket {
+        account: AccountKey(owner.public()),
+        seal,
+        signature,
+        token,
+        relays,
+        models: ModelSet::EMPTY,
+    };
     Contact { name: "carol of the mill".into(), ticket }
 }
 

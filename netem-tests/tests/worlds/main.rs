@@ -9,6 +9,7 @@ mod introductions;
 mod keys;
 mod limits;
 mod links;
+mod models;
 mod notices;
 mod people;
 mod receipts;

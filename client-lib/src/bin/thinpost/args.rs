@@ -34,6 +34,10 @@ pub(crate) struct Args {
     /// A file with the passphrase that the home is encrypted under [default: $THINPOST_PASSPHRASE_FILE]
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) passphrase_file: Option<PathBuf>,
+    /// A file with a text model, beside those in this program; may be given several times. Contacts are told, and send what
+    /// needs it: give the same ones each time
+    #[arg(long = "model", global = true, value_name = "FILE")]
+    pub(crate) models: Vec<PathBuf>,
     #[command(subcommand)]
     pub(crate) command: Command,
 }

@@ -18,6 +18,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use clap::error::ErrorKind;
+use thinpost_client::Models;
 use tracing_subscriber::EnvFilter;
 
 use args::{Args, Command, Key};
@@ -50,12 +51,15 @@ fn main() -> ExitCode {
 
 async fn run(args: Args) -> Result<(), Failure> {
     let folder = args::home(args.home)?;
-    let key = match args.command {
-        // Of what is to be destroyed nobody need know the passphrase.
-        Command::Wipe { .. } => None,
-        _ => args::passphrase_file(args.passphrase_file).as_deref().map(place::key_of_file).transpose()?,
+    let home = match args.command {
+        // What is to be destroyed nobody need be able to read.
+        Command::Wipe { .. } => Place { folder, key: None, models: Models::compiled_in() },
+        _ => {
+            let passphrase_file = args::passphrase_file(args.passphrase_file);
+            let key = passphrase_file.as_deref().map(place::key_of_file).transpose()?;
+            Place { folder, key, models: place::models_of_files(&args.models)? }
+        }
     };
-    let home = Place { folder, key };
     match args.command {
         Command::Init(init) => commands::init(&home, init).await,
         Command::Ticket(ticket) => tickets::ticket(&home, ticket).await,
