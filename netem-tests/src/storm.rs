@@ -5,7 +5,7 @@
 //! Some begin as strangers to each other and get tickets of their own while they talk.
 //! Then the weather clears, and every message must be in its recipient's inbox: none lost, none twice,
 //! and for each sender and recipient in the order of sending. In some storms the relay loses its disk, too, and in some
-//! homes are opened now with a text model and now without: then what comes again may come late, but must come.
+//! a home is opened now with a text model and now without: then what comes again may come late, but must come.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -107,7 +107,7 @@ struct Storm {
     /// Whether the relay's disk is lost now and then.
     loses_disks: bool,
     disks_lost: u64,
-    /// Whether homes are opened now with a text model more and now without. What cannot be read comes again, later.
+    /// Whether a home is opened now with a text model more and now without. What cannot be read comes again, later.
     changes_models: bool,
     /// What each has sent to each.
     sent: [[Vec<String>; PEOPLE.len()]; PEOPLE.len()],
@@ -204,9 +204,14 @@ impl Storm {
             let count = self.sent[who][to].len();
             let length =
                 if self.random.random_ratio(1, 20) { 3_000 } else { self.random.random_range(0..90) };
-            // Of the second there is no model but one that comes and goes.
-            let word = if self.random.random() { "да " } else { "ναι " };
-            let words = word.repeat(length / word.len());
+            // What nobody can guess is shorter by the one model that knows its letters.
+            let words = if self.random.random() {
+                "да ".repeat(length / 3)
+            } else {
+                let letter =
+                    |_| ['ν', 'α', 'ι', 'ο', 'χ', ' '].choose(&mut self.random).expect("there are letters");
+                (0..length / 2).map(letter).collect()
+            };
             let text = format!("{} to {} {count} {words}", PEOPLE[who], PEOPLE[to]);
             let sent = self.people[who].client().send(PEOPLE[to], Message::from(text.as_str())).await;
             sent.expect("a home in memory takes a message");
@@ -256,8 +261,9 @@ impl Storm {
     }
 
     fn open(&mut self, who: usize) {
-        let models =
-            if self.changes_models && self.random.random() { with_greek() } else { Models::compiled_in() };
+        // One's model comes and goes; the others have it all along, and use it.
+        let has_model = self.changes_models && (who != 1 || self.random.random());
+        let models = if has_model { with_greek() } else { Models::compiled_in() };
         let client = self.people[who].open_with(|builder| builder.keepalive(KEEPALIVE).models(models));
         if self.online[who] {
             client.connect();
