@@ -30,7 +30,7 @@ pub fn file() -> Vec<u8> {
 /// The models that are compiled in, and this one.
 ///
 /// # Panics
-/// As [`file`].
+/// As [`file()`].
 pub fn with_greek() -> Models {
     let mut models = Models::compiled_in();
     models.add(&file()).expect("it is a model's file");

@@ -91,6 +91,17 @@ fn both_leave_out_an_incarnation_once_the_other_has_certainly_read_it() {
 }
 
 #[test]
+fn what_was_on_its_way_when_something_was_named_proves_nothing() {
+    let [(mut ann, ann_keys), (mut bob, bob_keys)] = ann_and_bob();
+    let [first, second] = [(); 2].map(|()| seal(&mut ann, &bob_keys, NOW));
+    arrives(&mut bob, first, NOW);
+    let (lost, named) = seal(&mut bob, &ann_keys, NOW);
+    arrives(&mut bob, second, NOW);
+    assert_eq!(seal(&mut bob, &ann_keys, NOW).1, named, "she had sent it before she could read anything");
+    assert_eq!(open(&mut ann, &lost), Ok(NOW));
+}
+
+#[test]
 fn whatever_comes_first_is_read_under_its_own_incarnation() {
     let orders = [[0, 1, 2, 3], [3, 2, 1, 0], [1, 0, 3, 2], [2, 0, 1, 3]];
     for order in orders {
