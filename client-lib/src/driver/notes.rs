@@ -68,10 +68,10 @@ impl Driver {
     pub(super) fn heed(&mut self, from: &Identity, notes: &Notes) {
         let account = self.shared.contacts().account_of(from);
         let lacks_model = notes.models.clone().is_some_and(|models| self.seals.models_told(from, models));
-        if notes.again {
-            self.seals.tell_anew(from);
-        }
         if let Some(account) = account.filter(|_| notes.again) {
+            // What they could not read may have held more than letters.
+            self.seals.tell_anew(from);
+            self.schedule_notes(from);
             if !lacks_model {
                 self.changes.notices.push(Matter::AskedAgain(account));
             }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use thinpost_wire::letter::{Letter, TooLong, Way};
+use thinpost_wire::notes::Notes;
 use thinpost_wire::parcel::{Parcel, Reader, pack};
 use thinpost_wire::text::{Favourite, ModelSet, Models};
 
@@ -104,8 +105,8 @@ impl Codings {
         lacks
     }
 
-    /// A parcel in the shortest coding that they can read; `by_ticket` are the models that their ticket names. Who makes
-    /// themselves known is a stranger, whom nobody could ask again: that is for all to read.
+    /// A parcel in the shortest coding that they can read; `by_ticket` are the models that their ticket names. What
+    /// nobody could ask for again is for all to read: a stranger's introduction, and a question for what is missing.
     pub(super) fn pack(
         &self,
         to: &Identity,
@@ -114,10 +115,10 @@ impl Codings {
         knows_incarnation: bool,
     ) -> Packed {
         let Taste { models, mut favourite } = self.taste(to);
-        let models = match parcel.notes.introduction {
-            Some(_) => &ModelSet::EMPTY,
-            None => models.as_ref().unwrap_or(by_ticket),
-        };
+        let Notes { introduction, again, .. } = &parcel.notes;
+        let is_for_all = introduction.is_some() || *again;
+        let theirs = models.as_ref().unwrap_or(by_ticket);
+        let models = if is_for_all { &ModelSet::EMPTY } else { theirs };
         let reader = Reader { models, knows_incarnation };
         let content = pack(parcel, &self.models, reader, &mut favourite);
         let said = Said { incarnation: parcel.incarnation, models: parcel.notes.models.clone() };

@@ -275,7 +275,6 @@ impl Seals {
         let pair = self.pairs.entry(*with).or_default();
         pair.begin_anew();
         pair.ask_again();
-        pair.tell_anew();
     }
 
     /// What they were told and given once, they are told and given again: they may have lost it.

@@ -247,6 +247,7 @@ impl Pair {
     pub(super) fn tell_anew(&mut self) {
         self.told = None;
         self.has_token = false;
+        self.seen.tell_anew();
     }
 
     /// Whether the session to send with is known to both.
@@ -357,9 +358,10 @@ impl Pair {
         self.seen.read(of, number)
     }
 
-    /// They are to be asked for what we have not confirmed.
+    /// They are to be asked for what we have not confirmed, and told what we can read.
     pub(super) fn ask_again(&mut self) {
         self.ask_again = true;
+        self.told = None;
     }
 
     pub(super) fn has_token(&self) -> bool {

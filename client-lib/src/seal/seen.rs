@@ -74,6 +74,13 @@ impl Seen {
         true
     }
 
+    /// Receipts may have been lost: the next one states what came last anew, as much as it holds.
+    pub(super) fn tell_anew(&mut self) {
+        let mut of: Vec<_> = self.of.values_mut().collect();
+        of.sort_unstable_by_key(|numbers| std::cmp::Reverse(numbers.used));
+        of.into_iter().take(SEEN_MAX).for_each(|numbers| numbers.untold = true);
+    }
+
     pub(super) fn is_untold(&self) -> bool {
         self.of.values().any(|numbers| numbers.untold)
     }
@@ -166,6 +173,24 @@ mod tests {
         }
         assert!(!seen.read(OF, 1), "it was read before");
         assert!(!seen.read(ShortIncarnation([2; 4]), 1), "nothing came from there");
+    }
+
+    #[test]
+    fn what_came_last_is_told_anew_as_far_as_one_receipt_holds_it() {
+        let mut seen = Seen::default();
+        seen.tell_anew();
+        assert!(!seen.is_untold(), "nothing came");
+        let of = |n: usize| ShortIncarnation([n as u8; 4]);
+        assert!((0..2 * SEEN_MAX).all(|n| seen.insert(of(n), 1)));
+        seen.insert(of(0), 2);
+        while seen.is_untold() {
+            seen.take_receipts();
+        }
+        seen.tell_anew();
+        let told: Vec<_> = seen.take_receipts().into_iter().map(|receipt| receipt.incarnation).collect();
+        let last: Vec<_> = [0].into_iter().chain(SEEN_MAX + 1..2 * SEEN_MAX).map(of).collect();
+        assert_eq!(told, last);
+        assert!(!seen.is_untold());
     }
 
     #[test]

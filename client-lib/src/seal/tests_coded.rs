@@ -196,15 +196,16 @@ fn whoever_could_not_read_something_sends_in_its_session_no_more() {
 }
 
 #[test]
-fn who_makes_themselves_known_says_it_so_that_anybody_can_read_it() {
+fn what_nobody_could_ask_for_again_is_coded_so_that_anybody_can_read_it() {
     let [(ann, _), (_, bob_keys)] = ann_and_bob();
-    let is_modelled = |introduction| {
-        let notes = Notes { introduction, ..Notes::default() };
+    let is_modelled = |notes| {
         let packed = pack(&ann, &bob_keys, &Parcel { notes, ..parcel(NOW) });
         matches!(Codec::from_tag(packed.content[0]), Ok(Codec::Text(_)))
     };
-    assert!(is_modelled(None));
-    assert!(!is_modelled(Some(Introduction { under: Token([1; 16]), ticket: vec![0; 9] })));
+    let introduction = Introduction { under: Token([1; 16]), ticket: vec![0; 9] };
+    assert!(is_modelled(Notes { token: Some(Token([1; 16])), ..Notes::default() }));
+    assert!(!is_modelled(Notes { introduction: Some(introduction), ..Notes::default() }));
+    assert!(!is_modelled(Notes { again: true, ..Notes::default() }));
 }
 
 /// `docs/security.md` says so.
