@@ -12,6 +12,7 @@ use crate::report::Report;
 mod codec;
 mod corpus;
 mod heap;
+mod link;
 mod relay;
 mod report;
 mod texts;
@@ -34,6 +35,7 @@ struct Cli {
 enum Command {
     Codec(codec::CodecArgs),
     Corpora(corpus::CorporaArgs),
+    Link(link::LinkArgs),
     Relay(relay::RelayArgs),
     #[command(hide = true)]
     Serve(relay::ServeArgs),
@@ -47,6 +49,7 @@ impl Command {
         match self {
             Self::Codec(args) => codec::run(args, report),
             Self::Corpora(args) => corpus::run(args, report),
+            Self::Link(args) => link::run(args, report),
             Self::Relay(args) => relay::run(args, report),
             Self::Serve(args) => relay::serve(args),
             Self::Texts(args) => texts::run(args, report),

@@ -1,0 +1,214 @@
+//! `bench link`: the real relay and real clients over emulated links in virtual time, scenario by scenario, beside the
+//! figures that are to be reached.
+//!
+//! Bytes are IP bytes that were put on the air of the thin link in both directions: headers, acknowledgements, lost
+//! packets and handshakes. Times are virtual, so that the same seeds give the same figures on every machine.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+
+use anyhow::{Context, Result};
+use clap::Args;
+use thinpost_netem::Profile;
+
+use crate::report::{Report, Row};
+use play::Figures;
+use scenario::{Bar, Scenario};
+
+mod pair;
+mod play;
+mod scenario;
+
+/// What a message costs in seconds and bytes on thin links, in virtual time.
+#[derive(Args, Debug)]
+pub(crate) struct LinkArgs {
+    /// Links, by name; `all` for every one there is
+    #[arg(long = "profile", value_name = "NAME", default_values = ["gprs", "gprs-bad"])]
+    profiles: Vec<String>,
+    /// Scenarios, by name; all if none is given
+    #[arg(long = "scenario", value_name = "NAME")]
+    scenarios: Vec<Scenario>,
+    /// How many runs of each, with seeds from 0 on
+    #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u64).range(1..=100_000))]
+    seeds: u64,
+    /// The first seed
+    #[arg(long, value_name = "SEED", default_value_t = 0)]
+    from: u64,
+    /// Also one line a run, with its seed
+    #[arg(long)]
+    each: bool,
+}
+
+/// Runs what was asked for, on all processors.
+///
+/// # Errors
+/// For an unknown profile, and when a message is lost, comes twice or out of order.
+pub(crate) fn run(args: &LinkArgs, report: &mut Report) -> Result<()> {
+    let names: Vec<&str> = match &args.profiles[..] {
+        [all] if all == "all" => Profile::names().collect(),
+        names => names.iter().map(String::as_str).collect(),
+    };
+    let profiles: Vec<Profile> = names.into_iter().map(Profile::named).collect::<Result<_, _>>()?;
+    let scenarios = if args.scenarios.is_empty() { Scenario::ALL } else { &args.scenarios };
+    for profile in &profiles {
+        for &scenario in scenarios {
+            let runs = runs(profile, scenario, args.from, args.seeds)?;
+            if args.each {
+                for (seed, figures) in (args.from..).zip(&runs) {
+                    eprintln!("{} {} seed {seed}: {figures}", profile.name, scenario.name());
+                }
+            }
+            tell(report, profile, scenario, args, &runs)?;
+        }
+    }
+    Ok(())
+}
+
+/// Every seed's figures, in order.
+fn runs(profile: &Profile, scenario: Scenario, from: u64, seeds: u64) -> Result<Vec<Figures>> {
+    let next = AtomicUsize::new(0);
+    let done: Mutex<Vec<Option<Result<Figures>>>> = Mutex::new((0..seeds).map(|_| None).collect());
+    thread::scope(|scope| {
+        for _ in 0..thread::available_parallelism().map_or(1, usize::from) {
+            scope.spawn(|| {
+                loop {
+                    let index = next.fetch_add(1, Ordering::Relaxed);
+                    if index as u64 >= seeds {
+                        return;
+                    }
+                    let figures = one_run(profile, scenario, from + index as u64);
+                    done.lock().expect("no run panics with the lock held")[index] = Some(figures);
+                }
+            });
+        }
+    });
+    let done = done.into_inner().expect("as above");
+    let name = |index| {
+        let (profile, scenario) = (&profile.name, scenario.name());
+        format!("again: bench link --profile {profile} --scenario {scenario} --seeds 1 --from {index}")
+    };
+    done.into_iter()
+        .zip(from..)
+        .map(|(figures, seed)| figures.context("a run came to no end")?.with_context(|| name(seed)))
+        .collect()
+}
+
+fn one_run(profile: &Profile, scenario: Scenario, seed: u64) -> Result<Figures> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build()?;
+    runtime.block_on(play::play(profile, scenario, seed))
+}
+
+/// One line of what was measured, and one of what it is to be.
+fn tell(
+    report: &mut Report,
+    profile: &Profile,
+    scenario: Scenario,
+    args: &LinkArgs,
+    runs: &[Figures],
+) -> Result<()> {
+    let seeds: Vec<u64> = (args.from..args.from + args.seeds).collect();
+    let bars = scenario.bars(&profile.name);
+    for figure in Figure::ALL {
+        let measured = figure.of(runs);
+        let at_most = bars.iter().find(|bar| bar.figure == figure).map(|Bar { at_most, .. }| *at_most);
+        for (mode, value) in [("measured", measured), ("at most", at_most)] {
+            let Some(value) = value else { continue };
+            let (metric, unit) = figure.column();
+            report.row(
+                Row::new("link", metric, value, unit)
+                    .profile(profile.name.clone())
+                    .scenario(scenario.title())
+                    .mode(mode)
+                    .seeds(seeds.clone()),
+            )?;
+        }
+    }
+    Ok(())
+}
+
+/// What is told of a scenario's runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Figure {
+    /// A quantile of the seconds: over all runs where each gives one, else the median of each run's.
+    P50,
+    P95,
+    P99,
+    /// Median over the runs.
+    Bytes,
+    BytesEach,
+}
+
+impl Figure {
+    const ALL: [Self; 5] = [Self::P50, Self::P95, Self::P99, Self::Bytes, Self::BytesEach];
+
+    fn column(self) -> (&'static str, &'static str) {
+        match self {
+            Self::P50 => ("p50", "s"),
+            Self::P95 => ("p95", "s"),
+            Self::P99 => ("p99", "s"),
+            Self::Bytes => ("in all", "B"),
+            Self::BytesEach => ("a message", "B"),
+        }
+    }
+
+    fn of(self, runs: &[Figures]) -> Option<f64> {
+        let seconds = |share: f64| {
+            let quantiles: Vec<f64> = runs.iter().filter_map(|run| quantile(&run.seconds, share)).collect();
+            let is_one_each = runs.iter().all(|run| run.seconds.len() <= 1);
+            quantile(&quantiles, if is_one_each { share } else { 0.5 })
+        };
+        let median = |of: fn(&Figures) -> f64| quantile(&runs.iter().map(of).collect::<Vec<_>>(), 0.5);
+        match self {
+            Self::P50 => seconds(0.5),
+            Self::P95 => seconds(0.95),
+            Self::P99 => seconds(0.99),
+            Self::Bytes => median(|run| run.bytes as f64),
+            Self::BytesEach => {
+                let many = runs.iter().all(|run| run.messages > 1);
+                many.then(|| median(|run| run.bytes as f64 / run.messages as f64)).flatten()
+            }
+        }
+    }
+}
+
+/// The smallest value that at least this share of all are at or below.
+fn quantile(values: &[f64], share: f64) -> Option<f64> {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let rank = (sorted.len() as f64 * share).ceil().max(1.0) as usize;
+    sorted.get(rank - 1).copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_quantile_is_a_value_that_was_measured() {
+        let values = [4.0, 1.0, 3.0, 2.0];
+        assert_eq!(quantile(&values, 0.5), Some(2.0));
+        assert_eq!(quantile(&values, 0.95), Some(4.0));
+        assert_eq!(quantile(&values, 0.0), Some(1.0));
+        assert_eq!(quantile(&[], 0.5), None);
+    }
+
+    #[test]
+    fn quantiles_are_over_runs_where_a_run_gives_one_time() {
+        let run = |seconds: &[f64]| Figures { seconds: seconds.to_vec(), bytes: 10, messages: seconds.len() };
+        let single = [run(&[1.0]), run(&[2.0]), run(&[9.0])];
+        assert_eq!(Figure::P95.of(&single), Some(9.0));
+        let many = [run(&[1.0, 2.0]), run(&[2.0, 3.0]), run(&[2.0, 9.0])];
+        assert_eq!(Figure::P95.of(&many), Some(3.0), "the median of the runs' largest");
+        assert_eq!(Figure::BytesEach.of(&many), Some(5.0));
+        assert_eq!(Figure::BytesEach.of(&single), None);
+    }
+
+    #[test]
+    fn a_scenario_gives_the_same_figures_again() {
+        let gprs = Profile::named("gprs").unwrap();
+        let once = one_run(&gprs, Scenario::Resumed, 7).unwrap();
+        assert_eq!(once, one_run(&gprs, Scenario::Resumed, 7).unwrap());
+        assert_ne!(once, one_run(&gprs, Scenario::Resumed, 8).unwrap());
+    }
+}

@@ -1,0 +1,154 @@
+//! Two people and a relay: one of them behind the thin link, the other on a good one.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use thinpost_client::{Event, InboxNumber, Message, MessageId, ReceivedContent, Subscription};
+use thinpost_netem::{Person, Profile, World};
+use tokio::time::{Instant, sleep, timeout};
+
+/// What has not happened by then never will.
+const PATIENCE: Duration = Duration::from_secs(3 * 3600);
+
+/// No receipt leaves alone sooner than this after what it is for, and none later than that.
+pub(crate) const RECEIPT_DELAY_MIN: Duration = Duration::from_secs(14);
+pub(crate) const RECEIPT_DELAY_MAX: Duration = Duration::from_secs(120);
+
+/// 45 characters.
+pub(crate) const TEXT: &str = "can you pick me up at eight, same place as us";
+
+/// Who is behind the thin link is called Ann.
+pub(crate) struct Pair {
+    pub(crate) world: World,
+    pub(crate) ann: Person,
+    pub(crate) bob: Person,
+}
+
+impl Pair {
+    /// Both have each other's ticket, and neither has ever connected.
+    pub(crate) async fn strangers_to_the_relay(link: &Profile, seed: u64) -> Result<Self> {
+        let mut world = World::new(seed);
+        let mut ann = world.person("ann", link);
+        let mut bob = world.person("bob", &Profile::named("clean")?);
+        // No keep-alives: they would be counted, too.
+        ann.open_with(|builder| builder);
+        bob.open_with(|builder| builder);
+        for (from, to) in [(&ann, &bob), (&bob, &ann)] {
+            let ticket = from.client().ticket_for(to.name()).await?;
+            to.client().add_contact(from.name(), &ticket).await?;
+        }
+        bob.client().connect();
+        sleep(Duration::from_secs(5)).await;
+        Ok(Self { world, ann, bob })
+    }
+
+    /// Both are connected, each has written and answered, and all receipts are in.
+    pub(crate) async fn acquainted(link: &Profile, seed: u64) -> Result<Self> {
+        let pair = Self::strangers_to_the_relay(link, seed).await?;
+        pair.ann.client().connect();
+        let mut news = pair.news();
+        let sent = pair.send(vec![TEXT.into()]).await?;
+        Self::custody(&mut news, &sent, 1).await?;
+        pair.bob.client().send("ann", "yes".into()).await?;
+        sleep(2 * RECEIPT_DELAY_MAX).await;
+        Ok(pair)
+    }
+
+    /// The same, but Ann has disconnected a minute ago.
+    pub(crate) async fn apart(link: &Profile, seed: u64) -> Result<Self> {
+        let pair = Self::acquainted(link, seed).await?;
+        pair.ann.client().disconnect();
+        sleep(Duration::from_secs(60)).await;
+        Ok(pair)
+    }
+
+    /// Ann writes to Bob.
+    pub(crate) async fn send(&self, messages: Vec<Message>) -> Result<Vec<MessageId>> {
+        Ok(self.ann.client().send_all("bob", messages).await?)
+    }
+
+    /// IP bytes on Ann's link so far, both ways.
+    pub(crate) fn air_bytes(&self) -> u64 {
+        let path = self.world.net().counters(self.ann.ip());
+        path.up.offered.ip_bytes + path.down.offered.ip_bytes
+    }
+
+    /// Ann's link is cut, or mended.
+    pub(crate) fn set_outage(&self, outage: bool) {
+        self.world.net().set_outage(self.ann.ip(), outage);
+    }
+
+    /// What Ann is told from now on, but for what is in her inbox.
+    pub(crate) fn news(&self) -> Subscription {
+        self.ann.client().subscribe(InboxNumber(u64::MAX))
+    }
+
+    /// Waits until the relay answers for so many of these messages.
+    pub(crate) async fn custody(
+        news: &mut Subscription,
+        messages: &[MessageId],
+        enough: usize,
+    ) -> Result<()> {
+        let mut open: BTreeSet<_> = messages.iter().copied().collect();
+        let all = async {
+            while messages.len() - open.len() < enough {
+                match news.next().await.context("the client has ended")? {
+                    Event::Custody { message, .. } => drop(open.remove(&message)),
+                    Event::Failed { message, reason, .. } => bail!("{message:?} failed: {reason}"),
+                    Event::Missed(count) => bail!("{count} events missed"),
+                    _ => {}
+                }
+            }
+            Ok(())
+        };
+        timeout(PATIENCE, all).await.context("no custody")?
+    }
+
+    /// What somebody has received behind this number, with the times, once it is so many; an error if any comes twice
+    /// or out of order.
+    pub(crate) async fn received(
+        person: &Person,
+        after: InboxNumber,
+        texts: &[String],
+    ) -> Result<Vec<Instant>> {
+        let mut events = person.client().subscribe(after);
+        let mut times = Vec::new();
+        let all = async {
+            for text in texts {
+                let message = loop {
+                    if let Event::Received(message) = events.next().await.context("the client has ended")? {
+                        break message;
+                    }
+                };
+                ensure!(
+                    message.content == ReceivedContent::Text(text.clone()),
+                    "message {} is not what was sent as that: {text:?}",
+                    times.len()
+                );
+                times.push(Instant::now());
+            }
+            Ok(())
+        };
+        timeout(PATIENCE, all).await.context("not all has arrived")??;
+        Ok(times)
+    }
+
+    /// The number of the newest message in somebody's inbox.
+    pub(crate) async fn inbox_head(person: &Person) -> Result<InboxNumber> {
+        let inbox = person.client().inbox(InboxNumber(0), usize::MAX).await?;
+        Ok(inbox.last().map_or(InboxNumber(0), |message| message.number))
+    }
+}
+
+/// Real chat lines, English and Russian in turn: 62 UTF-8 bytes on average.
+pub(crate) fn lines(count: usize) -> Vec<String> {
+    let english = include_str!("../../corpora/demo/en-chat.txt").lines();
+    let russian = include_str!("../../corpora/demo/ru-social.txt").lines();
+    english
+        .zip(russian)
+        .flat_map(|(english, russian)| [english, russian])
+        .take(count)
+        .map(str::to_owned)
+        .collect()
+}

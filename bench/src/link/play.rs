@@ -1,0 +1,187 @@
+//! The scenarios themselves.
+
+use std::fmt;
+use std::time::Duration;
+
+use anyhow::Result;
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use thinpost_client::{Message, MessageId};
+use thinpost_netem::Profile;
+use tokio::time::{Instant, sleep, sleep_until};
+
+use super::pair::{Pair, RECEIPT_DELAY_MAX, RECEIPT_DELAY_MIN, TEXT, lines};
+use super::scenario::Scenario;
+
+/// Mean time between two messages of the steady scenarios.
+const GAP: Duration = Duration::from_secs(3);
+const STEADY_MESSAGES: usize = 100;
+const QUEUED_MESSAGES: usize = 200;
+
+/// When the link dies in `outage`, counted from the connect, and for how long.
+const OUTAGE_AFTER: Duration = Duration::from_millis(1_800);
+const OUTAGE: Duration = Duration::from_secs(20);
+
+const BLACKOUT: Duration = Duration::from_secs(30 * 60);
+const BLACKOUT_MESSAGES: usize = 240;
+
+/// What a run gave.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Figures {
+    /// What each message took, or all together.
+    pub(crate) seconds: Vec<f64>,
+    /// IP bytes on the thin link, both ways.
+    pub(crate) bytes: u64,
+    pub(crate) messages: usize,
+}
+
+impl fmt::Display for Figures {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let longest = self.seconds.iter().copied().fold(0.0, f64::max);
+        write!(f, "{longest:.3} s at most, {} B for {}", self.bytes, self.messages)
+    }
+}
+
+/// Plays a scenario, in a runtime whose clock is paused.
+pub(crate) async fn play(link: &Profile, scenario: Scenario, seed: u64) -> Result<Figures> {
+    match scenario {
+        Scenario::Cold => send_offline(Pair::strangers_to_the_relay(link, seed).await?, one()).await,
+        Scenario::Resumed => send_offline(Pair::apart(link, seed).await?, one()).await,
+        Scenario::Warm => warm(Pair::acquainted(link, seed).await?).await,
+        Scenario::Steady => steady(Pair::acquainted(link, seed).await?, seed, false).await,
+        Scenario::SteadyVisible => steady(Pair::acquainted(link, seed).await?, seed, true).await,
+        Scenario::Queued => send_offline(Pair::apart(link, seed).await?, many(QUEUED_MESSAGES)).await,
+        Scenario::QueuedCold => {
+            send_offline(Pair::strangers_to_the_relay(link, seed).await?, many(QUEUED_MESSAGES)).await
+        }
+        Scenario::Fetched => fetched(Pair::apart(link, seed).await?).await,
+        Scenario::Outage => outage(Pair::apart(link, seed).await?).await,
+        Scenario::Blackout => blackout(Pair::acquainted(link, seed).await?, 1, false).await,
+        Scenario::BlackoutHint => blackout(Pair::acquainted(link, seed).await?, 1, true).await,
+        Scenario::BlackoutMany => {
+            blackout(Pair::acquainted(link, seed).await?, BLACKOUT_MESSAGES, false).await
+        }
+        Scenario::BlackoutManyHint => {
+            blackout(Pair::acquainted(link, seed).await?, BLACKOUT_MESSAGES, true).await
+        }
+    }
+}
+
+fn one() -> Vec<String> {
+    vec![TEXT.to_owned()]
+}
+
+fn many(count: usize) -> Vec<String> {
+    lines(count)
+}
+
+fn messages(texts: &[String]) -> Vec<Message> {
+    texts.iter().map(|text| Message::from(text.as_str())).collect()
+}
+
+/// Ann is offline and has written; how long from the connect until the relay answers for all.
+async fn send_offline(pair: Pair, texts: Vec<String>) -> Result<Figures> {
+    let after = Pair::inbox_head(&pair.bob).await?;
+    let mut news = pair.news();
+    let sent = pair.send(messages(&texts)).await?;
+    sleep(Duration::from_secs(1)).await;
+    let (began, bytes) = (Instant::now(), pair.air_bytes());
+    pair.ann.client().connect();
+    Pair::custody(&mut news, &sent, sent.len()).await?;
+    let seconds = began.elapsed().as_secs_f64();
+    sleep(RECEIPT_DELAY_MIN).await;
+    let bytes = pair.air_bytes() - bytes;
+    Pair::received(&pair.bob, after, &texts).await?;
+    Ok(Figures { seconds: vec![seconds], bytes, messages: texts.len() })
+}
+
+async fn warm(pair: Pair) -> Result<Figures> {
+    let mut news = pair.news();
+    let (began, bytes) = (Instant::now(), pair.air_bytes());
+    let sent = pair.send(vec![TEXT.into()]).await?;
+    Pair::custody(&mut news, &sent, 1).await?;
+    let seconds = began.elapsed().as_secs_f64();
+    sleep(RECEIPT_DELAY_MIN).await;
+    Ok(Figures { seconds: vec![seconds], bytes: pair.air_bytes() - bytes, messages: 1 })
+}
+
+/// Ann writes now and then; how long until Bob has each.
+async fn steady(pair: Pair, seed: u64, relay_visible: bool) -> Result<Figures> {
+    let texts = lines(STEADY_MESSAGES);
+    let after = Pair::inbox_head(&pair.bob).await?;
+    let bytes = pair.air_bytes();
+    let writes = async {
+        let mut random = ChaCha8Rng::seed_from_u64(seed);
+        let mut times = Vec::new();
+        let mut at = Instant::now();
+        for text in &texts {
+            at += GAP.mul_f64(-(1.0 - random.random::<f64>()).ln());
+            sleep_until(at).await;
+            let message = Message::from(text.as_str());
+            pair.send(vec![if relay_visible { message.relay_visible() } else { message }]).await?;
+            times.push(at);
+        }
+        Ok(times)
+    };
+    let (written, read) = tokio::try_join!(writes, Pair::received(&pair.bob, after, &texts))?;
+    sleep(RECEIPT_DELAY_MAX).await;
+    let seconds = read.iter().zip(&written).map(|(read, written)| (*read - *written).as_secs_f64()).collect();
+    Ok(Figures { seconds, bytes: pair.air_bytes() - bytes, messages: texts.len() })
+}
+
+/// Bob has written while Ann was away; how long from the connect until she has all.
+async fn fetched(pair: Pair) -> Result<Figures> {
+    let texts = many(QUEUED_MESSAGES);
+    let after = Pair::inbox_head(&pair.ann).await?;
+    pair.bob.client().send_all("ann", messages(&texts)).await?;
+    sleep(Duration::from_secs(60)).await;
+    let (began, bytes) = (Instant::now(), pair.air_bytes());
+    pair.ann.client().connect();
+    Pair::received(&pair.ann, after, &texts).await?;
+    let seconds = began.elapsed().as_secs_f64();
+    sleep(RECEIPT_DELAY_MIN).await;
+    Ok(Figures { seconds: vec![seconds], bytes: pair.air_bytes() - bytes, messages: texts.len() })
+}
+
+async fn outage(pair: Pair) -> Result<Figures> {
+    let texts = many(QUEUED_MESSAGES);
+    let after = Pair::inbox_head(&pair.bob).await?;
+    let mut news = pair.news();
+    let sent = pair.send(messages(&texts)).await?;
+    let (began, bytes) = (Instant::now(), pair.air_bytes());
+    pair.world.net().schedule_outage(pair.ann.ip(), OUTAGE_AFTER, OUTAGE);
+    pair.ann.client().connect();
+    Pair::custody(&mut news, &sent, sent.len()).await?;
+    let seconds = began.elapsed().saturating_sub(OUTAGE_AFTER + OUTAGE).as_secs_f64();
+    sleep(RECEIPT_DELAY_MIN).await;
+    let bytes = pair.air_bytes() - bytes;
+    Pair::received(&pair.bob, after, &texts).await?;
+    Ok(Figures { seconds: vec![seconds], bytes, messages: texts.len() })
+}
+
+/// Ann writes while her link is dead; how long from its return until the relay answers for the first, and what went
+/// on the air until then.
+async fn blackout(pair: Pair, count: usize, hint: bool) -> Result<Figures> {
+    let texts = many(count);
+    let after = Pair::inbox_head(&pair.bob).await?;
+    let mut news = pair.news();
+    pair.set_outage(true);
+    let bytes = pair.air_bytes();
+    let mut sent: Vec<MessageId> = Vec::new();
+    let pause = BLACKOUT / 2 / count as u32;
+    for message in messages(&texts) {
+        sleep(pause).await;
+        sent.extend(pair.send(vec![message]).await?);
+    }
+    sleep(BLACKOUT - pause * count as u32).await;
+    let bytes = pair.air_bytes() - bytes;
+    pair.set_outage(false);
+    let began = Instant::now();
+    if hint {
+        pair.ann.client().network_changed();
+    }
+    Pair::custody(&mut news, &sent, 1).await?;
+    let seconds = began.elapsed().as_secs_f64();
+    Pair::received(&pair.bob, after, &texts).await?;
+    Ok(Figures { seconds: vec![seconds], bytes, messages: 1 })
+}

@@ -1,0 +1,107 @@
+//! What is played, and what it may take.
+
+use clap::ValueEnum;
+
+use super::Figure;
+
+/// What happens on the link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Scenario {
+    /// The first connect of a fresh home, with one message.
+    Cold,
+    /// A connect of a process that knows the relay, with one message.
+    Resumed,
+    /// One message on an open link.
+    Warm,
+    /// A hundred messages, three seconds apart on average.
+    Steady,
+    /// The same where the relay may read.
+    SteadyVisible,
+    /// Two hundred messages that waited offline, by a process that knows the relay.
+    Queued,
+    /// The same by a fresh home.
+    QueuedCold,
+    /// Two hundred messages that wait at the relay.
+    Fetched,
+    /// `queued`, with the link dead for 20 s in the middle; seconds from when it is back.
+    Outage,
+    /// One message written while the link is dead for half an hour; seconds from when it is back.
+    Blackout,
+    /// The same, and the client is told when the link is back.
+    BlackoutHint,
+    /// 240 messages written meanwhile.
+    BlackoutMany,
+    /// The same, and the client is told when the link is back.
+    BlackoutManyHint,
+}
+
+/// A figure that a scenario is to reach on a link.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bar {
+    pub(crate) figure: Figure,
+    pub(crate) at_most: f64,
+}
+
+impl Scenario {
+    pub(crate) const ALL: &[Self] = &[
+        Self::Cold,
+        Self::Resumed,
+        Self::Warm,
+        Self::Steady,
+        Self::SteadyVisible,
+        Self::Queued,
+        Self::QueuedCold,
+        Self::Fetched,
+        Self::Outage,
+        Self::Blackout,
+        Self::BlackoutHint,
+        Self::BlackoutMany,
+        Self::BlackoutManyHint,
+    ];
+
+    /// As it is called on the command line.
+    pub(crate) fn name(self) -> String {
+        self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
+    }
+
+    /// As it is called in tables: with its number among the ten that the project is judged by.
+    pub(crate) fn title(self) -> String {
+        let number = match self {
+            Self::Cold => 1,
+            Self::Resumed | Self::Warm => 2,
+            Self::Steady | Self::SteadyVisible => 3,
+            Self::Queued | Self::QueuedCold => 4,
+            Self::Fetched => 5,
+            Self::Outage => 7,
+            Self::Blackout | Self::BlackoutHint | Self::BlackoutMany | Self::BlackoutManyHint => 9,
+        };
+        format!("S{number} {}", self.name())
+    }
+
+    /// What it is to reach on the link of this name.
+    pub(crate) fn bars(self, profile: &str) -> Vec<Bar> {
+        use Figure::{Bytes, BytesEach, P50, P95, P99};
+        let bars: &[(Figure, f64)] = match (self, profile) {
+            (Self::Cold, "gprs") => &[(P50, 2.9), (Bytes, 4_200.0)],
+            (Self::Cold, "gprs-bad") => &[(P50, 5.0), (P95, 14.0)],
+            (Self::Resumed, "gprs") => &[(P50, 1.6)],
+            (Self::Resumed, "gprs-bad") => &[(P50, 2.8), (P95, 10.0)],
+            (Self::Warm, "gprs") => &[(P50, 0.75), (Bytes, 200.0)],
+            (Self::Steady, "gprs") => &[(P50, 0.36), (P95, 0.45), (P99, 1.0), (BytesEach, 250.0)],
+            (Self::Steady, "gprs-bad") => &[(P50, 0.52), (P95, 2.2), (P99, 4.5), (BytesEach, 340.0)],
+            (Self::SteadyVisible, "gprs") => &[(P50, 0.36), (P95, 0.45), (P99, 1.0), (BytesEach, 188.0)],
+            (Self::SteadyVisible, "gprs-bad") => &[(P50, 0.52), (P95, 2.2), (P99, 4.5), (BytesEach, 235.0)],
+            (Self::Queued, "gprs") => &[(P50, 3.7), (BytesEach, 48.0)],
+            (Self::QueuedCold, "gprs") => &[(P50, 5.3), (BytesEach, 60.0)],
+            (Self::Fetched, "gprs") => &[(P50, 4.3), (BytesEach, 48.0)],
+            (Self::Queued | Self::Fetched, "gprs-bad") => &[(P50, 11.0)],
+            (Self::Outage, "gprs") => &[(P50, 2.0)],
+            (Self::Outage, "gprs-bad") => &[(P50, 4.0)],
+            (Self::BlackoutHint | Self::BlackoutManyHint, "gprs") => &[(P50, 2.0)],
+            (Self::BlackoutHint | Self::BlackoutManyHint, "gprs-bad") => &[(P50, 4.0)],
+            (Self::Blackout | Self::BlackoutMany, "gprs" | "gprs-bad") => &[(P50, 60.0), (Bytes, 15_000.0)],
+            _ => &[],
+        };
+        bars.iter().map(|&(figure, at_most)| Bar { figure, at_most }).collect()
+    }
+}
