@@ -9,6 +9,8 @@ use thinpost_wire::frame::Close;
 use thinpost_wire::link::{Event, Link, LinkConfig, LinkError, Time};
 use tokio::time::{Instant, Sleep, sleep_until};
 
+use crate::clock::from_quic;
+
 /// Why a channel has ended.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -85,6 +87,11 @@ impl Channel {
     /// The connection beneath.
     pub fn connection(&self) -> &Connection {
         &self.connection
+    }
+
+    /// The round-trip time that QUIC has measured or, before, assumed.
+    pub fn quic_rtt(connection: &Connection) -> Duration {
+        from_quic(connection.rtt())
     }
 
     /// The link's clock.

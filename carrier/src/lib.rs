@@ -5,9 +5,11 @@
 //! between connection and link and decides nothing ([`channel`]).
 
 pub mod channel;
+pub mod clock;
 mod identity;
 pub mod quic;
 mod tls;
 
 pub use channel::{Channel, Down};
+pub use clock::SlowRuntime;
 pub use identity::{Identity, verify};

@@ -12,6 +12,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::server::StoresServerSessions;
 use thinpost_wire::ids::{DeviceKey, RelayKey};
 
+use crate::clock::for_quic;
 use crate::{Identity, tls};
 
 /// QUIC's smallest permitted path MTU. Looking for a larger one costs 5.6 kB a connection each way.
@@ -80,9 +81,9 @@ pub fn server(
     let crypto = QuicServerConfig::try_from(tls::server(identity, sessions))
         .expect("the cipher suites include QUIC's initial one");
     let mut transport = transport();
-    transport.initial_rtt(Duration::from_millis(700));
+    transport.initial_rtt(for_quic(Duration::from_millis(700)));
     transport.max_idle_timeout(Some(
-        limits.idle_timeout.try_into().unwrap_or(quinn::IdleTimeout::from(VarInt::MAX)),
+        for_quic(limits.idle_timeout).try_into().unwrap_or(quinn::IdleTimeout::from(VarInt::MAX)),
     ));
     let mut config = ServerConfig::with_crypto(Arc::new(crypto));
     config.transport_config(Arc::new(transport));
@@ -119,7 +120,7 @@ impl Client {
     /// is measured, probes leave after three times that.
     pub fn config(&self, initial_rtt: Duration) -> ClientConfig {
         let mut transport = transport();
-        transport.initial_rtt(initial_rtt);
+        transport.initial_rtt(for_quic(initial_rtt));
         transport.max_idle_timeout(None);
         let mut config = ClientConfig::new(self.crypto.clone());
         config.transport_config(Arc::new(transport));

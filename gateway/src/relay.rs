@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use quinn::{AsyncUdpSocket, Endpoint, Incoming, Runtime};
-use thinpost_carrier::Identity;
 use thinpost_carrier::quic;
+use thinpost_carrier::{Identity, SlowRuntime};
 use thinpost_wire::frame::Close;
 use thinpost_wire::ids::DeviceKey;
 use tokio::sync::{oneshot, watch};
@@ -187,7 +187,7 @@ impl Relay {
             quic::relay_endpoint(parts.reset_key, parts.rng_seed),
             Some(server),
             parts.socket,
-            parts.runtime,
+            SlowRuntime::new(parts.runtime),
         )?;
         let shared = Arc::new(Shared {
             store,
@@ -279,7 +279,7 @@ async fn accept(endpoint: Endpoint, shared: Arc<Shared>, mut stop: oneshot::Rece
             _ = &mut stop => break,
             incoming = endpoint.accept() => match incoming {
                 Some(incoming) => {
-                    if let Some(incoming) = admit(incoming, &endpoint, &shared) {
+                    if let Some(incoming) = admit(incoming, &endpoint, &shared, sessions.len()) {
                         sessions.spawn(session::run(incoming, shared.clone()));
                     }
                 }
@@ -295,14 +295,14 @@ async fn accept(endpoint: Endpoint, shared: Arc<Shared>, mut stop: oneshot::Rece
 }
 
 /// Turns away what is too much, before anything is spent on it.
-fn admit(incoming: Incoming, endpoint: &Endpoint, shared: &Shared) -> Option<Incoming> {
+fn admit(incoming: Incoming, endpoint: &Endpoint, shared: &Shared, sessions: usize) -> Option<Incoming> {
     let open = endpoint.open_connections();
     if open >= shared.config.limits.connections_max {
         debug!(open, "refusing a connection: as many as may be are open");
         incoming.refuse();
         return None;
     }
-    let handshakes = open.saturating_sub(shared.connected());
+    let handshakes = sessions.saturating_sub(shared.connected());
     if handshakes > RETRY_ABOVE_HANDSHAKES && !incoming.remote_address_validated() && incoming.may_retry() {
         if let Err(error) = incoming.retry() {
             error.into_incoming().ignore();

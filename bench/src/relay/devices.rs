@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use quinn::{Connection, Endpoint, EndpointConfig, TokioRuntime};
 use thinpost_carrier::quic::{self, SERVER_NAME};
-use thinpost_carrier::{Channel, Identity};
+use thinpost_carrier::{Channel, Identity, SlowRuntime};
 use thinpost_wire::codec::DictionarySet;
 use thinpost_wire::frame::{Hello, ToDevice, ToRelay};
 use thinpost_wire::ids::{AccountKey, DeviceKey, device_certificate_message};
@@ -77,10 +77,10 @@ async fn connect_one(relay: &RelayTicket, number: u32) -> Result<Device> {
     });
     let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).context("no socket")?;
     let config: EndpointConfig = quic::device_endpoint(None);
-    let endpoint = Endpoint::new(config, None, socket, Arc::new(TokioRuntime))?;
+    let endpoint = Endpoint::new(config, None, socket, SlowRuntime::new(Arc::new(TokioRuntime)))?;
     let quic = quic::Client::new(&device, relay.key);
     let connection = endpoint.connect_with(quic.config(RTT), relay.addresses[0], SERVER_NAME)?.await?;
-    let link = LinkConfig { initial_rtt: connection.rtt(), peer_has: DictionarySet::EMPTY };
+    let link = LinkConfig { initial_rtt: Channel::quic_rtt(&connection), peer_has: DictionarySet::EMPTY };
     let mut channel = Channel::new(connection.clone(), link);
     let nothing = HandleTable::<AccountKey>::default().state();
     let hello = Hello {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use quinn::{Connecting, Connection, Endpoint};
 use thinpost_carrier::quic::{self, SERVER_NAME};
-use thinpost_carrier::{Channel, Down};
+use thinpost_carrier::{Channel, Down, SlowRuntime};
 use thinpost_wire::codec::DictionarySet;
 use thinpost_wire::frame::Close;
 use thinpost_wire::link::LinkConfig;
@@ -60,7 +60,7 @@ impl Driver {
             }
         };
         let config = LinkConfig {
-            initial_rtt: if early.is_some() { self.rtt_expected() } else { connection.rtt() },
+            initial_rtt: if early.is_some() { self.rtt_expected() } else { Channel::quic_rtt(&connection) },
             peer_has: DictionarySet::from_bits(self.relay.dictionaries),
         };
         let mut channel = Channel::new(connection, config);
@@ -89,8 +89,8 @@ impl Driver {
         let socket = Arc::new(Metered { socket, meter: self.meter.clone() });
         let seed = self.seeded.then(|| self.random.bytes());
         let config = quic::device_endpoint(seed);
-        let endpoint =
-            Endpoint::new_with_abstract_socket(config, None, socket, runtime).map_err(no_socket)?;
+        let endpoint = Endpoint::new_with_abstract_socket(config, None, socket, SlowRuntime::new(runtime))
+            .map_err(no_socket)?;
         let connecting = endpoint
             .connect_with(self.quic.config(self.rtt_expected()), remote, SERVER_NAME)
             .map_err(|error| End::NoSocket(format!("no way to {remote}: {error}")))?;
