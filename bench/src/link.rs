@@ -35,9 +35,12 @@ pub(crate) struct LinkArgs {
     /// The first seed
     #[arg(long, value_name = "SEED", default_value_t = 0)]
     from: u64,
-    /// Also one line a run, with its seed
+    /// Also one line a run, with its seed, to standard error
     #[arg(long)]
     each: bool,
+    /// Also one line a packet on the thin link, to standard error; best with one seed
+    #[arg(long)]
+    packets: bool,
 }
 
 /// Runs what was asked for, on all processors.
@@ -53,7 +56,7 @@ pub(crate) fn run(args: &LinkArgs, report: &mut Report) -> Result<()> {
     let scenarios = if args.scenarios.is_empty() { Scenario::ALL } else { &args.scenarios };
     for profile in &profiles {
         for &scenario in scenarios {
-            let runs = runs(profile, scenario, args.from, args.seeds)?;
+            let runs = runs(profile, scenario, args)?;
             if args.each {
                 for (seed, figures) in (args.from..).zip(&runs) {
                     eprintln!("{} {} seed {seed}: {figures}", profile.name, scenario.name());
@@ -66,7 +69,8 @@ pub(crate) fn run(args: &LinkArgs, report: &mut Report) -> Result<()> {
 }
 
 /// Every seed's figures, in order.
-fn runs(profile: &Profile, scenario: Scenario, from: u64, seeds: u64) -> Result<Vec<Figures>> {
+fn runs(profile: &Profile, scenario: Scenario, args: &LinkArgs) -> Result<Vec<Figures>> {
+    let (from, seeds) = (args.from, args.seeds);
     let next = AtomicUsize::new(0);
     let done: Mutex<Vec<Option<Result<Figures>>>> = Mutex::new((0..seeds).map(|_| None).collect());
     thread::scope(|scope| {
@@ -77,7 +81,7 @@ fn runs(profile: &Profile, scenario: Scenario, from: u64, seeds: u64) -> Result<
                     if index as u64 >= seeds {
                         return;
                     }
-                    let figures = one_run(profile, scenario, from + index as u64);
+                    let figures = one_run(profile, scenario, from + index as u64, args.packets);
                     done.lock().expect("no run panics with the lock held")[index] = Some(figures);
                 }
             });
@@ -94,9 +98,9 @@ fn runs(profile: &Profile, scenario: Scenario, from: u64, seeds: u64) -> Result<
         .collect()
 }
 
-fn one_run(profile: &Profile, scenario: Scenario, seed: u64) -> Result<Figures> {
+fn one_run(profile: &Profile, scenario: Scenario, seed: u64, packets: bool) -> Result<Figures> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build()?;
-    runtime.block_on(play::play(profile, scenario, seed))
+    runtime.block_on(play::play(profile, scenario, seed, packets))
 }
 
 /// One line of what was measured, and one of what it is to be.
@@ -207,8 +211,8 @@ mod tests {
     #[test]
     fn a_scenario_gives_the_same_figures_again() {
         let gprs = Profile::named("gprs").unwrap();
-        let once = one_run(&gprs, Scenario::Resumed, 7).unwrap();
-        assert_eq!(once, one_run(&gprs, Scenario::Resumed, 7).unwrap());
-        assert_ne!(once, one_run(&gprs, Scenario::Resumed, 8).unwrap());
+        let once = one_run(&gprs, Scenario::Resumed, 7, false).unwrap();
+        assert_eq!(once, one_run(&gprs, Scenario::Resumed, 7, false).unwrap());
+        assert_ne!(once, one_run(&gprs, Scenario::Resumed, 8, false).unwrap());
     }
 }

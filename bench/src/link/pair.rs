@@ -1,11 +1,12 @@
 //! Two people and a relay: one of them behind the thin link, the other on a good one.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use thinpost_client::{Event, InboxNumber, Message, MessageId, ReceivedContent, Subscription};
-use thinpost_netem::{Person, Profile, World};
+use thinpost_netem::{Leg, Person, Profile, Trace, World};
 use tokio::time::{Instant, sleep, timeout};
 
 /// What has not happened by then never will.
@@ -18,6 +19,27 @@ pub(crate) const RECEIPT_DELAY_MAX: Duration = Duration::from_secs(120);
 /// 45 characters.
 pub(crate) const TEXT: &str = "can you pick me up at eight, same place as us";
 
+/// Where it is played.
+#[derive(Clone, Copy)]
+pub(crate) struct Stage<'a> {
+    pub(crate) link: &'a Profile,
+    pub(crate) seed: u64,
+    /// Tell of every packet on the thin link.
+    pub(crate) packets: bool,
+}
+
+/// One line for a packet that is offered to the thin link, and where it was lost.
+fn tell(thin: IpAddr, trace: &Trace) {
+    let Trace { at, leg, from, to, ip_bytes, fate } = trace;
+    let host = match leg {
+        Leg::Up => from.ip(),
+        Leg::Down => to.ip(),
+    };
+    if host == thin {
+        eprintln!("{:10.3} s {leg:?} {ip_bytes} B {fate:?}", at.as_secs_f64());
+    }
+}
+
 /// Who is behind the thin link is called Ann.
 pub(crate) struct Pair {
     pub(crate) world: World,
@@ -27,9 +49,13 @@ pub(crate) struct Pair {
 
 impl Pair {
     /// Both have each other's ticket, and neither has ever connected.
-    pub(crate) async fn strangers_to_the_relay(link: &Profile, seed: u64) -> Result<Self> {
-        let mut world = World::new(seed);
-        let mut ann = world.person("ann", link);
+    pub(crate) async fn strangers_to_the_relay(stage: &Stage<'_>) -> Result<Self> {
+        let mut world = World::new(stage.seed);
+        let mut ann = world.person("ann", stage.link);
+        if stage.packets {
+            let thin = ann.ip();
+            world.net().set_trace(move |trace| tell(thin, trace));
+        }
         let mut bob = world.person("bob", &Profile::named("clean")?);
         // No keep-alives: they would be counted, too.
         ann.open_with(|builder| builder);
@@ -44,8 +70,8 @@ impl Pair {
     }
 
     /// Both are connected, each has written and answered, and all receipts are in.
-    pub(crate) async fn acquainted(link: &Profile, seed: u64) -> Result<Self> {
-        let pair = Self::strangers_to_the_relay(link, seed).await?;
+    pub(crate) async fn acquainted(stage: &Stage<'_>) -> Result<Self> {
+        let pair = Self::strangers_to_the_relay(stage).await?;
         pair.ann.client().connect();
         let mut news = pair.news();
         let sent = pair.send(vec![TEXT.into()]).await?;
@@ -56,8 +82,8 @@ impl Pair {
     }
 
     /// The same, but Ann has disconnected a minute ago.
-    pub(crate) async fn apart(link: &Profile, seed: u64) -> Result<Self> {
-        let pair = Self::acquainted(link, seed).await?;
+    pub(crate) async fn apart(stage: &Stage<'_>) -> Result<Self> {
+        let pair = Self::acquainted(stage).await?;
         pair.ann.client().disconnect();
         sleep(Duration::from_secs(60)).await;
         Ok(pair)

@@ -10,7 +10,7 @@ use thinpost_client::{Message, MessageId};
 use thinpost_netem::Profile;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::pair::{Pair, RECEIPT_DELAY_MAX, RECEIPT_DELAY_MIN, TEXT, lines};
+use super::pair::{Pair, RECEIPT_DELAY_MAX, RECEIPT_DELAY_MIN, Stage, TEXT, lines};
 use super::scenario::Scenario;
 
 /// Mean time between two messages of the steady scenarios.
@@ -43,26 +43,25 @@ impl fmt::Display for Figures {
 }
 
 /// Plays a scenario, in a runtime whose clock is paused.
-pub(crate) async fn play(link: &Profile, scenario: Scenario, seed: u64) -> Result<Figures> {
+pub(crate) async fn play(link: &Profile, scenario: Scenario, seed: u64, packets: bool) -> Result<Figures> {
+    let stage = Stage { link, seed, packets };
     match scenario {
-        Scenario::Cold => send_offline(Pair::strangers_to_the_relay(link, seed).await?, one()).await,
-        Scenario::Resumed => send_offline(Pair::apart(link, seed).await?, one()).await,
-        Scenario::Warm => warm(Pair::acquainted(link, seed).await?).await,
-        Scenario::Steady => steady(Pair::acquainted(link, seed).await?, seed, false).await,
-        Scenario::SteadyVisible => steady(Pair::acquainted(link, seed).await?, seed, true).await,
-        Scenario::Queued => send_offline(Pair::apart(link, seed).await?, many(QUEUED_MESSAGES)).await,
+        Scenario::Cold => send_offline(Pair::strangers_to_the_relay(&stage).await?, one()).await,
+        Scenario::Resumed => send_offline(Pair::apart(&stage).await?, one()).await,
+        Scenario::Warm => warm(Pair::acquainted(&stage).await?).await,
+        Scenario::Steady => steady(Pair::acquainted(&stage).await?, seed, false).await,
+        Scenario::SteadyVisible => steady(Pair::acquainted(&stage).await?, seed, true).await,
+        Scenario::Queued => send_offline(Pair::apart(&stage).await?, many(QUEUED_MESSAGES)).await,
         Scenario::QueuedCold => {
-            send_offline(Pair::strangers_to_the_relay(link, seed).await?, many(QUEUED_MESSAGES)).await
+            send_offline(Pair::strangers_to_the_relay(&stage).await?, many(QUEUED_MESSAGES)).await
         }
-        Scenario::Fetched => fetched(Pair::apart(link, seed).await?).await,
-        Scenario::Outage => outage(Pair::apart(link, seed).await?).await,
-        Scenario::Blackout => blackout(Pair::acquainted(link, seed).await?, 1, false).await,
-        Scenario::BlackoutHint => blackout(Pair::acquainted(link, seed).await?, 1, true).await,
-        Scenario::BlackoutMany => {
-            blackout(Pair::acquainted(link, seed).await?, BLACKOUT_MESSAGES, false).await
-        }
+        Scenario::Fetched => fetched(Pair::apart(&stage).await?).await,
+        Scenario::Outage => outage(Pair::apart(&stage).await?).await,
+        Scenario::Blackout => blackout(Pair::acquainted(&stage).await?, 1, false).await,
+        Scenario::BlackoutHint => blackout(Pair::acquainted(&stage).await?, 1, true).await,
+        Scenario::BlackoutMany => blackout(Pair::acquainted(&stage).await?, BLACKOUT_MESSAGES, false).await,
         Scenario::BlackoutManyHint => {
-            blackout(Pair::acquainted(link, seed).await?, BLACKOUT_MESSAGES, true).await
+            blackout(Pair::acquainted(&stage).await?, BLACKOUT_MESSAGES, true).await
         }
     }
 }
