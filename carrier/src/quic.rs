@@ -24,6 +24,10 @@ const RECEIVE_BUFFER_BYTES: usize = 64 * 1024;
 /// Bytes of datagrams that may wait in QUIC: above what a link ever has on its way.
 const SEND_BUFFER_BYTES: usize = 128 * 1024;
 
+/// Resets leave at most this often: after a restart each of many devices is to hear of it. Each is smaller than the packet
+/// that asked for it.
+const RESET_INTERVAL_MIN: Duration = Duration::from_millis(1);
+
 /// Length of a relay's connection ids, bytes. They travel in every packet from a device; four tell
 /// far more connections apart than a relay can hold.
 const RELAY_CID_LEN: usize = 4;
@@ -133,6 +137,7 @@ impl Client {
 pub fn relay_endpoint(reset_key: [u8; 32], rng_seed: Option<[u8; 32]>) -> EndpointConfig {
     let mut config = EndpointConfig::new(Arc::new(ring::hmac::Key::new(ring::hmac::HMAC_SHA256, &reset_key)));
     config.cid_generator(|| Box::new(RandomConnectionIdGenerator::new(RELAY_CID_LEN)));
+    config.min_reset_interval(for_quic(RESET_INTERVAL_MIN));
     config.rng_seed(rng_seed);
     config
 }

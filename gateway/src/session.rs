@@ -42,6 +42,9 @@ const GREETING_MAX: Duration = Duration::from_secs(120);
 /// When a session is told to end, what is on its way to disk may still be acknowledged for this long.
 const REST: Duration = Duration::from_millis(1_500);
 
+/// A device that owes an answer and is silent is polled at least this often: it may have left without a word.
+const POLL_PAUSE_MAX: Duration = Duration::from_secs(3_600);
+
 /// Most ops in one request to the store; the rest waits for the next.
 const OPS_MAX: usize = 256;
 
@@ -64,7 +67,11 @@ pub(crate) async fn run(incoming: Incoming, shared: Arc<Shared>) {
     let mut session = Session {
         channel: Channel::new(
             connection,
-            LinkConfig { initial_rtt: Duration::from_millis(700), peer_has: DictionarySet::default() },
+            LinkConfig {
+                initial_rtt: Duration::from_millis(700),
+                peer_has: DictionarySet::default(),
+                poll_pause_max: POLL_PAUSE_MAX,
+            },
         ),
         shared: shared.clone(),
         remote,

@@ -9,7 +9,8 @@ use crate::varint::{self, VarintError};
 const HAS_ACK: u8 = 0x01;
 const HAS_ITEMS: u8 = 0x02;
 const HAS_UNREADABLE: u8 = 0x04;
-const KNOWN_BITS: u8 = HAS_ACK | HAS_ITEMS | HAS_UNREADABLE;
+const IS_POLL: u8 = 0x08;
+const KNOWN_BITS: u8 = HAS_ACK | HAS_ITEMS | HAS_UNREADABLE | IS_POLL;
 
 /// What was received of the other direction's items.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -38,6 +39,8 @@ pub struct Batch<'a> {
     /// The codec tag of a batch from the other side that could not be read for want of its codec or
     /// dictionary: that side sends it again under another.
     pub unreadable: Option<u8>,
+    /// An acknowledgement is asked for at once, whether it says anything new or not.
+    pub poll: bool,
     /// What has arrived of the other direction.
     pub ack: Option<Ack>,
     /// Ascending by number.
@@ -73,7 +76,8 @@ impl Batch<'_> {
         out.push(
             bit(self.ack.is_some(), HAS_ACK)
                 | bit(!self.items.is_empty(), HAS_ITEMS)
-                | bit(self.unreadable.is_some(), HAS_UNREADABLE),
+                | bit(self.unreadable.is_some(), HAS_UNREADABLE)
+                | bit(self.poll, IS_POLL),
         );
         out.extend(self.unreadable);
         if let Some(ack) = &self.ack {
@@ -135,7 +139,7 @@ pub fn decode(content: &[u8]) -> Result<Batch<'_>, BatchError> {
         return Err(BatchError::Empty);
     }
     let rest = &mut rest;
-    let mut batch = Batch::default();
+    let mut batch = Batch { poll: header & IS_POLL != 0, ..Batch::default() };
     if header & HAS_UNREADABLE != 0 {
         let (&tag, after) = rest.split_first().ok_or(BatchError::Truncated("the unreadable tag"))?;
         *rest = after;
@@ -246,8 +250,15 @@ mod tests {
             ),
             (
                 "0712ac0200010421",
-                Batch { unreadable: Some(0x12), ack: ack(300, vec![]), items: vec![item(1, false, b"!")] },
+                Batch {
+                    unreadable: Some(0x12),
+                    ack: ack(300, vec![]),
+                    items: vec![item(1, false, b"!")],
+                    ..Batch::default()
+                },
             ),
+            ("08", Batch { poll: true, ..Batch::default() }),
+            ("090700", Batch { poll: true, ack: ack(7, vec![]), ..Batch::default() }),
         ];
         for (hex, batch) in cases {
             assert_eq!(HEXLOWER.encode(&bytes(&batch)), hex);
@@ -297,6 +308,7 @@ mod tests {
         #[test]
         fn what_is_encoded_is_what_is_decoded(
             unreadable: Option<u8>,
+            poll: bool,
             ack in prop::option::of(any_ack()),
             first in 1u64..1 << 40,
             items in prop::collection::vec((0u64..3, any::<bool>(), prop::collection::vec(any::<u8>(), 1..100)), 0..40),
@@ -306,7 +318,7 @@ mod tests {
                 number += 1 + if number + 1 == first { 0 } else { *skip };
                 Item { number, more: *more, bytes }
             }).collect();
-            let batch = Batch { unreadable, ack, items };
+            let batch = Batch { unreadable, poll, ack, items };
             prop_assume!(batch != Batch::default());
             let coded = bytes(&batch);
             prop_assert_eq!(decode(&coded), Ok(batch));

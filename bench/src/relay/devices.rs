@@ -80,7 +80,11 @@ async fn connect_one(relay: &RelayTicket, number: u32) -> Result<Device> {
     let endpoint = Endpoint::new(config, None, socket, SlowRuntime::new(Arc::new(TokioRuntime)))?;
     let quic = quic::Client::new(&device, relay.key);
     let connection = endpoint.connect_with(quic.config(RTT), relay.addresses[0], SERVER_NAME)?.await?;
-    let link = LinkConfig { initial_rtt: Channel::quic_rtt(&connection), peer_has: DictionarySet::EMPTY };
+    let link = LinkConfig {
+        initial_rtt: Channel::quic_rtt(&connection),
+        peer_has: DictionarySet::EMPTY,
+        poll_pause_max: Duration::from_secs(45),
+    };
     let mut channel = Channel::new(connection.clone(), link);
     let nothing = HandleTable::<AccountKey>::default().state();
     let hello = Hello {

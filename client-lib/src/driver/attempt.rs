@@ -1,5 +1,6 @@
 //! Makes one connection, and sees it through to its end.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use thinpost_wire::link::LinkConfig;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::incoming::Incoming;
+use super::knock::Knock;
 use super::outgoing::Outgoing;
 use super::retry::End;
 use super::session::Session;
@@ -21,6 +23,9 @@ use crate::network::Metered;
 
 /// How long the last packets may take to leave this host.
 const FAREWELL: Duration = Duration::from_millis(50);
+
+/// While the relay is silent it is asked for a sign of life at least this often.
+const POLL_PAUSE_MAX: Duration = Duration::from_secs(45);
 
 impl Driver {
     /// One link from the first packet to the last.
@@ -62,6 +67,7 @@ impl Driver {
         let config = LinkConfig {
             initial_rtt: if early.is_some() { self.rtt_expected() } else { Channel::quic_rtt(&connection) },
             peer_has: DictionarySet::from_bits(self.relay.dictionaries),
+            poll_pause_max: POLL_PAUSE_MAX,
         };
         let mut channel = Channel::new(connection, config);
         for frame in opening {
@@ -82,8 +88,7 @@ impl Driver {
     }
 
     fn start(&mut self) -> Result<(Endpoint, Connecting), End> {
-        let addresses = &self.shared.home.access.relay.addresses;
-        let remote = addresses[self.address % addresses.len()];
+        let remote = self.remote();
         let no_socket = |error: std::io::Error| End::NoSocket(format!("no socket to {remote}: {error}"));
         let (socket, runtime) = self.network.bind(remote).map_err(no_socket)?;
         let socket = Arc::new(Metered { socket, meter: self.meter.clone() });
@@ -95,6 +100,17 @@ impl Driver {
             .connect_with(self.quic.config(self.rtt_expected()), remote, SERVER_NAME)
             .map_err(|error| End::NoSocket(format!("no way to {remote}: {error}")))?;
         Ok((endpoint, connecting))
+    }
+
+    /// Asks whether the relay can be reached.
+    pub(super) fn knock(&mut self) -> std::io::Result<Knock> {
+        let remote = self.remote();
+        Knock::at(remote, &*self.network, self.meter.clone(), &mut self.random)
+    }
+
+    fn remote(&self) -> SocketAddr {
+        let addresses = &self.shared.home.access.relay.addresses;
+        addresses[self.address % addresses.len()]
     }
 
     async fn handshake(

@@ -9,6 +9,7 @@ mod handles;
 mod incoming;
 mod introductions;
 mod keys;
+mod knock;
 mod notes;
 mod outgoing;
 mod retry;

@@ -311,8 +311,11 @@ mod tests {
 
     #[test]
     fn what_was_refused_is_not_custody_when_it_is_settled() {
-        let mut link =
-            Link::new(LinkConfig { initial_rtt: Duration::from_secs(1), peer_has: DictionarySet::EMPTY });
+        let mut link = Link::new(LinkConfig {
+            initial_rtt: Duration::from_secs(1),
+            peer_has: DictionarySet::EMPTY,
+            poll_pause_max: Duration::from_secs(45),
+        });
         let mut outgoing = Outgoing::default();
         for sequence in 1..=2 {
             for frame in outgoing.submit(Handle(1), &departure(1, sequence), 10_000) {

@@ -5,20 +5,27 @@ use std::time::Duration;
 use quinn::ZeroRttAccepted;
 use thinpost_carrier::Channel;
 use thinpost_wire::frame::ToRelay;
-use thinpost_wire::link::Event as LinkEvent;
+use thinpost_wire::link::{Event as LinkEvent, Time};
 use tokio::time::{Instant, sleep_until};
 
 use super::attempt::farewell;
 use super::incoming::Incoming;
+use super::knock::Knock;
 use super::outgoing::{BACKLOG_BYTES, Outgoing, Said};
 use super::retry::End;
 use super::{Driver, Wish};
 
-/// The relay is taken for gone when so many resend timers in a row ran out, and that took so long, or so
-/// many round trips. A connection that is alive after all costs more to replace than to wait for.
-const SILENT_TIMEOUTS: u32 = 6;
-const SILENT_FOR_MIN: Duration = Duration::from_secs(5);
-const SILENT_ROUND_TRIPS: u32 = 10;
+/// When the relay was silent for so long, or so many round trips, a knock tells whether it can be reached by another
+/// connection; and again whenever the silence is half as long again.
+const KNOCK_AFTER_MIN: Duration = Duration::from_secs(5);
+const KNOCK_AFTER_ROUND_TRIPS: u32 = 10;
+
+/// A connection that was silent for so long is given up even if no knock is answered: not everything on the way lets
+/// knocks pass.
+const SILENT_FOR_MAX: Duration = Duration::from_secs(3_600);
+
+/// How many round trips a connection has to prove that it lives.
+const PROOF_ROUND_TRIPS: u32 = 2;
 
 /// Room in the link's window below which no more is handed over: the largest message fits.
 const FREE_ITEMS_MIN: u64 = 72;
@@ -32,6 +39,12 @@ pub(super) struct Session<'a> {
     at_rest_since: Option<Instant>,
     /// When to leave even if something is not settled: the application wants no link any more.
     leave_at: Option<Instant>,
+    /// The last knock, if it is not answered yet.
+    knock: Option<Knock>,
+    /// How long a silence makes the next.
+    knock_after: Duration,
+    /// Something must be heard that comes after the one moment, and before the other.
+    proof: Option<(Time, Instant)>,
 }
 
 impl<'a> Session<'a> {
@@ -42,7 +55,18 @@ impl<'a> Session<'a> {
         outgoing: &'a mut Outgoing,
         wish: Wish,
     ) -> Self {
-        Self { driver, channel, incoming, outgoing, wish, at_rest_since: None, leave_at: None }
+        Self {
+            driver,
+            channel,
+            incoming,
+            outgoing,
+            wish,
+            at_rest_since: None,
+            leave_at: None,
+            knock: None,
+            knock_after: Duration::ZERO,
+            proof: None,
+        }
     }
 
     /// The last round-trip time, and whether the relay ever answered.
@@ -87,6 +111,10 @@ impl<'a> Session<'a> {
                 }
                 event = self.channel.next() => self.turn(event.map_err(End::Lost)?).await?,
                 Some(told) = self.driver.told.recv() => self.driver.take_in(told),
+                Some(()) = async { self.knock.as_ref()?.answered().await.ok() }, if self.knock.is_some() => {
+                    self.knock = None;
+                    self.ask_for_proof();
+                }
                 () = sleep_until(wake_at) => {
                     if early.is_some() && give_up_at <= Instant::now() {
                         return Err(End::NoAnswer);
@@ -188,19 +216,13 @@ impl<'a> Session<'a> {
         // What is due while the window is full leaves with the next turn.
         let retry_at = self.driver.outbox.next_retry().filter(|at| *at > now);
         let notes_at = self.driver.next_notes(now);
-        let others = [check_at, retry_at, notes_at, give_up_at, self.leave_at];
+        let prove_by = self.proof.map(|(_, by)| by);
+        let others = [check_at, retry_at, notes_at, give_up_at, prove_by, self.leave_at];
         others.into_iter().flatten().fold(self.driver.expiry_due, Instant::min)
     }
 
     fn look_after(&mut self) -> Result<(), End> {
-        let now = self.channel.now();
-        let rtt = self.channel.link().rtt();
-        if let Some(unanswered) = self.channel.link().unanswered(now)
-            && unanswered.timeouts >= SILENT_TIMEOUTS
-            && unanswered.since > SILENT_FOR_MIN.max(rtt * SILENT_ROUND_TRIPS)
-        {
-            return Err(End::Silent);
-        }
+        self.doubt()?;
         if let (Some(after), Some(since)) = (self.driver.options.keepalive, self.at_rest_since)
             && since.elapsed() >= after
         {
@@ -209,11 +231,54 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
+    /// Whether this connection, or the relay, is still there.
+    fn doubt(&mut self) -> Result<(), End> {
+        if let Some((asked, by)) = self.proof {
+            if self.channel.link().last_heard() > Some(asked) {
+                self.proof = None;
+            } else if by <= Instant::now() {
+                return Err(End::Renew);
+            }
+        }
+        let now = self.channel.now();
+        let knock_after_min = KNOCK_AFTER_MIN.max(self.channel.link().rtt() * KNOCK_AFTER_ROUND_TRIPS);
+        match self.channel.link().silent_for(now) {
+            None => {
+                self.knock = None;
+                self.knock_after = knock_after_min;
+            }
+            Some(silence) if silence > SILENT_FOR_MAX => return Err(End::Silent),
+            Some(silence) if silence >= self.knock_after && self.proof.is_none() => {
+                self.knock_after = silence.mul_f64(1.5);
+                // Without a socket there is no other connection either.
+                self.knock = self.driver.knock().ok();
+            }
+            Some(_) => {}
+        }
+        Ok(())
+    }
+
+    /// From now on silence ends the connection.
+    fn ask_for_proof(&mut self) {
+        let now = self.channel.now();
+        let time = self.channel.link().rtt() * PROOF_ROUND_TRIPS;
+        self.channel.link().poke(now);
+        self.proof = Some((now, Instant::now() + time));
+    }
+
     fn wish_changed(&mut self, client_is_there: bool, handshaking: bool) -> Result<(), End> {
         let wish = *self.driver.wish.borrow();
         if client_is_there && wish.wants_link() {
             self.leave_at = None;
-            return if wish.renewals == self.wish.renewals { Ok(()) } else { Err(End::Renew) };
+            if wish.renewals != self.wish.renewals {
+                if handshaking || !self.incoming.is_welcomed() {
+                    return Err(End::Renew);
+                }
+                // Often it is the network that was there before, and to go on costs a tenth of a new connection.
+                self.wish.renewals = wish.renewals;
+                self.ask_for_proof();
+            }
+            return Ok(());
         }
         if handshaking || !self.incoming.is_welcomed() {
             return Err(End::Unwanted);

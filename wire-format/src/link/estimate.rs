@@ -7,9 +7,6 @@ use super::Time;
 /// Shortest resend timer. Below it, a slow disk at the other end looks like loss.
 const RTO_MIN: Duration = Duration::from_millis(300);
 
-/// A resend timer is stretched by half with each that runs out in a row, up to this many times itself.
-const BACKOFF_MAX: f64 = 4.0;
-
 /// Round-trip time as RFC 6298 smooths it.
 #[derive(Debug)]
 pub(super) struct Rtt {
@@ -50,10 +47,9 @@ impl Rtt {
         self.least.map_or(Duration::ZERO, |least| self.latest - least)
     }
 
-    /// How long to wait for an answer when `timeouts` in a row brought none.
-    pub(super) fn resend_after(&self, timeouts: u32) -> Duration {
-        let base = (self.smoothed + self.variation * 4).max(RTO_MIN);
-        base.mul_f64(1.5f64.powi(timeouts.min(16) as i32).min(BACKOFF_MAX))
+    /// How long to wait for an answer.
+    pub(super) fn resend_after(&self) -> Duration {
+        (self.smoothed + self.variation * 4).max(RTO_MIN)
     }
 
     /// How long after something sent later was acknowledged an item is held to be lost (RFC 8985: a
@@ -117,7 +113,6 @@ impl Window {
 
     /// A resend timer ran out: the path may be another one now.
     pub(super) fn timed_out(&mut self) {
-        self.doubling = false;
         self.bytes = (self.bytes / 2).max(WINDOW_MIN);
     }
 }

@@ -106,6 +106,11 @@ impl Inbound {
         }
     }
 
+    /// The peer wants to know, whether there is anything new or not.
+    pub(super) fn asked(&mut self, now: Time) {
+        self.ack_by(now);
+    }
+
     fn ack_by(&mut self, time: Time) {
         self.ack_due = Some(self.ack_due.map_or(time, |due| due.min(time)));
     }

@@ -17,6 +17,7 @@
 mod estimate;
 mod inbound;
 mod outbound;
+mod silence;
 
 use std::ops::Add;
 use std::time::Duration;
@@ -66,6 +67,8 @@ pub struct LinkConfig {
     pub initial_rtt: Duration,
     /// The dictionaries that the other end is known to have.
     pub peer_has: DictionarySet,
+    /// The longest pause between two polls of a path that has fallen silent.
+    pub poll_pause_max: Duration,
 }
 
 /// What the link has for its shell.
@@ -84,15 +87,6 @@ pub enum Event {
         /// See [`Link::push`].
         upto: u64,
     },
-}
-
-/// How long nothing has answered; see [`Link::unanswered`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Unanswered {
-    /// Since the first send after rest, or the last progress after that.
-    pub since: Duration,
-    /// How many resend timers have run out in a row.
-    pub timeouts: u32,
 }
 
 /// Why a link must end. The peer is at fault: it broke the protocol, and would again.
@@ -128,17 +122,19 @@ pub struct Link {
     /// The tag of a batch that could not be read, until the peer has been told.
     unreadable: Option<u8>,
     settled_event: Option<u64>,
+    last_heard: Option<Time>,
 }
 
 impl Link {
     /// A link that has just been opened.
     pub fn new(config: LinkConfig) -> Self {
         Self {
-            outbound: Outbound::new(config.initial_rtt),
+            outbound: Outbound::new(config.initial_rtt, config.poll_pause_max),
             inbound: Inbound::default(),
             peer_has: config.peer_has,
             unreadable: None,
             settled_event: None,
+            last_heard: None,
         }
     }
 
@@ -165,6 +161,12 @@ impl Link {
         self.outbound.lose_all();
     }
 
+    /// Asks the other end for a sign of life: the path may be back, or another one. Anything that is
+    /// heard shows in [`Link::last_heard`].
+    pub fn poke(&mut self, now: Time) {
+        self.outbound.poke(now);
+    }
+
     /// Learns which dictionaries the other end has.
     pub fn set_peer_dictionaries(&mut self, peer_has: DictionarySet) {
         self.peer_has = peer_has;
@@ -188,6 +190,11 @@ impl Link {
             self.outbound.check(ack)?;
         }
         self.inbound.check(&batch.items)?;
+
+        self.last_heard = Some(now);
+        if batch.poll {
+            self.inbound.asked(now);
+        }
 
         if let Some(tag) = batch.unreadable {
             self.peer_has = without(self.peer_has, tag);
@@ -224,12 +231,15 @@ impl Link {
     pub fn poll_transmit(&mut self, now: Time, bytes_max: usize) -> Option<Vec<u8>> {
         let ack_is_due = self.inbound.ack_due().is_some_and(|due| due <= now);
         let ack = self.inbound.ack();
-        let base = Batch { unreadable: self.unreadable, ack, items: Vec::new() };
-        if let Some(datagram) = self.outbound.poll_transmit(now, bytes_max, base.clone(), self.peer_has) {
+        let poll = self.outbound.take_poll();
+        let base = Batch { unreadable: self.unreadable, poll, ack, items: Vec::new() };
+        if !poll
+            && let Some(datagram) = self.outbound.poll_transmit(now, bytes_max, base.clone(), self.peer_has)
+        {
             self.sent_ack();
             return Some(datagram);
         }
-        if !ack_is_due && self.unreadable.is_none() {
+        if !ack_is_due && self.unreadable.is_none() && !poll {
             return None;
         }
         let mut content = Vec::new();
@@ -257,12 +267,17 @@ impl Link {
 
     /// Whether everything that was pushed is settled, and everything that arrived is acknowledged.
     pub fn is_at_rest(&self) -> bool {
-        self.outbound.items() == 0 && self.inbound.is_at_rest() && self.settled_event.is_none()
+        self.outbound.is_at_rest() && self.inbound.is_at_rest() && self.settled_event.is_none()
     }
 
-    /// Whether and how long the other end has left items unanswered.
-    pub fn unanswered(&self, now: Time) -> Option<Unanswered> {
-        self.outbound.unanswered(now)
+    /// When the last datagram came that the peer's link had written.
+    pub fn last_heard(&self) -> Option<Time> {
+        self.last_heard
+    }
+
+    /// How long the path has been taken for dead: since what was sent first and is not answered.
+    pub fn silent_for(&self, now: Time) -> Option<Duration> {
+        self.outbound.silent_for(now)
     }
 
     /// The smoothed round-trip time, or the assumed one.

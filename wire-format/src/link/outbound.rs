@@ -6,7 +6,8 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::estimate::{Rtt, Window};
-use super::{LinkError, Time, Unanswered};
+use super::silence::Silence;
+use super::{LinkError, Time};
 use crate::batch::{self, Ack, Batch, Item};
 use crate::codec::{self, Codec, DictionarySet};
 use crate::limits::{BATCH_CONTENT_BYTES, WINDOW_ITEMS};
@@ -52,11 +53,9 @@ pub(super) struct Outbound {
     datagrams: u64,
     rtt: Rtt,
     window: Window,
-    /// Resend timers that ran out since anything was acknowledged.
-    timeouts: u32,
-    /// Since when an answer is awaited: the first send after rest, or the last progress.
-    awaiting_since: Option<Time>,
-    timed_out_at: Time,
+    silence: Silence,
+    /// Polls that are to leave.
+    polls: u32,
     /// One datagram may leave even though the window is full.
     probe: bool,
     /// Coded bytes per byte of content, as the last batches had it.
@@ -65,7 +64,7 @@ pub(super) struct Outbound {
 }
 
 impl Outbound {
-    pub(super) fn new(initial_rtt: Duration) -> Self {
+    pub(super) fn new(initial_rtt: Duration, poll_pause_max: Duration) -> Self {
         Self {
             settled: 0,
             entries: VecDeque::new(),
@@ -76,9 +75,8 @@ impl Outbound {
             datagrams: 0,
             rtt: Rtt::new(initial_rtt),
             window: Window::default(),
-            timeouts: 0,
-            awaiting_since: None,
-            timed_out_at: Time::default(),
+            silence: Silence::new(poll_pause_max),
+            polls: 0,
             probe: false,
             ratio: 0.5,
             resent_items: 0,
@@ -126,10 +124,14 @@ impl Outbound {
             }
         }
         self.flying_bytes -= newly.bytes;
-        if newly.any || moved {
-            self.timeouts = 0;
-            self.probe = false;
-            self.awaiting_since = (self.entries.len() > self.unsent).then_some(now);
+        let was_silent = self.silence.is_on();
+        let news = newly.any || moved;
+        self.probe &= !news;
+        // After a silence that anybody hears is news, if there is something to send.
+        let waits = self.entries.iter().any(|entry| entry.state == State::Waiting);
+        self.silence.heard(now, news || was_silent && waits, self.entries.len() > self.unsent || waits);
+        if was_silent {
+            self.window = Window::default();
         }
         self.newest_acked = self.newest_acked.max(newly.datagram);
         if let Some(sent_at) = newly.sent_once_at {
@@ -182,13 +184,9 @@ impl Outbound {
         overtaken.into_iter().chain(self.resend_at()).min()
     }
 
-    /// The resend timer counts from the oldest item on its way, or from the last sign of life. What has
-    /// arrived but is not settled for long is asked after, too: the other end may have been restarted.
     fn resend_at(&self) -> Option<Time> {
-        let awaiting_since = self.awaiting_since?;
         let oldest = self.flying().map(|(_, at)| at).min();
-        let base = oldest.map_or(awaiting_since, |at| at.max(awaiting_since)).max(self.timed_out_at);
-        Some(base + self.rtt.resend_after(self.timeouts))
+        self.silence.due(oldest, self.rtt.resend_after())
     }
 
     pub(super) fn handle_timeout(&mut self, now: Time) {
@@ -196,28 +194,39 @@ impl Outbound {
         if self.resend_at().is_none_or(|at| at > now) {
             return;
         }
-        self.timeouts += 1;
-        self.timed_out_at = now;
+        self.silence.timed_out(now);
+        if self.silence.is_on() || self.flying().next().is_none() {
+            // What has arrived but is not settled for long is asked after, too: the other end may have been restarted.
+            self.polls = 1;
+            self.lose_all();
+            return;
+        }
         self.window.timed_out();
         self.probe = true;
-        let nothing_flies = self.flying().next().is_none();
         let mut bytes = 0;
-        for entry in self.entries.iter_mut().filter(|entry| entry.sent > 0) {
-            let wire_bytes = match entry.state {
-                State::Flying { wire_bytes, .. } => wire_bytes,
-                State::Arrived if nothing_flies => 0,
-                State::Arrived | State::Waiting => continue,
-            };
+        for entry in &mut self.entries {
+            let State::Flying { wire_bytes, .. } = entry.state else { continue };
             if bytes > 0 && bytes + entry.bytes.len() > PROBE_BYTES {
                 break;
             }
             bytes += entry.bytes.len();
             entry.state = State::Waiting;
             self.flying_bytes -= wire_bytes;
-            if nothing_flies {
-                break;
-            }
         }
+    }
+
+    /// Asks the other end for a sign of life.
+    pub(super) fn poke(&mut self, now: Time) {
+        self.silence.restart(now);
+        self.polls = 1;
+        self.lose_all();
+    }
+
+    /// Whether the next datagram is to be a poll.
+    pub(super) fn take_poll(&mut self) -> bool {
+        let polls = self.polls > 0;
+        self.polls -= u32::from(polls);
+        polls
     }
 
     /// The next datagram with items in it: `base` completed, or none if there is nothing that may go.
@@ -228,13 +237,14 @@ impl Outbound {
         base: Batch<'_>,
         peer_has: DictionarySet,
     ) -> Option<Vec<u8>> {
-        if self.flying_bytes > 0 && self.flying_bytes >= self.window.bytes() && !self.probe {
+        let is_full = self.flying_bytes > 0 && self.flying_bytes >= self.window.bytes() && !self.probe;
+        if is_full || self.silence.is_on() {
             return None;
         }
         let (numbers, datagram, content_len) = self.fill(bytes_max, base, peer_has)?;
         self.datagrams += 1;
         self.probe = false;
-        self.awaiting_since.get_or_insert(now);
+        self.silence.sent(now);
         self.ratio = (self.ratio * 3.0 + datagram.len() as f64 / content_len as f64) / 4.0;
         for number in numbers {
             let entry = &mut self.entries[(number - self.settled - 1) as usize];
@@ -329,8 +339,13 @@ impl Outbound {
         self.resent_items
     }
 
-    pub(super) fn unanswered(&self, now: Time) -> Option<Unanswered> {
-        self.awaiting_since.map(|since| Unanswered { since: now.since(since), timeouts: self.timeouts })
+    pub(super) fn is_at_rest(&self) -> bool {
+        self.entries.is_empty() && self.silence.since().is_none()
+    }
+
+    pub(super) fn silent_for(&self, now: Time) -> Option<Duration> {
+        let since = self.silence.since().filter(|_| self.silence.is_on())?;
+        Some(now.since(since))
     }
 }
 

@@ -1,0 +1,155 @@
+//! How long nothing has answered, and when to ask again.
+//!
+//! The first timers that run out send items again. After [`SILENT_AFTER`] in a row the path is taken for dead: from
+//! then on only *polls* leave, which cost a few bytes, at pauses that grow with the silence. The first answer to one
+//! sets everything free, so that what waits leaves as soon as the path is back, and little is spent while it is not.
+
+use std::time::Duration;
+
+use super::Time;
+
+/// So many resend timers in a row without an answer make a silence.
+const SILENT_AFTER: u32 = 3;
+
+/// A poll leaves when a sixteenth of the silence so far has passed since the last: the end of a silence is noticed within
+/// a sixteenth of its length, for some sixty polls in each hundredfold of time.
+const POLLS_IN_SILENCE: u32 = 16;
+
+/// The state of waiting for answers.
+#[derive(Debug)]
+pub(super) struct Silence {
+    /// The longest pause between two polls.
+    pause_max: Duration,
+    /// The first send after rest, or the last answer after that; none while nothing is awaited.
+    since: Option<Time>,
+    timed_out_at: Time,
+    /// Timers that have run out in a row.
+    timeouts: u32,
+    /// Whether anything was heard since the last timer ran out.
+    heard: bool,
+}
+
+impl Silence {
+    pub(super) fn new(pause_max: Duration) -> Self {
+        Self { pause_max, since: None, timed_out_at: Time::default(), timeouts: 0, heard: true }
+    }
+
+    /// Something has left that is to be answered.
+    pub(super) fn sent(&mut self, now: Time) {
+        self.since.get_or_insert(now);
+    }
+
+    /// An acknowledgement has come. `news`: it tells of something that was not known, or lets something go; `more`:
+    /// there is more to be answered.
+    pub(super) fn heard(&mut self, now: Time, news: bool, more: bool) {
+        self.heard = true;
+        if news || !more {
+            self.timeouts = 0;
+            self.since = more.then_some(now);
+        }
+    }
+
+    /// A timer has run out.
+    pub(super) fn timed_out(&mut self, now: Time) {
+        self.timeouts += 1;
+        self.timed_out_at = now;
+        self.heard = false;
+    }
+
+    /// The path may be back, or another one: polls start anew.
+    pub(super) fn restart(&mut self, now: Time) {
+        self.since = Some(now);
+        self.timed_out_at = now;
+        self.timeouts = self.timeouts.max(SILENT_AFTER);
+        self.heard = false;
+    }
+
+    /// Whether the path is taken for dead.
+    pub(super) fn is_on(&self) -> bool {
+        self.timeouts >= SILENT_AFTER && !self.heard
+    }
+
+    /// Since when an answer is awaited.
+    pub(super) fn since(&self) -> Option<Time> {
+        self.since
+    }
+
+    /// When the timer runs out: so long after the oldest send on its way, the last answer and the last timer.
+    pub(super) fn due(&self, oldest_on_its_way: Option<Time>, timer: Duration) -> Option<Time> {
+        let since = self.since?;
+        let base = oldest_on_its_way.unwrap_or(since).max(since).max(self.timed_out_at);
+        let pause = if self.timeouts < SILENT_AFTER {
+            timer
+        } else {
+            let silence = self.timed_out_at.since(since);
+            (silence / POLLS_IN_SILENCE).min(self.pause_max).max(timer)
+        };
+        Some(base + pause)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TIMER: Duration = Duration::from_secs(1);
+
+    /// The moments at which timers run out in a silence of this length.
+    fn polls(pause_max: Duration, silence: Duration) -> Vec<Duration> {
+        let mut silent = Silence::new(pause_max);
+        silent.sent(Time::default());
+        let mut moments = Vec::new();
+        loop {
+            let at = silent.due(None, TIMER).unwrap();
+            if at.since_start() > silence {
+                return moments;
+            }
+            silent.timed_out(at);
+            moments.push(at.since_start());
+        }
+    }
+
+    #[test]
+    fn polls_get_rarer_with_the_silence_up_to_a_bound() {
+        let moments = polls(Duration::from_secs(45), Duration::from_secs(30 * 60));
+        assert!(moments.len() < 120, "{}", moments.len());
+        for pair in moments.windows(2) {
+            let pause = pair[1] - pair[0];
+            assert!(pause <= (pair[1] / 15).max(TIMER).min(Duration::from_secs(45)), "{pair:?}");
+        }
+        let hours = polls(Duration::from_secs(3600), Duration::from_secs(12 * 3600));
+        assert!(hours.len() < 160, "half a day: {}", hours.len());
+    }
+
+    #[test]
+    fn an_answer_ends_a_silence_and_one_without_news_keeps_its_pauses() {
+        let mut silence = Silence::new(Duration::from_secs(45));
+        silence.sent(Time::default());
+        for n in 1..=3 {
+            assert!(!silence.is_on());
+            silence.timed_out(Time::after_start(TIMER * n));
+        }
+        assert!(silence.is_on());
+        let now = Time::after_start(TIMER * 100);
+        silence.heard(now, false, true);
+        assert!(!silence.is_on(), "what is pushed now need not wait");
+        assert_eq!(silence.since(), Some(Time::default()));
+        silence.heard(now, true, true);
+        assert_eq!((silence.timeouts, silence.since()), (0, Some(now)));
+        silence.heard(now, true, false);
+        assert_eq!(silence.due(None, TIMER), None);
+    }
+
+    #[test]
+    fn a_restart_polls_as_if_the_silence_had_just_begun() {
+        let mut silence = Silence::new(Duration::from_secs(45));
+        silence.sent(Time::default());
+        for n in 1..=9 {
+            silence.timed_out(Time::after_start(TIMER * 100 * n));
+        }
+        let now = Time::after_start(TIMER * 1_000);
+        silence.restart(now);
+        assert!(silence.is_on());
+        assert_eq!(silence.due(None, TIMER), Some(now + TIMER));
+    }
+}
