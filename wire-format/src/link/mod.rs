@@ -200,10 +200,12 @@ impl Link {
             self.peer_has = without(self.peer_has, tag);
             self.outbound.lose_all();
         }
-        if let Some(ack) = &batch.ack
-            && self.outbound.handle_ack(now, ack)
-        {
-            self.settled_event = Some(self.outbound.settled());
+        match &batch.ack {
+            Some(ack) if self.outbound.handle_ack(now, ack) => {
+                self.settled_event = Some(self.outbound.settled());
+            }
+            Some(_) => {}
+            None => self.outbound.heard_unasked(now),
         }
         self.inbound.handle_items(now, &batch.items)
     }

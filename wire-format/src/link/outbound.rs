@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::estimate::{Rtt, Window};
-use super::silence::Silence;
+use super::silence::{Ask, Silence};
 use super::{LinkError, Time};
 use crate::batch::{self, Ack, Batch, Item};
 use crate::codec::{self, Codec, DictionarySet};
@@ -14,9 +14,6 @@ use crate::limits::{BATCH_CONTENT_BYTES, WINDOW_ITEMS};
 
 /// Longest item, bytes: with everything around it, it fits the smallest datagram of a QUIC path.
 pub(super) const ITEM_BYTES_MAX: usize = 1_000;
-
-/// How many bytes of items one resend timer sends again: about one datagram.
-const PROBE_BYTES: usize = 1_000;
 
 #[derive(Debug)]
 struct Entry {
@@ -186,7 +183,7 @@ impl Outbound {
 
     fn resend_at(&self) -> Option<Time> {
         let oldest = self.flying().map(|(_, at)| at).min();
-        self.silence.due(oldest, self.rtt.resend_after())
+        self.silence.due(oldest, self.rtt.resend_after(), self.rtt.is_measured())
     }
 
     pub(super) fn handle_timeout(&mut self, now: Time) {
@@ -194,24 +191,41 @@ impl Outbound {
         if self.resend_at().is_none_or(|at| at > now) {
             return;
         }
-        self.silence.timed_out(now);
-        if self.silence.is_on() || self.flying().next().is_none() {
-            // What has arrived but is not settled for long is asked after, too: the other end may have been restarted.
-            self.polls = 1;
+        let ask = self.silence.timed_out(now);
+        if self.silence.is_on() {
             self.lose_all();
-            return;
         }
-        self.window.timed_out();
-        self.probe = true;
+        match ask {
+            // What has arrived but is not settled for long is asked after, too: the other end may have been restarted.
+            Ask::Again(bytes_max) if self.repeat_oldest(bytes_max) => {
+                self.window.timed_out();
+                self.probe = true;
+            }
+            _ => self.polls = 1,
+        }
+    }
+
+    /// Takes the oldest items on their way for lost, up to so many bytes; false if there is none so small.
+    fn repeat_oldest(&mut self, bytes_max: usize) -> bool {
         let mut bytes = 0;
         for entry in &mut self.entries {
             let State::Flying { wire_bytes, .. } = entry.state else { continue };
-            if bytes > 0 && bytes + entry.bytes.len() > PROBE_BYTES {
+            bytes += entry.bytes.len();
+            if bytes > bytes_max {
                 break;
             }
-            bytes += entry.bytes.len();
             entry.state = State::Waiting;
             self.flying_bytes -= wire_bytes;
+        }
+        self.entries.iter().any(|entry| entry.state == State::Waiting)
+    }
+
+    /// The other end was heard, but does not answer for what was sent: perhaps nothing of it has arrived. In a silence
+    /// that is reason enough to ask.
+    pub(super) fn heard_unasked(&mut self, now: Time) {
+        if self.silence.is_on() && self.silence.polled_at() + self.rtt.smoothed() <= now {
+            self.silence.timed_out(now);
+            self.polls = 1;
         }
     }
 

@@ -1,19 +1,38 @@
 //! How long nothing has answered, and when to ask again.
 //!
-//! The first timers that run out send items again. After [`SILENT_AFTER`] in a row the path is taken for dead: from
-//! then on only *polls* leave, which cost a few bytes, at pauses that grow with the silence. The first answer to one
-//! sets everything free, so that what waits leaves as soon as the path is back, and little is spent while it is not.
+//! The first timer that runs out sends the oldest items again. Loss comes in bursts, and what follows a lost packet at
+//! once is likely to be lost as well, so further timers are short: they send small items, and *polls*, which cost a few
+//! bytes, in turn. After [`SILENT_AFTER`] in a row the path is taken for dead: from then on only polls leave,
+//! at pauses that grow with the silence. The first answer to one sets everything free, so that what waits leaves as soon
+//! as the path is back, and little is spent while it is not. `docs/decisions/0013-repeats-and-silence.md` has the figures.
 
 use std::time::Duration;
 
 use super::Time;
 
-/// So many resend timers in a row without an answer make a silence.
-const SILENT_AFTER: u32 = 3;
+/// So many timers in a row without an answer make a silence.
+const SILENT_AFTER: u32 = 10;
+
+/// All timers but the first are shorter by this.
+const QUICKER: u32 = 4;
+
+/// How many bytes of items one timer sends again: about one datagram, when a whole resend timer has passed; or
+/// else a short text's worth, sealed.
+const AGAIN_BYTES: usize = 1_000;
+const QUICK_BYTES: usize = 256;
 
 /// A poll leaves when a sixteenth of the silence so far has passed since the last: the end of a silence is noticed within
 /// a sixteenth of its length, for some sixty polls in each hundredfold of time.
 const POLLS_IN_SILENCE: u32 = 16;
+
+/// What is to leave when a timer has run out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ask {
+    /// The oldest items on their way, as many as have so many bytes.
+    Again(usize),
+    /// A poll.
+    Poll,
+}
 
 /// The state of waiting for answers.
 #[derive(Debug)]
@@ -50,10 +69,16 @@ impl Silence {
     }
 
     /// A timer has run out.
-    pub(super) fn timed_out(&mut self, now: Time) {
+    pub(super) fn timed_out(&mut self, now: Time) -> Ask {
         self.timeouts += 1;
         self.timed_out_at = now;
         self.heard = false;
+        match self.timeouts {
+            SILENT_AFTER.. => Ask::Poll,
+            nth if nth % QUICKER == 1 => Ask::Again(AGAIN_BYTES),
+            nth if nth % 2 == 1 => Ask::Again(QUICK_BYTES),
+            _ => Ask::Poll,
+        }
     }
 
     /// The path may be back, or another one: polls start anew.
@@ -69,20 +94,34 @@ impl Silence {
         self.timeouts >= SILENT_AFTER && !self.heard
     }
 
+    /// When the last timer ran out.
+    pub(super) fn polled_at(&self) -> Time {
+        self.timed_out_at
+    }
+
     /// Since when an answer is awaited.
     pub(super) fn since(&self) -> Option<Time> {
         self.since
     }
 
     /// When the timer runs out: so long after the oldest send on its way, the last answer and the last timer.
-    pub(super) fn due(&self, oldest_on_its_way: Option<Time>, timer: Duration) -> Option<Time> {
+    /// Timers get short only where `quickens`: where it is known how long answers take.
+    pub(super) fn due(
+        &self,
+        oldest_on_its_way: Option<Time>,
+        timer: Duration,
+        quickens: bool,
+    ) -> Option<Time> {
         let since = self.since?;
         let base = oldest_on_its_way.unwrap_or(since).max(since).max(self.timed_out_at);
-        let pause = if self.timeouts < SILENT_AFTER {
-            timer
-        } else {
-            let silence = self.timed_out_at.since(since);
-            (silence / POLLS_IN_SILENCE).min(self.pause_max).max(timer)
+        let pause = match self.timeouts {
+            0 => timer,
+            SILENT_AFTER.. => {
+                let silence = self.timed_out_at.since(since);
+                (silence / POLLS_IN_SILENCE).min(self.pause_max).max(timer)
+            }
+            _ if quickens => timer / QUICKER,
+            _ => timer,
         };
         Some(base + pause)
     }
@@ -100,7 +139,7 @@ mod tests {
         silent.sent(Time::default());
         let mut moments = Vec::new();
         loop {
-            let at = silent.due(None, TIMER).unwrap();
+            let at = silent.due(None, TIMER, true).unwrap();
             if at.since_start() > silence {
                 return moments;
             }
@@ -125,7 +164,7 @@ mod tests {
     fn an_answer_ends_a_silence_and_one_without_news_keeps_its_pauses() {
         let mut silence = Silence::new(Duration::from_secs(45));
         silence.sent(Time::default());
-        for n in 1..=3 {
+        for n in 1..=SILENT_AFTER {
             assert!(!silence.is_on());
             silence.timed_out(Time::after_start(TIMER * n));
         }
@@ -137,19 +176,36 @@ mod tests {
         silence.heard(now, true, true);
         assert_eq!((silence.timeouts, silence.since()), (0, Some(now)));
         silence.heard(now, true, false);
-        assert_eq!(silence.due(None, TIMER), None);
+        assert_eq!(silence.due(None, TIMER, true), None);
+    }
+
+    #[test]
+    fn small_items_and_polls_take_turns_until_the_silence() {
+        let mut silence = Silence::new(Duration::from_secs(45));
+        silence.sent(Time::default());
+        let mut asked = Vec::new();
+        for _ in 0..SILENT_AFTER {
+            let at = silence.due(None, TIMER, true).unwrap();
+            asked.push((at.since_start().as_millis(), silence.timed_out(at)));
+        }
+        let (full, quick) = (Ask::Again(AGAIN_BYTES), Ask::Again(QUICK_BYTES));
+        assert_eq!(
+            asked[..5],
+            [(1000, full), (1250, Ask::Poll), (1500, quick), (1750, Ask::Poll), (2000, full)]
+        );
+        assert_eq!(asked[9], (3250, Ask::Poll));
     }
 
     #[test]
     fn a_restart_polls_as_if_the_silence_had_just_begun() {
         let mut silence = Silence::new(Duration::from_secs(45));
         silence.sent(Time::default());
-        for n in 1..=9 {
+        for n in 1..=30 {
             silence.timed_out(Time::after_start(TIMER * 100 * n));
         }
         let now = Time::after_start(TIMER * 1_000);
         silence.restart(now);
         assert!(silence.is_on());
-        assert_eq!(silence.due(None, TIMER), Some(now + TIMER));
+        assert_eq!(silence.due(None, TIMER, true), Some(now + TIMER));
     }
 }
