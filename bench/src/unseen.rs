@@ -77,14 +77,14 @@ fn measure(
     for size in BATCHES {
         let metric = if size == 1 { "alone".to_owned() } else { format!("in {size}") };
         let bytes = |code: &dyn Fn(&[String]) -> usize| {
-            lines.chunks(size).map(|texts| 1 + code(texts)).sum::<usize>() as f64 / lines.len() as f64
+            lines.chunks(size).map(code).sum::<usize>() as f64 / lines.len() as f64
         };
         let modelled = bytes(&|texts| {
             let mut coded = Vec::new();
-            text::encode_run(&model, texts.iter().map(String::as_str), &mut coded);
+            text::encode_run(plan.model_name(), &model, texts.iter().map(String::as_str), &mut coded);
             coded.len()
         });
-        let packed = bytes(&|texts| dictionary.bytes(texts));
+        let packed = bytes(&|texts| TAG_BYTES + dictionary.bytes(texts));
         row("text model", metric.clone(), modelled, SIZE)?;
         row("zstd, 110 kB dictionary", metric.clone(), packed, SIZE)?;
         row("model / zstd", metric, modelled / packed, "")?;
@@ -95,6 +95,8 @@ fn measure(
 /// A zstd dictionary of any texts, and what a text takes as a bare block with it.
 struct Dictionary(Vec<u8>);
 
+/// Before a block stands which dictionary it is coded with. A stream under a model begins with the choice of the model.
+const TAG_BYTES: usize = 1;
 /// Headers of frame and block that a bare block does without.
 const HEADERS_BYTES: usize = 5;
 

@@ -7,7 +7,7 @@
 //! Work and memory are bounded: some microseconds a letter, no more letters than bytes were allowed, and a
 //! decoder stops seven bytes behind the end.
 
-use crate::codec::Codec;
+use crate::codec::{self, Opened};
 
 mod alphabet;
 mod asset;
@@ -51,8 +51,7 @@ pub(crate) fn suiting(text: &str, models: &Models, allowed: &ModelSet) -> Vec<Mo
     models.suiting(&Look::at(text.as_bytes()), allowed)
 }
 
-/// A text coded alone with the best of the models that suit it and the reader has, its tag first; `None` where there is
-/// no such model.
+/// A text coded alone with the best of the models that suit it and the reader has; `None` where there is no such model.
 pub(crate) fn encode_best(
     text: &str,
     models: &Models,
@@ -61,33 +60,53 @@ pub(crate) fn encode_best(
 ) -> Option<Vec<u8>> {
     let suiting = suiting(text, models, reader_has);
     favourite.best(&suiting, text.chars().count(), |name| {
-        let mut coded = Codec::Text(name).head();
-        encode(models.get(name)?, text, &mut coded);
+        let mut coded = Vec::new();
+        encode(name, models.get(name)?, text, &mut coded);
         Some(coded)
     })
 }
 
-/// Appends a text, coded alone.
-pub fn encode(model: &Model, text: &str, out: &mut Vec<u8>) {
-    let mut encoder = Encoder::new(out);
-    TextWriter::new(model).write(&mut encoder, text);
-    encoder.finish();
+/// Appends a text, coded alone under a model that goes by this name.
+///
+/// # Panics
+/// When the name is a number of [`NUMBERS`] or above.
+pub fn encode(name: ModelName, model: &Model, text: &str, out: &mut Vec<u8>) {
+    encode_run(name, model, [text], out);
 }
 
 /// Appends texts, coded in one run, each with its end.
-pub fn encode_run<'a>(model: &Model, texts: impl IntoIterator<Item = &'a str>, out: &mut Vec<u8>) {
-    let mut encoder = Encoder::new(out);
+///
+/// # Panics
+/// When the name is a number of [`NUMBERS`] or above.
+pub fn encode_run<'a>(
+    name: ModelName,
+    model: &Model,
+    texts: impl IntoIterator<Item = &'a str>,
+    out: &mut Vec<u8>,
+) {
+    let mut encoder = codec::begin(name, out);
     let mut writer = TextWriter::new(model);
     texts.into_iter().for_each(|text| writer.write(&mut encoder, text));
     encoder.finish();
 }
 
-/// Reads what [`encode`] wrote.
+/// Reads what [`encode`] wrote under the same name.
 ///
 /// # Errors
-/// When the bytes are damaged, or the text has more than `bytes_max` bytes.
-pub fn decode(model: &Model, coded: &[u8], bytes_max: usize) -> Result<String, TextError> {
-    let mut decoder = Decoder::new(coded);
+/// When the bytes are damaged or say another name, or the text has more than `bytes_max` bytes.
+pub fn decode(name: ModelName, model: &Model, coded: &[u8], bytes_max: usize) -> Result<String, TextError> {
+    match codec::open(coded, 0) {
+        Ok(Opened::Choices(found, decoder)) if found == name => read_alone(model, decoder, bytes_max),
+        _ => Err(TextError::Corrupt),
+    }
+}
+
+/// Reads a text alone off a stream that was opened.
+pub(crate) fn read_alone(
+    model: &Model,
+    mut decoder: Decoder<'_>,
+    bytes_max: usize,
+) -> Result<String, TextError> {
     let mut text = String::new();
     TextReader::new(model).read(&mut decoder, &mut text, bytes_max)?;
     if decoder.is_exhausted() || decoder.has_rest() {

@@ -55,8 +55,8 @@ impl Coder for Best {
         let models = Models::compiled_in();
         let (mut by_zstd, mut by_model) = (Vec::new(), BTreeSet::new());
         for &content in contents {
-            let Some(&tag) = self.pack(content).as_deref().and_then(<[u8]>::first) else { continue };
-            match Codec::from_tag(tag)? {
+            let Some(packed) = self.pack(content) else { continue };
+            match Codec::of(&packed)? {
                 Codec::Raw => {}
                 Codec::Text(name) => drop(by_model.insert(name)),
                 codec => by_zstd.push((codec, content)),

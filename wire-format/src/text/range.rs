@@ -7,6 +7,8 @@
 /// Bits of the state; a carry stands above them.
 const STATE_BITS: u32 = 56;
 const STATE_MASK: u64 = (1 << STATE_BITS) - 1;
+/// The range before the first choice: all of the state's values. Later it is below.
+const RANGE_ONE: u64 = 1 << STATE_BITS;
 /// Below this the range is widened by a byte.
 const RANGE_MIN: u64 = 1 << (STATE_BITS - 8);
 /// Bytes that a decoder holds ahead; so many it may read past the end of what was written, as zeros.
@@ -106,7 +108,7 @@ pub(crate) struct Encoder<'a> {
 impl<'a> Encoder<'a> {
     pub(crate) fn new(out: &'a mut Vec<u8>) -> Self {
         let start = out.len();
-        Self { out, start, low: 0, range: STATE_MASK }
+        Self { out, start, low: 0, range: RANGE_ONE }
     }
 
     /// Takes the part `start..start + size` of `total`; `size` is not zero.
@@ -183,7 +185,7 @@ pub(crate) struct Decoder<'a> {
 
 impl<'a> Decoder<'a> {
     pub(crate) fn new(input: &'a [u8]) -> Self {
-        let mut decoder = Self { input, past_end: 0, offset: 0, range: STATE_MASK };
+        let mut decoder = Self { input, past_end: 0, offset: 0, range: RANGE_ONE };
         for _ in 0..AHEAD_BYTES {
             decoder.shift();
         }
