@@ -173,7 +173,7 @@ pub(crate) fn open(coded: &[u8], decoded_max: usize) -> Result<Opened<'_>, Codec
                 ModelName::Number(number) => {
                     let mut decoder = Decoder::new(coded);
                     let (start, size) = number_part(number);
-                    decoder.take(start, size, FIRST_BYTES);
+                    decoder.take(start, size, decoder.unit(FIRST_BYTES));
                     decoder
                 }
                 ModelName::Id(id) => Decoder::new(&behind_tag[id.len()..]),

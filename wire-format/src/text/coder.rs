@@ -58,15 +58,23 @@ impl<'a> Forecast<'a> {
         (self.weights[..symbol].iter().sum(), self.weights[symbol])
     }
 
-    /// The symbol whose part a position lies in.
-    fn symbol_at(&self, position: u32) -> Symbol {
-        let mut end = 0;
-        let symbols = self.weights[..self.model.alphabet.symbols()].iter();
-        let symbol = symbols.take_while(|&&weight| {
-            end += weight;
-            end <= position
-        });
-        symbol.count() as Symbol
+    /// The symbol whose part a position lies in, and that part.
+    fn symbol_at(&self, position: u32) -> (Symbol, u32, u32) {
+        const ROW: usize = 16;
+        let (mut start, mut symbol) = (0, 0);
+        // Past whole rows first: their sums are quick.
+        for row in self.weights.as_chunks::<ROW>().0 {
+            let end = start + row.iter().sum::<u32>();
+            if end > position {
+                break;
+            }
+            (start, symbol) = (end, symbol + ROW);
+        }
+        while start + self.weights[symbol] <= position {
+            start += self.weights[symbol];
+            symbol += 1;
+        }
+        (symbol as Symbol, start, self.weights[symbol])
     }
 }
 
@@ -178,9 +186,9 @@ impl<'a> TextReader<'a> {
         if decoder.is_exhausted() {
             return Err(TextError::Corrupt);
         }
-        let symbol = self.forecast.symbol_at(decoder.position(self.forecast.sum));
-        let (start, size) = self.forecast.part(symbol);
-        decoder.take(start, size, self.forecast.sum);
+        let (position, unit) = decoder.position(self.forecast.sum);
+        let (symbol, start, size) = self.forecast.symbol_at(position);
+        decoder.take(start, size, unit);
         self.forecast.step(symbol);
         Ok(symbol)
     }
