@@ -102,7 +102,8 @@ pub(crate) fn run(args: &TextsArgs, report: &mut Report) -> Result<()> {
     ];
     let (mut encoded, mut decoded) = (Slowest::default(), Slowest::default());
     for &model in &models {
-        for text in longest(&written) {
+        for mut text in longest(&written, rng) {
+            shorten(model, &mut text);
             let bytes = encoded.time(text.clone(), |text| coded(model, text), model);
             decoded.time(bytes, |bytes| read_at_most(model, bytes), model);
         }
@@ -181,7 +182,7 @@ impl<'a, T> Slowest<'a, T> {
 
 fn coded((name, model): Named<'_>, text: &str) -> Vec<u8> {
     let mut out = Vec::new();
-    text::encode(name, model, text, &mut out);
+    text::encode(name, model, text, &mut out).expect("short enough");
     out
 }
 
@@ -197,14 +198,25 @@ fn lines() -> Result<Vec<String>> {
     Ok(lines)
 }
 
-/// Texts as long as a model takes, one of each kind of line.
-fn longest(written: &[String]) -> Vec<String> {
-    let kinds = written.chunks(400).map(|lines| {
-        let mut text = lines.concat();
+/// Texts of as many bytes as a model takes: one of each kind of line, and some with as many symbols to a byte as there
+/// can be, for capitals and letters that no alphabet has.
+fn longest(written: &[String], rng: &mut impl Rng) -> Vec<String> {
+    let mut texts: Vec<String> = written.chunks(400).map(<[String]>::concat).collect();
+    let mut letters = |letters: &[u8]| {
+        (0..MODELLED_BYTES_MAX).map(|_| char::from(*letters.choose(rng).expect("some"))).collect()
+    };
+    texts.extend([&b"ETAOINSHRDLUaeiou"[..], b"etaoin shrdlu", &[1, 2, 3, 30, 31]].map(&mut letters));
+    for text in &mut texts {
         text.truncate(text.floor_char_boundary(MODELLED_BYTES_MAX));
-        text
-    });
-    kinds.collect()
+    }
+    texts
+}
+
+/// Cuts a text until a run under the model may hold it.
+fn shorten((name, model): Named<'_>, text: &mut String) {
+    while text::encode(name, model, text, &mut Vec::new()).is_err() {
+        text.truncate(text.floor_char_boundary(text.len() - text.len() / 64));
+    }
 }
 
 /// Letters of one script, or of several, or a line that somebody wrote with some of them put in.

@@ -17,7 +17,9 @@ fuzz_target!(|input: (&[u8], &[u8])| {
     let coded = [&[2, 0, 0, 0, 0], *coded].concat();
     if let Ok(text) = text::decode(NAME, &model, &coded, 1_000) {
         let mut again = Vec::new();
-        text::encode(NAME, &model, &text, &mut again);
-        assert_eq!(text::decode(NAME, &model, &again, 1_000), Ok(text));
+        // With other marks it may have more symbols than a run may.
+        if text::encode(NAME, &model, &text, &mut again).is_ok() {
+            assert_eq!(text::decode(NAME, &model, &again, 1_000), Ok(text));
+        }
     }
 });

@@ -18,8 +18,10 @@ fuzz_target!(|bytes: &[u8]| {
         assert!(text.len() <= MODELLED_BYTES_MAX);
         // Another coding may say the same; ours is not longer, but for capitals that were marked in vain.
         let mut again = Vec::new();
-        text::encode(name, model, &text, &mut again);
-        assert_eq!(text::decode(name, model, &again, text.len()), Ok(text));
+        // With other marks it may have more symbols than a run may.
+        if text::encode(name, model, &text, &mut again).is_ok() {
+            assert_eq!(text::decode(name, model, &again, text.len()), Ok(text));
+        }
     } else {
         let Ok(plain) = unpack(coded, &MODELS, Some(ShortIncarnation([7; 4])), usize::MAX) else { return };
         assert!(plain.len() <= MODELLED_BYTES_MAX);

@@ -4,8 +4,8 @@
 //! same text gives the same bytes on every machine. `PROTOCOL.md`, section "Text models", says how it works
 //! in words that do for an implementation; `docs/decisions/0011` why it is so.
 //!
-//! Work and memory are bounded: some microseconds a letter, no more letters than bytes were allowed, and a
-//! decoder stops seven bytes behind the end.
+//! Work and memory are bounded: less than half a microsecond a symbol, [`RUN_SYMBOLS_MAX`] symbols, no more letters than
+//! bytes were allowed, and a decoder stops seven bytes behind the end.
 
 use crate::codec::{self, Opened};
 
@@ -22,7 +22,7 @@ mod recent;
 
 pub use alphabet::{Alphabet, END, LETTERS_MAX, OTHER, Symbol};
 pub use asset::{ContextParts, Entry, Level, Parts, PartsError};
-pub use coder::Tally;
+pub use coder::{RUN_SYMBOLS_MAX, Tally};
 pub use favourite::Favourite;
 pub use model::{CONTEXT_SYMBOLS_MAX, CONTEXTS_MAX, ENTRIES_MAX, Model, ModelId};
 pub use models::{IDS_MAX, ModelName, ModelSet, Models, NUMBERED, NUMBERS, Numbered};
@@ -32,7 +32,7 @@ pub(crate) use coder::{TextReader, TextWriter};
 pub(crate) use look::{Look, Script};
 pub(crate) use range::{AdaptiveBit, Coder, Decoder, Encoder, Lengths};
 
-/// Why bytes are no run of texts under a model.
+/// Why bytes are no run of texts under a model, or texts too much for one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TextError {
     /// Cut, changed, or written with another model.
@@ -44,6 +44,9 @@ pub enum TextError {
         /// The reader's bound, bytes.
         max: usize,
     },
+    /// More symbols than a run may have.
+    #[error("a run of texts has at most {RUN_SYMBOLS_MAX} symbols")]
+    TooManySymbols,
 }
 
 /// The models at hand, of those that are `allowed`, that may suit a text; the likeliest kinds first.
@@ -61,20 +64,26 @@ pub(crate) fn encode_best(
     let suiting = suiting(text, models, reader_has);
     favourite.best(&suiting, text.chars().count(), |name| {
         let mut coded = Vec::new();
-        encode(name, models.get(name)?, text, &mut coded);
+        encode(name, models.get(name)?, text, &mut coded).ok()?;
         Some(coded)
     })
 }
 
 /// Appends a text, coded alone under a model that goes by this name.
 ///
+/// # Errors
+/// [`TextError::TooManySymbols`]; `out` is then as it was.
+///
 /// # Panics
 /// When the name is a number of [`NUMBERS`] or above.
-pub fn encode(name: ModelName, model: &Model, text: &str, out: &mut Vec<u8>) {
-    encode_run(name, model, [text], out);
+pub fn encode(name: ModelName, model: &Model, text: &str, out: &mut Vec<u8>) -> Result<(), TextError> {
+    encode_run(name, model, [text], out)
 }
 
 /// Appends texts, coded in one run, each with its end.
+///
+/// # Errors
+/// [`TextError::TooManySymbols`]; `out` is then as it was.
 ///
 /// # Panics
 /// When the name is a number of [`NUMBERS`] or above.
@@ -83,11 +92,20 @@ pub fn encode_run<'a>(
     model: &Model,
     texts: impl IntoIterator<Item = &'a str>,
     out: &mut Vec<u8>,
-) {
+) -> Result<(), TextError> {
+    let start = out.len();
     let mut encoder = codec::begin(name, out);
     let mut writer = TextWriter::new(model);
-    texts.into_iter().for_each(|text| writer.write(&mut encoder, text));
-    encoder.finish();
+    match texts.into_iter().try_for_each(|text| writer.write(&mut encoder, text)) {
+        Ok(()) => {
+            encoder.finish();
+            Ok(())
+        }
+        Err(error) => {
+            out.truncate(start);
+            Err(error)
+        }
+    }
 }
 
 /// Reads what [`encode`] wrote under the same name.

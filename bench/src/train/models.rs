@@ -139,7 +139,7 @@ pub(crate) fn sizes(plan: &Plan, corpora: &Path, report: &mut Report) -> Result<
         let mode = format!("{} kB, {} kB in memory", file.len() / 1_000, model.memory_bytes() / 1_000);
         for held_out in plan.held_out {
             let lines = corpus::read_lines(&corpora.join("held-out").join(format!("{held_out}.txt")))?;
-            let bytes = bytes_a_text(plan.model_name(), &model, &lines);
+            let bytes = bytes_a_text(plan.model_name(), &model, &lines)?;
             report.row(Row::new("train", *held_out, bytes, "B/message").scenario(plan.name).mode(&mode))?;
         }
     }
@@ -147,10 +147,12 @@ pub(crate) fn sizes(plan: &Plan, corpora: &Path, report: &mut Report) -> Result<
 }
 
 /// Bytes that a text takes alone, on average.
-pub(crate) fn bytes_a_text(name: ModelName, model: &Model, texts: &[String]) -> f64 {
+pub(crate) fn bytes_a_text(name: ModelName, model: &Model, texts: &[String]) -> Result<f64> {
     let mut coded = Vec::new();
-    texts.iter().for_each(|text| text::encode(name, model, text, &mut coded));
-    coded.len() as f64 / texts.len() as f64
+    for text in texts {
+        text::encode(name, model, text, &mut coded)?;
+    }
+    Ok(coded.len() as f64 / texts.len() as f64)
 }
 
 #[cfg(test)]
@@ -199,7 +201,7 @@ mod tests {
                     continue;
                 }
                 let mut coded = Vec::new();
-                text::encode(plan.model_name(), &model, text, &mut coded);
+                text::encode(plan.model_name(), &model, text, &mut coded).unwrap();
                 let bits = (coded.len() as f64 * 8.0 - NAME_BITS) / letters as f64;
                 if bits < BITS_A_LETTER_MIN {
                     known.push(format!("{}: {bits:.2} {text}", plan.name));

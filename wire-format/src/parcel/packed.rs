@@ -11,9 +11,9 @@ use crate::text::{
     TextReader, TextWriter, suiting,
 };
 
-/// Longer parcels, and longer letters, are not coded with a model, and none is read that says it is: the time grows
-/// with the letters (a microsecond each at worst), and zstd catches up.
-pub const MODELLED_BYTES_MAX: usize = 8 * 1024;
+/// Longer parcels, and longer letters, are not coded with a model, and none is read that says it is: what they allocate is
+/// bounded by it, and by then zstd catches up. The time is bounded by [`RUN_SYMBOLS_MAX`](crate::text::RUN_SYMBOLS_MAX).
+pub const MODELLED_BYTES_MAX: usize = 16 * 1024;
 
 /// What the one who opens a parcel knows and has.
 #[derive(Clone, Copy, Debug)]
@@ -65,7 +65,7 @@ pub fn pack(parcel: &Parcel<'_>, models: &Models, reader: Reader<'_>, favourite:
     let modelled = favourite.best(&suiting, letters, |name| {
         let mut modelled = Vec::new();
         let model = models.get(name)?;
-        write(parcel, model, !reader.knows_incarnation, codec::begin(name, &mut modelled));
+        write(parcel, model, !reader.knows_incarnation, codec::begin(name, &mut modelled)).ok()?;
         Some(modelled)
     });
     modelled.filter(|modelled| modelled.len() < best.len()).unwrap_or(best)
@@ -145,7 +145,7 @@ impl Odds {
     }
 }
 
-fn write(parcel: &Parcel<'_>, model: &Model, named: bool, mut coder: Encoder<'_>) {
+fn write(parcel: &Parcel<'_>, model: &Model, named: bool, mut coder: Encoder<'_>) -> Result<(), TextError> {
     let odds = &mut Odds::new();
     if coder.bit(&mut odds.is_named, named) {
         coder.even(32, u32::from_be_bytes(parcel.incarnation.0));
@@ -172,7 +172,7 @@ fn write(parcel: &Parcel<'_>, model: &Model, named: bool, mut coder: Encoder<'_>
                         coder.bit(&mut odds.is_bytes, false);
                         write_bytes(&mut coder, &mut odds.lengths, prefix);
                     }
-                    texts.write(&mut coder, text);
+                    texts.write(&mut coder, text)?;
                 }
                 Kind::Bytes => {
                     coder.bit(&mut odds.is_unusual, true);
@@ -184,6 +184,7 @@ fn write(parcel: &Parcel<'_>, model: &Model, named: bool, mut coder: Encoder<'_>
         coder.bit(&mut odds.goes_on, false);
     }
     coder.finish();
+    Ok(())
 }
 
 fn write_bytes(coder: &mut Encoder<'_>, lengths: &mut Lengths, bytes: &[u8]) {

@@ -6,6 +6,10 @@ use super::model::{Model, Place, Weights};
 use super::range::{AdaptiveBit, Coder, Decoder, Encoder};
 use super::recent::{Guess, Recent};
 
+/// Most symbols in a run, marks and ends among them. Time grows with them, whatever they stand for: 4 to 5 ms for so many,
+/// at worst.
+pub const RUN_SYMBOLS_MAX: usize = 10_240;
+
 /// What comes next, as far as model and run can tell.
 #[derive(Debug)]
 pub(super) struct Forecast<'a> {
@@ -15,6 +19,8 @@ pub(super) struct Forecast<'a> {
     weights: Weights,
     sum: u32,
     guess: Option<Guess>,
+    /// Of the run so far.
+    symbols: usize,
 }
 
 impl<'a> Forecast<'a> {
@@ -26,6 +32,7 @@ impl<'a> Forecast<'a> {
             weights: [0; 256],
             sum: 0,
             guess: None,
+            symbols: 0,
         };
         // Before a text is what ends one.
         forecast.place.step(model, END);
@@ -39,6 +46,7 @@ impl<'a> Forecast<'a> {
     }
 
     pub(super) fn step(&mut self, symbol: Symbol) {
+        self.symbols += 1;
         self.recent.step(self.guess, symbol);
         if symbol == END {
             self.place = Place::new();
@@ -125,14 +133,28 @@ impl<'a> TextWriter<'a> {
     }
 
     /// Writes a text and its end.
-    pub(crate) fn write(&mut self, encoder: &mut Encoder<'_>, text: &str) {
-        for step in self.forecast.model.alphabet.steps(text) {
+    ///
+    /// # Errors
+    /// [`TextError::TooManySymbols`]; nothing of the text was written.
+    pub(crate) fn write(&mut self, encoder: &mut Encoder<'_>, text: &str) -> Result<(), TextError> {
+        let steps = self.forecast.model.alphabet.steps(text);
+        if self.forecast.symbols + steps.len() + 1 > RUN_SYMBOLS_MAX {
+            return Err(TextError::TooManySymbols);
+        }
+        for step in steps {
             self.write_symbol(encoder, step.symbol());
             if let Step::Other(letter) = step {
                 self.others.code(encoder, u32::from(letter));
             }
         }
         self.write_symbol(encoder, END);
+        Ok(())
+    }
+
+    /// Forgets how much was written, for texts that no reader takes.
+    #[cfg(test)]
+    pub(super) fn allow_more(&mut self) {
+        self.forecast.symbols = 0;
     }
 
     fn write_symbol(&mut self, encoder: &mut Encoder<'_>, symbol: Symbol) {
@@ -157,7 +179,7 @@ impl<'a> TextReader<'a> {
     /// Reads a text up to its end and appends it to `out`, which may not get longer than `bytes_max`.
     ///
     /// # Errors
-    /// When the bytes are cut or no texts, or the text is too long.
+    /// When the bytes are cut or no texts, or the text is too long or the run.
     pub(crate) fn read(
         &mut self,
         decoder: &mut Decoder<'_>,
@@ -185,6 +207,9 @@ impl<'a> TextReader<'a> {
     fn read_symbol(&mut self, decoder: &mut Decoder<'_>) -> Result<Symbol, TextError> {
         if decoder.is_exhausted() {
             return Err(TextError::Corrupt);
+        }
+        if self.forecast.symbols == RUN_SYMBOLS_MAX {
+            return Err(TextError::TooManySymbols);
         }
         let (position, unit) = decoder.position(self.forecast.sum);
         let (symbol, start, size) = self.forecast.symbol_at(position);

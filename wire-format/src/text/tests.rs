@@ -13,7 +13,7 @@ fn named(name: &str) -> (ModelName, &'static Model) {
 fn coded(model: &str, text: &str) -> Vec<u8> {
     let (name, model) = named(model);
     let mut out = Vec::new();
-    encode(name, model, text, &mut out);
+    encode(name, model, text, &mut out).unwrap();
     out
 }
 
@@ -38,7 +38,7 @@ fn a_model_without_a_number_goes_by_its_id() {
     let (_, model) = named("english");
     let name = ModelName::Id([0xaa; 4]);
     let mut coded = Vec::new();
-    encode(name, model, "See you at the station at eight, then?", &mut coded);
+    encode(name, model, "See you at the station at eight, then?", &mut coded).unwrap();
     assert_eq!(HEXLOWER.encode(&coded), "02aaaaaaaa67c5de576d45f7dfc9f7");
     assert_eq!(decode(name, model, &coded, 100).as_deref(), Ok("See you at the station at eight, then?"));
 }
@@ -84,7 +84,7 @@ fn a_name_costs_half_a_byte_or_its_id() {
         (0..200).map(|day| format!("See you at eight on day {day}, at the station")).collect();
     let bytes = |name| {
         let mut out = Vec::new();
-        texts.iter().for_each(|text| encode(name, model, text, &mut out));
+        texts.iter().for_each(|text| encode(name, model, text, &mut out).unwrap());
         out.len()
     };
     let (by_number, by_id) = (bytes(name), bytes(ModelName::Id([7; 4])));
@@ -101,6 +101,38 @@ fn a_text_under_another_name_is_refused() {
     bytes[0] += 14;
     assert_eq!(decode(name, model, &bytes, 100), Err(TextError::Corrupt));
     assert_eq!(decode(name, model, &[], 100), Err(TextError::Corrupt));
+}
+
+#[test]
+fn a_run_has_so_many_symbols_and_no_more() {
+    let (name, model) = named("english");
+    // Two symbols a letter, and an end.
+    let text = "A b c ".repeat(RUN_SYMBOLS_MAX / 7);
+    let room = RUN_SYMBOLS_MAX % 7;
+    let mut out = b"before".to_vec();
+    let fits = format!("{text}{}", &"abcdef"[..room - 1]);
+    encode(name, model, &fits, &mut out).unwrap();
+    let coded = out.split_off(6);
+    assert_eq!(decode(name, model, &coded, usize::MAX).as_deref(), Ok(&fits[..]));
+
+    let one_more = format!("{text}{}", &"abcdef"[..room]);
+    assert_eq!(encode(name, model, &one_more, &mut out), Err(TextError::TooManySymbols));
+    assert_eq!(encode_run(name, model, [&fits[..], ""], &mut out), Err(TextError::TooManySymbols));
+    assert_eq!(out, b"before");
+    let mut encoder = codec::begin(name, &mut out);
+    let mut writer = TextWriter::new(model);
+    // As if the bound were higher.
+    writer.write(&mut encoder, &fits[..9]).unwrap();
+    writer.allow_more();
+    writer.write(&mut encoder, &fits).unwrap();
+    encoder.finish();
+    let mut decoder = match codec::open(&out[6..], 0) {
+        Ok(Opened::Choices(_, decoder)) => decoder,
+        other => panic!("{other:?}"),
+    };
+    let mut reader = TextReader::new(model);
+    let mut read = || reader.read(&mut decoder, &mut String::new(), usize::MAX);
+    assert_eq!((read(), read()), (Ok(()), Err(TextError::TooManySymbols)));
 }
 
 #[test]

@@ -106,6 +106,21 @@ fn texts_of_one_parcel_share_a_run() {
 }
 
 #[test]
+fn what_is_too_much_for_a_run_goes_without_a_model() {
+    let models = Models::compiled_in();
+    let name = ModelName::Number(0);
+    let written = |letters: &[Vec<u8>]| {
+        let mut packed = Vec::new();
+        write(&texts(letters, 1), models.get(name).unwrap(), false, codec::begin(name, &mut packed))
+    };
+    let letters = vec![letter(&"day after day ".repeat(7)); 110];
+    assert_eq!(written(&letters[..100]), Ok(()));
+    assert_eq!(written(&letters), Err(TextError::TooManySymbols));
+    assert!(texts(&letters, 1).encode().len() < MODELLED_BYTES_MAX, "it is the symbols that are too many");
+    assert!(!matches!(Codec::of(&both_ways(&texts(&letters, 1), true)), Ok(Codec::Text(_))));
+}
+
+#[test]
 fn a_reader_without_models_gets_none() {
     let letters = [letter("See you at eight, then?")];
     let parcel = texts(&letters, 1);
@@ -155,7 +170,7 @@ fn a_letter_without_a_number_is_refused() {
         coder.bit(&mut odds.has_letters, true);
         coder.number(&mut odds.numbers, number);
         coder.bit(&mut odds.is_unusual, false);
-        TextWriter::new(models.get(name).unwrap()).write(&mut coder, "ok");
+        TextWriter::new(models.get(name).unwrap()).write(&mut coder, "ok").unwrap();
         coder.bit(&mut odds.goes_on, false);
         coder.finish();
         unpack(&packed, &models, Some(OURS), BODY_BYTES_MAX)
