@@ -119,6 +119,37 @@ pub fn decode(name: ModelName, model: &Model, coded: &[u8], bytes_max: usize) ->
     }
 }
 
+/// Reads what [`encode_run`] wrote of so many texts under the same name.
+///
+/// # Errors
+/// When the bytes are damaged, say another name or hold other texts than so many, or the texts have more than `bytes_max`
+/// bytes together.
+pub fn decode_run(
+    name: ModelName,
+    model: &Model,
+    coded: &[u8],
+    count: usize,
+    bytes_max: usize,
+) -> Result<Vec<String>, TextError> {
+    let Ok(Opened::Choices(found, mut decoder)) = codec::open(coded, 0) else {
+        return Err(TextError::Corrupt);
+    };
+    if found != name {
+        return Err(TextError::Corrupt);
+    }
+    let mut reader = TextReader::new(model);
+    let mut left = bytes_max;
+    let mut texts = Vec::new();
+    for _ in 0..count {
+        let mut text = String::new();
+        reader.read(&mut decoder, &mut text, left)?;
+        left -= text.len();
+        texts.push(text);
+    }
+    ended(&decoder)?;
+    Ok(texts)
+}
+
 /// Reads a text alone off a stream that was opened.
 pub(crate) fn read_alone(
     model: &Model,
@@ -127,10 +158,12 @@ pub(crate) fn read_alone(
 ) -> Result<String, TextError> {
     let mut text = String::new();
     TextReader::new(model).read(&mut decoder, &mut text, bytes_max)?;
-    if decoder.is_exhausted() || decoder.has_rest() {
-        return Err(TextError::Corrupt);
-    }
+    ended(&decoder)?;
     Ok(text)
+}
+
+fn ended(decoder: &Decoder<'_>) -> Result<(), TextError> {
+    if decoder.is_exhausted() || decoder.has_rest() { Err(TextError::Corrupt) } else { Ok(()) }
 }
 
 #[cfg(test)]

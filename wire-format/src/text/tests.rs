@@ -136,6 +136,20 @@ fn a_run_has_so_many_symbols_and_no_more() {
 }
 
 #[test]
+fn a_run_gives_its_texts_back_if_it_is_known_how_many() {
+    let (name, model) = named("english");
+    let texts = ["See you at eight?", "", "ok", "See you at eight then"];
+    let mut coded = Vec::new();
+    encode_run(name, model, texts, &mut coded).unwrap();
+    let read = |count, bytes_max| decode_run(name, model, &coded, count, bytes_max);
+    assert_eq!(read(4, 40).unwrap(), texts);
+    assert_eq!(read(4, 39), Err(TextError::TooLong { max: 20 }), "what was left for the last");
+    assert_eq!(read(3, 40), Err(TextError::Corrupt));
+    assert!(read(9, 40).is_err());
+    assert_eq!(decode_run(ModelName::Number(1), model, &coded, 4, 40), Err(TextError::Corrupt));
+}
+
+#[test]
 fn a_run_that_goes_on_behind_its_text_is_refused() {
     let mut bytes = coded("english", "See you at eight?");
     bytes.extend([1; 8]);
