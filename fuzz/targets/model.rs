@@ -14,7 +14,7 @@ fuzz_target!(|input: (&[u8], &[u8])| {
     let file = [&b"TPm\x01"[..], &packed].concat();
     let _ = Parts::from_bytes(body);
     let Ok(model) = Model::from_bytes(&file) else { return };
-    let coded = [&[2, 0, 0, 0, 0], *coded].concat();
+    let coded = [&[2, 0, 0, 0, 0][..], coded].concat();
     if let Ok(text) = text::decode(NAME, &model, &coded, 1_000) {
         let mut again = Vec::new();
         // With other marks it may have more symbols than a run may.
