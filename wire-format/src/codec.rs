@@ -9,8 +9,8 @@
 //! | 64..=245   | already of the stream: choices under the text model of number (first - 64) / 14   |
 //! | others     | kept                                                                              |
 //!
-//! A stream under a model that has a number needs no tag: the number is its first choice, [`NUMBER_SIZE`] parts of
-//! [`FIRST_BYTES`], so that all that follows still moves the first byte within these parts. That is four bits instead of
+//! A stream under a model that has a number needs no tag: the number is its first choice, 14 parts of
+//! 256, so that all that follows still moves the first byte within these parts. That is four bits instead of
 //! eight. Whatever carries later ends at the first byte, which stays below the parts of the next number.
 //!
 //! A *zstd block* is the body of one compressed block (RFC 8878, section 3.1.1.3) and nothing else. Frame header
