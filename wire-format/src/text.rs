@@ -122,8 +122,8 @@ pub fn decode(name: ModelName, model: &Model, coded: &[u8], bytes_max: usize) ->
 /// Reads what [`encode_run`] wrote of so many texts under the same name.
 ///
 /// # Errors
-/// When the bytes are damaged, say another name or hold other texts than so many, or the texts have more than `bytes_max`
-/// bytes together.
+/// When the bytes are damaged or say another name, or the texts have more than `bytes_max` bytes together. Another count
+/// than was written is noticed only where it is more than some bytes off.
 pub fn decode_run(
     name: ModelName,
     model: &Model,

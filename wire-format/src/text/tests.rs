@@ -138,15 +138,17 @@ fn a_run_has_so_many_symbols_and_no_more() {
 #[test]
 fn a_run_gives_its_texts_back_if_it_is_known_how_many() {
     let (name, model) = named("english");
-    let texts = ["See you at eight?", "", "ok", "See you at eight then"];
+    let texts = ["See you at eight?", "", "ok", "Bring the other umbrella, and call my sister before noon"];
+    let bytes: usize = texts.iter().map(|text| text.len()).sum();
     let mut coded = Vec::new();
     encode_run(name, model, texts, &mut coded).unwrap();
     let read = |count, bytes_max| decode_run(name, model, &coded, count, bytes_max);
-    assert_eq!(read(4, 40).unwrap(), texts);
-    assert_eq!(read(4, 39), Err(TextError::TooLong { max: 20 }), "what was left for the last");
-    assert_eq!(read(3, 40), Err(TextError::Corrupt));
-    assert!(read(9, 40).is_err());
-    assert_eq!(decode_run(ModelName::Number(1), model, &coded, 4, 40), Err(TextError::Corrupt));
+    assert_eq!(read(4, bytes).unwrap(), texts);
+    let left = texts[3].len() - 1;
+    assert_eq!(read(4, bytes - 1), Err(TextError::TooLong { max: left }), "what was left for the last");
+    assert_eq!(read(3, bytes), Err(TextError::Corrupt));
+    assert!(read(40, bytes).is_err());
+    assert_eq!(decode_run(ModelName::Number(1), model, &coded, 4, bytes), Err(TextError::Corrupt));
 }
 
 #[test]
