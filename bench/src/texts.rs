@@ -9,7 +9,7 @@ use rand::seq::IndexedRandom;
 use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use thinpost_wire::parcel::MODELLED_BYTES_MAX;
-use thinpost_wire::text::{self, Model, ModelName, Models, NUMBERED};
+use thinpost_wire::text::{self, Model, ModelName, Models, NUMBERED, TextError};
 
 use crate::corpus;
 use crate::report::{Report, Row};
@@ -55,7 +55,7 @@ const LETTERS_MAX: usize = 120;
 pub(crate) fn run(args: &TextsArgs, report: &mut Report) -> Result<()> {
     let models = Models::compiled_in();
     let numbers = (0..NUMBERED.len() as u8).map(ModelName::Number);
-    let models: Vec<&Model> = numbers.filter_map(|name| models.get(name)).collect();
+    let models: Vec<Named<'_>> = numbers.filter_map(|name| Some((name, models.get(name)?))).collect();
     ensure!(!models.is_empty(), "no model is compiled in");
     let rng = &mut ChaCha8Rng::seed_from_u64(args.seed);
     let written = lines()?;
@@ -65,7 +65,7 @@ pub(crate) fn run(args: &TextsArgs, report: &mut Report) -> Result<()> {
         let model = models[run as usize % models.len()];
         let text = random_text(rng, &written);
         let coded = encoding.time(text.clone(), |text| coded(model, text), model);
-        let found = decoding.time(coded, |coded| text::decode(model, coded, text.len()), model);
+        let found = decoding.time(coded, |coded| read(model, coded, text.len()), model);
         ensure!(found.as_deref() == Ok(&text), "run {run}: {text:?} does not come back");
     }
     let mut stranger = Slowest::default();
@@ -73,8 +73,7 @@ pub(crate) fn run(args: &TextsArgs, report: &mut Report) -> Result<()> {
     for run in 0..args.codings {
         let model = models[run as usize % models.len()];
         let bytes = random_coding(rng, model, &written);
-        let read = |bytes: &Vec<u8>| text::decode(model, bytes, MODELLED_BYTES_MAX);
-        let found = stranger.time(bytes.clone(), read, model);
+        let found = stranger.time(bytes.clone(), |bytes| read(model, bytes, MODELLED_BYTES_MAX), model);
         if let Ok(text) = found {
             texts += 1;
             ensure!(text.len() <= MODELLED_BYTES_MAX, "run {run}: {bytes:?} gave {} bytes", text.len());
@@ -102,8 +101,9 @@ pub(crate) fn run(args: &TextsArgs, report: &mut Report) -> Result<()> {
         ),
     ];
     let (mut encoded, mut decoded) = (Slowest::default(), Slowest::default());
-    for model in &models {
-        for text in longest(&written) {
+    for &model in &models {
+        for mut text in longest(&written, rng) {
+            shorten(model, &mut text);
             let bytes = encoded.time(text.clone(), |text| coded(model, text), model);
             decoded.time(bytes, |bytes| read_at_most(model, bytes), model);
         }
@@ -125,8 +125,15 @@ pub(crate) fn run(args: &TextsArgs, report: &mut Report) -> Result<()> {
     report.row(row("made-up codings", "gave a text", texts as f64, ""))
 }
 
-fn read_at_most(model: &Model, coded: &[u8]) {
-    let _ = text::decode(model, coded, MODELLED_BYTES_MAX);
+/// A model and how it is named.
+type Named<'a> = (ModelName, &'a Model);
+
+fn read((name, model): Named<'_>, coded: &[u8], bytes_max: usize) -> Result<String, TextError> {
+    text::decode(name, model, coded, bytes_max)
+}
+
+fn read_at_most(model: Named<'_>, coded: &[u8]) {
+    let _ = read(model, coded, MODELLED_BYTES_MAX);
 }
 
 /// So many of the slowest inputs are timed again, so often, and the best time counts: the first time tells as
@@ -137,7 +144,7 @@ const AGAIN: usize = 7;
 /// What took longest, and the time of all.
 struct Slowest<'a, T> {
     sum_us: f64,
-    inputs: Vec<(f64, &'a Model, T)>,
+    inputs: Vec<(f64, Named<'a>, T)>,
 }
 
 impl<T> Default for Slowest<'_, T> {
@@ -147,7 +154,7 @@ impl<T> Default for Slowest<'_, T> {
 }
 
 impl<'a, T> Slowest<'a, T> {
-    fn time<O>(&mut self, input: T, work: impl FnOnce(&T) -> O, model: &'a Model) -> O {
+    fn time<O>(&mut self, input: T, work: impl FnOnce(&T) -> O, model: Named<'a>) -> O {
         let start = Instant::now();
         let done = work(&input);
         let us = start.elapsed().as_secs_f64() * 1e6;
@@ -160,8 +167,8 @@ impl<'a, T> Slowest<'a, T> {
         done
     }
 
-    fn worst_us(&self, work: impl Fn(&Model, &T)) -> f64 {
-        let best_of = |(_, model, input): &(f64, &Model, T)| {
+    fn worst_us(&self, work: impl Fn(Named<'_>, &T)) -> f64 {
+        let best_of = |&(_, model, ref input): &(f64, Named<'_>, T)| {
             let time = |_| {
                 let start = Instant::now();
                 work(model, input);
@@ -173,9 +180,9 @@ impl<'a, T> Slowest<'a, T> {
     }
 }
 
-fn coded(model: &Model, text: &str) -> Vec<u8> {
+fn coded((name, model): Named<'_>, text: &str) -> Vec<u8> {
     let mut out = Vec::new();
-    text::encode(model, text, &mut out);
+    text::encode(name, model, text, &mut out).expect("short enough");
     out
 }
 
@@ -191,14 +198,25 @@ fn lines() -> Result<Vec<String>> {
     Ok(lines)
 }
 
-/// Texts as long as a model takes, one of each kind of line.
-fn longest(written: &[String]) -> Vec<String> {
-    let kinds = written.chunks(400).map(|lines| {
-        let mut text = lines.concat();
+/// Texts of as many bytes as a model takes: one of each kind of line, and some with as many symbols to a byte as there
+/// can be, for capitals and letters that no alphabet has.
+fn longest(written: &[String], rng: &mut impl Rng) -> Vec<String> {
+    let mut texts: Vec<String> = written.chunks(400).map(<[String]>::concat).collect();
+    let mut letters = |letters: &[u8]| {
+        (0..MODELLED_BYTES_MAX).map(|_| char::from(*letters.choose(rng).expect("some"))).collect()
+    };
+    texts.extend([&b"ETAOINSHRDLUaeiou"[..], b"etaoin shrdlu", &[1, 2, 3, 30, 31]].map(&mut letters));
+    for text in &mut texts {
         text.truncate(text.floor_char_boundary(MODELLED_BYTES_MAX));
-        text
-    });
-    kinds.collect()
+    }
+    texts
+}
+
+/// Cuts a text until a run under the model may hold it.
+fn shorten((name, model): Named<'_>, text: &mut String) {
+    while text::encode(name, model, text, &mut Vec::new()).is_err() {
+        text.truncate(text.floor_char_boundary(text.len() - text.len() / 64));
+    }
 }
 
 /// Letters of one script, or of several, or a line that somebody wrote with some of them put in.
@@ -231,11 +249,12 @@ fn random_text(rng: &mut impl Rng, written: &[String]) -> String {
     }
 }
 
-/// A coding that was cut, changed or added to; or bytes that never were one.
-fn random_coding(rng: &mut impl Rng, model: &Model, written: &[String]) -> Vec<u8> {
+/// A coding that was cut, changed or added to; or bytes that never were one, but for the first, which says the model.
+fn random_coding(rng: &mut impl Rng, model: Named<'_>, written: &[String]) -> Vec<u8> {
     if rng.random_ratio(1, 3) {
         let mut bytes = vec![0; rng.random_range(0..64)];
         rng.fill_bytes(&mut bytes);
+        bytes.splice(..bytes.len().min(1), coded(model, "").into_iter().take(1));
         return bytes;
     }
     let mut bytes = written.choose(rng).map(|line| coded(model, line)).unwrap_or_default();

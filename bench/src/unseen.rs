@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use clap::Args;
-use thinpost_wire::text::{self, Model};
+use thinpost_wire::text::{self, Model, ModelName};
 use zstd::zstd_safe::{CParameter, FrameFormat};
 
 use crate::corpus;
@@ -77,14 +77,10 @@ fn measure(
     for size in BATCHES {
         let metric = if size == 1 { "alone".to_owned() } else { format!("in {size}") };
         let bytes = |code: &dyn Fn(&[String]) -> usize| {
-            lines.chunks(size).map(|texts| 1 + code(texts)).sum::<usize>() as f64 / lines.len() as f64
+            lines.chunks(size).map(code).sum::<usize>() as f64 / lines.len() as f64
         };
-        let modelled = bytes(&|texts| {
-            let mut coded = Vec::new();
-            text::encode_run(&model, texts.iter().map(String::as_str), &mut coded);
-            coded.len()
-        });
-        let packed = bytes(&|texts| dictionary.bytes(texts));
+        let modelled = bytes(&|texts| modelled_bytes(plan.model_name(), &model, texts));
+        let packed = bytes(&|texts| TAG_BYTES + dictionary.bytes(texts));
         row("text model", metric.clone(), modelled, SIZE)?;
         row("zstd, 110 kB dictionary", metric.clone(), packed, SIZE)?;
         row("model / zstd", metric, modelled / packed, "")?;
@@ -92,9 +88,25 @@ fn measure(
     Ok(())
 }
 
+/// The bytes of some texts in a run; in several where one may not hold them all.
+fn modelled_bytes(name: ModelName, model: &Model, texts: &[String]) -> usize {
+    let mut coded = Vec::new();
+    match text::encode_run(name, model, texts.iter().map(String::as_str), &mut coded) {
+        Ok(()) => coded.len(),
+        // A text that is too long for a model by itself.
+        Err(_) if texts.len() == 1 => TAG_BYTES + texts[0].len(),
+        Err(_) => {
+            let halves = texts.split_at(texts.len() / 2);
+            modelled_bytes(name, model, halves.0) + modelled_bytes(name, model, halves.1)
+        }
+    }
+}
+
 /// A zstd dictionary of any texts, and what a text takes as a bare block with it.
 struct Dictionary(Vec<u8>);
 
+/// Before a block stands which dictionary it is coded with. A stream under a model begins with the choice of the model.
+const TAG_BYTES: usize = 1;
 /// Headers of frame and block that a bare block does without.
 const HEADERS_BYTES: usize = 5;
 

@@ -36,7 +36,7 @@ pub struct Item<'a> {
 /// A batch as read from the wire. Borrowed from the decoded content.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Batch<'a> {
-    /// The codec tag of a batch from the other side that could not be read for want of its codec or
+    /// The first byte of a batch from the other side that could not be read for want of its coding or
     /// dictionary: that side sends it again under another.
     pub unreadable: Option<u8>,
     /// An acknowledgement is asked for at once, whether it says anything new or not.

@@ -1,15 +1,17 @@
-//! How a batch or a body is squeezed: one tag byte, then the content in the coding that the tag names.
+//! How a batch or a body is squeezed: a content in a coding that the first byte names.
 //!
-//! The upper two bits of the tag are the version of this layout (0), the lower six say which coding:
+//! | first byte | what it begins                                                                    |
+//! |------------|-----------------------------------------------------------------------------------|
+//! | 0          | raw: the content as it is                                                         |
+//! | 1          | one zstd block, no dictionary                                                     |
+//! | 2          | four bytes of a [text model](crate::text)'s id, and a stream of choices under it  |
+//! | 16..=47    | one zstd block with [`crate::dictionary`] number first - 16                       |
+//! | 64..=245   | already of the stream: choices under the text model of number (first - 64) / 14   |
+//! | others     | kept                                                                              |
 //!
-//! | id       | coding                                                             |
-//! |----------|--------------------------------------------------------------------|
-//! | 0        | raw: the content as it is                                          |
-//! | 1        | one zstd block, no dictionary                                      |
-//! | 2..=14   | texts under the [text model](crate::text) of number id - 2         |
-//! | 15       | texts under the text model whose id's first four bytes follow      |
-//! | 16..=47  | one zstd block with [`crate::dictionary`] number id - 16 |
-//! | 48..=63  | kept                                                               |
+//! A stream under a model that has a number needs no tag: the number is its first choice, 14 parts of
+//! 256, so that all that follows still moves the first byte within these parts. That is four bits instead of
+//! eight. Whatever carries later ends at the first byte, which stays below the parts of the next number.
 //!
 //! A *zstd block* is the body of one compressed block (RFC 8878, section 3.1.1.3) and nothing else. Frame header
 //! and block header would say what is known already (one block, the last, as long as what is left), and
@@ -23,7 +25,7 @@
 use std::borrow::Cow;
 
 use crate::dictionary;
-use crate::text::{self, ModelName};
+use crate::text::{Decoder, Encoder, ModelName, NUMBERS};
 
 pub use crate::dictionary::DictionarySet;
 
@@ -31,16 +33,20 @@ mod block;
 
 pub(crate) use block::LEVEL as COMPRESSION_LEVEL;
 
-/// Version of the tag's layout, its upper two bits.
-const VERSION: u8 = 0;
-const ID_BITS: u32 = 6;
-const ID_MASK: u8 = (1 << ID_BITS) - 1;
-const ID_RAW: u8 = 0;
-const ID_ZSTD: u8 = 1;
-const ID_TEXT_MIN: u8 = 2;
-const ID_TEXT_BY_ID: u8 = ID_TEXT_MIN + text::NUMBERS;
-const ID_DICTIONARY_MIN: u8 = 16;
-const ID_DICTIONARY_MAX: u8 = ID_DICTIONARY_MIN + DictionarySet::NUMBERS - 1;
+const TAG_RAW: u8 = 0;
+const TAG_ZSTD: u8 = 1;
+const TAG_TEXT_BY_ID: u8 = 2;
+const TAG_DICTIONARY_MIN: u8 = 16;
+const TAG_DICTIONARY_MAX: u8 = TAG_DICTIONARY_MIN + DictionarySet::NUMBERS - 1;
+
+/// What the first choice of a stream is a part of: each part is a first byte.
+const FIRST_BYTES: u32 = 256;
+/// Where the part of number 0 begins. What is below are tags.
+const NUMBERS_START: u8 = 64;
+/// How many first bytes a number has.
+const NUMBER_SIZE: u8 = 14;
+const NUMBERS_END: u8 = NUMBERS_START + NUMBERS * NUMBER_SIZE;
+const _: () = assert!(TAG_DICTIONARY_MAX < NUMBERS_START);
 
 /// Content shorter than this is sent raw without a try: a block's own headers take as much.
 pub const CODED_CONTENT_BYTES_MIN: usize = 4;
@@ -73,69 +79,109 @@ pub enum Codec {
 }
 
 impl Codec {
-    /// The tag byte of this coding, or `None` for a dictionary or a model whose number is too high.
+    /// The byte before a content in this coding; `None` for texts, which have none or more, and for a dictionary whose
+    /// number is too high.
     pub const fn tag(self) -> Option<u8> {
-        let id = match self {
-            Self::Raw => ID_RAW,
-            Self::Zstd => ID_ZSTD,
-            Self::Text(ModelName::Number(number)) if number < text::NUMBERS => ID_TEXT_MIN + number,
-            Self::Text(ModelName::Id(_)) => ID_TEXT_BY_ID,
-            Self::Dictionary(number) if number < DictionarySet::NUMBERS => ID_DICTIONARY_MIN + number,
-            Self::Text(ModelName::Number(_)) | Self::Dictionary(_) => return None,
-        };
-        Some(VERSION << ID_BITS | id)
-    }
-
-    /// The tag, and a model's id behind it if it goes by one.
-    pub(crate) fn head(self) -> Vec<u8> {
-        let mut head: Vec<u8> = self.tag().into_iter().collect();
-        if let Self::Text(ModelName::Id(id)) = self {
-            head.extend(id);
+        match self {
+            Self::Raw => Some(TAG_RAW),
+            Self::Zstd => Some(TAG_ZSTD),
+            Self::Dictionary(number) if number < DictionarySet::NUMBERS => Some(TAG_DICTIONARY_MIN + number),
+            Self::Text(_) | Self::Dictionary(_) => None,
         }
-        head
     }
 
-    /// Reads what [`Self::head`] wrote, and gives what is behind it. Neither dictionary nor model is looked up: it may
-    /// be one that this build lacks.
+    /// How a coded content is coded, by its first bytes. Neither dictionary nor model is looked up: it may be one that
+    /// this build lacks.
     ///
     /// # Errors
-    /// [`CodecError::Empty`], [`CodecError::UnknownVersion`], [`CodecError::UnknownCodec`], and
-    /// [`CodecError::Corrupt`] where a model's id is cut.
-    pub(crate) fn take(coded: &[u8]) -> Result<(Self, &[u8]), CodecError> {
-        let (&tag, rest) = coded.split_first().ok_or(CodecError::Empty)?;
-        if tag == VERSION << ID_BITS | ID_TEXT_BY_ID {
-            let (id, rest) = rest.split_first_chunk().ok_or(CodecError::Corrupt)?;
-            return Ok((Self::Text(ModelName::Id(*id)), rest));
-        }
-        Ok((Self::from_tag(tag)?, rest))
-    }
-
-    /// Reads a tag byte that stands alone.
-    ///
-    /// # Errors
-    /// [`CodecError::UnknownVersion`] and [`CodecError::UnknownCodec`].
-    pub const fn from_tag(tag: u8) -> Result<Self, CodecError> {
-        if tag >> ID_BITS != VERSION {
-            return Err(CodecError::UnknownVersion(tag >> ID_BITS));
-        }
-        match tag & ID_MASK {
-            ID_RAW => Ok(Self::Raw),
-            ID_ZSTD => Ok(Self::Zstd),
-            id if ID_TEXT_MIN <= id && id < ID_TEXT_BY_ID => {
-                Ok(Self::Text(ModelName::Number(id - ID_TEXT_MIN)))
+    /// [`CodecError::Empty`] and [`CodecError::UnknownCodec`].
+    pub fn of(coded: &[u8]) -> Result<Self, CodecError> {
+        let (&first, rest) = coded.split_first().ok_or(CodecError::Empty)?;
+        match first {
+            TAG_RAW => Ok(Self::Raw),
+            TAG_ZSTD => Ok(Self::Zstd),
+            TAG_TEXT_BY_ID => {
+                let id = rest.first_chunk().ok_or(CodecError::UnknownCodec(first))?;
+                Ok(Self::Text(ModelName::Id(*id)))
             }
-            id @ ID_DICTIONARY_MIN..=ID_DICTIONARY_MAX => Ok(Self::Dictionary(id - ID_DICTIONARY_MIN)),
-            id => Err(CodecError::UnknownCodec(id)),
+            TAG_DICTIONARY_MIN..=TAG_DICTIONARY_MAX => Ok(Self::Dictionary(first - TAG_DICTIONARY_MIN)),
+            NUMBERS_START..NUMBERS_END => {
+                Ok(Self::Text(ModelName::Number((first - NUMBERS_START) / NUMBER_SIZE)))
+            }
+            _ => Err(CodecError::UnknownCodec(first)),
         }
     }
 }
 
-/// The number of the dictionary that a tag byte names, if it names one; known here or not.
-pub const fn dictionary_number(tag: u8) -> Option<u8> {
-    match Codec::from_tag(tag) {
+/// The number of the dictionary that a first byte names, if it names one; known here or not.
+pub fn dictionary_number(first: u8) -> Option<u8> {
+    match Codec::of(&[first]) {
         Ok(Codec::Dictionary(number)) => Some(number),
         _ => None,
     }
+}
+
+/// The part of [`FIRST_BYTES`] that is a number's: where it begins, and its size.
+const fn number_part(number: u8) -> (u32, u32) {
+    assert!(number < NUMBERS, "no model has this number");
+    (NUMBERS_START as u32 + number as u32 * NUMBER_SIZE as u32, NUMBER_SIZE as u32)
+}
+
+/// Begins a stream under a model that goes by this name, for [`open`]; its choices follow.
+pub(crate) fn begin(name: ModelName, out: &mut Vec<u8>) -> Encoder<'_> {
+    match name {
+        ModelName::Number(number) => {
+            let mut encoder = Encoder::new(out);
+            let (start, size) = number_part(number);
+            encoder.encode(start, size, FIRST_BYTES);
+            encoder
+        }
+        ModelName::Id(id) => {
+            out.push(TAG_TEXT_BY_ID);
+            out.extend(id);
+            Encoder::new(out)
+        }
+    }
+}
+
+/// What stands in a coded content.
+#[derive(Debug)]
+pub(crate) enum Opened<'a> {
+    /// The content.
+    Bytes(Cow<'a, [u8]>),
+    /// Choices under a model, at hand or not; the first that is of the content is next.
+    Choices(ModelName, Decoder<'a>),
+}
+
+/// Opens a coded content: bytes are decoded, at most `decoded_max` of them, and choices are ready to be read.
+/// Allocates no more than that, beside contexts whose size does not depend on the input.
+///
+/// # Errors
+/// Every [`CodecError`]; see there.
+pub(crate) fn open(coded: &[u8], decoded_max: usize) -> Result<Opened<'_>, CodecError> {
+    let codec = Codec::of(coded)?;
+    let behind_tag = &coded[1..];
+    let dictionary = match codec {
+        Codec::Raw if behind_tag.len() > decoded_max => return Err(CodecError::TooLong { max: decoded_max }),
+        Codec::Raw => return Ok(Opened::Bytes(Cow::Borrowed(behind_tag))),
+        Codec::Zstd => None,
+        Codec::Dictionary(number) => {
+            Some(dictionary::decoder(number).ok_or(CodecError::UnknownDictionary(number))?)
+        }
+        Codec::Text(name) => {
+            let decoder = match name {
+                ModelName::Number(number) => {
+                    let mut decoder = Decoder::new(coded);
+                    let (start, size) = number_part(number);
+                    decoder.take(start, size, decoder.unit(FIRST_BYTES));
+                    decoder
+                }
+                ModelName::Id(id) => Decoder::new(&behind_tag[id.len()..]),
+            };
+            return Ok(Opened::Choices(name, decoder));
+        }
+    };
+    Ok(Opened::Bytes(Cow::Owned(block::decompress(dictionary, behind_tag, decoded_max)?)))
 }
 
 /// Why a coded content was refused. All are the sender's doing (or the carrier's); nothing was kept of
@@ -143,13 +189,11 @@ pub const fn dictionary_number(tag: u8) -> Option<u8> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum CodecError {
-    /// There is not even a tag byte.
-    #[error("a coded content needs at least its tag byte")]
+    /// There is not even a first byte.
+    #[error("a coded content has at least one byte")]
     Empty,
-    /// A version of the tag's layout that this build does not know: the peer is newer.
-    #[error("codec layout version {0} is not known here (known: {VERSION})")]
-    UnknownVersion(u8),
-    /// A codec id that this build does not know: the peer did not ask what we know.
+    /// A first byte that names no coding here, or none that may stand in this place, or a model's id that is cut: the
+    /// peer did not ask what we know.
     #[error("codec {0} is not known here")]
     UnknownCodec(u8),
     /// A dictionary that this build does not have: the peer did not ask what we have.
@@ -200,7 +244,7 @@ pub fn encode_best(content: &[u8], peer_has: DictionarySet, out: &mut Vec<u8>) -
             best
         }
         _ => {
-            out.push(VERSION << ID_BITS | ID_RAW);
+            out.push(TAG_RAW);
             out.extend_from_slice(content);
             Codec::Raw
         }
@@ -244,19 +288,12 @@ fn compress(codec: Codec, content: &[u8], out: &mut Vec<u8>) -> bool {
 /// `decoded_max` bytes, beside contexts whose size does not depend on the input.
 ///
 /// # Errors
-/// Every [`CodecError`]; see there.
+/// Every [`CodecError`]; see there. Texts under a model are unknown here.
 pub fn decode(coded: &[u8], decoded_max: usize) -> Result<Cow<'_, [u8]>, CodecError> {
-    let (&tag, rest) = coded.split_first().ok_or(CodecError::Empty)?;
-    let dictionary = match Codec::from_tag(tag)? {
-        Codec::Raw if rest.len() > decoded_max => return Err(CodecError::TooLong { max: decoded_max }),
-        Codec::Raw => return Ok(Cow::Borrowed(rest)),
-        Codec::Zstd => None,
-        Codec::Text(_) => return Err(CodecError::UnknownCodec(tag & ID_MASK)),
-        Codec::Dictionary(number) => {
-            Some(dictionary::decoder(number).ok_or(CodecError::UnknownDictionary(number))?)
-        }
-    };
-    block::decompress(dictionary, rest, decoded_max).map(Cow::Owned)
+    match open(coded, decoded_max)? {
+        Opened::Bytes(content) => Ok(content),
+        Opened::Choices(..) => Err(CodecError::UnknownCodec(coded[0])),
+    }
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@
 
 use std::borrow::Cow;
 
-use crate::codec::{self, Codec, CodecError, DictionarySet};
+use crate::codec::{self, CodecError, DictionarySet, Opened};
 use crate::ids::AppId;
 use crate::parcel::{MODELLED_BYTES_MAX, PARCEL_BYTES_MAX};
 use crate::text::{self, Favourite, ModelName, ModelSet, Models, TextError};
@@ -124,12 +124,12 @@ impl Way<'_> {
 }
 
 fn decode_content(coded: &[u8], models: &Models) -> Result<Vec<u8>, LetterError> {
-    match Codec::take(coded)? {
-        (Codec::Text(name), rest) => {
+    match codec::open(coded, CONTENT_BYTES_MAX)? {
+        Opened::Bytes(content) => Ok(content.into_owned()),
+        Opened::Choices(name, decoder) => {
             let model = models.get(name).ok_or(LetterError::UnknownModel(name))?;
-            Ok(text::decode(model, rest, MODELLED_BYTES_MAX)?.into_bytes())
+            Ok(text::read_alone(model, decoder, MODELLED_BYTES_MAX)?.into_bytes())
         }
-        _ => Ok(codec::decode(coded, CONTENT_BYTES_MAX)?.into_owned()),
     }
 }
 
@@ -251,8 +251,8 @@ mod tests {
     #[test]
     fn a_letter_under_a_model_that_is_not_here_says_so() {
         let mut body = open(&text("See you at the station at eight"), &Models::compiled_in().set());
-        assert_eq!(body[..2], [IS_CODED, 2]);
-        body[1] = 14;
+        assert_eq!((body[0], (body[1] - 64) / 14), (IS_CODED, 0));
+        body[1] += 12 * 14;
         let error = LetterError::UnknownModel(ModelName::Number(12));
         assert_eq!(Letter::decode(&body, &Models::compiled_in()), Err(error));
     }

@@ -8,7 +8,7 @@ use brotli::enc::BrotliEncoderParams;
 use brotli::enc::backward_references::BrotliEncoderMode;
 use ppmd_rust::{Ppmd7Decoder, Ppmd7Encoder};
 
-use super::way::{Coder, Held};
+use super::way::{Coder, Held, Told};
 use crate::corpus;
 
 /// The tag byte of what is none of our codecs. Its value is of no use here, its length is.
@@ -40,7 +40,7 @@ impl Coder for Brotli {
         Ok(Some(coded))
     }
 
-    fn decode(&self, coded: &[u8], _: usize) -> Result<Vec<u8>> {
+    fn decode(&self, coded: &[u8], _: Told) -> Result<Vec<u8>> {
         let mut content = Vec::new();
         brotli::BrotliDecompress(&mut coded.get(1..).unwrap_or_default(), &mut content)?;
         Ok(content)
@@ -135,7 +135,7 @@ impl Coder for Ppmd {
         Ok(Some(coded))
     }
 
-    fn decode(&self, coded: &[u8], _: usize) -> Result<Vec<u8>> {
+    fn decode(&self, coded: &[u8], _: Told) -> Result<Vec<u8>> {
         let mut rest = coded.get(1..).unwrap_or_default();
         let content_bytes = read_varint(&mut rest).context("no length")?;
         let stream = self.prefix.as_slice().chain(rest).chain(io::repeat(0));
@@ -179,7 +179,7 @@ mod tests {
         let primed = Ppmd::primed(&path).unwrap();
         let content = corpus::body("see you at nine, by the other bridge");
         let coded = primed.encode(&content).unwrap().unwrap();
-        assert_eq!(primed.decode(&coded, content.len()).unwrap(), content);
+        assert_eq!(primed.decode(&coded, Told::of(&content)).unwrap(), content);
         let alone = Ppmd::new().encode(&content).unwrap().unwrap();
         assert!(coded.len() * 2 < alone.len(), "{} and {} bytes", coded.len(), alone.len());
     }
@@ -193,7 +193,7 @@ mod tests {
         for number in 0..2_000_u32 {
             let content = blake3::hash(&number.to_le_bytes()).as_bytes()[..1 + number as usize % 9].to_vec();
             let coded = coder.encode(&content).unwrap().unwrap();
-            assert_eq!(coder.decode(&coded, content.len()).unwrap(), content);
+            assert_eq!(coder.decode(&coded, Told::of(&content)).unwrap(), content);
             let mut encoder = coder.ready_encoder().unwrap();
             encoder.write_all(&content).unwrap();
             whole_bytes += encoder.finish(false).unwrap().len();
@@ -209,7 +209,7 @@ mod tests {
         let content = b"information about the development of the company";
         let coded = Brotli.encode(content).unwrap().unwrap();
         assert!(coded.len() < content.len() * 2 / 3, "{} bytes", coded.len());
-        assert_eq!(Brotli.decode(&coded, content.len()).unwrap(), content);
+        assert_eq!(Brotli.decode(&coded, Told::of(content)).unwrap(), content);
     }
 
     #[test]

@@ -1,16 +1,16 @@
 //! The codecs of wire-format.
 
 use std::cell::RefCell;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
-use anyhow::{Result, anyhow, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use thinpost_wire::codec::{self, Codec, DictionarySet};
 use thinpost_wire::dictionary::DICTIONARIES;
 use thinpost_wire::parcel::{Parcel, Reader, pack, unpack};
-use thinpost_wire::text::{Favourite, Model, ModelName, ModelSet, Models};
+use thinpost_wire::text::{self, Favourite, Model, ModelName, ModelSet, Models, NUMBERED};
 use zstd::zstd_safe::{CCtx, CDict, CParameter, DCtx, DDict, DictAttachPref, ParamSwitch, get_error_name};
 
-use super::way::{Coder, Held};
+use super::way::{BETWEEN_TEXTS, Coder, Held, Told};
 
 /// Whatever the product would choose for a reader who has some text models; parcel after parcel, as for one contact.
 #[derive(Debug)]
@@ -26,10 +26,10 @@ impl Best {
     }
 
     /// For a reader who has this model only.
-    pub(super) fn of(model: u8) -> Self {
+    pub(super) fn of(model: ModelName) -> Self {
         let mut reader_has = ModelSet::EMPTY;
-        reader_has.insert(ModelName::Number(model));
-        Self { reader_has, favourite: RefCell::new(Favourite::new(ModelName::Number(model))) }
+        reader_has.insert(model);
+        Self { reader_has, favourite: RefCell::new(Favourite::new(model)) }
     }
 
     /// What is no parcel is left raw.
@@ -45,29 +45,93 @@ impl Coder for Best {
         Ok(self.pack(content))
     }
 
-    fn decode(&self, coded: &[u8], content_bytes: usize) -> Result<Vec<u8>> {
-        Ok(unpack(coded, &Models::compiled_in(), None, content_bytes)?)
+    fn decode(&self, coded: &[u8], told: Told) -> Result<Vec<u8>> {
+        Ok(unpack(coded, &Models::compiled_in(), None, told.bytes)?)
     }
 
-    /// Of dictionaries and models only those that won are counted; the product also prepares those that it tried in
-    /// vain.
     fn held(&self, contents: &[&[u8]]) -> Result<Held> {
-        let models = Models::compiled_in();
-        let (mut by_zstd, mut by_model) = (Vec::new(), BTreeSet::new());
-        for &content in contents {
-            let Some(&tag) = self.pack(content).as_deref().and_then(<[u8]>::first) else { continue };
-            match Codec::from_tag(tag)? {
-                Codec::Raw => {}
-                Codec::Text(name) => drop(by_model.insert(name)),
-                codec => by_zstd.push((codec, content)),
-            }
+        held_by_choice(contents, |content| self.pack(content))
+    }
+}
+
+/// Of dictionaries and models only those that won are counted; the product also prepares those that it tried in vain.
+fn held_by_choice(contents: &[&[u8]], code: impl Fn(&[u8]) -> Option<Vec<u8>>) -> Result<Held> {
+    let (mut by_zstd, mut by_model) = (Vec::new(), BTreeSet::new());
+    for &content in contents {
+        let Some(coded) = code(content) else { continue };
+        match Codec::of(&coded)? {
+            Codec::Raw => {}
+            Codec::Text(name) => drop(by_model.insert(name)),
+            codec => by_zstd.push((codec, content)),
         }
-        let mut held = if by_zstd.is_empty() { Held::default() } else { zstd_held(by_zstd.into_iter())? };
-        let model_bytes: usize =
-            by_model.into_iter().filter_map(|name| models.get(name)).map(Model::memory_bytes).sum();
-        held.encode_bytes += model_bytes;
-        held.decode_bytes += model_bytes;
-        Ok(held)
+    }
+    let mut held = if by_zstd.is_empty() { Held::default() } else { zstd_held(by_zstd.into_iter())? };
+    let models = models_held(by_model);
+    held.encode_bytes += models.encode_bytes;
+    held.decode_bytes += models.decode_bytes;
+    Ok(held)
+}
+
+fn models_held(names: impl IntoIterator<Item = ModelName>) -> Held {
+    let models = Models::compiled_in();
+    let bytes = names.into_iter().filter_map(|name| models.get(name)).map(Model::memory_bytes).sum();
+    Held { encode_bytes: bytes, decode_bytes: bytes }
+}
+
+/// Texts as a run under one model.
+#[derive(Debug)]
+pub(super) struct Run(pub(super) ModelName);
+
+impl Coder for Run {
+    fn encode(&self, content: &[u8]) -> Result<Option<Vec<u8>>> {
+        let models = Models::compiled_in();
+        let (Some(model), Ok(texts)) = (models.get(self.0), std::str::from_utf8(content)) else {
+            return Ok(None);
+        };
+        let mut coded = Vec::new();
+        let ran = text::encode_run(self.0, model, texts.split(char::from(BETWEEN_TEXTS)), &mut coded);
+        Ok(ran.is_ok().then_some(coded))
+    }
+
+    fn decode(&self, coded: &[u8], told: Told) -> Result<Vec<u8>> {
+        let models = Models::compiled_in();
+        let model = models.get(self.0).context("no such model")?;
+        let texts = text::decode_run(self.0, model, coded, told.texts, told.bytes)?;
+        Ok(texts.join(&*char::from(BETWEEN_TEXTS).to_string()).into_bytes())
+    }
+
+    fn held(&self, _: &[&[u8]]) -> Result<Held> {
+        Ok(models_held([self.0]))
+    }
+}
+
+/// The shortest that our codecs have for texts, whatever they are. The product tries all that suit a text only now and then.
+#[derive(Debug)]
+pub(super) struct Shortest;
+
+impl Coder for Shortest {
+    fn encode(&self, content: &[u8]) -> Result<Option<Vec<u8>>> {
+        let mut shortest = BestZstd.encode(content)?;
+        for number in 0..NUMBERED.len() as u8 {
+            let coded = Run(ModelName::Number(number)).encode(content)?;
+            let is_shorter =
+                |coded: &Vec<u8>| shortest.as_ref().is_none_or(|shortest| coded.len() < shortest.len());
+            shortest = coded.filter(is_shorter).or(shortest);
+        }
+        Ok(shortest)
+    }
+
+    fn decode(&self, coded: &[u8], told: Told) -> Result<Vec<u8>> {
+        match Codec::of(coded)? {
+            Codec::Text(name) => Run(name).decode(coded, told),
+            _ => BestZstd.decode(coded, told),
+        }
+    }
+
+    fn held(&self, contents: &[&[u8]]) -> Result<Held> {
+        let shortest: Vec<_> = contents.iter().map(|content| self.encode(content)).collect::<Result<_>>()?;
+        let coded: HashMap<_, _> = contents.iter().copied().zip(shortest).collect();
+        held_by_choice(contents, |content| coded[content].clone())
     }
 }
 
@@ -82,8 +146,8 @@ impl Coder for BestZstd {
         Ok(Some(coded))
     }
 
-    fn decode(&self, coded: &[u8], content_bytes: usize) -> Result<Vec<u8>> {
-        Ok(codec::decode(coded, content_bytes)?.into_owned())
+    fn decode(&self, coded: &[u8], told: Told) -> Result<Vec<u8>> {
+        Ok(codec::decode(coded, told.bytes)?.into_owned())
     }
 
     /// Of the dictionaries only those that won are counted; the product also prepares those that it tried in vain.
@@ -104,8 +168,8 @@ impl Coder for Zstd {
         Ok(codec::encode_as(self.0, content, &mut coded).then_some(coded))
     }
 
-    fn decode(&self, coded: &[u8], content_bytes: usize) -> Result<Vec<u8>> {
-        Ok(codec::decode(coded, content_bytes)?.into_owned())
+    fn decode(&self, coded: &[u8], told: Told) -> Result<Vec<u8>> {
+        Ok(codec::decode(coded, told.bytes)?.into_owned())
     }
 
     fn held(&self, contents: &[&[u8]]) -> Result<Held> {

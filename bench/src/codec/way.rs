@@ -5,10 +5,11 @@ use std::fmt;
 use anyhow::{Context, Result};
 use thinpost_wire::codec::Codec;
 use thinpost_wire::dictionary::DICTIONARIES;
-use thinpost_wire::text::NUMBERED;
+use thinpost_wire::text::{ModelName, NUMBERED};
 
+use super::Of;
 use super::others::{Brotli, Ppmd};
-use super::ours::{Best, BestZstd, Zstd};
+use super::ours::{Best, BestZstd, Run, Shortest, Zstd};
 
 /// One coding. What it writes starts with a tag byte, which every content has: it says how to read the rest.
 pub(super) trait Coder {
@@ -18,11 +19,11 @@ pub(super) trait Coder {
     /// When the library fails where it should not.
     fn encode(&self, content: &[u8]) -> Result<Option<Vec<u8>>>;
 
-    /// What [`Coder::encode`] was given; it had `content_bytes` bytes. Only our codecs need that, as a bound.
+    /// What [`Coder::encode`] was given.
     ///
     /// # Errors
     /// When `coded` cannot be read.
-    fn decode(&self, coded: &[u8], content_bytes: usize) -> Result<Vec<u8>>;
+    fn decode(&self, coded: &[u8], told: Told) -> Result<Vec<u8>>;
 
     /// Memory that is held for these contents and that nobody would see by counting what is allocated
     /// while they are coded: made before, or by a C library.
@@ -30,6 +31,20 @@ pub(super) trait Coder {
     /// # Errors
     /// When it cannot be told.
     fn held(&self, contents: &[&[u8]]) -> Result<Held>;
+}
+
+/// What a reader is told beside the coded content. Only our codecs need it: the bytes as a bound, and how many texts there
+/// are, which a run under a model does not say.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Told {
+    pub(super) bytes: usize,
+    pub(super) texts: usize,
+}
+
+impl Told {
+    pub(super) fn of(content: &[u8]) -> Self {
+        Self { bytes: content.len(), texts: content.split(|&byte| byte == BETWEEN_TEXTS).count() }
+    }
 }
 
 /// Bytes of memory for each direction.
@@ -57,19 +72,23 @@ impl Way {
         Self { name: name.into(), coder: Box::new(coder) }
     }
 
-    /// The product's choice first, then everything else that needs no training text.
-    pub(super) fn all() -> Vec<Self> {
-        let mut ways = vec![Self::new("best (ours)", Best::of_all())];
-        ways.extend(
-            (0..).zip(&NUMBERED).map(|(number, numbered)| {
-                Self::new(format!("text model, {}", numbered.name), Best::of(number))
-            }),
-        );
-        ways.push(Self::new("zstd, best dictionary", BestZstd));
-        ways.push(Self::new("zstd, no dictionary", Zstd(Codec::Zstd)));
-        ways.extend(DICTIONARIES.iter().map(|dictionary| {
-            Self::new(format!("zstd, {}", dictionary.name), Zstd(Codec::Dictionary(dictionary.number)))
+    /// The best of ours first, then everything else that needs no training text.
+    pub(super) fn all(of: Of) -> Vec<Self> {
+        let mut ways = match of {
+            Of::Texts => vec![Self::new(BEST, Shortest)],
+            Of::Parcels => vec![Self::new(BEST, Best::of_all())],
+        };
+        ways.extend((0..NUMBERED.len() as u8).map(|number| {
+            let name = ModelName::Number(number);
+            match of {
+                Of::Texts => Self::new(name_of(Codec::Text(name)), Run(name)),
+                Of::Parcels => Self::new(name_of(Codec::Text(name)), Best::of(name)),
+            }
         }));
+        ways.push(Self::new("zstd, best dictionary", BestZstd));
+        let zstd = |codec| Self::new(name_of(codec), Zstd(codec));
+        ways.push(zstd(Codec::Zstd));
+        ways.extend(DICTIONARIES.iter().map(|dictionary| zstd(Codec::Dictionary(dictionary.number))));
         ways.push(Self::new("brotli 11, its own dictionary", Brotli));
         ways.push(Self::new("PPMd H, order 5", Ppmd::new()));
         ways
@@ -81,12 +100,12 @@ impl Way {
         Ok(coded.filter(|coded| coded.len() <= content.len() + 1).unwrap_or_else(raw))
     }
 
-    pub(super) fn decode(&self, coded: &[u8], content_bytes: usize) -> Result<Vec<u8>> {
+    pub(super) fn decode(&self, coded: &[u8], told: Told) -> Result<Vec<u8>> {
         match coded.split_first() {
             Some((&RAW, content)) => Ok(content.to_vec()),
             _ => self
                 .coder
-                .decode(coded, content_bytes)
+                .decode(coded, told)
                 .with_context(|| format!("{} wrote what cannot be decoded", self.name)),
         }
     }
@@ -96,7 +115,31 @@ impl Way {
     }
 }
 
-const RAW: u8 = match Codec::Raw.tag() {
+/// Stands between the texts of one content.
+pub(super) const BETWEEN_TEXTS: u8 = b'\n';
+
+const BEST: &str = "best (ours)";
+
+/// What a coding of ours is called in the report.
+pub(super) fn name_of(codec: Codec) -> String {
+    match codec {
+        Codec::Raw => "raw".to_owned(),
+        Codec::Zstd => "zstd, no dictionary".to_owned(),
+        Codec::Dictionary(number) => {
+            let dictionary = DICTIONARIES.iter().find(|dictionary| dictionary.number == number);
+            format!("zstd, {}", dictionary.map_or("another", |dictionary| dictionary.name))
+        }
+        Codec::Text(name) => {
+            let numbered = match name {
+                ModelName::Number(number) => NUMBERED.get(usize::from(number)),
+                ModelName::Id(_) => None,
+            };
+            format!("text model, {}", numbered.map_or("another", |numbered| numbered.name))
+        }
+    }
+}
+
+pub(super) const RAW: u8 = match Codec::Raw.tag() {
     Some(tag) => tag,
     None => panic!("raw has a tag"),
 };

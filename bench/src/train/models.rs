@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
-use thinpost_wire::text::{self, Model};
+use thinpost_wire::text::{self, Model, ModelName};
 
 use super::ngram::{self, Ingredients};
 use crate::corpus;
@@ -34,6 +34,12 @@ const fn plan(
 }
 
 impl Plan {
+    /// The name of the model in coded texts: by its number.
+    pub(crate) fn model_name(&self) -> ModelName {
+        let number = (0..).zip(&PLANS).find(|(_, plan)| plan.name == self.name).map(|(number, _)| number);
+        ModelName::Number(number.expect("a plan is one of the plans"))
+    }
+
     const fn words(mut self, language: &'static str) -> Self {
         self.words = Some(language);
         self
@@ -133,18 +139,20 @@ pub(crate) fn sizes(plan: &Plan, corpora: &Path, report: &mut Report) -> Result<
         let mode = format!("{} kB, {} kB in memory", file.len() / 1_000, model.memory_bytes() / 1_000);
         for held_out in plan.held_out {
             let lines = corpus::read_lines(&corpora.join("held-out").join(format!("{held_out}.txt")))?;
-            let bytes = bytes_a_text(&model, &lines);
+            let bytes = bytes_a_text(plan.model_name(), &model, &lines)?;
             report.row(Row::new("train", *held_out, bytes, "B/message").scenario(plan.name).mode(&mode))?;
         }
     }
     Ok(())
 }
 
-/// Bytes that a text takes alone, on average, its tag among them.
-pub(crate) fn bytes_a_text(model: &Model, texts: &[String]) -> f64 {
+/// Bytes that a text takes alone, on average.
+pub(crate) fn bytes_a_text(name: ModelName, model: &Model, texts: &[String]) -> Result<f64> {
     let mut coded = Vec::new();
-    texts.iter().for_each(|text| text::encode(model, text, &mut coded));
-    1.0 + coded.len() as f64 / texts.len() as f64
+    for text in texts {
+        text::encode(name, model, text, &mut coded)?;
+    }
+    Ok(coded.len() as f64 / texts.len() as f64)
 }
 
 #[cfg(test)]
@@ -168,6 +176,8 @@ mod tests {
         const WORDS: usize = 4;
         const LETTERS_MIN: usize = 32;
         const BITS_A_LETTER_MIN: f64 = 0.6;
+        /// What says which model it is: 14 parts of 256.
+        const NAME_BITS: f64 = 4.2;
         /// A debug build takes a millisecond for each.
         const ONE_OF: usize = 4;
         let phrases = |text: &str| -> BTreeSet<String> {
@@ -191,8 +201,8 @@ mod tests {
                     continue;
                 }
                 let mut coded = Vec::new();
-                text::encode(&model, text, &mut coded);
-                let bits = coded.len() as f64 * 8.0 / letters as f64;
+                text::encode(plan.model_name(), &model, text, &mut coded).unwrap();
+                let bits = (coded.len() as f64 * 8.0 - NAME_BITS) / letters as f64;
                 if bits < BITS_A_LETTER_MIN {
                     known.push(format!("{}: {bits:.2} {text}", plan.name));
                 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use thinpost_wire::ids::AccountKey;
 use thinpost_wire::notes::Notes;
 use thinpost_wire::parcel::{Item, MODELLED_BYTES_MAX, Parcel, ShortIncarnation};
-use thinpost_wire::text::ModelSet;
+use thinpost_wire::text::{ModelSet, RUN_SYMBOLS_MAX};
 use thinpost_wire::ticket::SealKeys;
 
 use super::Driver;
@@ -16,9 +16,10 @@ use crate::seal::{BadKeys, Packed};
 use crate::store::Departure;
 use crate::store::records::SealedRow;
 
-/// Most letters' bytes that are tried together, before they are coded: with usual notes, still a parcel that a text
-/// model may code.
-const LETTERS_BYTES_MAX: usize = MODELLED_BYTES_MAX - 96;
+/// Most letters' bytes that are tried together, before they are coded: with usual notes, and marks for capitals and ends,
+/// still a parcel that a text model may code.
+const LETTERS_BYTES_MAX: usize = RUN_SYMBOLS_MAX - 1_024;
+const _: () = assert!(LETTERS_BYTES_MAX < MODELLED_BYTES_MAX);
 
 /// What stands before a letter in a parcel, bytes.
 const LETTER_HEAD_BYTES: usize = 2;

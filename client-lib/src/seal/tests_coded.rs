@@ -200,7 +200,7 @@ fn what_nobody_could_ask_for_again_is_coded_so_that_anybody_can_read_it() {
     let [(ann, _), (_, bob_keys)] = ann_and_bob();
     let is_modelled = |notes| {
         let packed = pack(&ann, &bob_keys, &Parcel { notes, ..parcel(NOW) });
-        matches!(Codec::from_tag(packed.content[0]), Ok(Codec::Text(_)))
+        matches!(Codec::of(&packed.content), Ok(Codec::Text(_)))
     };
     let introduction = Introduction { under: Token([1; 16]), ticket: vec![0; 9] };
     assert!(is_modelled(Notes { token: Some(Token([1; 16])), ..Notes::default() }));

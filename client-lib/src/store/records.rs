@@ -1,6 +1,7 @@
 //! The tables of a home's file, and what their rows hold.
 //!
-//! Numbers are keys, records are postcard, encrypted. A change of any of them is another [`FORMAT`].
+//! Numbers are keys, records are postcard, encrypted. A change of any of them is another [`FORMAT`], and so is one of what
+//! is sealed: it leaves as it was sealed, and nobody else could read it.
 
 use serde::{Deserialize, Serialize};
 use thinpost_wire::ids::{AccountKey, AppId, Incarnation, Origin, Position, StoreId};
@@ -17,7 +18,7 @@ use crate::message::{MessageId, MessageState, ReceivedContent};
 use crate::notices::NoticeRow;
 
 /// This version of the layout.
-pub(crate) const FORMAT: u32 = 4;
+pub(crate) const FORMAT: u32 = 5;
 
 /// Contacts, by their hidden names.
 pub(super) const CONTACTS: Rows<Hidden, ContactRow> = Rows::new("contacts");

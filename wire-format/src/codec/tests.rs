@@ -117,20 +117,21 @@ fn encode_as_leaves_the_output_alone_when_it_cannot() {
 }
 
 #[test]
-fn a_tag_is_read_back_or_refused_by_name() {
-    for tag in 0..=u8::MAX {
-        let expected = match (tag >> 6, tag & 0x3f) {
-            (0, 0) => Ok(Codec::Raw),
-            (0, 1) => Ok(Codec::Zstd),
-            (0, id @ 2..=14) => Ok(Codec::Text(ModelName::Number(id - 2))),
-            (0, id @ 16..=47) => Ok(Codec::Dictionary(id - 16)),
-            (0, id) => Err(CodecError::UnknownCodec(id)),
-            (version, _) => Err(CodecError::UnknownVersion(version)),
+fn a_first_byte_is_read_back_or_refused_by_name() {
+    for first in 0..=u8::MAX {
+        let expected = match first {
+            0 => Ok(Codec::Raw),
+            1 => Ok(Codec::Zstd),
+            2 => Ok(Codec::Text(ModelName::Id([7; 4]))),
+            16..=47 => Ok(Codec::Dictionary(first - 16)),
+            64..=245 => Ok(Codec::Text(ModelName::Number((first - 64) / 14))),
+            _ => Err(CodecError::UnknownCodec(first)),
         };
-        assert_eq!(Codec::from_tag(tag), expected);
-        assert_eq!(dictionary_number(tag), (16..=47).contains(&tag).then(|| tag - 16));
-        if let Ok(codec) = expected {
-            assert_eq!(codec.tag(), Some(tag));
+        assert_eq!(Codec::of(&[first, 7, 7, 7, 7, 9]), expected);
+        assert_eq!(dictionary_number(first), (16..=47).contains(&first).then(|| first - 16));
+        match expected {
+            Ok(Codec::Text(_)) | Err(_) => {}
+            Ok(codec) => assert_eq!(codec.tag(), Some(first)),
         }
     }
     assert_eq!(Codec::Dictionary(32).tag(), None);
@@ -139,10 +140,11 @@ fn a_tag_is_read_back_or_refused_by_name() {
 #[test]
 fn each_refusal_has_its_own_error() {
     assert_eq!(decode(&[], 10), Err(CodecError::Empty));
-    assert_eq!(decode(&[0x40], 10), Err(CodecError::UnknownVersion(1)));
-    assert_eq!(decode(&[0xff, 1, 2], 10), Err(CodecError::UnknownVersion(3)));
-    assert_eq!(decode(&[2], 10), Err(CodecError::UnknownCodec(2)));
-    assert_eq!(decode(&[48], 10), Err(CodecError::UnknownCodec(48)));
+    assert_eq!(decode(&[3], 10), Err(CodecError::UnknownCodec(3)));
+    assert_eq!(decode(&[2, 1, 2, 3], 10), Err(CodecError::UnknownCodec(2)), "and its id is cut");
+    assert_eq!(decode(&[2, 1, 2, 3, 4, 5], 10), Err(CodecError::UnknownCodec(2)));
+    assert_eq!(decode(&[64, 1, 2], 10), Err(CodecError::UnknownCodec(64)), "no texts in a batch");
+    assert_eq!(decode(&[0xff, 1, 2], 10), Err(CodecError::UnknownCodec(0xff)));
     let absent = DICTIONARIES.len() as u8;
     assert_eq!(decode(&[16 + absent, 1, 2], 10), Err(CodecError::UnknownDictionary(absent)));
     assert_eq!(decode(&[0, 1, 2], 1), Err(CodecError::TooLong { max: 1 }));
@@ -150,6 +152,34 @@ fn each_refusal_has_its_own_error() {
     assert_eq!(decode(&[16], 10), Err(CodecError::Corrupt));
     let too_long_for_a_block = vec![1; BLOCK_CONTENT_BYTES_MAX + 2];
     assert_eq!(decode(&too_long_for_a_block, usize::MAX), Err(CodecError::Corrupt));
+}
+
+/// The first and the last of the choices that there may be, and so many that a carry could run as far as it ever does.
+#[test]
+fn a_stream_never_leaves_the_first_bytes_of_its_model() {
+    const TOTAL: u32 = u32::MAX;
+    for number in 0..NUMBERS {
+        for start in [0, 1, TOTAL - 2, TOTAL - 1] {
+            for choices in 0..30 {
+                let mut coded = b"before".to_vec();
+                let mut encoder = begin(ModelName::Number(number), &mut coded);
+                (0..choices).for_each(|_| encoder.encode(start, 1, TOTAL));
+                encoder.encode(TOTAL - 1, 1, TOTAL);
+                encoder.finish();
+                let coded = coded.strip_prefix(b"before").unwrap();
+                let first = coded[0];
+                assert!((64 + 14 * number..64 + 14 * (number + 1)).contains(&first), "{number}: {first}");
+                let Ok(Opened::Choices(name, mut decoder)) = open(coded, 0) else { panic!("{coded:?}") };
+                assert_eq!(name, ModelName::Number(number));
+                for expected in (0..choices).map(|_| start).chain([TOTAL - 1]) {
+                    let (position, unit) = decoder.position(TOTAL);
+                    assert_eq!(position, expected);
+                    decoder.take(position, 1, unit);
+                }
+                assert!(!decoder.is_exhausted() && !decoder.has_rest());
+            }
+        }
+    }
 }
 
 #[test]

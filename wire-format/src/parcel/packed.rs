@@ -3,19 +3,17 @@
 //! Either the parcel's bytes by a [`crate::codec`], or a stream of choices in which its texts are one run
 //! under a text model. `PROTOCOL.md`, section "Packed parcels", has the layout.
 
-use std::borrow::Cow;
-
 use super::{Form, Parcel, ShortIncarnation};
-use crate::codec::{self, Codec, CodecError, DictionarySet};
+use crate::codec::{self, CodecError, DictionarySet, Opened};
 use crate::letter;
 use crate::text::{
     AdaptiveBit, Coder, Decoder, Encoder, Favourite, Lengths, Model, ModelName, ModelSet, Models, TextError,
     TextReader, TextWriter, suiting,
 };
 
-/// Longer parcels, and longer letters, are not coded with a model, and none is read that says it is: the time grows
-/// with the letters (a microsecond each at worst), and zstd catches up.
-pub const MODELLED_BYTES_MAX: usize = 8 * 1024;
+/// Longer parcels, and longer letters, are not coded with a model, and none is read that says it is: what they allocate is
+/// bounded by it, and by then zstd catches up. The time is bounded by [`RUN_SYMBOLS_MAX`](crate::text::RUN_SYMBOLS_MAX).
+pub const MODELLED_BYTES_MAX: usize = 16 * 1024;
 
 /// What the one who opens a parcel knows and has.
 #[derive(Clone, Copy, Debug)]
@@ -65,8 +63,9 @@ pub fn pack(parcel: &Parcel<'_>, models: &Models, reader: Reader<'_>, favourite:
     };
     let letters = texts.iter().map(|text| text.chars().count()).sum();
     let modelled = favourite.best(&suiting, letters, |name| {
-        let mut modelled = Codec::Text(name).head();
-        write(parcel, models.get(name)?, !reader.knows_incarnation, &mut modelled);
+        let mut modelled = Vec::new();
+        let model = models.get(name)?;
+        write(parcel, model, !reader.knows_incarnation, codec::begin(name, &mut modelled)).ok()?;
         Some(modelled)
     });
     modelled.filter(|modelled| modelled.len() < best.len()).unwrap_or(best)
@@ -82,18 +81,17 @@ pub fn unpack(
     named: Option<ShortIncarnation>,
     bytes_max: usize,
 ) -> Result<Vec<u8>, UnpackError> {
-    let (codec, rest) = Codec::take(packed)?;
-    match codec {
-        Codec::Text(name) => {
+    match codec::open(packed, bytes_max)? {
+        Opened::Bytes(plain) => Ok(plain.into_owned()),
+        Opened::Choices(name, decoder) => {
             let model = models.get(name).ok_or(UnpackError::UnknownModel(name))?;
             let bytes_max = bytes_max.min(MODELLED_BYTES_MAX);
-            read(rest, model, named, bytes_max).map_err(|error| match error {
+            read(decoder, model, named, bytes_max).map_err(|error| match error {
                 // Whatever was left of the bound when it was reached.
                 UnpackError::Text(TextError::TooLong { .. }) => TextError::TooLong { max: bytes_max }.into(),
                 error => error,
             })
         }
-        _ => Ok(codec::decode(packed, bytes_max).map(Cow::into_owned)?),
     }
 }
 
@@ -147,8 +145,7 @@ impl Odds {
     }
 }
 
-fn write(parcel: &Parcel<'_>, model: &Model, named: bool, out: &mut Vec<u8>) {
-    let mut coder = Encoder::new(out);
+fn write(parcel: &Parcel<'_>, model: &Model, named: bool, mut coder: Encoder<'_>) -> Result<(), TextError> {
     let odds = &mut Odds::new();
     if coder.bit(&mut odds.is_named, named) {
         coder.even(32, u32::from_be_bytes(parcel.incarnation.0));
@@ -175,7 +172,7 @@ fn write(parcel: &Parcel<'_>, model: &Model, named: bool, out: &mut Vec<u8>) {
                         coder.bit(&mut odds.is_bytes, false);
                         write_bytes(&mut coder, &mut odds.lengths, prefix);
                     }
-                    texts.write(&mut coder, text);
+                    texts.write(&mut coder, text)?;
                 }
                 Kind::Bytes => {
                     coder.bit(&mut odds.is_unusual, true);
@@ -187,6 +184,7 @@ fn write(parcel: &Parcel<'_>, model: &Model, named: bool, out: &mut Vec<u8>) {
         coder.bit(&mut odds.goes_on, false);
     }
     coder.finish();
+    Ok(())
 }
 
 fn write_bytes(coder: &mut Encoder<'_>, lengths: &mut Lengths, bytes: &[u8]) {
@@ -197,12 +195,12 @@ fn write_bytes(coder: &mut Encoder<'_>, lengths: &mut Lengths, bytes: &[u8]) {
 }
 
 fn read(
-    coded: &[u8],
+    mut decoder: Decoder<'_>,
     model: &Model,
     named: Option<ShortIncarnation>,
     bytes_max: usize,
 ) -> Result<Vec<u8>, UnpackError> {
-    let coder = &mut Decoder::new(coded);
+    let coder = &mut decoder;
     let odds = &mut Odds::new();
     let incarnation = if coder.bit(&mut odds.is_named, false) {
         ShortIncarnation(coder.even(32, 0).to_be_bytes())

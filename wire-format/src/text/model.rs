@@ -121,8 +121,12 @@ impl Model {
 
     fn deeper(&self, context: Context, symbol: Symbol) -> Option<Context> {
         let entries = self.entries(context);
-        let index = entries.start + self.symbols[entries].binary_search(&symbol).ok()?;
-        self.deeper.rank(index)
+        let place = match context {
+            // It has an entry for every symbol.
+            ROOT => usize::from(symbol),
+            _ => self.symbols[entries.clone()].binary_search(&symbol).ok()?,
+        };
+        self.deeper.rank(entries.start + place)
     }
 }
 
@@ -159,32 +163,46 @@ impl Place {
 
     /// How likely each symbol is next, as parts of the sum, each at least 1; that sum is returned, below 2^25.
     pub(crate) fn weigh(&self, model: &Model, weights: &mut Weights) -> u32 {
-        let symbols = model.alphabet.symbols();
-        weights[..symbols].fill(1);
+        let mut lefts = [0; CONTEXT_SYMBOLS_MAX + 1];
         let mut left = WEIGHT_ONE;
-        for context in self.0.iter().rev().flatten() {
-            let entries = model.entries(*context);
-            for (&symbol, &share) in model.symbols[entries.clone()].iter().zip(&model.shares[entries]) {
-                weights[usize::from(symbol)] += scaled(left, share);
-            }
+        for (given, context) in lefts.iter_mut().zip(&self.0).rev() {
+            let Some(context) = context else { continue };
+            *given = left;
             left = scaled(left, model.rests[*context as usize]).max(WEIGHT_MIN);
         }
-        let even = left / symbols as u32;
-        weights[..symbols]
-            .iter_mut()
-            .map(|weight| {
-                *weight += even;
-                *weight
-            })
-            .sum()
+        // The empty context has an entry for every symbol, in their order, so it goes first: nothing need be cleared.
+        let symbols = model.alphabet.symbols();
+        let least = 1 + left / symbols as u32;
+        let mut sum = 0;
+        for (weight, &share) in weights[..symbols].iter_mut().zip(&model.shares[..symbols]) {
+            *weight = least + scaled_in_halves(lefts[0], share);
+            sum += *weight;
+        }
+        for (&left, context) in lefts.iter().zip(&self.0).skip(1) {
+            let Some(context) = context else { continue };
+            let entries = model.entries(*context);
+            for (&symbol, &share) in model.symbols[entries.clone()].iter().zip(&model.shares[entries]) {
+                let part = scaled(left, share);
+                weights[usize::from(symbol)] += part;
+                sum += part;
+            }
+        }
+        sum
     }
 }
 
 /// One weight for each symbol; those beyond the alphabet are not used.
 pub(crate) type Weights = [u32; 256];
 
+/// A share of a weight.
 fn scaled(weight: u32, share: u16) -> u32 {
     ((u64::from(weight) * u64::from(share)) >> 16) as u32
+}
+
+/// The same of a weight up to [`WEIGHT_ONE`], in halves that fit 32 bits: in a row of shares several go at once.
+fn scaled_in_halves(weight: u32, share: u16) -> u32 {
+    let share = u32::from(share);
+    (weight >> 16) * share + (((weight & 0xFFFF) * share) >> 16)
 }
 
 /// Bits in a row that know how many ones stand before each.
@@ -221,5 +239,24 @@ impl Ranks {
 
     fn memory_bytes(&self) -> usize {
         size_of_val(&*self.words) + size_of_val(&*self.before)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn a_share_is_the_same_in_halves(weight in 0..=WEIGHT_ONE, share: u16) {
+            prop_assert_eq!(scaled_in_halves(weight, share), scaled(weight, share));
+        }
+    }
+
+    #[test]
+    fn the_largest_weight_and_share_fit_in_halves() {
+        assert_eq!(scaled_in_halves(WEIGHT_ONE, u16::MAX), scaled(WEIGHT_ONE, u16::MAX));
     }
 }

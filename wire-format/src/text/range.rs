@@ -7,6 +7,8 @@
 /// Bits of the state; a carry stands above them.
 const STATE_BITS: u32 = 56;
 const STATE_MASK: u64 = (1 << STATE_BITS) - 1;
+/// The range before the first choice: all of the state's values. Later it is below.
+const RANGE_ONE: u64 = 1 << STATE_BITS;
 /// Below this the range is widened by a byte.
 const RANGE_MIN: u64 = 1 << (STATE_BITS - 8);
 /// Bytes that a decoder holds ahead; so many it may read past the end of what was written, as zeros.
@@ -106,7 +108,7 @@ pub(crate) struct Encoder<'a> {
 impl<'a> Encoder<'a> {
     pub(crate) fn new(out: &'a mut Vec<u8>) -> Self {
         let start = out.len();
-        Self { out, start, low: 0, range: STATE_MASK }
+        Self { out, start, low: 0, range: RANGE_ONE }
     }
 
     /// Takes the part `start..start + size` of `total`; `size` is not zero.
@@ -181,9 +183,13 @@ pub(crate) struct Decoder<'a> {
     range: u64,
 }
 
+/// What there is of a decoder's range for one of a total: the total is divided by once a choice.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Unit(u64);
+
 impl<'a> Decoder<'a> {
     pub(crate) fn new(input: &'a [u8]) -> Self {
-        let mut decoder = Self { input, past_end: 0, offset: 0, range: STATE_MASK };
+        let mut decoder = Self { input, past_end: 0, offset: 0, range: RANGE_ONE };
         for _ in 0..AHEAD_BYTES {
             decoder.shift();
         }
@@ -204,16 +210,19 @@ impl<'a> Decoder<'a> {
         self.offset = self.offset << 8 | u64::from(byte);
     }
 
-    /// Where in `total` the next choice lies. [`Self::take`] must follow with the part around it.
-    pub(crate) fn position(&self, total: u32) -> u32 {
-        let unit = self.range / u64::from(total);
+    /// Where in `total` the next choice lies, for [`Self::take`] with the part around it.
+    pub(crate) fn position(&self, total: u32) -> (u32, Unit) {
+        let unit = self.unit(total);
         // What rounding leaves over at the top belongs to nobody; an encoder never goes there.
-        (self.offset / unit).min(u64::from(total) - 1) as u32
+        ((self.offset / unit.0).min(u64::from(total) - 1) as u32, unit)
     }
 
-    /// Takes the part `start..start + size` of `total`.
-    pub(crate) fn take(&mut self, start: u32, size: u32, total: u32) {
-        let unit = self.range / u64::from(total);
+    pub(crate) fn unit(&self, total: u32) -> Unit {
+        Unit(self.range / u64::from(total))
+    }
+
+    /// Takes the part `start..start + size` of the total that the unit was made of.
+    pub(crate) fn take(&mut self, start: u32, size: u32, Unit(unit): Unit) {
         self.offset -= unit * u64::from(start);
         self.range = unit * u64::from(size);
         // Only where no encoder goes; kept inside so that nonsense stays bounded.
@@ -237,9 +246,11 @@ impl<'a> Decoder<'a> {
 
 impl Coder for Decoder<'_> {
     fn bit(&mut self, probability: &mut AdaptiveBit, _: bool) -> bool {
-        let bit = self.position(1 << BIT_PROBABILITY_BITS) >= probability.part(false).1;
+        let unit = self.unit(1 << BIT_PROBABILITY_BITS);
+        let (_, zeros) = probability.part(false);
+        let bit = self.offset >= unit.0 * u64::from(zeros);
         let (start, size) = probability.part(bit);
-        self.take(start, size, 1 << BIT_PROBABILITY_BITS);
+        self.take(start, size, unit);
         probability.learn(bit);
         bit
     }
@@ -247,8 +258,8 @@ impl Coder for Decoder<'_> {
     fn even(&mut self, bits: u32, _: u32) -> u32 {
         let mut value = 0;
         for (shift, step) in even_steps(bits) {
-            let part = self.position(1 << step);
-            self.take(part, 1, 1 << step);
+            let (part, unit) = self.position(1 << step);
+            self.take(part, 1, unit);
             value |= part << shift;
         }
         value
@@ -315,8 +326,9 @@ mod tests {
             for choice in &choices {
                 match *choice {
                     Choice::Part { start, size, total } => {
-                        prop_assert!((start..start + size).contains(&decoder.position(total)));
-                        decoder.take(start, size, total);
+                        let (position, unit) = decoder.position(total);
+                        prop_assert!((start..start + size).contains(&position));
+                        decoder.take(start, size, unit);
                     }
                     Choice::Bit(value) => prop_assert_eq!(decoder.bit(&mut bit, false), value),
                     Choice::Even(bits, value) => prop_assert_eq!(decoder.even(bits, 0), value),
@@ -335,8 +347,8 @@ mod tests {
             let mut steps = 0;
             while !decoder.is_exhausted() {
                 let total = totals[steps % totals.len()];
-                let position = decoder.position(total);
-                decoder.take(position, 1, total);
+                let (position, unit) = decoder.position(total);
+                decoder.take(position, 1, unit);
                 steps += 1;
             }
             // Each step takes a bit at least.
@@ -364,8 +376,9 @@ mod tests {
         let mut decoder = Decoder::new(&coded);
         assert_eq!(decoder.even(1, 0), 0);
         for _ in 0..20 {
-            assert_eq!(decoder.position(u32::MAX), u32::MAX - 1);
-            decoder.take(u32::MAX - 1, 1, u32::MAX);
+            let (position, unit) = decoder.position(u32::MAX);
+            assert_eq!(position, u32::MAX - 1);
+            decoder.take(position, 1, unit);
         }
     }
 }
