@@ -278,8 +278,14 @@ impl Client {
         self.handle.wish.send_modify(|wish| wish.online = false);
     }
 
-    /// The device has another network, or a network again: connects anew at once, if a link is wanted.
+    /// The device has another network, or a network again: tries at once whether the link still holds, and connects anew
+    /// if it does not, if a link is wanted.
     pub fn network_changed(&self) {
+        self.handle.wish.send_modify(|wish| wish.hints += 1);
+    }
+
+    /// Connects anew, if a link is wanted: there is something to say that is said at the beginning only.
+    pub(crate) fn renew_link(&self) {
         self.handle.wish.send_modify(|wish| wish.renewals += 1);
     }
 

@@ -345,7 +345,7 @@ impl Client {
     pub async fn void_tickets(&self) -> Result<ContactTicket, StoreError> {
         let token = self.shared().on_disk(|shared| shared.void_all()).await?;
         // The relay is told at the beginning of a link.
-        self.network_changed();
+        self.renew_link();
         Ok(self.shared().ticket(token))
     }
 }

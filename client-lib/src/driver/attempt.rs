@@ -127,7 +127,7 @@ impl Driver {
                     if changed.is_err() || !now.wants_link() {
                         return Err(End::Unwanted);
                     }
-                    if now.renewals != wish.renewals {
+                    if now.renewals != wish.renewals || now.hints != wish.hints {
                         return Err(End::Renew);
                     }
                 }

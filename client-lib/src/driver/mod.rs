@@ -59,6 +59,8 @@ pub(crate) struct Wish {
     pub(crate) urges: u64,
     /// Ends a pause or a link.
     pub(crate) renewals: u64,
+    /// Ends a pause, or a link that does not prove itself: the network may be another one.
+    pub(crate) hints: u64,
     pub(crate) closed: bool,
 }
 

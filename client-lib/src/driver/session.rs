@@ -270,12 +270,14 @@ impl<'a> Session<'a> {
         let wish = *self.driver.wish.borrow();
         if client_is_there && wish.wants_link() {
             self.leave_at = None;
-            if wish.renewals != self.wish.renewals {
-                if handshaking || !self.incoming.is_welcomed() {
-                    return Err(End::Renew);
-                }
+            let is_new = handshaking || !self.incoming.is_welcomed();
+            let is_hinted = wish.hints != self.wish.hints;
+            if wish.renewals != self.wish.renewals || is_hinted && is_new {
+                return Err(End::Renew);
+            }
+            if is_hinted {
                 // Often it is the network that was there before, and to go on costs a tenth of a new connection.
-                self.wish.renewals = wish.renewals;
+                self.wish.hints = wish.hints;
                 self.ask_for_proof();
             }
             return Ok(());

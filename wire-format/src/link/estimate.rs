@@ -75,6 +75,34 @@ impl Rtt {
     }
 }
 
+/// Which share of what leaves finds no answer, the latest counting most.
+#[derive(Debug)]
+pub(super) struct Loss(f64);
+
+/// What is assumed of an unknown link, and how much each answer weighs.
+const LOSS_INITIAL: f64 = 0.05;
+const LOSS_WEIGHT: f64 = 1.0 / 32.0;
+
+/// From here on losses are no exception.
+const LOSS_HIGH: f64 = 0.08;
+
+impl Default for Loss {
+    fn default() -> Self {
+        Self(LOSS_INITIAL)
+    }
+}
+
+impl Loss {
+    /// A datagram was answered, or was not.
+    pub(super) fn count(&mut self, is_lost: bool) {
+        self.0 += (f64::from(u8::from(is_lost)) - self.0) * LOSS_WEIGHT;
+    }
+
+    pub(super) fn is_high(&self) -> bool {
+        self.0 > LOSS_HIGH
+    }
+}
+
 /// How many bytes may be on their way.
 ///
 /// The window grows while round trips stay short and shrinks when they grow: on these links the queue in

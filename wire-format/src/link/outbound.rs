@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::estimate::{Rtt, Window};
+use super::estimate::{Loss, Rtt, Window};
 use super::silence::{Ask, Silence};
 use super::{LinkError, Time};
 use crate::batch::{self, Ack, Batch, Item};
@@ -49,6 +49,7 @@ pub(super) struct Outbound {
     newest_acked: u64,
     datagrams: u64,
     rtt: Rtt,
+    loss: Loss,
     window: Window,
     silence: Silence,
     /// Polls that are to leave.
@@ -71,6 +72,7 @@ impl Outbound {
             newest_acked: 0,
             datagrams: 0,
             rtt: Rtt::new(initial_rtt),
+            loss: Loss::default(),
             window: Window::default(),
             silence: Silence::new(poll_pause_max),
             polls: 0,
@@ -135,6 +137,7 @@ impl Outbound {
             self.rtt.sample(now.since(sent_at));
         }
         if newly.bytes > 0 {
+            self.loss.count(false);
             self.window.acked(now, newly.bytes, flying_before, &self.rtt);
         }
         self.lose_overtaken(now);
@@ -150,18 +153,24 @@ impl Outbound {
     fn lose_overtaken(&mut self, now: Time) {
         let newest_acked = self.newest_acked;
         let loss_after = self.rtt.loss_after();
-        self.lose(|datagram, at| datagram < newest_acked && at + loss_after <= now);
+        if self.lose(|datagram, at| datagram < newest_acked && at + loss_after <= now) {
+            self.loss.count(true);
+        }
     }
 
-    fn lose(&mut self, is_lost: impl Fn(u64, Time) -> bool) {
+    /// Whether there was any.
+    fn lose(&mut self, is_lost: impl Fn(u64, Time) -> bool) -> bool {
+        let mut any = false;
         for entry in &mut self.entries {
             if let State::Flying { datagram, at, wire_bytes } = entry.state
                 && is_lost(datagram, at)
             {
                 entry.state = State::Waiting;
                 self.flying_bytes -= wire_bytes;
+                any = true;
             }
         }
+        any
     }
 
     fn flying(&self) -> impl Iterator<Item = (u64, Time)> {
@@ -183,7 +192,12 @@ impl Outbound {
 
     fn resend_at(&self) -> Option<Time> {
         let oldest = self.flying().map(|(_, at)| at).min();
-        self.silence.due(oldest, self.rtt.resend_after(), self.rtt.is_measured())
+        self.silence.due(oldest, self.rtt.resend_after(), self.is_quick())
+    }
+
+    /// Whether timers after the first are quick: where losses are no exception, and it is known how long answers take.
+    fn is_quick(&self) -> bool {
+        self.rtt.is_measured() && self.loss.is_high()
     }
 
     pub(super) fn handle_timeout(&mut self, now: Time) {
@@ -191,7 +205,11 @@ impl Outbound {
         if self.resend_at().is_none_or(|at| at > now) {
             return;
         }
-        let ask = self.silence.timed_out(now);
+        let is_first = !self.silence.is_awaiting_again();
+        let ask = self.silence.timed_out(now, self.is_quick());
+        if is_first {
+            self.loss.count(true);
+        }
         if self.silence.is_on() {
             self.lose_all();
         }
@@ -224,7 +242,7 @@ impl Outbound {
     /// that is reason enough to ask.
     pub(super) fn heard_unasked(&mut self, now: Time) {
         if self.silence.is_on() && self.silence.polled_at() + self.rtt.smoothed() <= now {
-            self.silence.timed_out(now);
+            self.silence.timed_out(now, self.is_quick());
             self.polls = 1;
         }
     }

@@ -10,10 +10,10 @@ use std::time::Duration;
 
 use super::Time;
 
-/// So many timers in a row without an answer make a silence.
+/// So many quick timers in a row without an answer make a silence.
 const SILENT_AFTER: u32 = 10;
 
-/// All timers but the first are shorter by this.
+/// A quick timer is this part of a resend timer, which counts for as many.
 const QUICKER: u32 = 4;
 
 /// How many bytes of items one timer sends again: about one datagram, when a whole resend timer has passed; or
@@ -42,7 +42,7 @@ pub(super) struct Silence {
     /// The first send after rest, or the last answer after that; none while nothing is awaited.
     since: Option<Time>,
     timed_out_at: Time,
-    /// Timers that have run out in a row.
+    /// Timers that have run out in a row, counted as quick ones after the first.
     timeouts: u32,
     /// Whether anything was heard since the last timer ran out.
     heard: bool,
@@ -68,9 +68,9 @@ impl Silence {
         }
     }
 
-    /// A timer has run out.
-    pub(super) fn timed_out(&mut self, now: Time) -> Ask {
-        self.timeouts += 1;
+    /// A timer has run out, as [`Silence::due`] has set it.
+    pub(super) fn timed_out(&mut self, now: Time, is_quick: bool) -> Ask {
+        self.timeouts += if is_quick || self.timeouts == 0 { 1 } else { QUICKER };
         self.timed_out_at = now;
         self.heard = false;
         match self.timeouts {
@@ -94,6 +94,11 @@ impl Silence {
         self.timeouts >= SILENT_AFTER && !self.heard
     }
 
+    /// Whether a timer has run out since the last answer.
+    pub(super) fn is_awaiting_again(&self) -> bool {
+        self.timeouts > 0
+    }
+
     /// When the last timer ran out.
     pub(super) fn polled_at(&self) -> Time {
         self.timed_out_at
@@ -105,12 +110,12 @@ impl Silence {
     }
 
     /// When the timer runs out: so long after the oldest send on its way, the last answer and the last timer.
-    /// Timers get short only where `quickens`: where it is known how long answers take.
+    /// After the first, timers may be quick.
     pub(super) fn due(
         &self,
         oldest_on_its_way: Option<Time>,
         timer: Duration,
-        quickens: bool,
+        is_quick: bool,
     ) -> Option<Time> {
         let since = self.since?;
         let base = oldest_on_its_way.unwrap_or(since).max(since).max(self.timed_out_at);
@@ -120,7 +125,7 @@ impl Silence {
                 let silence = self.timed_out_at.since(since);
                 (silence / POLLS_IN_SILENCE).min(self.pause_max).max(timer)
             }
-            _ if quickens => timer / QUICKER,
+            _ if is_quick => timer / QUICKER,
             _ => timer,
         };
         Some(base + pause)
@@ -143,7 +148,7 @@ mod tests {
             if at.since_start() > silence {
                 return moments;
             }
-            silent.timed_out(at);
+            silent.timed_out(at, true);
             moments.push(at.since_start());
         }
     }
@@ -161,12 +166,26 @@ mod tests {
     }
 
     #[test]
+    fn without_quick_timers_all_is_sent_again_each_time_until_the_silence() {
+        let mut silence = Silence::new(Duration::from_secs(45));
+        silence.sent(Time::default());
+        for n in 1..=3 {
+            let at = silence.due(None, TIMER, false).unwrap();
+            assert_eq!(at.since_start(), TIMER * n);
+            assert_eq!(silence.timed_out(at, false), Ask::Again(AGAIN_BYTES));
+            assert!(!silence.is_on());
+        }
+        assert_eq!(silence.timed_out(Time::after_start(TIMER * 4), false), Ask::Poll);
+        assert!(silence.is_on());
+    }
+
+    #[test]
     fn an_answer_ends_a_silence_and_one_without_news_keeps_its_pauses() {
         let mut silence = Silence::new(Duration::from_secs(45));
         silence.sent(Time::default());
         for n in 1..=SILENT_AFTER {
             assert!(!silence.is_on());
-            silence.timed_out(Time::after_start(TIMER * n));
+            silence.timed_out(Time::after_start(TIMER * n), true);
         }
         assert!(silence.is_on());
         let now = Time::after_start(TIMER * 100);
@@ -186,7 +205,7 @@ mod tests {
         let mut asked = Vec::new();
         for _ in 0..SILENT_AFTER {
             let at = silence.due(None, TIMER, true).unwrap();
-            asked.push((at.since_start().as_millis(), silence.timed_out(at)));
+            asked.push((at.since_start().as_millis(), silence.timed_out(at, true)));
         }
         let (full, quick) = (Ask::Again(AGAIN_BYTES), Ask::Again(QUICK_BYTES));
         assert_eq!(
@@ -201,7 +220,7 @@ mod tests {
         let mut silence = Silence::new(Duration::from_secs(45));
         silence.sent(Time::default());
         for n in 1..=30 {
-            silence.timed_out(Time::after_start(TIMER * 100 * n));
+            silence.timed_out(Time::after_start(TIMER * 100 * n), true);
         }
         let now = Time::after_start(TIMER * 1_000);
         silence.restart(now);
