@@ -4,6 +4,7 @@
 //! Bytes are IP bytes that were put on the air of the thin link in both directions: headers, acknowledgements, lost
 //! packets and handshakes. Times are virtual, so that the same seeds give the same figures on every machine.
 
+use std::path::PathBuf;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
@@ -14,8 +15,9 @@ use thinpost_netem::Profile;
 
 use crate::report::{Report, Row};
 use play::Figures;
-use scenario::{Bar, Scenario};
+use scenario::Scenario;
 
+mod baseline;
 mod pair;
 mod play;
 mod scenario;
@@ -35,6 +37,9 @@ pub(crate) struct LinkArgs {
     /// The first seed
     #[arg(long, value_name = "SEED", default_value_t = 0)]
     from: u64,
+    /// Fail if a figure is more than 5 % above this file's, which `--json` has written
+    #[arg(long, value_name = "FILE")]
+    baseline: Option<PathBuf>,
     /// Also one line a run, with its seed, to standard error
     #[arg(long)]
     each: bool,
@@ -46,7 +51,7 @@ pub(crate) struct LinkArgs {
 /// Runs what was asked for, on all processors.
 ///
 /// # Errors
-/// For an unknown profile, and when a message is lost, comes twice or out of order.
+/// For an unknown profile; when a message is lost, comes twice or out of order; and when a figure exceeds the baseline.
 pub(crate) fn run(args: &LinkArgs, report: &mut Report) -> Result<()> {
     let names: Vec<&str> = match &args.profiles[..] {
         [all] if all == "all" => Profile::names().collect(),
@@ -54,6 +59,7 @@ pub(crate) fn run(args: &LinkArgs, report: &mut Report) -> Result<()> {
     };
     let profiles: Vec<Profile> = names.into_iter().map(Profile::named).collect::<Result<_, _>>()?;
     let scenarios = if args.scenarios.is_empty() { Scenario::ALL } else { &args.scenarios };
+    let mut measured = Vec::new();
     for profile in &profiles {
         for &scenario in scenarios {
             let runs = runs(profile, scenario, args)?;
@@ -62,10 +68,14 @@ pub(crate) fn run(args: &LinkArgs, report: &mut Report) -> Result<()> {
                     eprintln!("{} {} seed {seed}: {figures}", profile.name, scenario.name());
                 }
             }
-            tell(report, profile, scenario, args, &runs)?;
+            for (row, at_most) in rows(profile, scenario, args, &runs) {
+                report.row(row.clone())?;
+                at_most.into_iter().try_for_each(|row| report.row(row))?;
+                measured.push(row);
+            }
         }
     }
-    Ok(())
+    args.baseline.as_ref().map_or(Ok(()), |file| baseline::compare(&measured, file))
 }
 
 /// Every seed's figures, in order.
@@ -103,32 +113,25 @@ fn one_run(profile: &Profile, scenario: Scenario, seed: u64, packets: bool) -> R
     runtime.block_on(play::play(profile, scenario, seed, packets))
 }
 
-/// One line of what was measured, and one of what it is to be.
-fn tell(
-    report: &mut Report,
+/// What was measured, and what it is to be.
+fn rows(
     profile: &Profile,
     scenario: Scenario,
     args: &LinkArgs,
     runs: &[Figures],
-) -> Result<()> {
+) -> impl Iterator<Item = (Row, Option<Row>)> {
     let seeds: Vec<u64> = (args.from..args.from + args.seeds).collect();
     let bars = scenario.bars(&profile.name);
-    for figure in Figure::ALL {
-        let measured = figure.of(runs);
-        let at_most = bars.iter().find(|bar| bar.figure == figure).map(|Bar { at_most, .. }| *at_most);
-        for (mode, value) in [("measured", measured), ("at most", at_most)] {
-            let Some(value) = value else { continue };
-            let (metric, unit) = figure.column();
-            report.row(
-                Row::new("link", metric, value, unit)
-                    .profile(profile.name.clone())
-                    .scenario(scenario.title())
-                    .mode(mode)
-                    .seeds(seeds.clone()),
-            )?;
-        }
-    }
-    Ok(())
+    let row = move |figure: Figure, mode, value| {
+        let (metric, unit) = figure.column();
+        let row = Row::new("link", metric, value, unit);
+        row.profile(profile.name.clone()).scenario(scenario.title()).mode(mode).seeds(seeds.clone())
+    };
+    Figure::ALL.into_iter().filter_map(move |figure| {
+        let bar = bars.iter().find(|bar| bar.figure == figure);
+        let at_most = bar.map(|bar| row(figure, "at most", bar.at_most));
+        Some((row(figure, "measured", figure.of(runs)?), at_most))
+    })
 }
 
 /// What is told of a scenario's runs.
