@@ -13,10 +13,10 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::Down;
 use crate::connection::Owned;
-use crate::quic::FIRST_DATAGRAM_MAX;
+use crate::quic::{FIRST_DATAGRAM_MAX, FIRST_FRAME_MAX};
 
-/// How long the first packet may be held back for what its owner will have to say: a commit to a disk is far shorter than
-/// a packet of 1,200 bytes on a thin link.
+/// How long packets may be held back for what the owner will have to say: longer than a commit to a disk mostly takes, and
+/// no longer than a packet without content takes on a thin link.
 const HOLD_MAX: Duration = Duration::from_millis(20);
 
 /// What has happened.
@@ -32,27 +32,58 @@ pub enum News {
 /// A link over a connection.
 #[derive(Debug)]
 pub struct Channel {
-    connection: Owned,
+    pub(crate) connection: Owned,
     link: Link,
     started: Instant,
     /// Whether the owner knows that the handshake is complete.
     connected: bool,
-    /// Whether nothing has left since the link began.
-    is_first: bool,
-    is_held: bool,
+    /// What is known of the first datagram, until it has left.
+    first: Option<First>,
+    held_until: Option<Instant>,
+}
+
+/// What is known of a link's first datagram.
+#[derive(Debug, Default)]
+struct First {
+    /// How long the first frame is, or more than that.
+    frame_bytes: Option<usize>,
 }
 
 impl Channel {
-    pub(crate) fn new(connection: Owned, config: LinkConfig) -> Self {
+    pub(crate) fn new(mut connection: Owned, config: LinkConfig) -> Self {
         let connected = connection.is_connected();
+        // What a relay says after a handshake is not padded.
+        let is_padded = connection.quic().side().is_client() || !connected;
+        let first = is_padded.then(First::default);
         let link = Link::new(config);
-        Self { connection, link, started: Instant::now(), connected, is_first: true, is_held: false }
+        Self { connection, link, started: Instant::now(), connected, first, held_until: None }
     }
 
     /// The link, to push to or to ask. What it has to say leaves when [`Channel::next`] has no news to give, or with
     /// [`Channel::flush`].
     pub fn link(&mut self) -> &mut Link {
+        self.look_at_first();
         &mut self.link
+    }
+
+    /// Takes the frames that were pushed first, if it is one or more, for the first.
+    fn look_at_first(&mut self) {
+        let bytes = self.link.backlog_bytes();
+        if let Some(First { frame_bytes: unknown @ None }) = &mut self.first
+            && bytes > 0
+        {
+            *unknown = Some(bytes);
+        }
+    }
+
+    /// The largest datagram that the link may make first. One that fits beside what QUIC says in its first packets, which
+    /// are padded in any case, unless the first frame needs more: a link does not cut what it has cut before.
+    fn first_bytes_max(&mut self, bytes_max: usize) -> usize {
+        self.look_at_first();
+        match self.first.take().map(|first| first.frame_bytes) {
+            Some(None | Some(..=FIRST_FRAME_MAX)) => bytes_max.min(FIRST_DATAGRAM_MAX),
+            _ => bytes_max,
+        }
     }
 
     /// Whether the handshake is complete, and the owner has been told.
@@ -70,10 +101,10 @@ impl Channel {
         self.link.settle(self.now(), upto);
     }
 
-    /// While held, [`Channel::next`] does not send the first packets over the connection: the owner will soon have
-    /// something that belongs into them. It does after 20 ms at most, and what comes behind the first is not held.
+    /// While held, [`Channel::next`] sends nothing for 20 ms at most: the owner will soon have something that belongs
+    /// into the same packets, such as custody.
     pub fn hold(&mut self, is_held: bool) {
-        self.is_held = is_held;
+        self.held_until = is_held.then(|| self.held_until.unwrap_or_else(|| Instant::now() + HOLD_MAX));
     }
 
     /// Moves datagrams both ways until there is news. Cancelling loses nothing.
@@ -108,9 +139,9 @@ impl Channel {
             }
 
             let now = Instant::now();
-            let hold_until = self.started + HOLD_MAX;
-            let wake_at = if self.is_held && self.is_first && now < hold_until {
-                Some(hold_until)
+            let held_until = self.held_until.filter(|until| now < *until && self.connection.down().is_none());
+            let wake_at = if held_until.is_some() {
+                held_until
             } else {
                 self.flush()?;
                 self.connection.poll_unsent(cx);
@@ -139,19 +170,24 @@ impl Channel {
             return Err(down.clone());
         }
         let now = self.now();
-        let mut datagrams = self.connection.quic().datagrams();
-        let Some(bytes_max) = datagrams.max_size() else {
+        let Some(bytes_max) = self.connection.quic().datagrams().max_size() else {
             return Err(Down::Failed("the other end takes no datagrams".to_owned()));
         };
-        let mut room = if self.is_first { bytes_max.min(FIRST_DATAGRAM_MAX) } else { bytes_max };
+        let mut room = self.first_bytes_max(bytes_max);
+        let mut datagrams = self.connection.quic().datagrams();
+        let mut has_more = false;
         while datagrams.send_buffer_space() >= bytes_max
             && let Some(datagram) = self.link.poll_transmit(now, room)
         {
-            room = bytes_max;
+            (room, has_more) = (bytes_max, true);
             datagrams.send(datagram.into(), false).map_err(|error| Down::Failed(error.to_string()))?;
         }
-        self.is_first = false;
-        self.connection.transmit();
+        self.held_until = None;
+        if has_more {
+            self.connection.transmit();
+        } else {
+            self.connection.transmit_if_due();
+        }
         Ok(())
     }
 

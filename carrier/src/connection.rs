@@ -4,6 +4,7 @@
 //! is to be said, and only then anything leaves.
 
 use std::io;
+use std::net::SocketAddr;
 use std::ops::{Deref, DerefMut};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -12,13 +13,15 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use quinn::{AsyncUdpSocket, UdpPoller, udp};
-use quinn_proto::{ConnectionEvent, ConnectionHandle, EcnCodepoint, Event, Transmit, VarInt};
+use quinn_proto::{
+    ConnectionEvent, ConnectionHandle, ConnectionStats, EcnCodepoint, Event, Transmit, VarInt,
+};
 use thinpost_wire::frame::Close;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::Down;
-use crate::clock::{Clock, from_quic};
+use crate::clock::{Clock, SLOWER, from_quic};
 use crate::endpoint::Command;
 use crate::quic::MTU;
 
@@ -33,6 +36,11 @@ const QUIET_BEFORE_PROBE: Duration = Duration::from_millis(2_100);
 /// But it does not wait longer than this in all, as early data may be repeated for want of an answer.
 const PROBE_WAIT_MAX: Duration = Duration::from_secs(8);
 
+/// An acknowledgement for which nothing else gives a reason to send waits for so long, QUIC's own 25 ms by its slow clock,
+/// or for so many datagrams: a sixth of what QUIC's window lets the other end have on its way.
+const LONE_ACK_WAIT: Duration = Duration::from_millis(25 * SLOWER as u64);
+const LONE_ACK_DATAGRAMS: u64 = 16;
+
 pub(crate) struct Connection {
     quic: Box<quinn_proto::Connection>,
     handle: ConnectionHandle,
@@ -45,6 +53,7 @@ pub(crate) struct Connection {
     is_connected: bool,
     down: Option<Down>,
     early: Early,
+    spoken: Spoken,
 }
 
 /// What a socket did not take.
@@ -63,10 +72,26 @@ struct Early {
     crypto_frames: u64,
 }
 
+/// How things stood when something was sent last: what has changed since tells whether QUIC can have more to say than
+/// an acknowledgement.
+struct Spoken {
+    /// Whether QUIC's state has changed, as when a timer has rung.
+    is_stale: bool,
+    /// Frames so far that ask for an answer at once.
+    prompts: u64,
+    /// The other end's address: on a new path there is something to find out.
+    remote: SocketAddr,
+    datagrams: u64,
+    /// Until when an acknowledgement may wait, if there is one.
+    ack_due: Option<Instant>,
+    /// Room for datagrams when none waits.
+    room: usize,
+}
+
 impl Connection {
     pub(crate) fn new(
         handle: ConnectionHandle,
-        quic: quinn_proto::Connection,
+        mut quic: quinn_proto::Connection,
         events: mpsc::Receiver<Box<ConnectionEvent>>,
         endpoint: mpsc::UnboundedSender<Command>,
         socket: Arc<dyn AsyncUdpSocket>,
@@ -74,6 +99,8 @@ impl Connection {
     ) -> Owned {
         let began = Instant::now();
         let crypto_frames = quic.stats().frame_rx.crypto;
+        let remote = quic.remote_address();
+        let room = quic.datagrams().send_buffer_space();
         Owned(Some(Box::new(Self {
             quic: Box::new(quic),
             handle,
@@ -86,6 +113,7 @@ impl Connection {
             is_connected: false,
             down: None,
             early: Early { began, heard: None, crypto_frames },
+            spoken: Spoken { is_stale: true, prompts: 0, remote, datagrams: 0, ack_due: None, room },
         })))
     }
 
@@ -133,11 +161,17 @@ impl Connection {
     pub(crate) fn poll_timers(&mut self, cx: &mut Context<'_>, other: Option<Instant>) -> Poll<()> {
         let due = self.timeout();
         if due.is_some_and(|at| at <= Instant::now()) {
+            self.spoken.is_stale = true;
             self.quic.handle_timeout(self.clock.now());
             self.look();
             return Poll::Ready(());
         }
-        let Some(next) = [due, other].into_iter().flatten().min() else { return Poll::Pending };
+        let ack_due = self.spoken.ack_due;
+        if ack_due.is_some_and(|at| at <= Instant::now()) {
+            self.spoken.is_stale = true;
+            return Poll::Ready(());
+        }
+        let Some(next) = [due, ack_due, other].into_iter().flatten().min() else { return Poll::Pending };
         if self.timer.deadline() != next {
             self.timer.as_mut().reset(next);
         }
@@ -164,8 +198,9 @@ impl Connection {
         }
         while let Some(event) = self.quic.poll() {
             match event {
-                Event::Connected => self.is_connected = true,
+                Event::Connected => (self.is_connected, self.spoken.is_stale) = (true, true),
                 Event::ConnectionLost { reason } => {
+                    self.spoken.is_stale = true;
                     self.down.get_or_insert_with(|| reason.into());
                 }
                 _ => {}
@@ -173,8 +208,35 @@ impl Connection {
         }
     }
 
+    /// Sends what there is to send unless that is at most an acknowledgement that can wait for something to ride with. Call
+    /// [`Connection::poll_unsent`] afterwards.
+    pub(crate) fn transmit_if_due(&mut self) {
+        let stats = self.quic.stats();
+        let can_wait = self.is_connected
+            && !self.spoken.is_stale
+            && !self.quic.has_pending_retransmits()
+            && self.quic.datagrams().send_buffer_space() == self.spoken.room
+            && prompts(&stats) == self.spoken.prompts
+            && self.quic.remote_address() == self.spoken.remote
+            && stats.udp_rx.datagrams < self.spoken.datagrams + LONE_ACK_DATAGRAMS;
+        if !can_wait {
+            self.transmit();
+        } else if stats.udp_rx.datagrams > self.spoken.datagrams {
+            self.spoken.ack_due.get_or_insert_with(|| Instant::now() + LONE_ACK_WAIT);
+        }
+    }
+
     /// Sends what there is to send, as far as the socket takes it. Call [`Connection::poll_unsent`] afterwards.
     pub(crate) fn transmit(&mut self) {
+        let stats = self.quic.stats();
+        self.spoken = Spoken {
+            is_stale: false,
+            prompts: prompts(&stats),
+            remote: self.quic.remote_address(),
+            datagrams: stats.udp_rx.datagrams,
+            ack_due: None,
+            ..self.spoken
+        };
         while self.unsent.is_none() {
             let mut bytes = Vec::with_capacity(MTU.into());
             let Some(transmit) = self.quic.poll_transmit(self.clock.now(), 1, &mut bytes) else { break };
@@ -272,6 +334,12 @@ impl Drop for Owned {
         let endpoint = connection.endpoint.clone();
         let _ = endpoint.send(Command::Finish(connection));
     }
+}
+
+/// Frames that ask for an answer at once: probes, and what belongs to the handshake.
+fn prompts(stats: &ConnectionStats) -> u64 {
+    let frames = &stats.frame_rx;
+    frames.crypto + frames.ping + frames.path_challenge + frames.immediate_ack
 }
 
 /// Whether a socket took a datagram. One that it refuses for another reason than being full is lost, as on the way.

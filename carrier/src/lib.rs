@@ -17,6 +17,8 @@ mod endpoint;
 mod identity;
 mod incoming;
 pub mod quic;
+#[cfg(test)]
+mod tests;
 mod tls;
 
 pub use channel::{Channel, News};

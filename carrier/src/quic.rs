@@ -21,7 +21,10 @@ pub(crate) const MTU: u16 = 1_200;
 
 /// The largest first datagram of a link: it fits beside what QUIC says in its first packets, which are padded to
 /// [`MTU`] in any case.
-pub(crate) const FIRST_DATAGRAM_MAX: usize = 600;
+pub(crate) const FIRST_DATAGRAM_MAX: usize = 760;
+
+/// The longest frame that certainly fits into that, whatever stands beside it.
+pub(crate) const FIRST_FRAME_MAX: usize = FIRST_DATAGRAM_MAX - 100;
 
 /// Bytes of datagrams that may wait for the link's shell; beyond it the oldest is dropped.
 const RECEIVE_BUFFER_BYTES: usize = 64 * 1024;
@@ -33,8 +36,8 @@ const SEND_BUFFER_BYTES: usize = 128 * 1024;
 /// far more connections apart than a relay can hold.
 const RELAY_CID_LEN: usize = 4;
 
-/// A relay sends one stateless reset in this time: a thousand forgotten devices hear of it within a minute, each with its
-/// first repeats, and forged packets make it send no more.
+/// A relay sends one stateless reset in this time: after a restart, a thousand devices hear of it within a minute, and
+/// forged packets make it send no more than that.
 const RESET_INTERVAL: Duration = Duration::from_millis(20);
 
 /// The name under which a device files the relay's TLS session. Nobody sees it: SNI is off.
