@@ -29,9 +29,10 @@ use crate::quic::MTU;
 /// 35 s, or far more where the round trip was never measured.
 const DRAIN_MAX: Duration = Duration::from_secs(60);
 
-/// A device that still sends early data has its answer in front of it, or is busy with sending. The relay does not
-/// repeat its part of the handshake before the device has been quiet for this long: two datagrams of 1,200 bytes.
-const QUIET_BEFORE_PROBE: Duration = Duration::from_millis(2_100);
+/// A device that still sends early data has its own part of the handshake queued behind that. A relay does not repeat its
+/// part, two datagrams of 1,200 bytes, before the device has been quiet for longer than one such datagram takes on
+/// 8 kbit/s.
+const QUIET_BEFORE_PROBE: Duration = Duration::from_millis(1_500);
 
 /// But it does not wait longer than this in all, as early data may be repeated for want of an answer.
 const PROBE_WAIT_MAX: Duration = Duration::from_secs(8);

@@ -128,8 +128,8 @@ async fn a_relay_does_not_repeat_its_handshake_while_early_data_comes() {
     scene.wire.set_fate(RELAY, Fate::Kept);
     let large =
         |scene: &Scene| scene.wire.sent(RELAY)[before..].iter().filter(|bytes| **bytes == 1_200).count();
-    for _ in 0..4 {
-        run_both(&mut device, &mut relay, Duration::from_millis(1_500)).await;
+    for _ in 0..6 {
+        run_both(&mut device, &mut relay, Duration::from_secs(1)).await;
         device.link().push(noise(30));
     }
     assert_eq!(large(&scene), 1);
