@@ -1,97 +1,94 @@
 //! The pump between a QUIC connection and a link: moves datagrams, wakes timers, decides nothing.
+//!
+//! What comes in is given to the owner before anything leaves, so that what the owner has to say to it shares the packets
+//! of what QUIC has to say: during the handshake these are padded to 1,200 bytes whether there is anything in them or
+//! not.
 
-use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::Bytes;
-use quinn::{Connection, ConnectionError, SendDatagramError};
 use thinpost_wire::frame::Close;
-use thinpost_wire::link::{Event, Link, LinkConfig, LinkError, Time};
-use tokio::time::{Instant, Sleep, sleep_until};
+use thinpost_wire::link::{Event, Link, LinkConfig, Time};
+use tokio::time::{Instant, sleep_until};
 
-use crate::clock::from_quic;
+use crate::Down;
+use crate::connection::Owned;
+use crate::quic::{FIRST_DATAGRAM_MAX, FIRST_FRAME_MAX};
 
-/// Why a channel has ended.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum Down {
-    /// The other end said why.
-    #[error("closed by the other end: {0:?}")]
-    Closed(Close),
-    /// The other end does not know the connection any more, as after a restart.
-    #[error("the other end has forgotten the connection")]
-    Forgotten,
-    /// Nothing came for too long.
-    #[error("nothing came for too long")]
-    TimedOut,
-    /// This end closed it.
-    #[error("closed here")]
-    ClosedHere,
-    /// The other end proved to hold another key than expected.
-    #[error("the other end holds another key than expected")]
-    WrongKey,
-    /// The other end broke the protocol; the connection was closed for it.
-    #[error("the other end broke the protocol: {0}")]
-    Violation(LinkError),
-    /// QUIC or TLS failed.
-    #[error("the connection failed: {0}")]
-    Failed(String),
-}
+/// How long packets may be held back for what the owner will have to say: longer than a commit to a disk mostly takes, and
+/// no longer than a packet without content takes on a thin link.
+const HOLD_MAX: Duration = Duration::from_millis(20);
 
-impl From<ConnectionError> for Down {
-    fn from(error: ConnectionError) -> Self {
-        /// How TLS answers a key that a verifier refuses: the alerts `bad_certificate` (42),
-        /// `certificate_unknown` (46) and `access_denied` (49), plus 0x100 (RFC 9001, section 4.8).
-        const REFUSED_KEY: [u64; 3] = [0x100 + 42, 0x100 + 46, 0x100 + 49];
-        match error {
-            ConnectionError::ApplicationClosed(close) => {
-                match Close::from_wire(close.error_code.into_inner(), &close.reason) {
-                    Some(close) => Self::Closed(close),
-                    None => Self::Failed(close.to_string()),
-                }
-            }
-            ConnectionError::Reset => Self::Forgotten,
-            ConnectionError::TimedOut => Self::TimedOut,
-            ConnectionError::LocallyClosed => Self::ClosedHere,
-            ConnectionError::TransportError(error) if REFUSED_KEY.contains(&u64::from(error.code)) => {
-                Self::WrongKey
-            }
-            other => Self::Failed(other.to_string()),
-        }
-    }
+/// What has happened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum News {
+    /// The handshake is complete. Said only if it was not when the link began; what was sent before and is refused is
+    /// sent again.
+    Connected,
+    /// The link has something.
+    Link(Event),
 }
 
 /// A link over a connection.
 #[derive(Debug)]
 pub struct Channel {
-    connection: Connection,
+    pub(crate) connection: Owned,
     link: Link,
     started: Instant,
-    timer: Pin<Box<Sleep>>,
+    /// Whether the owner knows that the handshake is complete.
+    connected: bool,
+    /// What is known of the first datagram, until it has left.
+    first: Option<First>,
+    held_until: Option<Instant>,
+}
+
+/// What is known of a link's first datagram.
+#[derive(Debug, Default)]
+struct First {
+    /// How long the first frame is, or more than that.
+    frame_bytes: Option<usize>,
 }
 
 impl Channel {
-    /// A new link over a new connection.
-    pub fn new(connection: Connection, config: LinkConfig) -> Self {
-        let started = Instant::now();
-        let timer = Box::pin(sleep_until(started));
-        Self { connection, link: Link::new(config), started, timer }
+    pub(crate) fn new(mut connection: Owned, config: LinkConfig) -> Self {
+        let connected = connection.is_connected();
+        // What a relay says after a handshake is not padded.
+        let is_padded = connection.quic().side().is_client() || !connected;
+        let first = is_padded.then(First::default);
+        let link = Link::new(config);
+        Self { connection, link, started: Instant::now(), connected, first, held_until: None }
     }
 
-    /// The link, to push to or to ask. What it has to say leaves with the next [`Channel::next`] or
+    /// The link, to push to or to ask. What it has to say leaves when [`Channel::next`] has no news to give, or with
     /// [`Channel::flush`].
     pub fn link(&mut self) -> &mut Link {
+        self.look_at_first();
         &mut self.link
     }
 
-    /// The connection beneath.
-    pub fn connection(&self) -> &Connection {
-        &self.connection
+    /// Takes the frames that were pushed first, if it is one or more, for the first.
+    fn look_at_first(&mut self) {
+        let bytes = self.link.backlog_bytes();
+        if let Some(First { frame_bytes: unknown @ None }) = &mut self.first
+            && bytes > 0
+        {
+            *unknown = Some(bytes);
+        }
     }
 
-    /// The round-trip time that QUIC has measured or, before, assumed.
-    pub fn quic_rtt(connection: &Connection) -> Duration {
-        from_quic(connection.rtt())
+    /// The largest datagram that the link may make first. One that fits beside what QUIC says in its first packets, which
+    /// are padded in any case, unless the first frame needs more: a link does not cut what it has cut before.
+    fn first_bytes_max(&mut self, bytes_max: usize) -> usize {
+        self.look_at_first();
+        match self.first.take().map(|first| first.frame_bytes) {
+            Some(None | Some(..=FIRST_FRAME_MAX)) => bytes_max.min(FIRST_DATAGRAM_MAX),
+            _ => bytes_max,
+        }
+    }
+
+    /// Whether the handshake is complete, and the owner has been told.
+    pub fn is_connected(&self) -> bool {
+        self.connected
     }
 
     /// The link's clock.
@@ -104,59 +101,92 @@ impl Channel {
         self.link.settle(self.now(), upto);
     }
 
-    /// Moves datagrams both ways until the link has an event. Cancelling loses nothing.
+    /// While held, [`Channel::next`] sends nothing for 20 ms at most: the owner will soon have something that belongs
+    /// into the same packets, such as custody.
+    pub fn hold(&mut self, is_held: bool) {
+        self.held_until = is_held.then(|| self.held_until.unwrap_or_else(|| Instant::now() + HOLD_MAX));
+    }
+
+    /// Moves datagrams both ways until there is news. Cancelling loses nothing.
     ///
     /// # Errors
     /// When the channel has ended, for good.
-    pub async fn next(&mut self) -> Result<Event, Down> {
+    pub async fn next(&mut self) -> Result<News, Down> {
+        std::future::poll_fn(|cx| self.poll_next(cx)).await
+    }
+
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<News, Down>> {
+        let mut rang = false;
         loop {
-            if let Some(event) = self.link.poll_event() {
-                return Ok(event);
-            }
-            self.flush()?;
-            let timeout = self.link.poll_timeout();
-            if let Some(at) = timeout {
-                self.timer.as_mut().reset(self.started + at.since_start());
-            }
-            tokio::select! {
-                biased;
-                datagram = self.connection.read_datagram() => self.handle(&datagram?)?,
-                () = &mut self.timer, if timeout.is_some() => {
-                    let now = self.now();
-                    self.link.handle_timeout(now);
+            self.connection.poll_input(cx);
+            if !self.connected && self.connection.is_connected() {
+                self.connected = true;
+                let quic = self.connection.quic();
+                if quic.side().is_client() && !quic.accepted_0rtt() {
+                    self.link.resend_all();
                 }
+                return Poll::Ready(Ok(News::Connected));
+            }
+            while let Some(datagram) = self.connection.receive() {
+                let now = self.now();
+                if let Err(error) = self.link.handle_datagram(now, &datagram) {
+                    self.close(Close::Violation);
+                    return Poll::Ready(Err(Down::Violation(error)));
+                }
+            }
+            if let Some(event) = self.link.poll_event() {
+                return Poll::Ready(Ok(News::Link(event)));
+            }
+
+            let now = Instant::now();
+            let held_until = self.held_until.filter(|until| now < *until && self.connection.down().is_none());
+            let wake_at = if held_until.is_some() {
+                held_until
+            } else {
+                self.flush()?;
+                self.connection.poll_unsent(cx);
+                self.link.poll_timeout().map(|at| self.started + at.since_start())
+            };
+            if wake_at.is_some_and(|at| at <= now) && !rang {
+                rang = true;
+                let now = self.now();
+                self.link.handle_timeout(now);
+                continue;
+            }
+            // What QUIC has no room for would ring at once, again and again.
+            let wake_at = wake_at.map(|at| at.max(now + Duration::from_millis(u64::from(rang))));
+            if self.connection.poll_timers(cx, wake_at).is_pending() {
+                return Poll::Pending;
             }
         }
     }
 
-    fn handle(&mut self, datagram: &Bytes) -> Result<(), Down> {
-        let now = self.now();
-        self.link.handle_datagram(now, datagram).map_err(|error| {
-            self.close(Close::Violation);
-            Down::Violation(error)
-        })
-    }
-
-    /// Hands QUIC what the link has to send.
+    /// Sends what the link has to send, and what QUIC has.
     ///
     /// # Errors
     /// When the channel has ended, for good.
     pub fn flush(&mut self) -> Result<(), Down> {
-        let Some(bytes_max) = self.connection.max_datagram_size() else {
-            return match self.connection.close_reason() {
-                Some(reason) => Err(reason.into()),
-                None => Err(Down::Failed("the other end takes no datagrams".to_owned())),
-            };
-        };
+        if let Some(down) = self.connection.down() {
+            return Err(down.clone());
+        }
         let now = self.now();
-        while self.connection.datagram_send_buffer_space() >= bytes_max
-            && let Some(datagram) = self.link.poll_transmit(now, bytes_max)
+        let Some(bytes_max) = self.connection.quic().datagrams().max_size() else {
+            return Err(Down::Failed("the other end takes no datagrams".to_owned()));
+        };
+        let mut room = self.first_bytes_max(bytes_max);
+        let mut datagrams = self.connection.quic().datagrams();
+        let mut has_more = false;
+        while datagrams.send_buffer_space() >= bytes_max
+            && let Some(datagram) = self.link.poll_transmit(now, room)
         {
-            match self.connection.send_datagram(datagram.into()) {
-                Ok(()) => {}
-                Err(SendDatagramError::ConnectionLost(error)) => return Err(error.into()),
-                Err(error) => return Err(Down::Failed(error.to_string())),
-            }
+            (room, has_more) = (bytes_max, true);
+            datagrams.send(datagram.into(), false).map_err(|error| Down::Failed(error.to_string()))?;
+        }
+        self.held_until = None;
+        if has_more {
+            self.connection.transmit();
+        } else {
+            self.connection.transmit_if_due();
         }
         Ok(())
     }
@@ -164,18 +194,19 @@ impl Channel {
     /// Lets what is on its way be settled and acknowledged, for at most this long. Frames that still
     /// arrive are not looked at.
     pub async fn come_to_rest(&mut self, at_most: Duration) {
+        self.hold(false);
         let deadline = Instant::now() + at_most;
         while !self.link.is_at_rest() {
             tokio::select! {
                 biased;
-                event = self.next() => if event.is_err() { return },
+                news = self.next() => if news.is_err() { return },
                 () = sleep_until(deadline) => return,
             }
         }
     }
 
-    /// Tells the other end why, and ends.
-    pub fn close(&self, close: Close) {
-        self.connection.close(close.code().into(), &close.reason());
+    /// Tells the other end why, and ends. What the link has not sent it does not send any more.
+    pub fn close(&mut self, close: Close) {
+        self.connection.close(close);
     }
 }

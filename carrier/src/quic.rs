@@ -4,19 +4,27 @@ use std::any::Any;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use quinn::congestion::{Controller, ControllerFactory};
-use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
-use quinn::{ClientConfig, EndpointConfig, ServerConfig, TransportConfig, VarInt};
-use quinn_proto::RandomConnectionIdGenerator;
-use rustls::pki_types::CertificateDer;
+use quinn_proto::congestion::{Controller, ControllerFactory};
+use quinn_proto::crypto::rustls::{QuicClientConfig, QuicServerConfig};
+use quinn_proto::{
+    ClientConfig, EndpointConfig, IdleTimeout, RandomConnectionIdGenerator, ServerConfig, TransportConfig,
+    VarInt,
+};
 use rustls::server::StoresServerSessions;
-use thinpost_wire::ids::{DeviceKey, RelayKey};
+use thinpost_wire::ids::RelayKey;
 
 use crate::clock::for_quic;
 use crate::{Identity, tls};
 
 /// QUIC's smallest permitted path MTU. Looking for a larger one costs 5.6 kB a connection each way.
-const MTU: u16 = 1_200;
+pub(crate) const MTU: u16 = 1_200;
+
+/// The largest first datagram of a link: it fits beside what QUIC says in its first packets, which are padded to
+/// [`MTU`] in any case.
+pub(crate) const FIRST_DATAGRAM_MAX: usize = 760;
+
+/// The longest frame that certainly fits into that, whatever stands beside it.
+pub(crate) const FIRST_FRAME_MAX: usize = FIRST_DATAGRAM_MAX - 100;
 
 /// Bytes of datagrams that may wait for the link's shell; beyond it the oldest is dropped.
 const RECEIVE_BUFFER_BYTES: usize = 64 * 1024;
@@ -24,16 +32,20 @@ const RECEIVE_BUFFER_BYTES: usize = 64 * 1024;
 /// Bytes of datagrams that may wait in QUIC: above what a link ever has on its way.
 const SEND_BUFFER_BYTES: usize = 128 * 1024;
 
-/// Resets leave at most this often: after a restart each of many devices is to hear of it. Each is smaller than the packet
-/// that asked for it.
-const RESET_INTERVAL_MIN: Duration = Duration::from_millis(1);
+/// What a relay believes a round trip to take until one is measured. A handshake takes 2.6 s on 12 kbit/s, most of it the air
+/// time of its datagrams of 1,200 bytes, and whoever repeats two of them after less makes it last a second longer.
+const RTT_ASSUMED: Duration = Duration::from_secs(1);
 
 /// Length of a relay's connection ids, bytes. They travel in every packet from a device; four tell
 /// far more connections apart than a relay can hold.
 const RELAY_CID_LEN: usize = 4;
 
+/// A relay sends one stateless reset in this time: after a restart, a thousand devices hear of it within a second. Each is
+/// smaller than the packet that it answers, so that forged ones make nothing larger of themselves.
+const RESET_INTERVAL: Duration = Duration::from_millis(1);
+
 /// The name under which a device files the relay's TLS session. Nobody sees it: SNI is off.
-pub const SERVER_NAME: &str = "relay.thinpost";
+pub(crate) const SERVER_NAME: &str = "relay.thinpost";
 
 /// What a relay bounds its endpoint by.
 #[derive(Clone, Copy, Debug)]
@@ -85,9 +97,9 @@ pub fn server(
     let crypto = QuicServerConfig::try_from(tls::server(identity, sessions))
         .expect("the cipher suites include QUIC's initial one");
     let mut transport = transport();
-    transport.initial_rtt(for_quic(Duration::from_millis(700)));
+    transport.initial_rtt(for_quic(RTT_ASSUMED));
     transport.max_idle_timeout(Some(
-        for_quic(limits.idle_timeout).try_into().unwrap_or(quinn::IdleTimeout::from(VarInt::MAX)),
+        for_quic(limits.idle_timeout).try_into().unwrap_or(IdleTimeout::from(VarInt::MAX)),
     ));
     let mut config = ServerConfig::with_crypto(Arc::new(crypto));
     config.transport_config(Arc::new(transport));
@@ -122,7 +134,7 @@ impl Client {
 
     /// The configuration of the next connection, given what a round trip is believed to take. Until one
     /// is measured, probes leave after three times that.
-    pub fn config(&self, initial_rtt: Duration) -> ClientConfig {
+    pub(crate) fn config(&self, initial_rtt: Duration) -> ClientConfig {
         let mut transport = transport();
         transport.initial_rtt(for_quic(initial_rtt));
         transport.max_idle_timeout(None);
@@ -137,25 +149,17 @@ impl Client {
 pub fn relay_endpoint(reset_key: [u8; 32], rng_seed: Option<[u8; 32]>) -> EndpointConfig {
     let mut config = EndpointConfig::new(Arc::new(ring::hmac::Key::new(ring::hmac::HMAC_SHA256, &reset_key)));
     config.cid_generator(|| Box::new(RandomConnectionIdGenerator::new(RELAY_CID_LEN)));
-    config.min_reset_interval(for_quic(RESET_INTERVAL_MIN));
+    config.min_reset_interval(for_quic(RESET_INTERVAL));
     config.rng_seed(rng_seed);
     config
 }
 
 /// A device's endpoint. Its connection ids are empty, so it must carry one connection only.
-pub fn device_endpoint(rng_seed: Option<[u8; 32]>) -> EndpointConfig {
+pub(crate) fn device_endpoint(rng_seed: Option<[u8; 32]>) -> EndpointConfig {
     let mut config = EndpointConfig::default();
     config.cid_generator(|| Box::new(RandomConnectionIdGenerator::new(0)));
     config.rng_seed(rng_seed);
     config
-}
-
-/// The device's key on a relay's connection: known at once when the session is resumed, otherwise when the
-/// handshake is complete.
-pub fn peer_device(connection: &quinn::Connection) -> Option<DeviceKey> {
-    let identity = connection.peer_identity()?;
-    let keys = identity.downcast::<Vec<CertificateDer<'static>>>().ok()?;
-    DeviceKey::from_spki(keys.first()?)
 }
 
 /// The link decides how much may be on its way; QUIC's own window is only a stop far above that.

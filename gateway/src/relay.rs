@@ -6,9 +6,8 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use quinn::{AsyncUdpSocket, Endpoint, Incoming, Runtime};
-use thinpost_carrier::quic;
-use thinpost_carrier::{Identity, SlowRuntime};
+use quinn::{AsyncUdpSocket, Runtime};
+use thinpost_carrier::{Accepting, Endpoint, Identity, Incoming, quic};
 use thinpost_wire::frame::Close;
 use thinpost_wire::ids::DeviceKey;
 use tokio::sync::{oneshot, watch};
@@ -183,12 +182,12 @@ impl Relay {
         );
         let limits = config.server_limits();
         let server = quic::server(&identity, Arc::new(TlsSessions(Arc::downgrade(&store))), limits);
-        let endpoint = Endpoint::new_with_abstract_socket(
+        let (endpoint, incoming) = Endpoint::listen(
             quic::relay_endpoint(parts.reset_key, parts.rng_seed),
-            Some(server),
+            server,
             parts.socket,
-            SlowRuntime::new(parts.runtime),
-        )?;
+            &parts.runtime,
+        );
         let shared = Arc::new(Shared {
             store,
             commit_mode: parts.commit_mode,
@@ -210,7 +209,7 @@ impl Relay {
         });
         let sweeping = tokio::spawn(sweep(shared.clone()));
         let (stop_accepting, stop) = oneshot::channel();
-        let accepting = tokio::spawn(accept(endpoint.clone(), shared.clone(), stop));
+        let accepting = tokio::spawn(accept(endpoint.clone(), incoming, shared.clone(), stop));
         Ok(Self {
             endpoint,
             shared,
@@ -249,13 +248,12 @@ impl Relay {
     /// The store is then held by nobody but the caller.
     pub async fn shutdown(mut self) {
         info!(connected = self.connected(), "stopping");
-        self.endpoint.set_server_config(None);
+        self.endpoint.refuse_new();
         self.sweeping.abort();
         self.stop_accepting.take();
         self.shared.end_all(Close::Restarting);
         let _ = (&mut self.accepting).await;
         let _ = (&mut self.sweeping).await;
-        self.endpoint.close(Close::Restarting.code().into(), &[]);
         let _ = timeout(FAREWELL, self.endpoint.wait_idle()).await;
         self.shared.committer.close();
         let _ = (&mut self.committing).await;
@@ -271,13 +269,18 @@ impl Drop for Relay {
 }
 
 /// Accepts until told to stop, then waits for the sessions to end.
-async fn accept(endpoint: Endpoint, shared: Arc<Shared>, mut stop: oneshot::Receiver<()>) {
+async fn accept(
+    endpoint: Endpoint,
+    mut accepting: Accepting,
+    shared: Arc<Shared>,
+    mut stop: oneshot::Receiver<()>,
+) {
     let mut sessions = JoinSet::new();
     loop {
         tokio::select! {
             biased;
             _ = &mut stop => break,
-            incoming = endpoint.accept() => match incoming {
+            incoming = accepting.next() => match incoming {
                 Some(incoming) => {
                     if let Some(incoming) = admit(incoming, &endpoint, &shared, sessions.len()) {
                         sessions.spawn(session::run(incoming, shared.clone()));
@@ -288,6 +291,7 @@ async fn accept(endpoint: Endpoint, shared: Arc<Shared>, mut stop: oneshot::Rece
             Some(_) = sessions.join_next() => {}
         }
     }
+    drop(accepting);
     let all_gone = async { while sessions.join_next().await.is_some() {} };
     if timeout(DRAIN, all_gone).await.is_err() {
         sessions.shutdown().await;
@@ -304,9 +308,7 @@ fn admit(incoming: Incoming, endpoint: &Endpoint, shared: &Shared, sessions: usi
     }
     let handshakes = sessions.saturating_sub(shared.connected());
     if handshakes > RETRY_ABOVE_HANDSHAKES && !incoming.remote_address_validated() && incoming.may_retry() {
-        if let Err(error) = incoming.retry() {
-            error.into_incoming().ignore();
-        }
+        incoming.retry();
         return None;
     }
     if shared.limits.check_connection(incoming.remote_address().ip()).is_err() {

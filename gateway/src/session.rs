@@ -12,14 +12,11 @@ mod refusals;
 
 use std::cmp::Ordering;
 use std::collections::VecDeque;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use quinn::{Connection, Incoming};
-use thinpost_carrier::Channel;
-use thinpost_carrier::quic::peer_device;
+use thinpost_carrier::{Channel, Connecting, Incoming, News};
 use thinpost_wire::codec::DictionarySet;
 use thinpost_wire::frame::{Close, Denial, FrameError, Hello, Refusal, SubmitOptions, ToDevice, ToRelay};
 use thinpost_wire::ids::{AccountKey, DeviceKey, Handle, Origin, Position, envelope_digest};
@@ -63,20 +60,16 @@ const FLAG_UNATTRIBUTED: u8 = 0x01;
 /// Serves one connection to its end.
 pub(crate) async fn run(incoming: Incoming, shared: Arc<Shared>) {
     let remote = incoming.remote_address().ip();
-    let Some((connection, device, confirmed)) = handshake(incoming).await else { return };
+    let Some((connecting, device)) = handshake(incoming).await else { return };
     let mut session = Session {
-        channel: Channel::new(
-            connection,
-            LinkConfig {
-                initial_rtt: Duration::from_millis(700),
-                peer_has: DictionarySet::default(),
-                poll_pause_max: POLL_PAUSE_MAX,
-            },
-        ),
+        channel: connecting.open(LinkConfig {
+            initial_rtt: Duration::from_millis(700),
+            peer_has: DictionarySet::default(),
+            poll_pause_max: POLL_PAUSE_MAX,
+        }),
         shared: shared.clone(),
         remote,
         device,
-        confirmed,
         place: None,
         hello: None,
         record: None,
@@ -95,24 +88,16 @@ pub(crate) async fn run(incoming: Incoming, shared: Arc<Shared>) {
     session.finish(end).await;
 }
 
-/// Completes when the handshake has: what only the living device may ask waits for it.
-type Confirmed = Pin<Box<dyn Future<Output = bool> + Send>>;
-
 /// Resumed devices are known, and heard, at once (0-RTT); others when the handshake is complete.
-async fn handshake(incoming: Incoming) -> Option<(Connection, DeviceKey, Option<Confirmed>)> {
-    let connecting = incoming.accept().inspect_err(|error| debug!(%error, "no connection")).ok()?;
-    let (connection, accepted) = match connecting.into_0rtt() {
-        Ok(early) => early,
-        Err(connecting) => {
-            let connection = timeout(GREETING_MAX, connecting).await.ok()?.ok()?;
-            return peer_device(&connection).map(|device| (connection, device, None));
-        }
-    };
-    if let Some(device) = peer_device(&connection) {
-        return Some((connection, device, Some(Box::pin(accepted))));
+async fn handshake(incoming: Incoming) -> Option<(Connecting, DeviceKey)> {
+    let connecting = incoming.accept().await;
+    let mut connecting = connecting.inspect_err(|error| debug!(%error, "no connection")).ok()?;
+    if let Some(device) = connecting.peer_device() {
+        return Some((connecting, device));
     }
-    timeout(GREETING_MAX, accepted).await.ok()?;
-    peer_device(&connection).map(|device| (connection, device, None))
+    timeout(GREETING_MAX, connecting.connected()).await.ok()?.ok()?;
+    let device = connecting.peer_device()?;
+    Some((connecting, device))
 }
 
 struct Session {
@@ -120,8 +105,6 @@ struct Session {
     shared: Arc<Shared>,
     remote: std::net::IpAddr,
     device: DeviceKey,
-    /// Present until the handshake is complete.
-    confirmed: Option<Confirmed>,
     /// The session's place among the relay's, once the device has proven to be alive.
     place: Option<(u64, oneshot::Receiver<Close>)>,
     hello: Option<Hello>,
@@ -186,12 +169,13 @@ impl Session {
     }
 
     async fn step(&mut self) -> Result<(), End> {
-        if self.confirmed.is_none() && self.place.is_none() {
+        if self.channel.is_connected() && self.place.is_none() {
             self.place = Some(self.shared.enter(self.device));
         }
         self.process().await?;
         self.deliver().await?;
-        self.channel.flush()?;
+        // Custody of what came with a handshake can leave with the relay's part of it.
+        self.channel.hold(self.pending.is_some());
         let unseen = self.hello.is_none();
         tokio::select! {
             biased;
@@ -201,12 +185,12 @@ impl Session {
             Some(verdicts) = async { Some((&mut self.pending.as_mut()?.0).await) }, if self.pending.is_some() => {
                 self.answer(verdicts?).await
             }
-            event = self.channel.next() => {
-                self.handle(event?);
-                Ok(())
-            }
-            Some(_) = async { Some(self.confirmed.as_mut()?.await) }, if self.confirmed.is_some() => {
-                self.confirmed = None;
+            news = self.channel.next() => {
+                match news? {
+                    // What has waited for it is looked at in the next step.
+                    News::Connected => {}
+                    News::Link(event) => self.handle(event),
+                }
                 Ok(())
             }
             () = self.delivery.changed() => Ok(()),
@@ -250,11 +234,10 @@ impl Session {
                 return Err(Misbehaviour::Hello.into());
             }
             // What a replayed first flight must not do waits until the handshake is complete.
+            let may_be_replay = !self.channel.is_connected();
             let must_wait = match frame {
-                ToRelay::Register { .. } => self.confirmed.is_some() || !ops.is_empty(),
-                ToRelay::Revoke { .. } | ToRelay::PutKeys { .. } | ToRelay::Claim { .. } => {
-                    self.confirmed.is_some()
-                }
+                ToRelay::Register { .. } => may_be_replay || !ops.is_empty(),
+                ToRelay::Revoke { .. } | ToRelay::PutKeys { .. } | ToRelay::Claim { .. } => may_be_replay,
                 _ => false,
             };
             if must_wait {

@@ -5,9 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use quinn::{Connection, Endpoint, EndpointConfig, TokioRuntime};
-use thinpost_carrier::quic::{self, SERVER_NAME};
-use thinpost_carrier::{Channel, Identity, SlowRuntime};
+use quinn::{Runtime, TokioRuntime};
+use thinpost_carrier::{Endpoint, Identity, News, quic};
 use thinpost_wire::codec::DictionarySet;
 use thinpost_wire::frame::{Hello, ToDevice, ToRelay};
 use thinpost_wire::ids::{AccountKey, DeviceKey, device_certificate_message};
@@ -29,14 +28,12 @@ const RTT: Duration = Duration::from_millis(50);
 
 /// A device that is registered and has read its mailbox. Its link is kept up until it is dropped.
 pub(crate) struct Device {
-    connection: Connection,
     driver: JoinHandle<()>,
-    _endpoint: Endpoint,
 }
 
 impl Device {
     pub(crate) fn is_connected(&self) -> bool {
-        self.connection.close_reason().is_none()
+        !self.driver.is_finished()
     }
 }
 
@@ -76,16 +73,17 @@ async fn connect_one(relay: &RelayTicket, number: u32) -> Result<Device> {
         Identity::from_seed(seed)
     });
     let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).context("no socket")?;
-    let config: EndpointConfig = quic::device_endpoint(None);
-    let endpoint = Endpoint::new(config, None, socket, SlowRuntime::new(Arc::new(TokioRuntime)))?;
+    let runtime: Arc<dyn Runtime> = Arc::new(TokioRuntime);
+    let socket = runtime.wrap_udp_socket(socket)?;
     let quic = quic::Client::new(&device, relay.key);
-    let connection = endpoint.connect_with(quic.config(RTT), relay.addresses[0], SERVER_NAME)?.await?;
-    let link = LinkConfig {
-        initial_rtt: Channel::quic_rtt(&connection),
+    let mut connecting = Endpoint::connect(&quic, RTT, None, relay.addresses[0], socket, &runtime)?;
+    connecting.connected().await?;
+    let initial_rtt = connecting.rtt();
+    let mut channel = connecting.open(LinkConfig {
+        initial_rtt,
         peer_has: DictionarySet::EMPTY,
         poll_pause_max: Duration::from_secs(45),
-    };
-    let mut channel = Channel::new(connection.clone(), link);
+    });
     let nothing = HandleTable::<AccountKey>::default().state();
     let hello = Hello {
         dictionaries: DictionarySet::compiled_in().bits(),
@@ -105,7 +103,7 @@ async fn connect_one(relay: &RelayTicket, number: u32) -> Result<Device> {
     channel.link().push(ToRelay::Hello(hello).encode());
     channel.link().push(register.encode());
     loop {
-        if let Event::Frame { number, bytes } = channel.next().await? {
+        if let News::Link(Event::Frame { number, bytes }) = channel.next().await? {
             channel.settle(number);
             if ToDevice::decode(&bytes)? == ToDevice::CaughtUp {
                 break;
@@ -113,5 +111,5 @@ async fn connect_one(relay: &RelayTicket, number: u32) -> Result<Device> {
         }
     }
     let driver = tokio::spawn(async move { while channel.next().await.is_ok() {} });
-    Ok(Device { connection, driver, _endpoint: endpoint })
+    Ok(Device { driver })
 }

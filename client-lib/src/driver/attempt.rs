@@ -4,13 +4,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use quinn::{Connecting, Connection, Endpoint};
-use thinpost_carrier::quic::{self, SERVER_NAME};
-use thinpost_carrier::{Channel, Down, SlowRuntime};
+use thinpost_carrier::{Connecting, Down, Endpoint};
 use thinpost_wire::codec::DictionarySet;
 use thinpost_wire::frame::Close;
 use thinpost_wire::link::LinkConfig;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until};
 
 use super::incoming::Incoming;
 use super::knock::Knock;
@@ -20,9 +18,6 @@ use super::session::Session;
 use super::{Driver, Wish};
 use crate::event::LinkState;
 use crate::network::Metered;
-
-/// How long the last packets may take to leave this host.
-const FAREWELL: Duration = Duration::from_millis(50);
 
 /// While the relay is silent it is asked for a sign of life at least this often.
 const POLL_PAUSE_MAX: Duration = Duration::from_secs(45);
@@ -54,52 +49,41 @@ impl Driver {
         let incoming = Incoming::new(self.mailboxes.len());
         let opening = self.opening(outgoing).await.map_err(End::Store)?;
         let give_up_at = Instant::now() + self.retry.attempt_timeout(self.rtt_expected());
-        let (endpoint, connecting) = self.start().inspect_err(|_| self.try_next_address())?;
-        // From here to the first flush nothing may await: what is in the link by then leaves with, or
-        // right after, the first datagram.
-        let (connection, early) = match connecting.into_0rtt() {
-            Ok((connection, accepted)) => (connection, Some(accepted)),
-            Err(connecting) => {
-                let connected = self.handshake(connecting, wish, give_up_at).await;
-                (connected.inspect_err(|_| self.try_next_address())?, None)
-            }
-        };
-        let config = LinkConfig {
-            initial_rtt: if early.is_some() { self.rtt_expected() } else { Channel::quic_rtt(&connection) },
+        let mut connecting = self.start().inspect_err(|_| self.try_next_address())?;
+        let early = connecting.speaks_early();
+        if !early {
+            let connected = self.handshake(&mut connecting, wish, give_up_at).await;
+            connected.inspect_err(|_| self.try_next_address())?;
+        }
+        let initial_rtt = if early { self.rtt_expected() } else { connecting.rtt() };
+        // Nothing has left yet, or at least not the end of the handshake: what is in the link when it is next polled
+        // rides in the first datagram, or in the last of the handshake.
+        let mut channel = connecting.open(LinkConfig {
+            initial_rtt,
             peer_has: DictionarySet::from_bits(self.relay.dictionaries),
             poll_pause_max: POLL_PAUSE_MAX,
-        };
-        let mut channel = Channel::new(connection, config);
+        });
         for frame in opening {
             outgoing.push(channel.link(), frame);
         }
-        let _ = channel.flush();
         let mut session = Session::new(self, channel, incoming, outgoing, wish);
-        let end = session.run(early, give_up_at).await;
+        let end = session.run(give_up_at).await;
         let (rtt, welcomed) = session.finish();
         if welcomed {
             self.remember_rtt(rtt);
         } else {
             self.try_next_address();
         }
-        // Its sockets live until QUIC has forgotten the connection; the process may end before.
-        let _ = timeout(FAREWELL, endpoint.wait_idle()).await;
         end
     }
 
-    fn start(&mut self) -> Result<(Endpoint, Connecting), End> {
+    fn start(&mut self) -> Result<Connecting, End> {
         let remote = self.remote();
-        let no_socket = |error: std::io::Error| End::NoSocket(format!("no socket to {remote}: {error}"));
+        let no_socket = |error: std::io::Error| End::NoSocket(format!("no way to {remote}: {error}"));
         let (socket, runtime) = self.network.bind(remote).map_err(no_socket)?;
         let socket = Arc::new(Metered { socket, meter: self.meter.clone() });
         let seed = self.seeded.then(|| self.random.bytes());
-        let config = quic::device_endpoint(seed);
-        let endpoint = Endpoint::new_with_abstract_socket(config, None, socket, SlowRuntime::new(runtime))
-            .map_err(no_socket)?;
-        let connecting = endpoint
-            .connect_with(self.quic.config(self.rtt_expected()), remote, SERVER_NAME)
-            .map_err(|error| End::NoSocket(format!("no way to {remote}: {error}")))?;
-        Ok((endpoint, connecting))
+        Endpoint::connect(&self.quic, self.rtt_expected(), seed, remote, socket, &runtime).map_err(no_socket)
     }
 
     /// Asks whether the relay can be reached.
@@ -115,10 +99,10 @@ impl Driver {
 
     async fn handshake(
         &mut self,
-        mut connecting: Connecting,
+        connecting: &mut Connecting,
         wish: Wish,
         give_up_at: Instant,
-    ) -> Result<Connection, End> {
+    ) -> Result<(), End> {
         loop {
             tokio::select! {
                 biased;
@@ -131,7 +115,7 @@ impl Driver {
                         return Err(End::Renew);
                     }
                 }
-                connected = &mut connecting => return connected.map_err(|error| End::Lost(error.into())),
+                connected = connecting.connected() => return connected.map_err(End::Lost),
                 // Whoever asks need not wait for a relay that does not answer.
                 Some(told) = self.told.recv() => self.take_in_now(told).await.map_err(End::Store)?,
                 () = sleep_until(give_up_at) => return Err(End::NoAnswer),

@@ -43,7 +43,7 @@ use handles::Handles;
 use retry::{End, Next, Retry};
 
 /// Assumed until a round trip was measured: 2G's.
-const RTT_UNKNOWN: Duration = Duration::from_millis(700);
+const RTT_UNKNOWN: Duration = Duration::from_secs(1);
 
 /// How often the outbox is searched for what has expired, at least.
 const EXPIRY_INTERVAL: Duration = Duration::from_secs(3600);

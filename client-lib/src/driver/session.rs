@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-use quinn::ZeroRttAccepted;
-use thinpost_carrier::Channel;
+use thinpost_carrier::{Channel, News};
 use thinpost_wire::frame::ToRelay;
 use thinpost_wire::link::{Event as LinkEvent, Time};
 use tokio::time::{Instant, sleep_until};
@@ -74,49 +73,43 @@ impl<'a> Session<'a> {
         (self.channel.link().rtt(), self.incoming.is_welcomed())
     }
 
-    /// Until the link ends. `early` tells whether the relay has taken what left with the handshake, and
-    /// must come before `give_up_at`.
-    pub(super) async fn run(
-        &mut self,
-        early: Option<ZeroRttAccepted>,
-        give_up_at: Instant,
-    ) -> Result<(), End> {
-        let end = match self.turns(early, give_up_at).await {
+    /// Until the link ends. The handshake must be complete before `give_up_at`.
+    pub(super) async fn run(&mut self, give_up_at: Instant) -> Result<(), End> {
+        let end = match self.turns(give_up_at).await {
             Ok(()) => End::Unwanted,
             Err(end) => end,
         };
         if let Some(close) = farewell(&end) {
-            self.let_it_leave().await;
+            // The last acknowledgement, or the relay would deliver again.
+            let _ = self.channel.flush();
             self.channel.close(close);
         }
         Err(end)
     }
 
-    async fn turns(&mut self, mut early: Option<ZeroRttAccepted>, give_up_at: Instant) -> Result<(), End> {
+    async fn turns(&mut self, give_up_at: Instant) -> Result<(), End> {
         loop {
             self.hand_over().await?;
             self.observe();
             if self.leave_at.is_some_and(|at| self.at_rest_since.is_some() || at <= Instant::now()) {
                 return Ok(());
             }
-            let wake_at = self.wake_at(early.is_some().then_some(give_up_at));
+            let handshaking = !self.channel.is_connected();
+            let wake_at = self.wake_at(handshaking.then_some(give_up_at));
             tokio::select! {
                 biased;
-                changed = self.driver.wish.changed() => self.wish_changed(changed.is_ok(), early.is_some())?,
-                accepted = async { early.as_mut().expect("guarded").await }, if early.is_some() => {
-                    early = None;
-                    if !accepted {
-                        self.channel.link().resend_all();
-                    }
-                }
-                event = self.channel.next() => self.turn(event.map_err(End::Lost)?).await?,
+                changed = self.driver.wish.changed() => self.wish_changed(changed.is_ok(), handshaking)?,
+                news = self.channel.next() => match news.map_err(End::Lost)? {
+                    News::Connected => {}
+                    News::Link(event) => self.turn(event).await?,
+                },
                 Some(told) = self.driver.told.recv() => self.driver.take_in(told),
                 Some(()) = async { self.knock.as_ref()?.answered().await.ok() }, if self.knock.is_some() => {
                     self.knock = None;
                     self.ask_for_proof();
                 }
                 () = sleep_until(wake_at) => {
-                    if early.is_some() && give_up_at <= Instant::now() {
+                    if handshaking && give_up_at <= Instant::now() {
                         return Err(End::NoAnswer);
                     }
                     self.look_after()?;
@@ -290,13 +283,5 @@ impl<'a> Session<'a> {
         self.leave_at = Some(self.leave_at.map_or(leave_at, |at| at.min(leave_at)));
         // A sender that is gone would answer at once, again and again.
         if client_is_there { Ok(()) } else { Err(End::Unwanted) }
-    }
-
-    /// QUIC drops what it has not sent when it closes: the last acknowledgement would be lost, and the
-    /// relay deliver again.
-    async fn let_it_leave(&mut self) {
-        if self.channel.flush().is_ok() {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
     }
 }

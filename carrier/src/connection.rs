@@ -1,0 +1,365 @@
+//! A QUIC connection between its endpoint's task, which receives for it, and the socket, which it sends on itself.
+//!
+//! It does nothing by itself: whoever owns it polls it. What has come is taken in first, then the owner may add to what
+//! is to be said, and only then anything leaves.
+
+use std::io;
+use std::net::SocketAddr;
+use std::ops::{Deref, DerefMut};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use quinn::{AsyncUdpSocket, UdpPoller, udp};
+use quinn_proto::{
+    ConnectionEvent, ConnectionHandle, ConnectionStats, EcnCodepoint, Event, Transmit, VarInt,
+};
+use thinpost_wire::frame::Close;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use crate::Down;
+use crate::clock::{Clock, SLOWER, from_quic};
+use crate::endpoint::Command;
+use crate::quic::MTU;
+
+/// A connection that has ended answers latecomers for so long at most. QUIC's own bound is three probe timeouts: some
+/// 35 s, or far more where the round trip was never measured.
+const DRAIN_MAX: Duration = Duration::from_secs(60);
+
+/// A device that still sends early data has its own part of the handshake queued behind that. A relay does not repeat its
+/// part, two datagrams of 1,200 bytes, before the device has been quiet for longer than one such datagram takes on
+/// 8 kbit/s.
+const QUIET_BEFORE_PROBE: Duration = Duration::from_millis(1_500);
+
+/// But it does not wait longer than this in all, as early data may be repeated for want of an answer.
+const PROBE_WAIT_MAX: Duration = Duration::from_secs(8);
+
+/// An acknowledgement for which nothing else gives a reason to send waits for so long, QUIC's own 25 ms by its slow clock,
+/// or for so many datagrams: a sixth of what QUIC's window lets the other end have on its way.
+const LONE_ACK_WAIT: Duration = Duration::from_millis(25 * SLOWER as u64);
+const LONE_ACK_DATAGRAMS: u64 = 16;
+
+pub(crate) struct Connection {
+    quic: Box<quinn_proto::Connection>,
+    handle: ConnectionHandle,
+    events: mpsc::Receiver<Box<ConnectionEvent>>,
+    endpoint: mpsc::UnboundedSender<Command>,
+    socket: Arc<dyn AsyncUdpSocket>,
+    unsent: Option<Unsent>,
+    clock: Clock,
+    timer: Pin<Box<Sleep>>,
+    is_connected: bool,
+    down: Option<Down>,
+    early: Early,
+    spoken: Spoken,
+}
+
+/// What a socket did not take.
+struct Unsent {
+    transmit: Transmit,
+    bytes: Vec<u8>,
+    writable: Pin<Box<dyn UdpPoller>>,
+}
+
+/// What a relay knows of a device whose handshake is not complete.
+struct Early {
+    began: Instant,
+    /// When early data came last, if it did.
+    heard: Option<Instant>,
+    /// CRYPTO frames so far, once the first flight is in: more of them are a device's own probes.
+    crypto_frames: u64,
+}
+
+/// How things stood when something was sent last: what has changed since tells whether QUIC can have more to say than
+/// an acknowledgement.
+struct Spoken {
+    /// Whether QUIC's state has changed, as when a timer has rung.
+    is_stale: bool,
+    /// Frames so far that ask for an answer at once.
+    prompts: u64,
+    /// The other end's address: on a new path there is something to find out.
+    remote: SocketAddr,
+    datagrams: u64,
+    /// Until when an acknowledgement may wait, if there is one.
+    ack_due: Option<Instant>,
+    /// Room for datagrams when none waits.
+    room: usize,
+}
+
+impl Connection {
+    pub(crate) fn new(
+        handle: ConnectionHandle,
+        mut quic: quinn_proto::Connection,
+        events: mpsc::Receiver<Box<ConnectionEvent>>,
+        endpoint: mpsc::UnboundedSender<Command>,
+        socket: Arc<dyn AsyncUdpSocket>,
+        clock: Clock,
+    ) -> Owned {
+        let began = Instant::now();
+        let crypto_frames = quic.stats().frame_rx.crypto;
+        let remote = quic.remote_address();
+        let room = quic.datagrams().send_buffer_space();
+        Owned(Some(Box::new(Self {
+            quic: Box::new(quic),
+            handle,
+            events,
+            endpoint,
+            socket,
+            unsent: None,
+            clock,
+            timer: Box::pin(sleep_until(began)),
+            is_connected: false,
+            down: None,
+            early: Early { began, heard: None, crypto_frames },
+            spoken: Spoken { is_stale: true, prompts: 0, remote, datagrams: 0, ack_due: None, room },
+        })))
+    }
+
+    /// QUIC itself, to ask and to hand datagrams to.
+    pub(crate) fn quic(&mut self) -> &mut quinn_proto::Connection {
+        &mut self.quic
+    }
+
+    /// Whether the handshake is complete.
+    pub(crate) fn is_connected(&self) -> bool {
+        self.is_connected
+    }
+
+    /// Why it has ended, if it has.
+    pub(crate) fn down(&self) -> Option<&Down> {
+        self.down.as_ref()
+    }
+
+    pub(crate) fn rtt(&self) -> Duration {
+        from_quic(self.quic.rtt())
+    }
+
+    /// The next datagram of the other end.
+    pub(crate) fn receive(&mut self) -> Option<Bytes> {
+        let datagram = self.quic.datagrams().recv()?;
+        if !self.is_connected {
+            self.early.heard = Some(Instant::now());
+        }
+        Some(datagram)
+    }
+
+    /// Takes in what has come.
+    pub(crate) fn poll_input(&mut self, cx: &mut Context<'_>) {
+        while let Poll::Ready(event) = self.events.poll_recv(cx) {
+            let Some(event) = event else {
+                self.down.get_or_insert_with(|| Down::Failed("the socket failed".to_owned()));
+                break;
+            };
+            self.quic.handle_event(*event);
+        }
+        self.look();
+    }
+
+    /// Lets time-driven things happen, QUIC's and, at `other`, somebody else's. Ready when there may be something to do.
+    pub(crate) fn poll_timers(&mut self, cx: &mut Context<'_>, other: Option<Instant>) -> Poll<()> {
+        let due = self.timeout();
+        if due.is_some_and(|at| at <= Instant::now()) {
+            self.spoken.is_stale = true;
+            self.quic.handle_timeout(self.clock.now());
+            self.look();
+            return Poll::Ready(());
+        }
+        let ack_due = self.spoken.ack_due;
+        if ack_due.is_some_and(|at| at <= Instant::now()) {
+            self.spoken.is_stale = true;
+            return Poll::Ready(());
+        }
+        let Some(next) = [due, ack_due, other].into_iter().flatten().min() else { return Poll::Pending };
+        if self.timer.deadline() != next {
+            self.timer.as_mut().reset(next);
+        }
+        self.timer.as_mut().poll(cx)
+    }
+
+    /// When QUIC's next timer is to run out.
+    fn timeout(&mut self) -> Option<Instant> {
+        let at = self.clock.when(self.quic.poll_timeout()?);
+        let Some(heard) = self.early.heard.filter(|_| !self.is_connected && self.quic.side().is_server())
+        else {
+            return Some(at);
+        };
+        if self.quic.stats().frame_rx.crypto > self.early.crypto_frames {
+            return Some(at);
+        }
+        Some(at.max((heard + QUIET_BEFORE_PROBE).min(self.early.began + PROBE_WAIT_MAX)))
+    }
+
+    /// Passes on what QUIC has to say to its endpoint, and learns what it has to say of itself.
+    fn look(&mut self) {
+        while let Some(event) = self.quic.poll_endpoint_events() {
+            let _ = self.endpoint.send(Command::Event(self.handle, event));
+        }
+        while let Some(event) = self.quic.poll() {
+            match event {
+                Event::Connected => (self.is_connected, self.spoken.is_stale) = (true, true),
+                Event::ConnectionLost { reason } => {
+                    self.spoken.is_stale = true;
+                    self.down.get_or_insert_with(|| reason.into());
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Sends what there is to send unless that is at most an acknowledgement that can wait for something to ride with. Call
+    /// [`Connection::poll_unsent`] afterwards.
+    pub(crate) fn transmit_if_due(&mut self) {
+        let stats = self.quic.stats();
+        let can_wait = self.is_connected
+            && !self.spoken.is_stale
+            && !self.quic.has_pending_retransmits()
+            && self.quic.datagrams().send_buffer_space() == self.spoken.room
+            && prompts(&stats) == self.spoken.prompts
+            && self.quic.remote_address() == self.spoken.remote
+            && stats.udp_rx.datagrams < self.spoken.datagrams + LONE_ACK_DATAGRAMS;
+        if !can_wait {
+            self.transmit();
+        } else if stats.udp_rx.datagrams > self.spoken.datagrams {
+            self.spoken.ack_due.get_or_insert_with(|| Instant::now() + LONE_ACK_WAIT);
+        }
+    }
+
+    /// Sends what there is to send, as far as the socket takes it. Call [`Connection::poll_unsent`] afterwards.
+    pub(crate) fn transmit(&mut self) {
+        let stats = self.quic.stats();
+        self.spoken = Spoken {
+            is_stale: false,
+            prompts: prompts(&stats),
+            remote: self.quic.remote_address(),
+            datagrams: stats.udp_rx.datagrams,
+            ack_due: None,
+            ..self.spoken
+        };
+        while self.unsent.is_none() {
+            let mut bytes = Vec::with_capacity(MTU.into());
+            let Some(transmit) = self.quic.poll_transmit(self.clock.now(), 1, &mut bytes) else { break };
+            if !send(&*self.socket, &transmit, &bytes) {
+                let writable = self.socket.clone().create_io_poller();
+                self.unsent = Some(Unsent { transmit, bytes, writable });
+            }
+        }
+        self.look();
+    }
+
+    /// Sends what the socket did not take before, and what has waited behind it.
+    pub(crate) fn poll_unsent(&mut self, cx: &mut Context<'_>) {
+        while let Some(Unsent { transmit, bytes, writable }) = &mut self.unsent {
+            match writable.as_mut().poll_writable(cx) {
+                Poll::Ready(Ok(())) if !send(&*self.socket, transmit, bytes) => {}
+                Poll::Ready(_) => {
+                    self.unsent = None;
+                    self.transmit();
+                }
+                Poll::Pending => return,
+            }
+        }
+    }
+
+    /// Says why, after what QUIC has to say anyway: a handshake that is not known to the other end hides the reason.
+    pub(crate) fn close(&mut self, close: Close) {
+        if self.down.is_some() {
+            return;
+        }
+        self.transmit();
+        let code = VarInt::from_u32(close.code());
+        self.quic.close(self.clock.now(), code, close.reason().into());
+        self.down = Some(Down::ClosedHere);
+        self.transmit();
+    }
+
+    /// Answers whoever comes late until QUIC has forgotten the connection.
+    pub(crate) async fn finish(mut self) {
+        let until = Instant::now() + DRAIN_MAX;
+        std::future::poll_fn(|cx| {
+            loop {
+                self.poll_input(cx);
+                self.transmit();
+                self.poll_unsent(cx);
+                if self.quic.is_drained() || until <= Instant::now() {
+                    return Poll::Ready(());
+                }
+                if self.poll_timers(cx, Some(until)).is_pending() {
+                    return Poll::Pending;
+                }
+            }
+        })
+        .await;
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.look();
+        if !self.quic.is_drained() {
+            let drained = quinn_proto::EndpointEvent::drained();
+            let _ = self.endpoint.send(Command::Event(self.handle, drained));
+        }
+    }
+}
+
+/// A connection in somebody's hands. Dropped, it is closed, and its endpoint sees it through to its end.
+pub(crate) struct Owned(Option<Box<Connection>>);
+
+impl Deref for Owned {
+    type Target = Connection;
+
+    fn deref(&self) -> &Connection {
+        self.0.as_ref().expect("only dropping takes it")
+    }
+}
+
+impl DerefMut for Owned {
+    fn deref_mut(&mut self) -> &mut Connection {
+        self.0.as_mut().expect("only dropping takes it")
+    }
+}
+
+impl std::fmt::Debug for Owned {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Connection").field("handle", &self.handle).finish_non_exhaustive()
+    }
+}
+
+impl Drop for Owned {
+    fn drop(&mut self) {
+        let Some(mut connection) = self.0.take() else { return };
+        connection.close(Close::Done);
+        let endpoint = connection.endpoint.clone();
+        let _ = endpoint.send(Command::Finish(connection));
+    }
+}
+
+/// Frames that ask for an answer at once: probes, and what belongs to the handshake.
+fn prompts(stats: &ConnectionStats) -> u64 {
+    let frames = &stats.frame_rx;
+    frames.crypto + frames.ping + frames.path_challenge + frames.immediate_ack
+}
+
+/// Whether a socket took a datagram. One that it refuses for another reason than being full is lost, as on the way.
+fn send(socket: &dyn AsyncUdpSocket, transmit: &Transmit, bytes: &[u8]) -> bool {
+    let sent = socket.try_send(&for_socket(transmit, bytes));
+    !sent.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+}
+
+/// How a socket wants it.
+pub(crate) fn for_socket<'a>(transmit: &Transmit, bytes: &'a [u8]) -> udp::Transmit<'a> {
+    udp::Transmit {
+        destination: transmit.destination,
+        ecn: transmit.ecn.map(|ecn| match ecn {
+            EcnCodepoint::Ect0 => udp::EcnCodepoint::Ect0,
+            EcnCodepoint::Ect1 => udp::EcnCodepoint::Ect1,
+            EcnCodepoint::Ce => udp::EcnCodepoint::Ce,
+        }),
+        contents: &bytes[..transmit.size],
+        segment_size: transmit.segment_size,
+        src_ip: transmit.src_ip,
+    }
+}
