@@ -24,6 +24,7 @@ use crate::Down;
 use crate::clock::{Clock, SLOWER, from_quic};
 use crate::endpoint::Command;
 use crate::quic::MTU;
+use crate::repeats::Repeats;
 
 /// A connection that has ended answers latecomers for so long at most. QUIC's own bound is three probe timeouts: some
 /// 35 s, or far more where the round trip was never measured.
@@ -52,6 +53,7 @@ pub(crate) struct Connection {
     clock: Clock,
     timer: Pin<Box<Sleep>>,
     is_connected: bool,
+    repeats: Repeats,
     down: Option<Down>,
     early: Early,
     spoken: Spoken,
@@ -99,6 +101,7 @@ impl Connection {
         clock: Clock,
     ) -> Owned {
         let began = Instant::now();
+        let repeats = Repeats::new(from_quic(quic.rtt()));
         let crypto_frames = quic.stats().frame_rx.crypto;
         let remote = quic.remote_address();
         let room = quic.datagrams().send_buffer_space();
@@ -112,6 +115,7 @@ impl Connection {
             clock,
             timer: Box::pin(sleep_until(began)),
             is_connected: false,
+            repeats,
             down: None,
             early: Early { began, heard: None, crypto_frames },
             spoken: Spoken { is_stale: true, prompts: 0, remote, datagrams: 0, ack_due: None, room },
@@ -148,12 +152,18 @@ impl Connection {
 
     /// Takes in what has come.
     pub(crate) fn poll_input(&mut self, cx: &mut Context<'_>) {
+        let mut heard = false;
         while let Poll::Ready(event) = self.events.poll_recv(cx) {
             let Some(event) = event else {
                 self.down.get_or_insert_with(|| Down::Failed("the socket failed".to_owned()));
                 break;
             };
             self.quic.handle_event(*event);
+            heard = true;
+        }
+        // A relay that speaks, but not of the end of the handshake, may not have heard of it.
+        if heard && self.is_connected && self.is_handshake_open() && self.repeats.is_overdue() {
+            self.repeats.hasten();
         }
         self.look();
     }
@@ -163,6 +173,12 @@ impl Connection {
         let due = self.timeout();
         if due.is_some_and(|at| at <= Instant::now()) {
             self.spoken.is_stale = true;
+            if self.is_handshake_open()
+                && let Some(at) = self.quic.poll_timeout()
+            {
+                self.clock.put_forward(at);
+                self.repeats.repeated();
+            }
             self.quic.handle_timeout(self.clock.now());
             self.look();
             return Poll::Ready(());
@@ -179,9 +195,18 @@ impl Connection {
         self.timer.as_mut().poll(cx)
     }
 
+    /// Whether it is not certain that the other end has completed the handshake.
+    fn is_handshake_open(&self) -> bool {
+        !self.is_connected
+            || self.quic.side().is_client()
+                && self.quic.stats().frame_rx.handshake_done == 0
+                && self.down.is_none()
+    }
+
     /// When QUIC's next timer is to run out.
     fn timeout(&mut self) -> Option<Instant> {
         let at = self.clock.when(self.quic.poll_timeout()?);
+        let at = if self.is_handshake_open() { self.repeats.due(at) } else { at };
         let Some(heard) = self.early.heard.filter(|_| !self.is_connected && self.quic.side().is_server())
         else {
             return Some(at);
@@ -199,7 +224,10 @@ impl Connection {
         }
         while let Some(event) = self.quic.poll() {
             match event {
-                Event::Connected => (self.is_connected, self.spoken.is_stale) = (true, true),
+                Event::Connected => {
+                    (self.is_connected, self.spoken.is_stale) = (true, true);
+                    self.repeats.said();
+                }
                 Event::ConnectionLost { reason } => {
                     self.spoken.is_stale = true;
                     self.down.get_or_insert_with(|| reason.into());

@@ -68,9 +68,10 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// The last round-trip time, and whether the relay ever answered.
+    /// The shortest round-trip time, and whether the relay ever answered.
     pub(super) fn finish(mut self) -> (Duration, bool) {
-        (self.channel.link().rtt(), self.incoming.is_welcomed())
+        let link = self.channel.link();
+        (link.least_rtt().unwrap_or_else(|| link.rtt()), self.incoming.is_welcomed())
     }
 
     /// Until the link ends. The handshake must be complete before `give_up_at`.
@@ -90,6 +91,7 @@ impl<'a> Session<'a> {
     async fn turns(&mut self, give_up_at: Instant) -> Result<(), End> {
         loop {
             self.hand_over().await?;
+            self.channel.flush().map_err(End::Lost)?;
             self.observe();
             if self.leave_at.is_some_and(|at| self.at_rest_since.is_some() || at <= Instant::now()) {
                 return Ok(());

@@ -45,6 +45,10 @@ impl Rtt {
         }
     }
 
+    pub(super) fn least(&self) -> Option<Duration> {
+        self.least
+    }
+
     pub(super) fn smoothed(&self) -> Duration {
         self.smoothed
     }

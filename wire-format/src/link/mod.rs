@@ -287,6 +287,11 @@ impl Link {
         self.outbound.rtt()
     }
 
+    /// The shortest round trip that was measured, if any: what the path takes when nothing queues.
+    pub fn least_rtt(&self) -> Option<Duration> {
+        self.outbound.least_rtt()
+    }
+
     /// Items sent more than once so far.
     pub fn resent_items(&self) -> u64 {
         self.outbound.resent_items()

@@ -367,6 +367,10 @@ impl Outbound {
         self.rtt.smoothed()
     }
 
+    pub(super) fn least_rtt(&self) -> Option<Duration> {
+        self.rtt.least()
+    }
+
     pub(super) fn resent_items(&self) -> u64 {
         self.resent_items
     }
