@@ -27,35 +27,27 @@ pub(crate) fn from_quic(duration: Duration) -> Duration {
     duration.saturating_mul(SLOWER)
 }
 
-/// The clock of an endpoint or of one connection, slow from the moment that this was made.
+/// The clock of an endpoint and of all its connections, slow from the moment that this was made.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Clock {
     began: Instant,
-    /// What it has been put forward by.
-    behind: Duration,
 }
 
 impl Clock {
     /// A clock that begins now.
     pub(crate) fn start() -> Self {
-        Self { began: Instant::now(), behind: Duration::ZERO }
+        Self { began: Instant::now() }
     }
 
     /// What it shows.
     pub(crate) fn now(self) -> time::Instant {
-        self.began.into_std() + for_quic(self.began.elapsed() + self.behind)
-    }
-
-    /// Makes it show `at`, unless it is past that.
-    pub(crate) fn put_forward(&mut self, at: time::Instant) {
-        let missing = from_quic(at.saturating_duration_since(self.now()));
-        self.behind += missing;
+        self.began.into_std() + for_quic(self.began.elapsed())
     }
 
     /// When it shows `at`. What no clock will ever show is never.
     pub(crate) fn when(self, at: time::Instant) -> Instant {
         let elapsed = at.saturating_duration_since(self.began.into_std());
-        let elapsed = elapsed.checked_mul(SLOWER).unwrap_or(NEVER).min(NEVER).saturating_sub(self.behind);
+        let elapsed = elapsed.checked_mul(SLOWER).unwrap_or(NEVER).min(NEVER);
         self.began.checked_add(elapsed).unwrap_or(self.began)
     }
 }

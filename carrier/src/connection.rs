@@ -173,13 +173,14 @@ impl Connection {
         let due = self.timeout();
         if due.is_some_and(|at| at <= Instant::now()) {
             self.spoken.is_stale = true;
-            if self.is_handshake_open()
-                && let Some(at) = self.quic.poll_timeout()
-            {
-                self.clock.put_forward(at);
+            let mut now = self.clock.now();
+            if self.is_handshake_open() {
+                // Its own timer may be later than ours. It reckons from when packets left, so that it does no harm to
+                // tell it that the timer has run out.
+                now = self.quic.poll_timeout().map_or(now, |at| at.max(now));
                 self.repeats.repeated();
             }
-            self.quic.handle_timeout(self.clock.now());
+            self.quic.handle_timeout(now);
             self.look();
             return Poll::Ready(());
         }

@@ -2,7 +2,7 @@
 //!
 //! QUIC waits twice as long before each repeat (RFC 9002, section 6.2.1): where 15 % are lost in bursts, one handshake in
 //! twenty takes more than half a minute. Here the pauses grow by a third only. It is QUIC that repeats, all the same:
-//! [`Repeats::due`] says when its clock is to be put forward to its timer.
+//! [`Repeats::due`] says when it is to be told that its timer has run out.
 
 use std::time::Duration;
 

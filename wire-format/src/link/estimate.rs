@@ -63,7 +63,7 @@ impl Rtt {
         match self.least {
             Some(_) => (self.smoothed + self.variation.mul_f64(VARIATIONS)).max(RTO_MIN),
             // The first flight may take longer to leave than a round trip takes.
-            None => self.smoothed * UNMEASURED,
+            None => (self.smoothed * UNMEASURED).max(RTO_MIN),
         }
     }
 
