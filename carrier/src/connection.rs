@@ -92,36 +92,6 @@ struct Spoken {
 }
 
 impl Connection {
-    pub(crate) fn new(
-        handle: ConnectionHandle,
-        mut quic: quinn_proto::Connection,
-        events: mpsc::Receiver<Box<ConnectionEvent>>,
-        endpoint: mpsc::UnboundedSender<Command>,
-        socket: Arc<dyn AsyncUdpSocket>,
-        clock: Clock,
-    ) -> Owned {
-        let began = Instant::now();
-        let repeats = Repeats::new(from_quic(quic.rtt()));
-        let crypto_frames = quic.stats().frame_rx.crypto;
-        let remote = quic.remote_address();
-        let room = quic.datagrams().send_buffer_space();
-        Owned(Some(Box::new(Self {
-            quic: Box::new(quic),
-            handle,
-            events,
-            endpoint,
-            socket,
-            unsent: None,
-            clock,
-            timer: Box::pin(sleep_until(began)),
-            is_connected: false,
-            repeats,
-            down: None,
-            early: Early { began, heard: None, crypto_frames },
-            spoken: Spoken { is_stale: true, prompts: 0, remote, datagrams: 0, ack_due: None, room },
-        })))
-    }
-
     /// QUIC itself, to ask and to hand datagrams to.
     pub(crate) fn quic(&mut self) -> &mut quinn_proto::Connection {
         &mut self.quic
@@ -336,6 +306,39 @@ impl Drop for Connection {
 
 /// A connection in somebody's hands. Dropped, it is closed, and its endpoint sees it through to its end.
 pub(crate) struct Owned(Option<Box<Connection>>);
+
+impl Owned {
+    /// A new connection.
+    pub(crate) fn new(
+        handle: ConnectionHandle,
+        mut quic: quinn_proto::Connection,
+        events: mpsc::Receiver<Box<ConnectionEvent>>,
+        endpoint: mpsc::UnboundedSender<Command>,
+        socket: Arc<dyn AsyncUdpSocket>,
+        clock: Clock,
+    ) -> Self {
+        let began = Instant::now();
+        let rtt = from_quic(quic.rtt());
+        let crypto_frames = quic.stats().frame_rx.crypto;
+        let remote = quic.remote_address();
+        let room = quic.datagrams().send_buffer_space();
+        Self(Some(Box::new(Connection {
+            quic: Box::new(quic),
+            handle,
+            events,
+            endpoint,
+            socket,
+            unsent: None,
+            clock,
+            timer: Box::pin(sleep_until(began)),
+            is_connected: false,
+            repeats: Repeats::new(rtt),
+            down: None,
+            early: Early { began, heard: None, crypto_frames },
+            spoken: Spoken { is_stale: true, prompts: 0, remote, datagrams: 0, ack_due: None, room },
+        })))
+    }
+}
 
 impl Deref for Owned {
     type Target = Connection;

@@ -63,12 +63,16 @@ pub struct Endpoint {
 
 impl Endpoint {
     /// Listens on a socket.
+    ///
+    /// # Errors
+    /// When the socket cannot be used.
     pub fn listen(
         config: EndpointConfig,
         server: ServerConfig,
         socket: Arc<dyn AsyncUdpSocket>,
         runtime: &Arc<dyn Runtime>,
-    ) -> (Self, Accepting) {
+    ) -> io::Result<(Self, Accepting)> {
+        socket.local_addr()?;
         let (commands, ordered) = mpsc::unbounded_channel();
         let (incoming, accepting) = mpsc::unbounded_channel();
         let mut task = Task::new(config, Some(server), socket.clone(), runtime.clone(), ordered);
@@ -76,7 +80,7 @@ impl Endpoint {
         task.router.incoming = Some(incoming);
         let open = task.router.open.subscribe();
         task.spawn();
-        (Self { commands, socket, open }, Accepting(accepting))
+        Ok((Self { commands, socket, open }, Accepting(accepting)))
     }
 
     /// Where it listens.
@@ -263,7 +267,7 @@ impl Router {
         let (events, received) = mpsc::channel(DATAGRAMS_WAITING_MAX + OWN_EVENTS_MAX);
         self.connections.insert(handle.0, events);
         self.count();
-        Connection::new(handle, connection, received, commands, self.socket.clone(), self.clock)
+        Owned::new(handle, connection, received, commands, self.socket.clone(), self.clock)
     }
 
     fn turn_away(&mut self, incoming: quinn_proto::Incoming, how: TurnedAway) {

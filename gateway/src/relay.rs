@@ -187,7 +187,7 @@ impl Relay {
             server,
             parts.socket,
             &parts.runtime,
-        );
+        )?;
         let shared = Arc::new(Shared {
             store,
             commit_mode: parts.commit_mode,

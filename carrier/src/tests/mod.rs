@@ -53,7 +53,8 @@ impl Relay {
         let sessions = ServerSessionMemoryCache::new(16);
         let server = quic::server(&Identity::from_seed([1; 32]), sessions, ServerLimits::default());
         let config = quic::relay_endpoint([3; 32], Some([4; 32]));
-        let (endpoint, accepting) = Endpoint::listen(config, server, wire.bind(RELAY), &runtime());
+        let (endpoint, accepting) =
+            Endpoint::listen(config, server, wire.bind(RELAY), &runtime()).expect("it can be used");
         Self { endpoint, accepting }
     }
 
