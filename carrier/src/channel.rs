@@ -27,6 +27,8 @@ pub enum News {
     Connected,
     /// The link has something.
     Link(Event),
+    /// What was left to acknowledge has been sent, and nothing else is open.
+    AtRest,
 }
 
 /// A link over a connection.
@@ -143,7 +145,11 @@ impl Channel {
             let wake_at = if held_until.is_some() {
                 held_until
             } else {
+                let was_at_rest = self.link.is_at_rest();
                 self.flush()?;
+                if !was_at_rest && self.link.is_at_rest() {
+                    return Poll::Ready(Ok(News::AtRest));
+                }
                 self.connection.poll_unsent(cx);
                 self.link.poll_timeout().map(|at| self.started + at.since_start())
             };

@@ -188,7 +188,7 @@ impl Session {
             news = self.channel.next() => {
                 match news? {
                     // What has waited for it is looked at in the next step.
-                    News::Connected => {}
+                    News::Connected | News::AtRest => {}
                     News::Link(event) => self.handle(event),
                 }
                 Ok(())

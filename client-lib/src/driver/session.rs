@@ -102,7 +102,7 @@ impl<'a> Session<'a> {
                 biased;
                 changed = self.driver.wish.changed() => self.wish_changed(changed.is_ok(), handshaking)?,
                 news = self.channel.next() => match news.map_err(End::Lost)? {
-                    News::Connected => {}
+                    News::Connected | News::AtRest => {}
                     News::Link(event) => self.turn(event).await?,
                 },
                 Some(told) = self.driver.told.recv() => self.driver.take_in(told),

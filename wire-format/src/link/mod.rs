@@ -10,7 +10,7 @@
 //! - *input*: [`Link::push`], [`Link::settle`], [`Link::handle_datagram`], [`Link::handle_timeout`];
 //! - *output*, to be drained after every input: [`Link::poll_event`], [`Link::poll_transmit`];
 //! - *time*: [`Link::poll_timeout`] says when to call [`Link::handle_timeout`] next;
-//! - *questions*, which change nothing: [`Link::backlog_bytes`], [`Link::unanswered`] and the like.
+//! - *questions*, which change nothing: [`Link::backlog_bytes`], [`Link::silent_for`] and the like.
 //!
 //! `PROTOCOL.md`, section "Link", has the rules in prose.
 
