@@ -271,7 +271,7 @@ mod tests {
         let cases: [(&[u8], BatchError); 12] = [
             (&[], BatchError::Empty),
             (&[0x00], BatchError::Empty),
-            (&[0x09, 0x01, 0x00], BatchError::UnknownBits(0x08)),
+            (&[0x11, 0x01, 0x00], BatchError::UnknownBits(0x10)),
             (&[0x04], BatchError::Truncated("the unreadable tag")),
             (&[0x01, 0x80], BatchError::Truncated("the watermark")),
             (&[0x01, 0x05], BatchError::Truncated("the range count")),
