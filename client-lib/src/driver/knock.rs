@@ -2,7 +2,7 @@
 //!
 //! A packet of a connection that nobody knows is answered with a stateless reset (RFC 9000, section 10.3). So a packet of
 //! random bytes from a fresh socket, 43 instead of the 1,200 of a handshake, tells whether the path is open while the
-//! present connection is silent, or while there is none.
+//! present connection is silent.
 
 use std::future::poll_fn;
 use std::io::{self, IoSliceMut};

@@ -223,7 +223,8 @@ impl Outbound {
         }
     }
 
-    /// Takes the oldest items on their way for lost, up to so many bytes; false if there is none so small.
+    /// Takes the oldest items on their way for lost, up to so many bytes. Whether anything waits to
+    /// be sent now: these, or what waited for the window.
     fn repeat_oldest(&mut self, bytes_max: usize) -> bool {
         let mut bytes = 0;
         for entry in &mut self.entries {

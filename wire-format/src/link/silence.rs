@@ -1,7 +1,7 @@
 //! How long nothing has answered, and when to ask again.
 //!
 //! The first timer that runs out sends the oldest items again. Loss comes in bursts, and what follows a lost packet at
-//! once is likely to be lost as well, so further timers are short: they send small items, and *polls*, which cost a few
+//! once is likely to be lost as well, so where losses are no exception further timers are short: they send small items, and *polls*, which cost a few
 //! bytes, in turn. After [`SILENT_AFTER`] in a row the path is taken for dead: from then on only polls leave,
 //! at pauses that grow with the silence. The first answer to one sets everything free, so that what waits leaves as soon
 //! as the path is back, and little is spent while it is not. `docs/decisions/0013-repeats-and-silence.md` has the figures.
