@@ -39,3 +39,9 @@ pub const ONE_TIME_KEYS_MAX: usize = 50;
 
 /// How many accepted sequence numbers of one incarnation a relay can compare repeats with.
 pub const DIGESTS_KEPT: u64 = 1_024;
+
+/// Longest object, bytes.
+pub const OBJECT_BYTES_MAX: u64 = 16 << 20;
+
+/// Most transfers of objects that are open on a link at a time.
+pub const TRANSFERS_MAX: usize = 8;
