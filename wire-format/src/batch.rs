@@ -1,16 +1,20 @@
-//! One datagram's content: an acknowledgement, numbered items, or both. Each batch can be read alone.
+//! One datagram's content: acknowledgements, and numbered items or a chunk of an object. Each batch can be read alone.
 //!
 //! The layout stands in `PROTOCOL.md`, section "Batch". This module neither compresses ([`crate::codec`])
 //! nor decides what goes out ([`crate::link`]); it turns values into bytes and refuses everything else.
 
-use crate::limits::{ACK_RANGES_MAX, WINDOW_ITEMS};
+use serde::{Deserialize, Serialize};
+
+use crate::limits::{ACK_RANGES_MAX, OBJECT_BYTES_MAX, TRANSFERS_MAX, WINDOW_ITEMS};
 use crate::varint::{self, VarintError};
 
 const HAS_ACK: u8 = 0x01;
 const HAS_ITEMS: u8 = 0x02;
 const HAS_UNREADABLE: u8 = 0x04;
 const IS_POLL: u8 = 0x08;
-const KNOWN_BITS: u8 = HAS_ACK | HAS_ITEMS | HAS_UNREADABLE | IS_POLL;
+const HAS_CHUNK: u8 = 0x10;
+const HAS_HELD: u8 = 0x20;
+const KNOWN_BITS: u8 = HAS_ACK | HAS_ITEMS | HAS_UNREADABLE | IS_POLL | HAS_CHUNK | HAS_HELD;
 
 /// What was received of the other direction's items.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -33,6 +37,30 @@ pub struct Item<'a> {
     pub bytes: &'a [u8],
 }
 
+/// Names the transfer of an object on one link. The device numbers them from 1, whichever way the bytes go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Transfer(pub u32);
+
+/// What a receiver holds of an object for good.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// Whose bytes.
+    pub transfer: Transfer,
+    /// Its bytes, counted from 1, as an acknowledgement states items.
+    pub bytes: Ack,
+}
+
+/// A piece of an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Chunk<'a> {
+    /// Whose bytes.
+    pub transfer: Transfer,
+    /// Where the first of them stands, counted from 0. No object reaches beyond [`OBJECT_BYTES_MAX`].
+    pub offset: u64,
+    /// The bytes; never none.
+    pub bytes: &'a [u8],
+}
+
 /// A batch as read from the wire. Borrowed from the decoded content.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Batch<'a> {
@@ -43,8 +71,12 @@ pub struct Batch<'a> {
     pub poll: bool,
     /// What has arrived of the other direction.
     pub ack: Option<Ack>,
+    /// What is held of objects that come the other way; at most [`TRANSFERS_MAX`].
+    pub held: Vec<Held>,
     /// Ascending by number.
     pub items: Vec<Item<'a>>,
+    /// Only where there are no items.
+    pub chunk: Option<Chunk<'a>>,
 }
 
 /// Why bytes are not a batch. The peer is at fault: nothing of the batch was used, and asking again will
@@ -64,6 +96,9 @@ pub enum BatchError {
     /// A number that is out of its range, in the named field.
     #[error("{0} is out of range")]
     OutOfRange(&'static str),
+    /// Items and a chunk, either of which goes on to the end.
+    #[error("the batch has both items and a chunk")]
+    ItemsAndChunk,
     /// Bytes after the last field.
     #[error("{0} bytes follow the end of the batch")]
     Trailing(usize),
@@ -77,11 +112,24 @@ impl Batch<'_> {
             bit(self.ack.is_some(), HAS_ACK)
                 | bit(!self.items.is_empty(), HAS_ITEMS)
                 | bit(self.unreadable.is_some(), HAS_UNREADABLE)
-                | bit(self.poll, IS_POLL),
+                | bit(self.poll, IS_POLL)
+                | bit(!self.held.is_empty(), HAS_HELD)
+                | bit(self.chunk.is_some(), HAS_CHUNK),
         );
         out.extend(self.unreadable);
         if let Some(ack) = &self.ack {
             encode_ack(ack, out);
+        }
+        if !self.held.is_empty() {
+            out.push(self.held.len() as u8);
+        }
+        for held in &self.held {
+            encode_held(held, out);
+        }
+        if let Some(chunk) = &self.chunk {
+            varint::put(out, chunk.transfer.0.into());
+            varint::put(out, chunk.offset);
+            out.extend_from_slice(chunk.bytes);
         }
         let mut expected = None;
         for item in &self.items {
@@ -112,6 +160,20 @@ pub(crate) fn item_overhead_max(len: usize) -> usize {
 /// acknowledgement with `ranges` ranges whose numbers lie within one window of each other.
 pub(crate) fn head_bytes_max(ranges: usize) -> usize {
     2 + 10 + 10 + 1 + ranges * 2 * varint::len(WINDOW_ITEMS)
+}
+
+/// How many bytes the statements take in a batch.
+pub(crate) fn held_bytes(held: &[Held]) -> usize {
+    let mut bytes = Vec::new();
+    for held in held {
+        encode_held(held, &mut bytes);
+    }
+    bytes.len() + usize::from(!held.is_empty())
+}
+
+fn encode_held(held: &Held, out: &mut Vec<u8>) {
+    varint::put(out, held.transfer.0.into());
+    encode_ack(&held.bytes, out);
 }
 
 pub(crate) fn encode_ack(ack: &Ack, out: &mut Vec<u8>) {
@@ -148,6 +210,15 @@ pub fn decode(content: &[u8]) -> Result<Batch<'_>, BatchError> {
     if header & HAS_ACK != 0 {
         batch.ack = Some(decode_ack(rest)?);
     }
+    if header & HAS_HELD != 0 {
+        batch.held = decode_held(rest)?;
+    }
+    if header & HAS_CHUNK != 0 {
+        if header & HAS_ITEMS != 0 {
+            return Err(BatchError::ItemsAndChunk);
+        }
+        batch.chunk = Some(decode_chunk(rest)?);
+    }
     if header & HAS_ITEMS != 0 {
         batch.items = decode_items(rest)?;
     }
@@ -176,6 +247,39 @@ pub(crate) fn decode_ack(rest: &mut &[u8]) -> Result<Ack, BatchError> {
         settled = last;
     }
     Ok(Ack { watermark, received })
+}
+
+fn decode_held(rest: &mut &[u8]) -> Result<Vec<Held>, BatchError> {
+    let (&count, after) = rest.split_first().ok_or(BatchError::Truncated("the count of transfers"))?;
+    *rest = after;
+    if !(1..=TRANSFERS_MAX).contains(&usize::from(count)) {
+        return Err(BatchError::OutOfRange("the count of transfers"));
+    }
+    let held = |_| {
+        let held = Held { transfer: transfer(rest)?, bytes: decode_ack(rest)? };
+        let highest = held.bytes.received.last().map_or(held.bytes.watermark, |&(_, last)| last);
+        let is_possible = highest <= OBJECT_BYTES_MAX;
+        is_possible.then_some(held).ok_or(BatchError::OutOfRange("what is held of an object"))
+    };
+    (0..count).map(held).collect()
+}
+
+fn decode_chunk<'a>(rest: &mut &'a [u8]) -> Result<Chunk<'a>, BatchError> {
+    let transfer = transfer(rest)?;
+    let offset = number(rest, "a chunk's offset")?;
+    let bytes = std::mem::take(rest);
+    if bytes.is_empty() {
+        return Err(BatchError::Truncated("a chunk"));
+    }
+    if offset.saturating_add(bytes.len() as u64) > OBJECT_BYTES_MAX {
+        return Err(BatchError::OutOfRange("a chunk's offset"));
+    }
+    Ok(Chunk { transfer, offset, bytes })
+}
+
+fn transfer(rest: &mut &[u8]) -> Result<Transfer, BatchError> {
+    let number = number(rest, "a transfer")?;
+    u32::try_from(number).map(Transfer).map_err(|_| BatchError::OutOfRange("a transfer"))
 }
 
 fn decode_items<'a>(rest: &mut &'a [u8]) -> Result<Vec<Item<'a>>, BatchError> {
@@ -259,6 +363,27 @@ mod tests {
             ),
             ("08", Batch { poll: true, ..Batch::default() }),
             ("090700", Batch { poll: true, ack: ack(7, vec![]), ..Batch::default() }),
+            (
+                "1003920968696869",
+                Batch {
+                    chunk: Some(Chunk { transfer: Transfer(3), offset: 1_170, bytes: b"hihi" }),
+                    ..Batch::default()
+                },
+            ),
+            (
+                "2107000201050004920901920904",
+                Batch {
+                    ack: ack(7, vec![]),
+                    held: vec![
+                        Held { transfer: Transfer(1), bytes: Ack { watermark: 5, received: vec![] } },
+                        Held {
+                            transfer: Transfer(4),
+                            bytes: Ack { watermark: 1_170, received: vec![(2_341, 2_345)] },
+                        },
+                    ],
+                    ..Batch::default()
+                },
+            ),
         ];
         for (hex, batch) in cases {
             assert_eq!(HEXLOWER.encode(&bytes(&batch)), hex);
@@ -268,10 +393,16 @@ mod tests {
 
     #[test]
     fn each_kind_of_damage_has_its_own_error() {
-        let cases: [(&[u8], BatchError); 12] = [
+        let cases: [(&[u8], BatchError); 18] = [
             (&[], BatchError::Empty),
             (&[0x00], BatchError::Empty),
-            (&[0x11, 0x01, 0x00], BatchError::UnknownBits(0x10)),
+            (&[0x41, 0x01, 0x00], BatchError::UnknownBits(0x40)),
+            (&[0x12, 0x01, 0x00, 0x61], BatchError::ItemsAndChunk),
+            (&[0x10, 0x01, 0x00], BatchError::Truncated("a chunk")),
+            (&[0x10, 0x80], BatchError::Truncated("a transfer")),
+            (&[0x20, 0x00], BatchError::OutOfRange("the count of transfers")),
+            (&[0x20, 0x09], BatchError::OutOfRange("the count of transfers")),
+            (&[0x20, 0x01, 0x01, 0x05], BatchError::Truncated("the range count")),
             (&[0x04], BatchError::Truncated("the unreadable tag")),
             (&[0x01, 0x80], BatchError::Truncated("the watermark")),
             (&[0x01, 0x05], BatchError::Truncated("the range count")),
@@ -291,8 +422,21 @@ mod tests {
         assert_eq!(decode(&far), Err(BatchError::OutOfRange("an item number")));
     }
 
+    #[test]
+    fn nothing_is_said_of_bytes_that_no_object_has() {
+        let mut far = vec![0x10, 0x01];
+        varint::put(&mut far, OBJECT_BYTES_MAX - 1);
+        far.push(0x61);
+        assert!(decode(&far).is_ok());
+        far.push(0x61);
+        assert_eq!(decode(&far), Err(BatchError::OutOfRange("a chunk's offset")));
+        let mut held = vec![0x20, 0x01, 0x01];
+        encode_ack(&Ack { watermark: OBJECT_BYTES_MAX + 1, received: vec![] }, &mut held);
+        assert_eq!(decode(&held), Err(BatchError::OutOfRange("what is held of an object")));
+    }
+
     prop_compose! {
-        fn any_ack()(watermark in 0u64..1 << 40, runs in prop::collection::vec((0u64..50, 0u64..50), 0..ACK_RANGES_MAX)) -> Ack {
+        fn any_ack(watermark_max: u64)(watermark in 0u64..watermark_max, runs in prop::collection::vec((0u64..50, 0u64..50), 0..ACK_RANGES_MAX)) -> Ack {
             let mut received = Vec::new();
             let mut settled = watermark;
             for (index, (gap, extent)) in runs.into_iter().enumerate() {
@@ -309,7 +453,9 @@ mod tests {
         fn what_is_encoded_is_what_is_decoded(
             unreadable: Option<u8>,
             poll: bool,
-            ack in prop::option::of(any_ack()),
+            ack in prop::option::of(any_ack(1 << 40)),
+            held in prop::collection::vec((any::<u32>(), any_ack(1 << 20)), 0..TRANSFERS_MAX),
+            chunk in prop::option::of((any::<u32>(), 0u64..1 << 23, prop::collection::vec(any::<u8>(), 1..100))),
             first in 1u64..1 << 40,
             items in prop::collection::vec((0u64..3, any::<bool>(), prop::collection::vec(any::<u8>(), 1..100)), 0..40),
         ) {
@@ -318,7 +464,12 @@ mod tests {
                 number += 1 + if number + 1 == first { 0 } else { *skip };
                 Item { number, more: *more, bytes }
             }).collect();
-            let batch = Batch { unreadable, poll, ack, items };
+            let held = held.into_iter().map(|(number, bytes)| Held { transfer: Transfer(number), bytes }).collect();
+            let chunk = chunk.as_ref().filter(|_| items.is_empty());
+            let chunk = chunk.map(|(number, offset, bytes)| {
+                Chunk { transfer: Transfer(*number), offset: *offset, bytes }
+            });
+            let batch = Batch { unreadable, poll, ack, held, items, chunk };
             prop_assume!(batch != Batch::default());
             let coded = bytes(&batch);
             prop_assert_eq!(decode(&coded), Ok(batch));

@@ -4,10 +4,14 @@
 //! Devices and relays speak different enums, so that neither can be sent the other's words.
 //! Frames are handled strictly in the order of their numbers on a link; see `PROTOCOL.md`, "Frames".
 
+mod objects;
+
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{AccountKey, Handle, OneTimeKey, Origin, Position, StoreId};
-use crate::limits::{BODY_BYTES_MAX, FRAME_BYTES_MAX, HANDLES_MAX, ONE_TIME_KEYS_MAX};
+pub use self::objects::{HELD_RANGES_MAX, HeldRanges, ObjectRefusal};
+use crate::batch::Transfer;
+use crate::ids::{AccountKey, Handle, ObjectId, OneTimeKey, Origin, Position, StoreId};
+use crate::limits::{BODY_BYTES_MAX, FRAME_BYTES_MAX, HANDLES_MAX, OBJECT_BYTES_MAX, ONE_TIME_KEYS_MAX};
 use crate::parcel::ShortIncarnation;
 use crate::table::TableState;
 use crate::ticket::InviteToken;
@@ -117,6 +121,32 @@ pub enum ToRelay<'a> {
         /// The mailbox, by its handle, whose token must hold.
         to: Handle,
     },
+    /// Begins to hand over an object, or goes on with one. Chunks may follow at once, unless some of it may be held from
+    /// before: then the device waits for [`ToDevice::ObjectOpened`].
+    PutObject {
+        /// One more than the last on this link.
+        transfer: Transfer,
+        /// The BLAKE3 of the whole.
+        id: ObjectId,
+        /// Bytes, 1 to [`OBJECT_BYTES_MAX`].
+        size: u64,
+        /// Seconds for which it need be kept; the relay's own lifetime bounds it.
+        lifetime_s: Option<u32>,
+    },
+    /// Asks for an object, or for what is missing of it.
+    GetObject {
+        /// One more than the last on this link.
+        transfer: Transfer,
+        /// Which.
+        id: ObjectId,
+        /// What the device holds of it.
+        held: HeldRanges,
+    },
+    /// Ends a transfer: the device has all of it, or wants no more. Nothing is said to it.
+    EndTransfer {
+        /// Which.
+        transfer: Transfer,
+    },
 }
 
 /// The opening of a link: what both sides believe to share.
@@ -211,6 +241,27 @@ pub enum ToDevice<'a> {
         to: Handle,
         /// A key that nobody else is given. None is no error: none is left, or it was asked for too often.
         key: Option<OneTimeKey>,
+    },
+    /// The answer to [`ToRelay::PutObject`] and [`ToRelay::GetObject`] where there is nothing against it.
+    ObjectOpened {
+        /// Which transfer.
+        transfer: Transfer,
+        /// The object's length, bytes.
+        size: u64,
+        /// What the relay holds of an object that is put; of one that is asked for, nothing is said.
+        held: HeldRanges,
+    },
+    /// All of an object is at the relay, and is what its name says. The transfer is over.
+    ObjectStored {
+        /// Which transfer.
+        transfer: Transfer,
+    },
+    /// An object is not taken, or not given. The transfer is over.
+    ObjectRefused {
+        /// Which transfer.
+        transfer: Transfer,
+        /// Why.
+        reason: ObjectRefusal,
     },
 }
 
@@ -408,6 +459,12 @@ pub enum FrameError {
     /// More one-time keys than a relay keeps.
     #[error("{0} one-time keys are more than {ONE_TIME_KEYS_MAX}")]
     TooManyKeys(usize),
+    /// An object of no length, or longer than any may be.
+    #[error("an object of {0} bytes")]
+    BadSize(u64),
+    /// Ranges of an object that overlap, touch, are empty, too many, or beyond its end.
+    #[error("what is held of an object makes no sense")]
+    BadRanges,
 }
 
 impl<'a> ToRelay<'a> {
@@ -416,8 +473,8 @@ impl<'a> ToRelay<'a> {
         encode(self)
     }
 
-    /// Reads exactly one frame; bodies are borrowed, and nothing but keys is allocated, as many bytes as the
-    /// frame has.
+    /// Reads exactly one frame; bodies are borrowed, and nothing but keys and ranges is allocated, a few times as many
+    /// bytes as the frame has.
     ///
     /// # Errors
     /// When the bytes are anything but one frame.
@@ -434,7 +491,10 @@ impl<'a> ToRelay<'a> {
                 check_handle(*to)?;
                 check_body(body)?;
             }
+            Self::PutObject { size, .. } => check_size(*size)?,
+            Self::GetObject { held, .. } => held.check(OBJECT_BYTES_MAX)?,
             Self::Hello(_)
+            | Self::EndTransfer { .. }
             | Self::Register { .. }
             | Self::Numbering(_)
             | Self::Ping
@@ -451,7 +511,8 @@ impl<'a> ToDevice<'a> {
         encode(self)
     }
 
-    /// Reads exactly one frame; bodies are borrowed, nothing is allocated.
+    /// Reads exactly one frame; bodies are borrowed, and nothing but ranges is allocated, a few times as many bytes as the
+    /// frame has.
     ///
     /// # Errors
     /// When the bytes are anything but one frame.
@@ -469,10 +530,23 @@ impl<'a> ToDevice<'a> {
                 options.from.map_or(Ok(()), check_handle)?;
                 check_body(body)?;
             }
-            Self::Welcome(_) | Self::Refused { .. } | Self::CaughtUp | Self::NotRevoked { .. } => {}
+            Self::ObjectOpened { size, held, .. } => {
+                check_size(*size)?;
+                held.check(*size)?;
+            }
+            Self::Welcome(_)
+            | Self::Refused { .. }
+            | Self::CaughtUp
+            | Self::NotRevoked { .. }
+            | Self::ObjectStored { .. }
+            | Self::ObjectRefused { .. } => {}
         }
         Ok(frame)
     }
+}
+
+fn check_size(size: u64) -> Result<(), FrameError> {
+    if (1..=OBJECT_BYTES_MAX).contains(&size) { Ok(()) } else { Err(FrameError::BadSize(size)) }
 }
 
 fn encode(frame: &impl Serialize) -> Vec<u8> {

@@ -83,6 +83,24 @@ fn golden_vectors_of_frames_to_a_relay_hold() {
             ToRelay::PutKeys { replaces: true, keys: vec![OneTimeKey([4; 32]), OneTimeKey([5; 32])] },
         ),
         ("0b01", ToRelay::Claim { to: Handle(1) }),
+        (
+            "0c010606060606060606060606060606060606060606060606060606060606060606c09a0c0180a305",
+            ToRelay::PutObject {
+                transfer: Transfer(1),
+                id: ObjectId([6; 32]),
+                size: 200_000,
+                lifetime_s: Some(86_400),
+            },
+        ),
+        (
+            "0d020606060606060606060606060606060606060606060606060606060606060606020092099410b001",
+            ToRelay::GetObject {
+                transfer: Transfer(2),
+                id: ObjectId([6; 32]),
+                held: HeldRanges(vec![(0, 1_170), (2_068, 176)]),
+            },
+        ),
+        ("0e02", ToRelay::EndTransfer { transfer: Transfer(2) }),
     ];
     for (hex, frame) in cases {
         assert_eq!(HEXLOWER.encode(&frame.encode()), hex);
@@ -144,6 +162,19 @@ fn golden_vectors_of_frames_to_a_device_hold() {
             ToDevice::Claimed { to: Handle(1), key: Some(OneTimeKey([4; 32])) },
         ),
         ("080100", ToDevice::Claimed { to: Handle(1), key: None }),
+        (
+            "0901c09a0c01009209",
+            ToDevice::ObjectOpened {
+                transfer: Transfer(1),
+                size: 200_000,
+                held: HeldRanges(vec![(0, 1_170)]),
+            },
+        ),
+        ("0a01", ToDevice::ObjectStored { transfer: Transfer(1) }),
+        (
+            "0b0104",
+            ToDevice::ObjectRefused { transfer: Transfer(1), reason: ObjectRefusal::Damaged },
+        ),
     ];
     for (hex, frame) in cases {
         assert_eq!(HEXLOWER.encode(&frame.encode()), hex);
@@ -172,6 +203,19 @@ fn each_kind_of_damage_has_its_own_error() {
     let many = ToRelay::PutKeys { replaces: false, keys }.encode();
     assert_eq!(ToRelay::decode(&many), Err(FrameError::TooManyKeys(51)));
     assert_eq!(ToRelay::decode(&[10, 0, 0xff, 0xff, 0xff, 0xff, 15]), Err(FrameError::Malformed));
+    for size in [0, OBJECT_BYTES_MAX + 1] {
+        let put = ToRelay::PutObject { transfer: Transfer(1), id: ObjectId([0; 32]), size, lifetime_s: None };
+        assert_eq!(ToRelay::decode(&put.encode()), Err(FrameError::BadSize(size)));
+    }
+    let many = (0..=HELD_RANGES_MAX as u64).map(|n| (3 * n, 1)).collect();
+    for ranges in [vec![(0, 0)], vec![(0, 5), (5, 1)], vec![(9, 2), (0, 1)], vec![(1, u64::MAX)], many] {
+        let held = HeldRanges(ranges);
+        let get = ToRelay::GetObject { transfer: Transfer(1), id: ObjectId([0; 32]), held };
+        assert_eq!(ToRelay::decode(&get.encode()), Err(FrameError::BadRanges));
+    }
+    let held = HeldRanges(vec![(5, 6)]);
+    let beyond = ToDevice::ObjectOpened { transfer: Transfer(1), size: 10, held };
+    assert_eq!(ToDevice::decode(&beyond.encode()), Err(FrameError::BadRanges));
     let body = vec![0; BODY_BYTES_MAX + 1];
     let long = ToRelay::Submit { to: Handle(1), body: &body }.encode();
     assert_eq!(ToRelay::decode(&long), Err(FrameError::TooLong));

@@ -16,18 +16,23 @@
 
 mod estimate;
 mod inbound;
+mod objects;
 mod outbound;
+mod pace;
 mod silence;
 
-use std::ops::Add;
+use std::ops::{Add, Range};
 use std::time::Duration;
 
 use bytes::Bytes;
+use rangemap::RangeSet;
 
-use crate::batch::{self, Batch, BatchError};
+use crate::batch::{self, Batch, BatchError, Transfer};
 use crate::codec::{self, CodecError, DictionarySet};
-use crate::limits::{BATCH_DECODED_BYTES_MAX, WINDOW_ITEMS};
+use crate::limits::{BATCH_DECODED_BYTES_MAX, TRANSFERS_MAX, WINDOW_ITEMS};
 use inbound::Inbound;
+use objects::ObjectsInbound;
+pub use objects::Want;
 use outbound::Outbound;
 
 /// A moment, as microseconds since any fixed one. The shell reads the clock.
@@ -87,6 +92,22 @@ pub enum Event {
         /// See [`Link::push`].
         upto: u64,
     },
+    /// A chunk of an object has arrived. Call [`Link::hold`] when it is durable.
+    Chunk {
+        /// Of which.
+        transfer: Transfer,
+        /// Where its first byte stands in the object, counted from 0.
+        offset: u64,
+        /// The bytes, all within the object's size.
+        bytes: Bytes,
+    },
+    /// The other end has said how much it holds of an object that is sent.
+    Progress {
+        /// Of which.
+        transfer: Transfer,
+        /// How many of its bytes.
+        held_bytes: u64,
+    },
 }
 
 /// Why a link must end. The peer is at fault: it broke the protocol, and would again.
@@ -111,6 +132,15 @@ pub enum LinkError {
     /// The same number with other bytes.
     #[error("the peer reused the number of item {0}")]
     ItemChanged(u64),
+    /// A chunk that reaches beyond its object's end.
+    #[error("the peer sent a chunk beyond the end of object {}", .0.0)]
+    ChunkBeyondEnd(Transfer),
+    /// A statement of bytes beyond an object's end.
+    #[error("the peer holds bytes beyond the end of object {}", .0.0)]
+    HeldBeyondEnd(Transfer),
+    /// More transfers at a time than are allowed.
+    #[error("the peer opened too many transfers")]
+    TooManyTransfers,
 }
 
 /// One end of a link.
@@ -118,6 +148,7 @@ pub enum LinkError {
 pub struct Link {
     outbound: Outbound,
     inbound: Inbound,
+    objects: ObjectsInbound,
     peer_has: DictionarySet,
     /// The tag of a batch that could not be read, until the peer has been told.
     unreadable: Option<u8>,
@@ -131,6 +162,7 @@ impl Link {
         Self {
             outbound: Outbound::new(config.initial_rtt, config.poll_pause_max),
             inbound: Inbound::default(),
+            objects: ObjectsInbound::default(),
             peer_has: config.peer_has,
             unreadable: None,
             settled_event: None,
@@ -154,6 +186,51 @@ impl Link {
     /// Says that every frame up to and including this number has been acted on for good.
     pub fn settle(&mut self, now: Time, upto: u64) {
         self.inbound.settle(now, upto);
+    }
+
+    /// Begins to send an object of so many bytes, but for what the other end holds. [`Link::want`] says which bytes are to be
+    /// handed over, and when.
+    pub fn send_object(&mut self, transfer: Transfer, size: u64, held: RangeSet<u64>) {
+        self.outbound.objects().start(transfer, size, held);
+    }
+
+    /// Which bytes of an object are to be handed over next, if few are left to send. To be asked after every input, until
+    /// there is none. The same is wanted until it is handed over.
+    pub fn want(&mut self) -> Option<Want> {
+        self.outbound.objects().want()
+    }
+
+    /// Hands over bytes of an object. What is known or beyond its end is ignored.
+    pub fn supply(&mut self, transfer: Transfer, offset: u64, bytes: Bytes) {
+        self.outbound.objects().supply(transfer, offset, bytes);
+    }
+
+    /// Begins to receive an object of so many bytes, some of which are held already.
+    ///
+    /// # Errors
+    /// When the peer broke the protocol: there are too many, or what has come of it already is beyond its end.
+    pub fn receive_object(
+        &mut self,
+        transfer: Transfer,
+        size: u64,
+        held: RangeSet<u64>,
+    ) -> Result<(), LinkError> {
+        if self.objects.len() >= TRANSFERS_MAX {
+            return Err(LinkError::TooManyTransfers);
+        }
+        self.objects.start(transfer, size, held)
+    }
+
+    /// Says that these bytes of an object are durable.
+    pub fn hold(&mut self, now: Time, transfer: Transfer, bytes: Range<u64>) {
+        self.objects.hold(transfer, bytes);
+        self.inbound.asked(now);
+    }
+
+    /// Ends a transfer in either direction, whether it is complete or not.
+    pub fn stop_object(&mut self, transfer: Transfer) {
+        self.outbound.objects().stop(transfer);
+        self.objects.stop(transfer);
     }
 
     /// Sends again whatever is on its way: the carrier knows that it is lost, as when 0-RTT is refused.
@@ -186,26 +263,31 @@ impl Link {
             Err(error) => return Err(LinkError::Codec(error)),
         };
         let batch = batch::decode(&content)?;
-        if let Some(ack) = &batch.ack {
-            self.outbound.check(ack)?;
-        }
+        self.outbound.check(batch.ack.as_ref(), &batch.held)?;
         self.inbound.check(&batch.items)?;
+        if let Some(chunk) = &batch.chunk {
+            self.objects.check(chunk)?;
+        }
 
         self.last_heard = Some(now);
         if batch.poll {
             self.inbound.asked(now);
+            self.objects.asked();
         }
 
         if let Some(tag) = batch.unreadable {
             self.peer_has = without(self.peer_has, tag);
             self.outbound.lose_all();
         }
-        match &batch.ack {
-            Some(ack) if self.outbound.handle_ack(now, ack) => {
-                self.settled_event = Some(self.outbound.settled());
-            }
-            Some(_) => {}
-            None => self.outbound.heard_unasked(now),
+        if batch.ack.is_none() && batch.held.is_empty() {
+            self.outbound.heard_unasked(now);
+        } else if self.outbound.handle_acks(now, batch.ack.as_ref(), &batch.held) {
+            self.settled_event = Some(self.outbound.settled());
+        }
+        if let Some(chunk) = &batch.chunk
+            && self.objects.handle(chunk)?
+        {
+            self.inbound.asked(now);
         }
         self.inbound.handle_items(now, &batch.items)
     }
@@ -226,7 +308,14 @@ impl Link {
         if let Some(upto) = self.settled_event.take() {
             return Some(Event::Settled { upto });
         }
-        self.inbound.poll_frame().map(|(number, bytes)| Event::Frame { number, bytes })
+        if let Some((number, bytes)) = self.inbound.poll_frame() {
+            return Some(Event::Frame { number, bytes });
+        }
+        if let Some((transfer, offset, bytes)) = self.objects.poll_chunk() {
+            return Some(Event::Chunk { transfer, offset, bytes });
+        }
+        let (transfer, held_bytes) = self.outbound.objects().poll_progress()?;
+        Some(Event::Progress { transfer, held_bytes })
     }
 
     /// The next datagram to send, until there is none. `bytes_max` is what the carrier takes in one.
@@ -234,11 +323,15 @@ impl Link {
         let ack_is_due = self.inbound.ack_due().is_some_and(|due| due <= now);
         let ack = self.inbound.ack();
         let poll = self.outbound.take_poll();
-        let base = Batch { unreadable: self.unreadable, poll, ack, items: Vec::new() };
+        let held = if ack.is_some() { self.objects.statements() } else { Vec::new() };
+        let base = Batch { unreadable: self.unreadable, poll, ack, held, ..Batch::default() };
         if !poll
-            && let Some(datagram) = self.outbound.poll_transmit(now, bytes_max, base.clone(), self.peer_has)
+            && let Some((datagram, says_all)) =
+                self.outbound.poll_transmit(now, bytes_max, base.clone(), self.peer_has)
         {
-            self.sent_ack();
+            if says_all {
+                self.sent_ack(&base);
+            }
             return Some(datagram);
         }
         if !ack_is_due && self.unreadable.is_none() && !poll {
@@ -248,11 +341,12 @@ impl Link {
         base.encode(&mut content);
         let mut datagram = Vec::with_capacity(content.len() + 1);
         codec::encode_best(&content, self.peer_has, &mut datagram);
-        self.sent_ack();
+        self.sent_ack(&base);
         Some(datagram)
     }
 
-    fn sent_ack(&mut self) {
+    fn sent_ack(&mut self, base: &Batch<'_>) {
+        self.objects.stated(&base.held);
         self.unreadable = None;
         self.inbound.ack_sent();
     }
@@ -269,7 +363,10 @@ impl Link {
 
     /// Whether everything that was pushed is settled, and everything that arrived is acknowledged.
     pub fn is_at_rest(&self) -> bool {
-        self.outbound.is_at_rest() && self.inbound.is_at_rest() && self.settled_event.is_none()
+        self.outbound.is_at_rest()
+            && self.inbound.is_at_rest()
+            && self.objects.is_at_rest()
+            && self.settled_event.is_none()
     }
 
     /// When the last datagram came that the peer's link had written.

@@ -6,14 +6,19 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::estimate::{Loss, Rtt, Window};
+use super::objects::{Flight, ObjectsOutbound};
+use super::pace::Pace;
 use super::silence::{Ask, Silence};
 use super::{LinkError, Time};
-use crate::batch::{self, Ack, Batch, Item};
+use crate::batch::{self, Ack, Batch, Chunk, Held, Item};
 use crate::codec::{self, Codec, DictionarySet};
 use crate::limits::{BATCH_CONTENT_BYTES, WINDOW_ITEMS};
 
 /// Longest item, bytes: with everything around it, it fits the smallest datagram of a QUIC path.
 pub(super) const ITEM_BYTES_MAX: usize = 1_000;
+
+/// What a chunk needs in a batch beside its bytes: transfer and offset.
+const CHUNK_HEAD_MAX: usize = 5 + 4;
 
 #[derive(Debug)]
 struct Entry {
@@ -51,6 +56,8 @@ pub(super) struct Outbound {
     rtt: Rtt,
     loss: Loss,
     window: Window,
+    objects: ObjectsOutbound,
+    pace: Pace,
     silence: Silence,
     /// Polls that are to leave.
     polls: u32,
@@ -74,12 +81,18 @@ impl Outbound {
             rtt: Rtt::new(initial_rtt),
             loss: Loss::default(),
             window: Window::default(),
+            objects: ObjectsOutbound::default(),
+            pace: Pace::default(),
             silence: Silence::new(poll_pause_max),
             polls: 0,
             probe: false,
             ratio: 0.5,
             resent_items: 0,
         }
+    }
+
+    pub(super) fn objects(&mut self) -> &mut ObjectsOutbound {
+        &mut self.objects
     }
 
     pub(super) fn push(&mut self, frame: Bytes, is_noise: bool) -> u64 {
@@ -96,17 +109,26 @@ impl Outbound {
         }
     }
 
-    /// Whether the acknowledgement speaks of what was sent, before anything changes.
-    pub(super) fn check(&self, ack: &Ack) -> Result<(), LinkError> {
+    /// Whether acknowledgements speak of what was sent, before anything changes.
+    pub(super) fn check(&self, ack: Option<&Ack>, held: &[Held]) -> Result<(), LinkError> {
+        for held in held {
+            self.objects.check(held.transfer, &held.bytes)?;
+        }
+        let Some(ack) = ack else { return Ok(()) };
         let highest = ack.received.last().map_or(ack.watermark, |&(_, last)| last);
         let sent = self.settled + (self.entries.len() - self.unsent) as u64;
         if highest > sent { Err(LinkError::AckOfUnsent(highest)) } else { Ok(()) }
     }
 
-    /// Returns whether the watermark moved.
-    pub(super) fn handle_ack(&mut self, now: Time, ack: &Ack) -> bool {
+    /// Takes in an acknowledgement of items, if there is one, and of chunks. Returns whether the watermark moved.
+    pub(super) fn handle_acks(&mut self, now: Time, ack: Option<&Ack>, held: &[Held]) -> bool {
         let flying_before = self.flying_bytes;
         let mut newly = Newly::default();
+        for held in held {
+            self.objects.handle_held(held.transfer, &held.bytes, &mut newly);
+        }
+        let none = Ack::default();
+        let ack = ack.unwrap_or(&none);
         let moved = ack.watermark > self.settled;
         while self.settled < ack.watermark
             && let Some(entry) = self.entries.pop_front()
@@ -127,14 +149,22 @@ impl Outbound {
         let news = newly.any || moved;
         self.probe &= !news;
         // After a silence that anybody hears is news, if there is something to send.
-        let waits = self.entries.iter().any(|entry| entry.state == State::Waiting);
-        self.silence.heard(now, news || was_silent && waits, self.entries.len() > self.unsent || waits);
+        let waits = self.waits();
+        let more = waits || self.entries.len() > self.unsent || self.objects.flying().next().is_some();
+        self.silence.heard(now, news || was_silent && waits, more);
         if was_silent {
             self.window = Window::default();
+            self.pace.reset();
         }
         self.newest_acked = self.newest_acked.max(newly.datagram);
-        if let Some(sent_at) = newly.sent_once_at {
+        if let Some(sent_bytes) = newly.chunk_sent_bytes {
+            self.pace.held(now, newly.chunk_sent_once_at.map(|at| now.since(at)), sent_bytes);
+        }
+        if let Some(sent_at) = newly.sent_once_at.max(newly.chunk_sent_once_at) {
             self.rtt.sample(now.since(sent_at));
+        }
+        if newly.chunk_sent_bytes.is_some() {
+            self.loss.count(false);
         }
         if newly.bytes > 0 {
             self.loss.count(false);
@@ -142,6 +172,11 @@ impl Outbound {
         }
         self.lose_overtaken(now);
         moved
+    }
+
+    /// Whether anything waits to leave.
+    fn waits(&self) -> bool {
+        self.entries.iter().any(|entry| entry.state == State::Waiting) || self.objects.next_chunk(1).is_some()
     }
 
     /// Everything on its way must be sent again: the other end could not read it.
@@ -170,24 +205,27 @@ impl Outbound {
                 any = true;
             }
         }
-        any
+        self.objects.lose(is_lost) || any
     }
 
     fn flying(&self) -> impl Iterator<Item = (u64, Time)> {
-        self.entries.iter().filter_map(|entry| match entry.state {
+        let items = self.entries.iter().filter_map(|entry| match entry.state {
             State::Flying { datagram, at, .. } => Some((datagram, at)),
             State::Waiting | State::Arrived => None,
-        })
+        });
+        items.chain(self.objects.flying())
     }
 
-    /// When something on its way is overtaken for good, or the resend timer runs out.
+    /// When something on its way is overtaken for good, the resend timer runs out, or the next chunk may leave.
     pub(super) fn timeout(&self) -> Option<Time> {
         let overtaken = self
             .flying()
             .filter(|&(datagram, _)| datagram < self.newest_acked)
             .map(|(_, at)| at + self.rtt.loss_after())
             .min();
-        overtaken.into_iter().chain(self.resend_at()).min()
+        let may_send = self.pace.has_room(self.objects.flying_bytes()) && !self.silence.is_on();
+        let paced = self.objects.next_chunk(1).filter(|_| may_send).map(|_| self.pace.next_at());
+        overtaken.into_iter().chain(self.resend_at()).chain(paced).min()
     }
 
     fn resend_at(&self) -> Option<Time> {
@@ -223,8 +261,8 @@ impl Outbound {
         }
     }
 
-    /// Takes the oldest items on their way for lost, up to so many bytes. Whether anything waits to
-    /// be sent now: these, or what waited for the window.
+    /// Takes the oldest items on their way for lost, up to so many bytes, or the oldest chunk if no item and no other chunk
+    /// can ask for an answer. Whether anything waits to be sent now: these, or what waited for the window.
     fn repeat_oldest(&mut self, bytes_max: usize) -> bool {
         let mut bytes = 0;
         for entry in &mut self.entries {
@@ -236,7 +274,10 @@ impl Outbound {
             entry.state = State::Waiting;
             self.flying_bytes -= wire_bytes;
         }
-        self.entries.iter().any(|entry| entry.state == State::Waiting)
+        if !self.waits() {
+            self.objects.repeat_oldest();
+        }
+        self.waits()
     }
 
     /// The other end was heard, but does not answer for what was sent: perhaps nothing of it has arrived. In a silence
@@ -262,22 +303,24 @@ impl Outbound {
         polls
     }
 
-    /// The next datagram with items in it: `base` completed, or none if there is nothing that may go.
+    /// The next datagram with items or a chunk in it, or none if there is nothing that may go: `base` completed, and
+    /// whether all that `base` says is in it.
     pub(super) fn poll_transmit(
         &mut self,
         now: Time,
         bytes_max: usize,
         base: Batch<'_>,
         peer_has: DictionarySet,
-    ) -> Option<Vec<u8>> {
-        let is_full = self.flying_bytes > 0 && self.flying_bytes >= self.window.bytes() && !self.probe;
-        if is_full || self.silence.is_on() {
+    ) -> Option<(Vec<u8>, bool)> {
+        if self.silence.is_on() {
             return None;
         }
-        let (numbers, datagram, content_len) = self.fill(bytes_max, base, peer_has)?;
-        self.datagrams += 1;
-        self.probe = false;
-        self.silence.sent(now);
+        let is_full = self.flying_bytes > 0 && self.flying_bytes >= self.window.bytes() && !self.probe;
+        let items = if is_full { None } else { self.fill(bytes_max, base.clone(), peer_has) };
+        let Some(Filled { numbers, datagram, content_len, says_all }) = items else {
+            return self.transmit_chunk(now, bytes_max, base).map(|datagram| (datagram, true));
+        };
+        self.left(now, &datagram);
         self.ratio = (self.ratio * 3.0 + datagram.len() as f64 / content_len as f64) / 4.0;
         for number in numbers {
             let entry = &mut self.entries[(number - self.settled - 1) as usize];
@@ -292,6 +335,40 @@ impl Outbound {
             }
             entry.sent += 1;
         }
+        Some((datagram, says_all))
+    }
+
+    /// A datagram is about to leave that is to be answered. Returns how many bytes have left with it.
+    fn left(&mut self, now: Time, datagram: &[u8]) -> u64 {
+        self.datagrams += 1;
+        self.probe = false;
+        self.silence.sent(now);
+        self.pace.sent(now, datagram.len(), self.rtt.smoothed())
+    }
+
+    fn transmit_chunk(&mut self, now: Time, bytes_max: usize, base: Batch<'_>) -> Option<Vec<u8>> {
+        if !self.pace.may_send(now, self.objects.flying_bytes()) && !self.probe {
+            return None;
+        }
+        let mut datagram = Vec::with_capacity(bytes_max);
+        let mut content = Vec::with_capacity(bytes_max);
+        base.encode(&mut content);
+        let room = bytes_max.checked_sub(1 + content.len() + CHUNK_HEAD_MAX).filter(|room| *room > 0)?;
+        let (transfer, range) = self.objects.next_chunk(room)?;
+        let bytes = self.objects.read(transfer, &range);
+        content.clear();
+        let chunk = Some(Chunk { transfer, offset: range.start, bytes: &bytes });
+        Batch { chunk, ..base }.encode(&mut content);
+        codec::encode_as(Codec::Raw, &content, &mut datagram);
+        let sent_bytes = self.left(now, &datagram);
+        let flight = Flight {
+            datagram: self.datagrams,
+            at: now,
+            bytes: range,
+            wire_bytes: datagram.len() as u64,
+            sent_bytes,
+        };
+        self.objects.left(transfer, flight);
         Some(datagram)
     }
 
@@ -302,9 +379,10 @@ impl Outbound {
         bytes_max: usize,
         mut batch: Batch<'_>,
         peer_has: DictionarySet,
-    ) -> Option<(Vec<u64>, Vec<u8>, usize)> {
+    ) -> Option<Filled> {
+        let mut says_all = true;
         let ranges = batch.ack.as_ref().map_or(0, |ack| ack.received.len());
-        let room = bytes_max - 1 - batch::head_bytes_max(ranges);
+        let room = bytes_max.saturating_sub(1 + batch::head_bytes_max(ranges) + batch::held_bytes(&batch.held));
         let content_max = ((room as f64 / self.ratio) as usize).clamp(room, BATCH_CONTENT_BYTES);
         let (mut content_len, mut has_noise) = (0, false);
         let mut chosen: Vec<Item<'_>> = Vec::new();
@@ -338,12 +416,16 @@ impl Outbound {
                 codec::encode_best(&content, peer_has, &mut datagram);
             }
             if datagram.len() <= bytes_max {
-                return Some((numbers, datagram, content.len()));
+                return Some(Filled { numbers, datagram, content_len: content.len(), says_all });
             }
             if trial.items.len() == 1 {
-                // A single item fits whatever its coding, unless the acknowledgement beside it is huge.
-                debug_assert!(batch.ack.is_some(), "an item of {} bytes fits", trial.items[0].bytes.len());
-                batch.ack = None;
+                // A single item fits, unless what is acknowledged beside it is much, or the carrier takes less than it
+                // did when the item was cut.
+                if !says_all {
+                    return None;
+                }
+                says_all = false;
+                batch = Batch { ack: None, held: Vec::new(), ..batch };
             } else {
                 let keep = trial.items.len() * bytes_max / datagram.len();
                 trial.items.truncate(keep.clamp(1, trial.items.len() - 1));
@@ -377,7 +459,7 @@ impl Outbound {
     }
 
     pub(super) fn is_at_rest(&self) -> bool {
-        self.entries.is_empty() && self.silence.since().is_none()
+        self.entries.is_empty() && self.silence.since().is_none() && self.objects.is_at_rest()
     }
 
     pub(super) fn silent_for(&self, now: Time) -> Option<Duration> {
@@ -386,16 +468,38 @@ impl Outbound {
     }
 }
 
-/// What one acknowledgement newly says of items on their way.
+/// A datagram with items.
+struct Filled {
+    numbers: Vec<u64>,
+    datagram: Vec<u8>,
+    content_len: usize,
+    /// Whether what is acknowledged is in it.
+    says_all: bool,
+}
+
+/// What acknowledgements newly say of what was on its way.
 #[derive(Default)]
-struct Newly {
-    any: bool,
+pub(super) struct Newly {
+    pub(super) any: bool,
+    /// Of items.
     bytes: u64,
     datagram: u64,
+    /// When the latest left of those that left once.
     sent_once_at: Option<Time>,
+    chunk_sent_once_at: Option<Time>,
+    /// How much had left with the latest chunk.
+    chunk_sent_bytes: Option<u64>,
 }
 
 impl Newly {
+    /// A chunk has arrived.
+    pub(super) fn chunk(&mut self, flight: &Flight, is_first: bool) {
+        self.any = true;
+        self.datagram = self.datagram.max(flight.datagram);
+        self.chunk_sent_once_at = self.chunk_sent_once_at.max(is_first.then_some(flight.at));
+        self.chunk_sent_bytes = self.chunk_sent_bytes.max(Some(flight.sent_bytes));
+    }
+
     fn count(&mut self, entry: &Entry) {
         self.any |= entry.state != State::Arrived;
         if let State::Flying { datagram, at, wire_bytes } = entry.state {

@@ -4,6 +4,7 @@ use std::collections::BinaryHeap;
 use proptest::prelude::*;
 
 use super::*;
+use crate::batch::Chunk;
 
 /// xorshift64*: enough to lose, double and delay datagrams by seed.
 struct Dice(u64);
@@ -29,9 +30,12 @@ struct Path {
     jitter_ms: u64,
     /// How long the receiver takes to settle a frame.
     settle_ms: u64,
+    /// How many bytes a second it takes from end 0, with 53 for the headers of each datagram.
+    rate: u64,
 }
 
-const CLEAN: Path = Path { loss_percent: 0, double_percent: 0, delay_ms: 300, jitter_ms: 0, settle_ms: 3 };
+const CLEAN: Path =
+    Path { loss_percent: 0, double_percent: 0, delay_ms: 300, jitter_ms: 0, settle_ms: 3, rate: u64::MAX };
 
 /// A datagram under way: when it arrives, what orders it among others of that moment, where, and what.
 type UnderWay = Reverse<(Time, u64, usize, Vec<u8>)>;
@@ -48,7 +52,17 @@ struct Pair {
     arrived: Vec<Bytes>,
     settled: u64,
     is_cut: bool,
+    /// When the path has taken all that has left end 0, and the longest that something waited for that.
+    free_at: Time,
+    longest_queue: Duration,
+    /// The object that end 0 sends, what end 1 has written of it, and how many bytes of chunks have come.
+    object: Bytes,
+    written: Vec<u8>,
+    holds: std::collections::VecDeque<(Time, Range<u64>)>,
+    chunk_bytes: u64,
 }
+
+const OBJECT: Transfer = Transfer(1);
 
 impl Pair {
     fn new(path: Path, seed: u64) -> Self {
@@ -68,7 +82,24 @@ impl Pair {
             arrived: Vec::new(),
             settled: 0,
             is_cut: false,
+            free_at: Time::default(),
+            longest_queue: Duration::ZERO,
+            object: Bytes::new(),
+            written: Vec::new(),
+            holds: Default::default(),
+            chunk_bytes: 0,
         }
+    }
+
+    /// End 0 sends an object of which end 1 holds some.
+    fn send_object(&mut self, size: usize, held: RangeSet<u64>) {
+        self.object = (0..size).map(|at| (at * 31 % 251) as u8).collect();
+        self.written = vec![0; size];
+        for range in held.iter().map(|range| range.start as usize..range.end as usize) {
+            self.written[range.clone()].copy_from_slice(&self.object[range]);
+        }
+        self.ends[0].send_object(OBJECT, size as u64, held.clone());
+        self.ends[1].receive_object(OBJECT, size as u64, held).unwrap();
     }
 
     fn flush(&mut self) {
@@ -86,17 +117,39 @@ impl Pair {
                         assert!(upto > self.settled, "the watermark only rises");
                         self.settled = upto;
                     }
+                    Event::Chunk { transfer, offset, bytes } => {
+                        assert_eq!((from, transfer), (1, OBJECT));
+                        self.chunk_bytes += bytes.len() as u64;
+                        self.written[offset as usize..][..bytes.len()].copy_from_slice(&bytes);
+                        let at = self.now + Duration::from_millis(self.path.settle_ms);
+                        self.holds.push_back((at, offset..offset + bytes.len() as u64));
+                    }
+                    Event::Progress { transfer, held_bytes } => {
+                        assert_eq!((from, transfer), (0, OBJECT));
+                        assert!(held_bytes <= self.object.len() as u64);
+                    }
                 }
+            }
+            while let Some(Want { transfer, bytes }) = self.ends[from].want() {
+                let supply = self.object.slice(bytes.start as usize..bytes.end as usize);
+                self.ends[from].supply(transfer, bytes.start, supply);
             }
             while let Some(datagram) = self.ends[from].poll_transmit(self.now, 1_160) {
                 assert!(datagram.len() <= 1_160);
                 self.sent += 1;
+                if from == 0 {
+                    let free_at = self.free_at.max(self.now);
+                    self.longest_queue = self.longest_queue.max(free_at.since(self.now));
+                    let micros = (datagram.len() as u64 + 53) * 1_000_000 / self.path.rate;
+                    self.free_at = free_at + Duration::from_micros(micros);
+                }
                 if self.is_cut || self.dice.hits(self.path.loss_percent) {
                     continue;
                 }
                 for _ in 0..1 + u32::from(self.dice.hits(self.path.double_percent)) {
                     let jitter = self.dice.roll() % (self.path.jitter_ms + 1);
-                    let at = self.now + Duration::from_millis(self.path.delay_ms + jitter);
+                    let left = if from == 0 { self.free_at } else { self.now };
+                    let at = left + Duration::from_millis(self.path.delay_ms + jitter);
                     self.wire.push(Reverse((at, self.dice.roll(), 1 - from, datagram.clone())));
                 }
             }
@@ -113,6 +166,7 @@ impl Pair {
                 self.ends[1].poll_timeout(),
                 self.wire.peek().map(|Reverse((at, ..))| *at),
                 self.settles.front().map(|&(at, _)| at),
+                self.holds.front().map(|(at, _)| *at),
             ]
             .into_iter()
             .flatten()
@@ -125,6 +179,9 @@ impl Pair {
             }
             while let Some((_, number)) = self.settles.pop_front_if(|&mut (at, _)| at <= self.now) {
                 self.ends[1].settle(self.now, number);
+            }
+            while let Some((_, range)) = self.holds.pop_front_if(|(at, _)| *at <= self.now) {
+                self.ends[1].hold(self.now, OBJECT, range);
             }
             for end in &mut self.ends {
                 end.handle_timeout(self.now);
@@ -256,7 +313,7 @@ proptest! {
         settle_ms in 0u64..100,
         count in 1usize..400,
     ) {
-        let path = Path { loss_percent, double_percent, delay_ms, jitter_ms, settle_ms };
+        let path = Path { loss_percent, double_percent, delay_ms, jitter_ms, settle_ms, rate: u64::MAX };
         let mut pair = Pair::new(path, seed);
         let mut pushed = Vec::new();
         let mut last = 0;
@@ -286,5 +343,117 @@ proptest! {
                 break;
             }
         }
+    }
+}
+
+/// `gprs`, without loss.
+const THIN: Path = Path { rate: 2_500, jitter_ms: 160, delay_ms: 220, ..CLEAN };
+
+#[test]
+fn an_object_fills_the_path_and_leaves_its_queue_short() {
+    let mut pair = Pair::new(THIN, 1);
+    let size = 200_000;
+    pair.send_object(size, RangeSet::new());
+    pair.run(Duration::from_secs(600));
+    assert_eq!(pair.written, pair.object);
+    assert!(pair.ends.iter().all(Link::is_at_rest));
+    let air_bytes = size + size.div_ceil(1_150) * (53 + 10);
+    let share = air_bytes as f64 / 2_500.0 / pair.now.since_start().as_secs_f64();
+    assert!(share > 0.97, "{share}");
+    assert!(pair.longest_queue < Duration::from_millis(1_500), "{:?}", pair.longest_queue);
+    assert!(pair.chunk_bytes <= size as u64 + 2_400, "{}", pair.chunk_bytes);
+}
+
+#[test]
+fn a_text_meets_one_chunk_at_most() {
+    let mut pair = Pair::new(THIN, 2);
+    pair.send_object(200_000, RangeSet::new());
+    pair.run(Duration::from_secs(20));
+    for n in 0..10 {
+        pair.run(Duration::from_millis(20_000 + n * 3_100));
+        let queue = pair.free_at.since(pair.now);
+        assert!(queue < Duration::from_millis(1_000), "{queue:?}");
+        pair.ends[0].push(frame(n as usize));
+        pair.run(pair.now.since_start() + Duration::from_millis(1_600));
+        assert_eq!(pair.arrived.len() as u64, n + 1);
+    }
+}
+
+#[test]
+fn what_is_held_from_before_is_not_sent_again() {
+    let mut pair = Pair::new(CLEAN, 3);
+    let held = [0..70_000, 80_000..100_000, 199_000..200_000];
+    pair.send_object(200_000, held.into_iter().collect());
+    pair.run(Duration::from_secs(600));
+    assert_eq!(pair.written, pair.object);
+    assert_eq!(pair.chunk_bytes, 109_000);
+}
+
+#[test]
+fn chunks_that_come_before_their_transfer_is_known_are_kept_as_far_as_there_is_room() {
+    let config = LinkConfig {
+        initial_rtt: Duration::from_millis(700),
+        peer_has: DictionarySet::default(),
+        poll_pause_max: Duration::from_secs(45),
+    };
+    let (mut from, mut to) = (Link::new(config), Link::new(config));
+    from.send_object(OBJECT, 60_000, RangeSet::new());
+    from.supply(OBJECT, 0, Bytes::from(vec![7; 60_000]));
+    let mut now = Time::default();
+    while let Some(at) = from.poll_timeout().filter(|at| *at < Time::after_start(Duration::from_secs(2))) {
+        now = now.max(at);
+        while let Some(datagram) = from.poll_transmit(now, 1_160) {
+            to.handle_datagram(now, &datagram).unwrap();
+        }
+        from.handle_timeout(now);
+    }
+    assert_eq!(to.poll_event(), None);
+    assert_eq!(to.receive_object(OBJECT, 10, RangeSet::new()), Err(LinkError::ChunkBeyondEnd(OBJECT)));
+    let mut other = to;
+    assert_eq!(other.receive_object(OBJECT, 60_000, RangeSet::new()), Ok(()));
+}
+
+#[test]
+fn what_is_beyond_an_objects_end_is_refused() {
+    let mut pair = Pair::new(CLEAN, 4);
+    pair.send_object(1_000, RangeSet::new());
+    let coded = |batch: Batch<'_>| {
+        let (mut content, mut datagram) = (Vec::new(), Vec::new());
+        batch.encode(&mut content);
+        codec::encode_as(codec::Codec::Raw, &content, &mut datagram);
+        datagram
+    };
+    let chunk = Chunk { transfer: OBJECT, offset: 999, bytes: b"ab" };
+    let beyond = coded(Batch { chunk: Some(chunk), ..Batch::default() });
+    assert_eq!(pair.ends[1].handle_datagram(pair.now, &beyond), Err(LinkError::ChunkBeyondEnd(OBJECT)));
+    let bytes = batch::Ack { watermark: 1_001, received: Vec::new() };
+    let beyond = coded(Batch { held: vec![batch::Held { transfer: OBJECT, bytes }], ..Batch::default() });
+    assert_eq!(pair.ends[0].handle_datagram(pair.now, &beyond), Err(LinkError::HeldBeyondEnd(OBJECT)));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn an_object_arrives_whole_on_any_path_with_texts_between(
+        seed: u64,
+        loss_percent in 0u64..35,
+        double_percent in 0u64..20,
+        jitter_ms in 0u64..200,
+        rate in prop::sample::select(vec![1_000u64, 2_500, 16_000, u64::MAX]),
+        size in 1usize..30_000,
+        texts in 0usize..5,
+    ) {
+        let path = Path { loss_percent, double_percent, jitter_ms, rate, ..CLEAN };
+        let mut pair = Pair::new(path, seed);
+        pair.send_object(size, RangeSet::new());
+        for n in 0..texts {
+            pair.run(pair.now.since_start() + Duration::from_secs(2));
+            pair.ends[0].push(frame(n));
+        }
+        pair.run(Duration::from_secs(24 * 3_600));
+        prop_assert_eq!(&pair.written, &pair.object);
+        prop_assert_eq!(pair.settled, texts as u64);
+        prop_assert!(pair.ends.iter().all(Link::is_at_rest));
     }
 }

@@ -1,0 +1,45 @@
+//! Objects beside the items of a link: chunks at offsets, in no order, and statements of what is held.
+
+mod inbound;
+mod outbound;
+
+use std::ops::Range;
+
+use rangemap::RangeSet;
+
+pub(super) use self::inbound::ObjectsInbound;
+pub(super) use self::outbound::{Flight, ObjectsOutbound};
+use crate::batch::{Ack, Transfer};
+use crate::limits::ACK_RANGES_MAX;
+
+/// Bytes of an object that its sender is to hand to the link, with [`Link::supply`](super::Link::supply).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Want {
+    /// Of which.
+    pub transfer: Transfer,
+    /// Which of its bytes, counted from 0.
+    pub bytes: Range<u64>,
+}
+
+/// How a batch states bytes: counted from 1, the lowest ranges if they are too many.
+fn to_ack(held: &RangeSet<u64>) -> Ack {
+    let mut ack = Ack::default();
+    for range in held.iter() {
+        if range.start == 0 {
+            ack.watermark = range.end;
+        } else if ack.received.len() < ACK_RANGES_MAX {
+            ack.received.push((range.start + 1, range.end));
+        }
+    }
+    ack
+}
+
+fn from_ack(ack: &Ack) -> impl Iterator<Item = Range<u64>> {
+    let first = (ack.watermark > 0).then_some(0..ack.watermark);
+    first.into_iter().chain(ack.received.iter().map(|&(first, last)| first - 1..last))
+}
+
+/// Whether the set has all of the range, which is not empty.
+fn has_all(set: &RangeSet<u64>, range: &Range<u64>) -> bool {
+    set.get(&range.start).is_some_and(|has| has.end >= range.end)
+}

@@ -1,0 +1,232 @@
+//! The sending half: which bytes of which object leave next, and which again.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::Range;
+
+use bytes::Bytes;
+use rangemap::RangeSet;
+
+use super::{Want, from_ack, has_all};
+use crate::batch::{Ack, Transfer};
+use crate::link::outbound::Newly;
+use crate::link::{LinkError, Time};
+
+/// More bytes are asked for when fewer than these wait to leave: some seconds' worth where it matters, and less than one
+/// read from a disk elsewhere.
+const SUPPLY_LOW: u64 = 16 * 1024;
+
+/// How many bytes are asked for at a time.
+const SUPPLY_BYTES: u64 = 32 * 1024;
+
+#[derive(Debug, Default)]
+pub(in crate::link) struct ObjectsOutbound {
+    objects: BTreeMap<Transfer, Outgoing>,
+    flying_bytes: u64,
+}
+
+#[derive(Debug)]
+struct Outgoing {
+    size: u64,
+    /// What the other end holds.
+    held: RangeSet<u64>,
+    /// Bytes that were handed over and are not all held, by offset. No two overlap.
+    pieces: BTreeMap<u64, Bytes>,
+    /// Bytes of these that are to leave, for the first time or again.
+    waiting: RangeSet<u64>,
+    /// Bytes that have left once.
+    sent: RangeSet<u64>,
+    /// In the order in which they left, and whether each did for the first time.
+    flying: VecDeque<(Flight, bool)>,
+    /// Whether the shell has been told of all that is held.
+    is_told: bool,
+}
+
+/// A chunk on its way.
+#[derive(Debug)]
+pub(in crate::link) struct Flight {
+    pub(in crate::link) datagram: u64,
+    pub(in crate::link) at: Time,
+    /// Which bytes of its object.
+    pub(in crate::link) bytes: Range<u64>,
+    /// Its datagram's length.
+    pub(in crate::link) wire_bytes: u64,
+    /// What the link had sent with it, in all.
+    pub(in crate::link) sent_bytes: u64,
+}
+
+impl ObjectsOutbound {
+    pub(in crate::link) fn start(&mut self, transfer: Transfer, size: u64, held: RangeSet<u64>) {
+        let outgoing = Outgoing {
+            size,
+            held,
+            pieces: BTreeMap::new(),
+            waiting: RangeSet::new(),
+            sent: RangeSet::new(),
+            flying: VecDeque::new(),
+            is_told: true,
+        };
+        self.objects.insert(transfer, outgoing);
+    }
+
+    pub(in crate::link) fn stop(&mut self, transfer: Transfer) {
+        if let Some(outgoing) = self.objects.remove(&transfer) {
+            self.flying_bytes -= outgoing.flying.iter().map(|(flight, _)| flight.wire_bytes).sum::<u64>();
+        }
+    }
+
+    /// The next bytes to be handed over, if few of an object are left to send.
+    pub(in crate::link) fn want(&self) -> Option<Want> {
+        self.objects.iter().find_map(|(&transfer, outgoing)| {
+            Some(Want { transfer, bytes: outgoing.want()? })
+        })
+    }
+
+    pub(in crate::link) fn supply(&mut self, transfer: Transfer, offset: u64, bytes: Bytes) {
+        let Some(outgoing) = self.objects.get_mut(&transfer) else { return };
+        let end = outgoing.size.min(offset + bytes.len() as u64);
+        let missing: Vec<_> = outgoing.unsupplied(offset..end).collect();
+        for range in missing {
+            let piece = bytes.slice((range.start - offset) as usize..(range.end - offset) as usize);
+            outgoing.pieces.insert(range.start, piece);
+            outgoing.waiting.insert(range);
+        }
+    }
+
+    /// Whether the statement speaks of what was sent, before anything changes. What was held before this link is known to
+    /// the other end only.
+    pub(in crate::link) fn check(&self, transfer: Transfer, bytes: &Ack) -> Result<(), LinkError> {
+        let size = self.objects.get(&transfer).map_or(u64::MAX, |outgoing| outgoing.size);
+        let highest = from_ack(bytes).map(|range| range.end).max().unwrap_or(0);
+        if highest > size { Err(LinkError::HeldBeyondEnd(transfer)) } else { Ok(()) }
+    }
+
+    /// The other end states what it holds.
+    pub(in crate::link) fn handle_held(&mut self, transfer: Transfer, bytes: &Ack, newly: &mut Newly) {
+        let Some(outgoing) = self.objects.get_mut(&transfer) else { return };
+        for range in from_ack(bytes) {
+            if has_all(&outgoing.held, &range) {
+                continue;
+            }
+            newly.any = true;
+            outgoing.is_told = false;
+            outgoing.waiting.remove(range.clone());
+            outgoing.held.insert(range);
+        }
+        let held = &outgoing.held;
+        outgoing.pieces.retain(|&start, piece| !has_all(held, &(start..start + piece.len() as u64)));
+        outgoing.flying.retain(|(flight, is_first)| {
+            let has_arrived = has_all(held, &flight.bytes);
+            if has_arrived {
+                self.flying_bytes -= flight.wire_bytes;
+                newly.chunk(flight, *is_first);
+            }
+            !has_arrived
+        });
+    }
+
+    /// How many bytes of an object the other end holds, if that is news.
+    pub(in crate::link) fn poll_progress(&mut self) -> Option<(Transfer, u64)> {
+        let (&transfer, outgoing) = self.objects.iter_mut().find(|(_, outgoing)| !outgoing.is_told)?;
+        outgoing.is_told = true;
+        Some((transfer, outgoing.held.iter().map(|range| range.end - range.start).sum()))
+    }
+
+    /// Whether there was any.
+    pub(in crate::link) fn lose(&mut self, is_lost: impl Fn(u64, Time) -> bool) -> bool {
+        let mut any = false;
+        for outgoing in self.objects.values_mut() {
+            let Outgoing { flying, waiting, held, .. } = outgoing;
+            flying.retain(|(flight, _)| {
+                let is_lost = is_lost(flight.datagram, flight.at);
+                if is_lost {
+                    any = true;
+                    self.flying_bytes -= flight.wire_bytes;
+                    waiting.insert(flight.bytes.clone());
+                }
+                !is_lost
+            });
+            if any {
+                for range in held.overlapping(0..u64::MAX) {
+                    waiting.remove(range.clone());
+                }
+            }
+        }
+        any
+    }
+
+    /// The datagram and the time of each chunk on its way.
+    pub(in crate::link) fn flying(&self) -> impl Iterator<Item = (u64, Time)> {
+        let flights = self.objects.values().flat_map(|outgoing| &outgoing.flying);
+        flights.map(|(flight, _)| (flight.datagram, flight.at))
+    }
+
+    pub(in crate::link) fn flying_bytes(&self) -> u64 {
+        self.flying_bytes
+    }
+
+    /// The next chunk of at most so many bytes. Short ones leave only at an object's end, or where what follows is held.
+    pub(in crate::link) fn next_chunk(&self, bytes_max: usize) -> Option<(Transfer, Range<u64>)> {
+        self.objects.iter().find_map(|(&transfer, outgoing)| Some((transfer, outgoing.next_chunk(bytes_max)?)))
+    }
+
+    /// The bytes of a chunk that [`Self::next_chunk`] has named.
+    pub(in crate::link) fn read(&self, transfer: Transfer, range: &Range<u64>) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity((range.end - range.start) as usize);
+        let Some(outgoing) = self.objects.get(&transfer) else { return bytes };
+        let first = outgoing.pieces.range(..=range.start).next_back().map_or(range.start, |(&start, _)| start);
+        for (&start, piece) in outgoing.pieces.range(first..range.end) {
+            let from = range.start.saturating_sub(start) as usize;
+            let to = piece.len().min((range.end - start) as usize);
+            bytes.extend_from_slice(&piece[from.min(to)..to]);
+        }
+        bytes
+    }
+
+    /// The chunk has left.
+    pub(in crate::link) fn left(&mut self, transfer: Transfer, flight: Flight) {
+        let Some(outgoing) = self.objects.get_mut(&transfer) else { return };
+        let is_first = !outgoing.sent.overlaps(&flight.bytes);
+        outgoing.waiting.remove(flight.bytes.clone());
+        outgoing.sent.insert(flight.bytes.clone());
+        self.flying_bytes += flight.wire_bytes;
+        outgoing.flying.push_back((flight, is_first));
+    }
+
+    /// Takes the chunk that left first for lost, if any is on its way.
+    pub(in crate::link) fn repeat_oldest(&mut self) {
+        let oldest = self.flying().map(|(datagram, _)| datagram).min();
+        self.lose(|datagram, _| Some(datagram) == oldest);
+    }
+
+    /// Whether all that was handed over is held, and nothing else is to be.
+    pub(in crate::link) fn is_at_rest(&self) -> bool {
+        self.objects.values().all(|outgoing| has_all(&outgoing.held, &(0..outgoing.size)) && outgoing.is_told)
+    }
+}
+
+impl Outgoing {
+    /// Which of these bytes are neither held nor handed over.
+    fn unsupplied(&self, of: Range<u64>) -> impl Iterator<Item = Range<u64>> {
+        let mut has: RangeSet<u64> = self.pieces.iter().map(|(&at, piece)| at..at + piece.len() as u64).collect();
+        has.extend(self.held.iter().cloned());
+        has.gaps(&of).collect::<Vec<_>>().into_iter()
+    }
+
+    fn want(&self) -> Option<Range<u64>> {
+        let left: u64 = self.waiting.iter().map(|range| range.end - range.start).sum();
+        if left >= SUPPLY_LOW {
+            return None;
+        }
+        let first = self.unsupplied(0..self.size).next()?;
+        Some(first.start..first.end.min(first.start + SUPPLY_BYTES))
+    }
+
+    fn next_chunk(&self, bytes_max: usize) -> Option<Range<u64>> {
+        let range = self.waiting.first()?;
+        let end = range.end.min(range.start + bytes_max as u64);
+        // The rest of it is to be handed over.
+        let goes_on = end == range.end && self.unsupplied(end..self.size).next().is_some_and(|gap| gap.start == end);
+        let is_short = end - range.start < bytes_max as u64;
+        (!(is_short && goes_on)).then_some(range.start..end)
+    }
+}

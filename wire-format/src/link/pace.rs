@@ -1,0 +1,164 @@
+//! When the next chunk of an object may leave.
+//!
+//! A text must not wait behind an object, and the modem's queue is where it would wait. So chunks leave one by one, at the
+//! rate at which the path takes them. That rate is measured: between two acknowledgements the path has taken all that
+//! was sent between the two chunks that they speak of, whether it arrived or not. It is too low where the path could take
+//! more, so the pace is above it while round trips say that nothing queues, and below it while they say that more does than
+//! half a chunk. Loss says nothing: it is what the air does.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use super::Time;
+
+/// What a datagram weighs on the air beside its content: IPv4 and UDP headers, QUIC's short header with a connection id of
+/// four bytes, tag and frame type.
+const PACKET_OVERHEAD: u64 = 53;
+const PACKET: f64 = 1_228.0;
+
+/// So many full packets a round trip at first.
+const FIRST_PACKETS: f64 = 2.0;
+
+/// The slowest pace, bytes a second: a packet in ten seconds still finds out that the path has become faster.
+const RATE_MIN: f64 = PACKET / 10.0;
+
+/// How much of a queue is aimed at, in packets.
+const QUEUE: f64 = 0.5;
+
+/// How much faster than the measured rate the pace is at most, until a queue shows for the first time and from then on;
+/// how much slower at most.
+const FASTER_FIRST: f64 = 1.0;
+const FASTER: f64 = 0.25;
+const SLOWER: f64 = 0.25;
+
+/// How much the latest round trip counts.
+const SMOOTHING: f64 = 0.25;
+
+/// More than what the path holds may be on its way by so many packets: what the acknowledgements of a burst of losses leave
+/// open, and a bound where the path has become slower at a stroke.
+const BEYOND: f64 = 3.0;
+
+/// The rate is measured over so many chunks.
+const MEASURED: usize = 10;
+
+/// For how long the shortest round trip is believed, at least.
+const LEAST_FOR: Duration = Duration::from_secs(30);
+
+/// The pace of chunks.
+#[derive(Debug)]
+pub(super) struct Pace {
+    next_at: Time,
+    /// All that has left so far.
+    sent_bytes: u64,
+    /// When acknowledgements came, and how much had left when the chunk had that they spoke of.
+    taken: VecDeque<(Time, u64)>,
+    /// Bytes a second.
+    rate: Option<f64>,
+    /// Whether a queue has shown.
+    has_queued: bool,
+    /// Round trips of chunks, seconds: smoothed, and the least of this span of time and of the one before it.
+    smoothed: f64,
+    least: [f64; 2],
+    span_began: Time,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self {
+            next_at: Time::default(),
+            sent_bytes: 0,
+            taken: VecDeque::new(),
+            rate: None,
+            has_queued: false,
+            smoothed: 0.0,
+            least: [f64::INFINITY; 2],
+            span_began: Time::default(),
+        }
+    }
+}
+
+impl Pace {
+    /// The next moment at which a chunk may leave.
+    pub(super) fn next_at(&self) -> Time {
+        self.next_at
+    }
+
+    /// Whether a chunk may leave while so many bytes of chunks are on their way, when it is time.
+    pub(super) fn has_room(&self, flying_bytes: u64) -> bool {
+        let path = self.rate.zip(self.least()).map_or(0.0, |(rate, least)| rate * least);
+        (flying_bytes as f64) < path + BEYOND * PACKET
+    }
+
+    /// Whether a chunk may leave now.
+    pub(super) fn may_send(&self, now: Time, flying_bytes: u64) -> bool {
+        self.next_at <= now && self.has_room(flying_bytes)
+    }
+
+    fn least(&self) -> Option<f64> {
+        let least = self.least[0].min(self.least[1]);
+        least.is_finite().then_some(least)
+    }
+
+    /// A datagram leaves, with a chunk or without: it takes its time on the path. `rtt` is assumed where nothing else is
+    /// known. Returns how much has left.
+    pub(super) fn sent(&mut self, now: Time, datagram_bytes: usize, rtt: Duration) -> u64 {
+        let bytes = datagram_bytes as u64 + PACKET_OVERHEAD;
+        self.sent_bytes += bytes;
+        let first_rate = FIRST_PACKETS * PACKET / rtt.as_secs_f64().max(0.001);
+        let rate = self.rate.unwrap_or(first_rate).max(RATE_MIN);
+        let shortfall = self.shortfall();
+        let most = match shortfall {
+            ..0.0 => SLOWER,
+            _ if self.has_queued => FASTER,
+            _ => FASTER_FIRST,
+        };
+        let pace = rate * (1.0 + most * shortfall);
+        self.next_at = self.next_at.max(now) + Duration::from_secs_f64(bytes as f64 / pace);
+        self.sent_bytes
+    }
+
+    /// By how much the queue is too short, as a share of what is aimed at: 1 if there is none, -1 if it is twice that or
+    /// more.
+    fn shortfall(&self) -> f64 {
+        let Some((rate, least)) = self.rate.zip(self.least()) else { return 0.0 };
+        let aim = QUEUE * PACKET / rate;
+        (1.0 - (self.smoothed - least) / aim).clamp(-1.0, 1.0)
+    }
+
+    /// A chunk is held. `rtt`: so long after it left, if it left once; `sent_bytes`: what had left with it.
+    pub(super) fn held(&mut self, now: Time, rtt: Option<Duration>, sent_bytes: u64) {
+        if let Some(rtt) = rtt {
+            self.sample(now, rtt.as_secs_f64());
+        }
+        if self.taken.back().is_some_and(|&(at, bytes)| at >= now || bytes >= sent_bytes) {
+            return;
+        }
+        self.taken.push_back((now, sent_bytes));
+        if self.taken.len() > MEASURED {
+            self.taken.pop_front();
+        }
+        let (Some(first), Some(last)) = (self.taken.front(), self.taken.back()) else { return };
+        if self.taken.len() > 2 {
+            let seconds = last.0.since(first.0).as_secs_f64();
+            self.rate = Some(((last.1 - first.1) as f64 / seconds).max(RATE_MIN));
+        }
+        self.has_queued |= self.shortfall() < 0.0;
+    }
+
+    fn sample(&mut self, now: Time, rtt: f64) {
+        if self.least().is_none() {
+            (self.smoothed, self.span_began) = (rtt, now);
+        }
+        if now.since(self.span_began) >= LEAST_FOR {
+            self.span_began = now;
+            self.least = [rtt, self.least[0]];
+        }
+        self.least[0] = self.least[0].min(rtt);
+        self.smoothed += (rtt - self.smoothed) * SMOOTHING;
+    }
+
+    /// The path may be another one now.
+    pub(super) fn reset(&mut self) {
+        *self = Self::default();
+    }
+}
