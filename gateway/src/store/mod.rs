@@ -8,6 +8,7 @@
 //!
 //! No truth lives in the process: everything a session must remember over a restart goes through here.
 
+mod bounds;
 pub mod clock;
 pub mod commit;
 pub mod memory;
@@ -30,13 +31,14 @@ use bytes::Bytes;
 use thinpost_wire::ids::{AccountKey, DeviceKey, Position, StoreId};
 use thiserror::Error;
 
+pub use self::bounds::{Quota, StoreConfig};
 pub use self::clock::{RelayClock, RelayTime};
 pub use self::commit::{CommitError, CommitMode, Committer, GroupCommit, GroupLimits, Pending, Wakes};
 pub use self::memory::MemoryStore;
 pub use self::redb::RedbStore;
 pub use self::types::{
-    Append, Counts, DeviceNo, DeviceRecord, Done, Entry, HandleTables, Invite, MailboxUsage, Op, Quota,
-    Refusal, Register, StoreConfig, TableTail, Usage, Verdict,
+    Append, Counts, DeviceNo, DeviceRecord, Done, Entry, HandleTables, Invite, MailboxUsage, Op, Refusal,
+    Register, TableTail, Usage, Verdict,
 };
 pub use self::vacancy::{Applicant, Vacancies};
 pub use self::watch::{Watcher, Watches};
