@@ -1,6 +1,6 @@
 //! The store's bounds, and why they are what they are.
 
-use thinpost_wire::limits::{DIGESTS_KEPT, HANDLES_MAX, ONE_TIME_KEYS_MAX};
+use thinpost_wire::limits::{DIGESTS_KEPT, HANDLES_MAX, OBJECT_BYTES_MAX, ONE_TIME_KEYS_MAX};
 
 /// The most that a part of one mailbox may hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -9,6 +9,24 @@ pub struct Quota {
     pub entries_max: u32,
     /// Their bodies' length, bytes.
     pub bytes_max: u64,
+}
+
+/// The most objects that one account may keep.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ObjectQuota {
+    /// Objects, whether they are complete or not.
+    pub objects_max: u32,
+    /// Their sizes, bytes.
+    pub bytes_max: u64,
+    /// The longest of them, bytes; at most [`OBJECT_BYTES_MAX`].
+    pub object_bytes_max: u64,
+}
+
+impl Default for ObjectQuota {
+    /// 256 objects, 64 MiB: some hundred pictures of 200 kB, or four objects of the largest kind.
+    fn default() -> Self {
+        Self { objects_max: 256, bytes_max: 64 << 20, object_bytes_max: OBJECT_BYTES_MAX }
+    }
 }
 
 /// The store's bounds.
@@ -25,10 +43,15 @@ pub struct StoreConfig {
     pub revocations_max: u32,
     /// Most one-time keys kept for a device.
     pub keys_max: usize,
-    /// The longest an envelope is kept, a silent device is waited for, and an unused incarnation is
+    /// Of each account's objects.
+    pub objects: ObjectQuota,
+    /// Most pieces, with gaps between them, in which an object may be held. 8,192: no loss makes more of
+    /// 16 MiB in chunks of a kilobyte, and whoever puts single bytes takes little more than is charged.
+    pub object_ranges_max: u32,
+    /// The longest an envelope or object is kept, a silent device is waited for, and an unused incarnation is
     /// remembered, seconds. 30 days.
     pub lifetime_s_max: u32,
-    /// Most bytes of bodies in all mailboxes. 8 GiB; an operator with a smaller disk lowers it, because a
+    /// Most bytes of bodies in all mailboxes and of all objects together. 8 GiB; an operator with a smaller disk lowers it, because a
     /// full disk stops the relay and a full store only refuses.
     pub bytes_max: u64,
     /// Most devices of one account. 16: each can hold the account's log.
@@ -53,6 +76,8 @@ impl Default for StoreConfig {
             requests: Quota { entries_max: 32, bytes_max: 64 << 10 },
             revocations_max: 1_024,
             keys_max: ONE_TIME_KEYS_MAX,
+            objects: ObjectQuota::default(),
+            object_ranges_max: 8_192,
             lifetime_s_max: 30 * 24 * 3_600,
             bytes_max: 8 << 30,
             devices_max: 16,

@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use bytes::Bytes;
-use thinpost_wire::ids::{AccountKey, DeviceKey, OneTimeKey, Origin, Position};
+use thinpost_wire::ids::{AccountKey, DeviceKey, ObjectId, OneTimeKey, Origin, Position};
 use thinpost_wire::parcel::ShortIncarnation;
 use thinpost_wire::token::{MailboxAddress, MailboxSecret, Token, TokenId};
 use thiserror::Error;
 
 use super::clock::RelayTime;
+use super::objects::ObjectNo;
 
 /// Names a registered device within one store; never given to another device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -40,7 +41,7 @@ impl TableTail {
 }
 
 /// One change asked of the store.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub enum Op {
     /// Makes a device known, and its account too when it is the account's first here.
     Register(Register),
@@ -93,8 +94,43 @@ pub enum Op {
         /// Whose key, and the right to ask, as for an [`Append`].
         address: MailboxAddress,
     },
+    /// Makes an object known to a device's account, or finds the one that the account has under this name,
+    /// whichever of its devices opened it. It is kept at least this much longer.
+    ///
+    /// A new one counts with its whole size at once, so that what was begun can be brought to its end.
+    OpenObject {
+        /// Whose account.
+        device: DeviceNo,
+        /// The object's name.
+        id: ObjectId,
+        /// How long the whole is, bytes.
+        size: u64,
+        /// How much longer it is worth keeping, seconds from now; capped by
+        /// [`super::StoreConfig::lifetime_s_max`].
+        lifetime_s: u32,
+    },
+    /// Holds a piece of an object. What is held of it already stays as it is, and a complete object takes nothing.
+    PutChunk {
+        /// Which object.
+        object: ObjectNo,
+        /// Where in it the piece begins, bytes.
+        offset: u64,
+        /// The piece.
+        bytes: Bytes,
+    },
+    /// Notes that an object is whole and is what its name says, which the caller has compared
+    /// ([`super::Store::object_digest`]).
+    CompleteObject {
+        /// Which object.
+        object: ObjectNo,
+    },
+    /// Lets an object go, complete or not.
+    DropObject {
+        /// Which object.
+        object: ObjectNo,
+    },
     /// Removes what has expired. One call's work is bounded by `rows_max` rows and the remains of the
-    /// last device or incarnation it came to.
+    /// last device, incarnation or object it came to.
     Sweep {
         /// About how many rows to remove at most.
         rows_max: u32,
@@ -181,7 +217,56 @@ pub struct Entry {
     pub body: Bytes,
 }
 
-// Bodies stay out of logs, so neither type derives Debug.
+// Bodies and chunks stay out of logs, so none of these types derives Debug.
+impl fmt::Debug for Op {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Register(register) => register.fmt(f),
+            Self::Append(append) => append.fmt(f),
+            Self::Settle { device, upto } => {
+                f.debug_struct("Settle").field("device", device).field("upto", upto).finish()
+            }
+            Self::Seen { device } => f.debug_struct("Seen").field("device", device).finish(),
+            Self::PutTable { device, from, tail } => f
+                .debug_struct("PutTable")
+                .field("device", device)
+                .field("from", from)
+                .field("tail", tail)
+                .finish(),
+            Self::Revoke { device, id } => {
+                f.debug_struct("Revoke").field("device", device).field("id", id).finish()
+            }
+            Self::PutKeys { device, replaces, keys } => f
+                .debug_struct("PutKeys")
+                .field("device", device)
+                .field("replaces", replaces)
+                .field("keys", keys)
+                .finish(),
+            Self::Claim { device, address } => {
+                f.debug_struct("Claim").field("device", device).field("address", address).finish()
+            }
+            Self::OpenObject { device, id, size, lifetime_s } => f
+                .debug_struct("OpenObject")
+                .field("device", device)
+                .field("id", id)
+                .field("size", size)
+                .field("lifetime_s", lifetime_s)
+                .finish(),
+            Self::PutChunk { object, offset, bytes } => f
+                .debug_struct("PutChunk")
+                .field("object", object)
+                .field("offset", offset)
+                .field("bytes", &bytes.len())
+                .finish(),
+            Self::CompleteObject { object } => {
+                f.debug_struct("CompleteObject").field("object", object).finish()
+            }
+            Self::DropObject { object } => f.debug_struct("DropObject").field("object", object).finish(),
+            Self::Sweep { rows_max } => f.debug_struct("Sweep").field("rows_max", rows_max).finish(),
+        }
+    }
+}
+
 impl Append {
     /// Whom a collapse key belongs to when recipients are told of no sender.
     pub(super) fn submitter(&self) -> Option<DeviceNo> {
@@ -254,9 +339,22 @@ pub enum Done {
         /// The key; `None` when no live device has any left.
         key: Option<OneTimeKey>,
     },
+    /// The object is known.
+    ObjectOpened {
+        /// Its number.
+        object: ObjectNo,
+        /// Whether there is nothing left to put.
+        is_complete: bool,
+    },
+    /// All of the chunk is held, whoever put it.
+    ChunkPut,
+    /// The object is complete, whether it was before or not.
+    ObjectCompleted,
+    /// The object is gone, or there was none.
+    ObjectDropped,
     /// Some or all of what was due is gone.
     Swept {
-        /// How many entries expired, or were held by none but silent devices.
+        /// How many entries expired, or were held by none but silent devices; and how many objects expired.
         removed: u32,
         /// Whether more is due now.
         more: bool,
@@ -314,6 +412,26 @@ pub enum Refusal {
         /// How many it has.
         entries: u16,
     },
+    /// The object has no byte, or more than an object of this relay may have.
+    #[error("the object is too long, or empty")]
+    ObjectTooLong,
+    /// The account keeps as many objects, or as many bytes of them, as it may. Worth repeating later.
+    #[error("the account keeps too many objects")]
+    ObjectQuota,
+    /// The object is known with another size, or the chunk reaches beyond the size: somebody's bytes are
+    /// not the object's.
+    #[error("the object has another size")]
+    ObjectConflict,
+    /// The object would be held in more pieces than [`super::StoreConfig::object_ranges_max`]. Chunks that
+    /// touch what is held are still taken; worth repeating once gaps are closed.
+    #[error("the object is held in too many pieces")]
+    ObjectScattered,
+    /// Not all of the object is held yet.
+    #[error("the object is not all here")]
+    ObjectIncomplete,
+    /// No object has this number: it was let go or has expired. To be opened again.
+    #[error("no such object")]
+    UnknownObject,
     /// The handle table would exceed [`super::StoreConfig::handles_max`].
     #[error("the handle table is full")]
     TableFull,
@@ -374,6 +492,10 @@ pub struct Counts {
     pub entries: u64,
     /// Their bodies' length, bytes.
     pub bytes: u64,
+    /// Objects of all accounts, complete or not.
+    pub objects: u64,
+    /// Their sizes, bytes.
+    pub object_bytes: u64,
 }
 
 /// Keeps a sender's envelopes in order within one call: behind an append that was refused for now, no
