@@ -68,6 +68,9 @@ fn envelope() -> impl Strategy<Value = Op> {
     )
 }
 
+/// How long the objects of the three names are, bytes.
+const OBJECT_SIZES: [u64; 3] = [100, 4_001, 8_500];
+
 fn object() -> impl Strategy<Value = ObjectNo> {
     (1..10u64).prop_map(ObjectNo)
 }
@@ -80,7 +83,7 @@ fn object_id() -> impl Strategy<Value = ObjectId> {
 fn open_object() -> impl Strategy<Value = Op> {
     let other = proptest::option::weighted(0.1, prop_oneof![Just(0), 1..10_000u64]);
     (device(), object_id(), other, 0..130u32).prop_map(|(device, id, other, lifetime_s)| {
-        let size = other.unwrap_or([100, 4_001, 8_500][usize::from(id.0[0])]);
+        let size = other.unwrap_or(OBJECT_SIZES[usize::from(id.0[0])]);
         Op::OpenObject { device, id, size, lifetime_s }
     })
 }
@@ -88,11 +91,20 @@ fn open_object() -> impl Strategy<Value = Op> {
 /// A chunk of any object, often at the edge of a block.
 fn put_chunk() -> impl Strategy<Value = Op> {
     let offset = prop_oneof![0..9_000u64, 3_900..4_100u64, Just(0)];
-    let len = prop_oneof![3 => 0..300usize, 1 => 3_000..8_501usize];
+    let len = prop_oneof![2 => 0..300usize, 1 => 3_000..8_501usize];
     (object(), offset, len, any::<u8>()).prop_map(|(object, offset, len, byte)| Op::PutChunk {
         object,
         offset,
         bytes: Bytes::from(vec![byte; len]),
+    })
+}
+
+/// Puts all that an object lacks, whichever size it has, and completes it.
+fn finish_object() -> impl Strategy<Value = Vec<Op>> {
+    (object(), any::<u8>()).prop_map(|(object, byte)| {
+        let whole = OBJECT_SIZES.iter().rev().map(|size| Bytes::from(vec![byte; *size as usize]));
+        let puts = whole.map(|bytes| Op::PutChunk { object, offset: 0, bytes });
+        puts.chain([Op::CompleteObject { object }]).collect()
     })
 }
 
@@ -123,6 +135,7 @@ fn op() -> impl Strategy<Value = Op> {
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         10 => (proptest::collection::vec(op(), 1..12), 0..40u64).prop_map(|(ops, s)| Step::Apply(ops, s)),
+        3 => finish_object().prop_map(|ops| Step::Apply(ops, 1)),
         2 => (1..6u32, 0..80u64).prop_map(|(rows_max, s)| Step::Sweep(rows_max, s)),
         1 => Just(Step::Reopen),
     ]

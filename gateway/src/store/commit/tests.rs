@@ -254,3 +254,10 @@ async fn while_the_disk_works_the_next_group_gathers() {
     run.await.unwrap().unwrap();
     assert_eq!(store.groups(), [1, 8, 0]);
 }
+
+#[test]
+fn a_chunk_counts_with_its_bytes_and_shows_none_of_them() {
+    let chunk = Op::PutChunk { object: ObjectNo(7), offset: 5, bytes: Bytes::from_static(b"secret") };
+    assert_eq!(op_bytes(&chunk), 6);
+    assert_eq!(format!("{chunk:?}"), "PutChunk { object: ObjectNo(7), offset: 5, bytes: 6 }");
+}

@@ -140,7 +140,7 @@ fn a_block_damaged_on_disk_is_an_error_and_never_wrong_bytes() {
     let device = join(&store, ALICE, 1);
     let object = opened(&store, open(device, ObjectId([1; 32]), 4_200), T0);
     let bytes = [b"a block that is found in the file".as_slice(), &[7; 3_967]].concat();
-    one(&store, chunk(object, &bytes, 0, 4_000), T0).unwrap();
+    one(&store, chunk(object, &bytes, 0, 3_000), T0).unwrap();
     drop(store);
     let mut file = std::fs::read(&path).unwrap();
     let places: Vec<_> = (0..file.len() - 20).filter(|at| file[*at..].starts_with(&bytes[..20])).collect();
@@ -151,7 +151,11 @@ fn a_block_damaged_on_disk_is_an_error_and_never_wrong_bytes() {
     std::fs::write(&path, &file).unwrap();
     let store = RedbStore::open(&path, roomy()).unwrap();
     assert!(matches!(store.read_object(object, 1_000, 10), Err(StoreError::Corrupt(_))));
-    // Whoever has the object let go, or puts it anew, is rid of the damage.
+    let more = [chunk(object, &bytes, 3_000, 4_000)];
+    assert!(matches!(store.apply(&more, T0), Err(StoreError::Corrupt(_))), "no new check over damage");
+    drop(store);
+    // Whoever lets the object go and puts it anew is rid of the damage.
+    let store = RedbStore::open(&path, roomy()).unwrap();
     assert_eq!(one(&store, Op::DropObject { object }, T0), Ok(Done::ObjectDropped));
     let object = opened(&store, open(device, ObjectId([1; 32]), 4_200), T0);
     one(&store, chunk(object, &bytes, 0, 4_000), T0).unwrap();
