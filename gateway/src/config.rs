@@ -6,6 +6,8 @@
 //!   has noticed, and an allow-list needs every key beforehand. An invite is one text to pass on.
 //! - **Mailboxes of 1,000 envelopes or 4 MiB, for 30 days**: weeks of chat for one person who is away. A
 //!   gibibyte of disk then serves 256 people who are all away with full mailboxes.
+//! - **Objects of up to 16 MiB, 256 or 64 MiB to an account**: some hundred pictures, each fetched within the 30 days by
+//!   whoever was told its name. They are what fills a relay's disk: 128 accounts at their quota fill the default.
 //! - **32 envelopes or 64 KiB of them from strangers**: whoever holds a ticket made for anybody can ask to be
 //!   noticed, and cannot crowd out those who hold one of their own.
 //! - **Addresses may do a hundred times what an account may**: mobile operators put thousands of
@@ -34,11 +36,11 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use thinpost_carrier::quic::ServerLimits;
 use thinpost_wire::ids::AccountKey;
-use thinpost_wire::limits::TICKET_ADDRESSES_MAX;
+use thinpost_wire::limits::{OBJECT_BYTES_MAX, TICKET_ADDRESSES_MAX};
 
 use self::keys::between;
 use crate::limits;
-use crate::store::{GroupLimits, Quota, StoreConfig};
+use crate::store::{GroupLimits, ObjectQuota, Quota, StoreConfig};
 
 /// The UDP port of a relay unless it is told another.
 pub const PORT: u16 = 4433;
@@ -65,6 +67,8 @@ pub struct Config {
     pub allow_list: BTreeSet<AccountKey>,
     /// What one mailbox may hold.
     pub mailbox: MailboxConfig,
+    /// What one account may keep in objects.
+    pub objects: ObjectsConfig,
     /// How much peers may ask.
     pub limits: LimitsConfig,
     /// How the store works.
@@ -101,9 +105,25 @@ pub struct MailboxConfig {
     /// The bodies of those, bytes; at least one of the largest.
     #[serde(deserialize_with = "between::<_, _, 65_536, 1_099_511_627_776>")]
     pub request_bytes_max: u64,
-    /// Days that an envelope is kept, and that a silent device is waited for.
+    /// Days that an envelope or object is kept, and that a silent device is waited for.
     #[serde(deserialize_with = "between::<_, _, 1, 3_650>")]
     pub lifetime_days: u32,
+}
+
+/// What one account may keep in objects, for as long as envelopes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
+pub struct ObjectsConfig {
+    /// Objects, complete or begun; 0 keeps none.
+    #[serde(deserialize_with = "between::<_, _, 0, 1_000_000>")]
+    pub objects_max: u32,
+    /// Their sizes, bytes; at least one of the largest.
+    #[serde(deserialize_with = "between::<_, _, 1, 1_099_511_627_776>")]
+    pub bytes_max: u64,
+    /// The longest of them, bytes.
+    #[serde(deserialize_with = "between::<_, _, 1, OBJECT_BYTES_MAX>")]
+    pub object_bytes_max: u64,
 }
 
 /// How much peers may ask of the relay.
@@ -201,7 +221,7 @@ pub struct PaceLimits {
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
 pub struct StoreSettings {
-    /// Bodies in all mailboxes, bytes: below what the disk holds, because a full store refuses messages and
+    /// Bodies in all mailboxes and all objects, bytes: below what the disk holds, because a full store refuses messages and
     /// a full disk stops the relay.
     #[serde(deserialize_with = "between::<_, _, 1_048_576, 1_125_899_906_842_624>")]
     pub bytes_max: u64,
@@ -228,6 +248,7 @@ impl Default for Config {
             registration: Registration::default(),
             allow_list: BTreeSet::new(),
             mailbox: MailboxConfig::default(),
+            objects: ObjectsConfig::default(),
             limits: LimitsConfig::default(),
             store: StoreSettings::default(),
         }
@@ -243,6 +264,13 @@ impl Default for MailboxConfig {
             request_bytes_max: 64 << 10,
             lifetime_days: 30,
         }
+    }
+}
+
+impl Default for ObjectsConfig {
+    fn default() -> Self {
+        let ObjectQuota { objects_max, bytes_max, object_bytes_max } = ObjectQuota::default();
+        Self { objects_max, bytes_max, object_bytes_max }
     }
 }
 
@@ -463,6 +491,13 @@ impl Config {
         if self.registration != Registration::AllowList && !self.allow_list.is_empty() {
             return conflict("allow_list", "it counts only with registration = \"allow-list\"".into());
         }
+        let ObjectsConfig { bytes_max, object_bytes_max, .. } = self.objects;
+        if bytes_max < object_bytes_max {
+            return conflict(
+                "objects",
+                format!("an object of object_bytes_max = {object_bytes_max} needs a bytes_max as large"),
+            );
+        }
         Ok(())
     }
 
@@ -473,6 +508,11 @@ impl Config {
             requests: Quota {
                 entries_max: self.mailbox.request_envelopes_max,
                 bytes_max: self.mailbox.request_bytes_max,
+            },
+            objects: ObjectQuota {
+                objects_max: self.objects.objects_max,
+                bytes_max: self.objects.bytes_max,
+                object_bytes_max: self.objects.object_bytes_max,
             },
             lifetime_s_max: self.mailbox.lifetime_days * 24 * 3_600,
             bytes_max: self.store.bytes_max,
@@ -511,7 +551,7 @@ impl Config {
              # {waiting:>14}  bodies that wait for the disk\n\
              # {cache:>14}  the store's cache\n\
              # At most, bytes of disk:\n\
-             # {disk:>14}  bodies in all mailboxes\n",
+             # {disk:>14}  bodies in all mailboxes, and objects\n",
             keys = self.limits.keys_max,
             waiting = group.waiting_bytes_max,
             cache = self.store.cache_bytes,

@@ -103,6 +103,10 @@ fn settings_that_do_not_go_together_are_refused_at_the_line_to_change() {
             "line 2, column 1: allow_list: it counts only with registration = \"allow-list\"",
         ),
         (
+            "listen = \"0.0.0.0:1\"\n[objects]\nbytes_max = 1000".to_owned(),
+            "line 2, column 2: objects: an object of object_bytes_max = 16777216 needs a bytes_max as large",
+        ),
+        (
             "advertise = [\"0.0.0.0:4433\"]".to_owned(),
             "line 1, column 1: advertise: nobody can reach 0.0.0.0:4433; name an address and a port",
         ),
@@ -122,6 +126,14 @@ fn a_sections_missing_keys_keep_their_defaults() {
     let defaults = LimitsConfig::default().account;
     assert_eq!(config.limits.account, PaceLimits { messages_burst: 7, ..defaults });
     assert_eq!(config.limits.mailbox, LimitsConfig::default().mailbox);
+}
+
+#[test]
+fn what_a_file_says_of_objects_reaches_the_store() {
+    let config = parse("[objects]\nobjects_max = 0\nbytes_max = 3000\nobject_bytes_max = 2000\n").unwrap();
+    let quota = ObjectQuota { objects_max: 0, bytes_max: 3_000, object_bytes_max: 2_000 };
+    assert_eq!(config.store_config().objects, quota);
+    assert!(parse("[objects]\nobject_bytes_max = 16777217\n").unwrap_err().contains("from 1 to 16777216"));
 }
 
 #[test]

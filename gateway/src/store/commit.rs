@@ -315,8 +315,10 @@ fn op_bytes(op: &Op) -> usize {
         Op::PutTable { tail: TableTail::ToRelay(addresses), .. } => size_of_val(addresses.as_slice()),
         Op::PutTable { tail: TableTail::FromRelay(accounts), .. } => size_of_val(accounts.as_slice()),
         Op::PutKeys { keys, .. } => size_of_val(keys.as_slice()),
-        Op::Claim { .. } => 0,
-        Op::Register(_) | Op::Settle { .. } | Op::Seen { .. } | Op::Revoke { .. } | Op::Sweep { .. } => 0,
+        Op::PutChunk { bytes, .. } => bytes.len(),
+        Op::Claim { .. } | Op::Revoke { .. } => 0,
+        Op::Register(_) | Op::Settle { .. } | Op::Seen { .. } | Op::Sweep { .. } => 0,
+        Op::OpenObject { .. } | Op::CompleteObject { .. } | Op::DropObject { .. } => 0,
     }
 }
 

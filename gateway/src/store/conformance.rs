@@ -4,19 +4,23 @@
 #![allow(clippy::unwrap_used)]
 
 use bytes::Bytes;
-use thinpost_wire::ids::{AccountKey, DeviceKey, Incarnation, Origin, Position};
+use thinpost_wire::ids::{AccountKey, DeviceKey, Incarnation, ObjectId, Origin, Position};
 use thinpost_wire::limits::BODY_BYTES_MAX;
 use thinpost_wire::token::{MailboxAddress, MailboxSecret, Token, TokenId};
 
 use super::{
-    Append, Counts, DeviceNo, Done, HandleTables, Invite, Op, Quota, Refusal, Register, RelayTime, Store,
-    StoreConfig, TableTail, Usage, Verdict,
+    Append, Counts, DeviceNo, Done, HandleTables, Invite, ObjectQuota, Op, Quota, Refusal, Register,
+    RelayTime, Store, StoreConfig, TableTail, Usage, Verdict,
 };
 
 mod keys;
+mod objects;
+mod time;
 mod tokens;
 
 pub(super) use self::keys::*;
+pub(super) use self::objects::*;
+pub(super) use self::time::*;
 pub(super) use self::tokens::*;
 
 /// Declares one `#[test]` per requirement for a factory `fn(StoreConfig) -> impl Store`.
@@ -59,6 +63,16 @@ macro_rules! conformance_tests {
             so_many_one_time_keys_are_kept_and_a_claim_makes_room,
             nobody_claims_without_a_token_that_holds,
             a_silent_device_gives_no_keys_and_any_live_one_does,
+            an_object_is_put_in_pieces_and_read_back,
+            what_is_held_of_an_object_stays_as_it_is,
+            an_account_has_one_object_of_a_name_and_keeps_it_longer,
+            a_chunk_that_is_not_the_objects_is_refused,
+            an_account_keeps_so_many_objects_and_bytes_and_no_more,
+            objects_and_bodies_share_the_store,
+            an_object_expires_and_gives_its_room_back,
+            a_sweep_of_objects_does_a_bounded_piece_of_work,
+            an_object_is_held_in_so_many_pieces_and_no_more,
+            of_one_name_the_object_that_is_kept_longest_is_found,
         );
     };
     (@each $make:path: $($name:ident,)+) => {
@@ -81,6 +95,8 @@ pub(super) fn small() -> StoreConfig {
         requests: Quota { entries_max: 2, bytes_max: 300 },
         revocations_max: 3,
         keys_max: 3,
+        objects: ObjectQuota { objects_max: 3, bytes_max: 10_000, object_bytes_max: 9_000 },
+        object_ranges_max: 4,
         lifetime_s_max: 100,
         bytes_max: 3_000,
         devices_max: 3,
@@ -191,7 +207,7 @@ pub(super) fn registration_is_idempotent_and_a_device_has_one_account<S: Store>(
     let record = store.device(&device_key(1)).unwrap().unwrap();
     assert_eq!((record.number, record.account, record.mailbox), (device, ALICE, mailbox));
     assert_eq!((record.cursor, record.last_seen), (Position(0), T0));
-    assert_eq!(store.counts().unwrap(), Counts { accounts: 1, devices: 1, entries: 0, bytes: 0 });
+    assert_eq!(store.counts().unwrap(), Counts { accounts: 1, devices: 1, ..Counts::default() });
     assert_eq!(store.mailbox_usage(&BOB).unwrap(), None);
 }
 
@@ -378,7 +394,8 @@ pub(super) fn a_full_store_refuses_and_settling_makes_room<S: Store>(make: fn(St
     assert_eq!(one(&store, Op::Append(envelope.clone()), T0), Err(Refusal::StoreFull));
     assert_eq!(settle(&store, device, position, T0), 1);
     accept(&store, envelope, T0);
-    assert_eq!(store.counts().unwrap(), Counts { accounts: 2, devices: 2, entries: 1, bytes: 501 });
+    let expected = Counts { accounts: 2, devices: 2, entries: 1, bytes: 501, ..Counts::default() };
+    assert_eq!(store.counts().unwrap(), expected);
 }
 
 pub(super) fn a_collapse_key_replaces_only_its_own_senders_envelope<S: Store>(make: fn(StoreConfig) -> S) {
@@ -404,105 +421,6 @@ pub(super) fn a_collapse_key_replaces_only_its_own_senders_envelope<S: Store>(ma
     let too_long = keyed(device, Some(ALICE), 6, &[0; 1_000]);
     assert_eq!(one(&store, Op::Append(too_long), T0), Err(Refusal::MailboxFull));
     assert_eq!(bodies(&store, ALICE).len(), 5, "a refused replacement leaves the old one");
-}
-
-pub(super) fn the_slowest_live_device_holds_the_log<S: Store>(make: fn(StoreConfig) -> S) {
-    let store = make(small());
-    let (phone, desk) = (join(&store, ALICE, 1), join(&store, ALICE, 2));
-    let first = accept(&store, append(phone, ALICE, 1, b"1"), T0);
-    let second = accept(&store, append(phone, ALICE, 2, b"2"), T0);
-    assert_eq!(settle(&store, phone, second, T0), 0);
-    assert_eq!(settle(&store, desk, first, T0), 1);
-    assert_eq!(bodies(&store, ALICE), ["2"]);
-    assert_eq!(settle(&store, desk, second, T0), 1);
-    assert_eq!(usage(&store, ALICE), Usage::default());
-}
-
-pub(super) fn a_device_silent_for_a_lifetime_holds_nothing<S: Store>(make: fn(StoreConfig) -> S) {
-    let store = make(small());
-    let (phone, desk) = (join(&store, ALICE, 1), join(&store, ALICE, 2));
-    assert_eq!(one(&store, Op::Seen { device: desk }, T0.after_s(50)), Ok(Done::Seen));
-    let position = accept(&store, append(phone, ALICE, 1, b"1"), T0.after_s(120));
-    assert_eq!(settle(&store, phone, position, T0.after_s(120)), 0);
-    assert_eq!(sweep(&store, T0.after_s(149), 10), 0);
-    assert_eq!(sweep(&store, T0.after_s(150), 10), 1);
-    assert!(bodies(&store, ALICE).is_empty());
-    // Back again, it holds what comes from now on.
-    assert_eq!(one(&store, Op::Seen { device: desk }, T0.after_s(160)), Ok(Done::Seen));
-    let position = accept(&store, append(phone, ALICE, 2, b"2"), T0.after_s(170));
-    assert_eq!(settle(&store, phone, position, T0.after_s(170)), 0);
-    assert_eq!(sweep(&store, T0.after_s(259), 10), 0);
-    assert_eq!(sweep(&store, T0.after_s(260), 10), 1, "silent a second time");
-}
-
-pub(super) fn an_account_whose_devices_are_all_silent_keeps_what_has_not_expired<S: Store>(
-    make: fn(StoreConfig) -> S,
-) {
-    let store = make(small());
-    let (reader, writer) = (join(&store, ALICE, 1), join(&store, BOB, 2));
-    let first = accept(&store, append(writer, ALICE, 1, b"old"), T0);
-    settle(&store, reader, first, T0);
-    accept(&store, append(writer, ALICE, 2, b"new"), T0.after_s(90));
-    sweep(&store, T0.after_s(150), 10);
-    assert_eq!(bodies(&store, ALICE), ["new"]);
-    assert_eq!(sweep(&store, T0.after_s(190), 10), 1);
-}
-
-pub(super) fn a_cursor_moves_forward_only_and_not_past_the_newest_position<S: Store>(
-    make: fn(StoreConfig) -> S,
-) {
-    let store = make(small());
-    let device = join(&store, ALICE, 1);
-    let newest = accept(&store, append(device, ALICE, 1, b"1"), T0);
-    let far = one(&store, Op::Settle { device, upto: Position(u64::MAX) }, T0);
-    assert_eq!(far, Ok(Done::Settled { account: ALICE, cursor: newest, released: 1 }));
-    let back = one(&store, Op::Settle { device, upto: Position(0) }, T0.after_s(7));
-    assert_eq!(back, Ok(Done::Settled { account: ALICE, cursor: newest, released: 0 }));
-    let record = store.device(&device_key(1)).unwrap().unwrap();
-    assert_eq!((record.cursor, record.last_seen), (newest, T0.after_s(7)));
-    let next = accept(&store, append(device, ALICE, 2, b"2"), T0);
-    assert!(next > newest);
-    assert_eq!(bodies(&store, ALICE), ["2"], "what comes later is not settled in advance");
-}
-
-pub(super) fn an_envelope_expires_on_the_relays_clock_and_its_lifetime_is_capped<S: Store>(
-    make: fn(StoreConfig) -> S,
-) {
-    let store = make(small());
-    let device = join(&store, ALICE, 1);
-    let lasting = |sequence, lifetime_s| Append { lifetime_s, ..append(device, ALICE, sequence, b"x") };
-    accept(&store, lasting(1, u32::MAX), T0);
-    accept(&store, lasting(2, 10), T0);
-    assert_eq!(sweep(&store, T0.after_s(9), 10), 0);
-    assert_eq!(sweep(&store, T0.after_s(10), 10), 1);
-    assert_eq!(sweep(&store, T0.after_s(99), 10), 0);
-    assert_eq!(sweep(&store, T0.after_s(100), 10), 1);
-    assert_eq!(store.counts().unwrap().bytes, 0);
-}
-
-pub(super) fn a_sweep_does_a_bounded_piece_of_work<S: Store>(make: fn(StoreConfig) -> S) {
-    let store = make(small());
-    let device = join(&store, ALICE, 1);
-    for sequence in 1..=5 {
-        accept(&store, append(device, ALICE, sequence, b"x"), T0);
-    }
-    let now = T0.after_s(100);
-    let first = one(&store, Op::Sweep { rows_max: 2 }, now);
-    assert_eq!(first, Ok(Done::Swept { removed: 2, more: true }));
-    assert_eq!(bodies(&store, ALICE).len(), 3);
-    assert_eq!(sweep(&store, now, 2), 3);
-}
-
-pub(super) fn time_that_goes_back_is_ignored<S: Store>(make: fn(StoreConfig) -> S) {
-    let store = make(small());
-    let device = join(&store, ALICE, 1);
-    accept(&store, append(device, ALICE, 1, b"x"), T0.after_s(500));
-    accept(&store, append(device, ALICE, 2, b"y"), T0);
-    assert_eq!(store.relay_clock().unwrap(), T0.after_s(500));
-    let read = store.read(&ALICE, Position(0), 10, 100).unwrap();
-    assert_eq!(read[1].1.stored_at, T0.after_s(500));
-    store.apply(&[], T0.after_s(501)).unwrap();
-    assert_eq!(store.relay_clock().unwrap(), T0.after_s(501), "an empty group keeps the clock");
 }
 
 pub(super) fn a_handle_table_is_cut_and_appended_to<S: Store>(make: fn(StoreConfig) -> S) {
@@ -573,6 +491,7 @@ pub(super) fn what_names_an_unknown_device_is_refused<S: Store>(make: fn(StoreCo
         Op::Revoke { device, id: TokenId::open(1) },
         Op::PutKeys { device, replaces: true, keys: vec![] },
         Op::Claim { device, address: MailboxAddress { mailbox: ALICE, token: Token([0; 16]) } },
+        open(device, ObjectId([7; 32]), 500),
     ];
     for verdict in store.apply(&ops, T0).unwrap() {
         assert_eq!(verdict, Err(Refusal::UnknownDevice));

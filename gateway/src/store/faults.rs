@@ -8,10 +8,10 @@ use std::io;
 use std::sync::{Arc, Mutex};
 
 use redb::StorageBackend;
-use thinpost_wire::ids::{Position, StoreId};
+use thinpost_wire::ids::{ObjectId, Position, StoreId};
 
-use super::conformance::{ALICE, BOB, T0, append, register};
-use super::{DeviceNo, Done, Op, RedbStore, Store, StoreConfig, StoreError, Verdict};
+use super::conformance::{ALICE, BOB, T0, append, chunk, content, open as open_object, register};
+use super::{DeviceNo, Done, ObjectNo, Op, RedbStore, Refusal, Store, StoreConfig, StoreError, Verdict};
 
 /// Bytes that a medium writes or loses as one.
 const SECTOR_BYTES: usize = 512;
@@ -157,9 +157,39 @@ fn seeds() -> u64 {
     std::env::var("THINPOST_FAULT_SEEDS").map_or(1, |seeds| seeds.parse().unwrap())
 }
 
-/// The groups of a short history: two accounts, envelopes for both, settlements between them.
+/// An object of the history, put in two overlapping pieces a group, and complete with the last group.
+const OBJECT: ObjectNo = ObjectNo(1);
+const OBJECT_BYTES: usize = 9_000;
+
+/// Another, begun with the first group of envelopes and let go with the second.
+const DROPPED: ObjectNo = ObjectNo(2);
+
+/// How much of the object a group ends with, bytes.
+fn object_end(groups_of_envelopes: u64) -> usize {
+    OBJECT_BYTES * groups_of_envelopes as usize / GROUPS as usize
+}
+
+fn object_ops(group: u64) -> Vec<Op> {
+    let bytes = content(OBJECT_BYTES);
+    let (from, to) = (object_end(group), object_end(group + 1));
+    let mut ops = vec![chunk(OBJECT, &bytes, from, to - 500), chunk(OBJECT, &bytes, to - 900, to)];
+    match group {
+        0 => {
+            ops.push(open_object(DeviceNo(2), ObjectId([2; 32]), 5_000));
+            ops.push(chunk(DROPPED, &bytes, 0, 5_000));
+        }
+        1 => ops.push(Op::DropObject { object: DROPPED }),
+        _ if group + 1 == GROUPS => ops.push(Op::CompleteObject { object: OBJECT }),
+        _ => {}
+    }
+    ops
+}
+
+/// The groups of a short history: two accounts, envelopes for both, settlements between them, and objects.
 fn history() -> Vec<Vec<Op>> {
-    let mut groups = vec![vec![register(ALICE, 1), register(BOB, 2)]];
+    let id = ObjectId::of(&content(OBJECT_BYTES));
+    let first = open_object(DeviceNo(1), id, OBJECT_BYTES as u64);
+    let mut groups = vec![vec![register(ALICE, 1), register(BOB, 2), first]];
     for group in 0..GROUPS {
         let mut ops: Vec<_> = (1..=4u64)
             .map(|i| {
@@ -168,6 +198,7 @@ fn history() -> Vec<Vec<Op>> {
             })
             .collect();
         ops.push(Op::Settle { device: DeviceNo(2), upto: Position(group * 4) });
+        ops.extend(object_ops(group));
         groups.push(ops);
     }
     groups
@@ -226,15 +257,40 @@ fn check(store: &RedbStore, claims: &Claims, what: &str) {
     for (position, entry) in entries {
         assert_eq!(entry.body, body(position.0), "{what}: a wrong body");
     }
+    check_objects(store, after, what);
+}
+
+/// That objects are where they were after so many groups, or after the next.
+fn check_objects(store: &RedbStore, groups: usize, what: &str) {
+    let held = store.read_object(OBJECT, 0, usize::MAX).unwrap();
+    let dropped = store.read_object(DROPPED, 0, usize::MAX).unwrap();
+    let counts = store.counts().unwrap();
+    let found = (counts.objects, counts.object_bytes, held.len(), dropped.len());
+    let state = |groups: usize| match groups {
+        0 => (0, 0, 0, 0),
+        1 => (1, OBJECT_BYTES as u64, 0, 0),
+        2 => (2, OBJECT_BYTES as u64 + 5_000, object_end(1), 5_000),
+        groups => (1, OBJECT_BYTES as u64, object_end((groups as u64 - 1).min(GROUPS)), 0),
+    };
+    assert!(found == state(groups) || found == state(groups + 1), "{what}: {found:?} after {groups} groups");
+    assert_eq!(held, content(OBJECT_BYTES)[..held.len()], "{what}: wrong bytes");
+    let complete = store.find_object(&ObjectId::of(&content(OBJECT_BYTES))).unwrap();
+    assert_eq!(complete.is_some(), held.len() == OBJECT_BYTES, "{what}");
 }
 
 /// The rest of the history can be told to a reopened store, and ends as if nothing had happened.
 fn finish(store: &RedbStore, what: &str) {
     for ops in history() {
-        for verdict in store.apply(&ops, T0).unwrap() {
-            assert!(verdict.is_ok(), "{what}: {verdict:?}");
+        for (op, verdict) in ops.iter().zip(store.apply(&ops, T0).unwrap()) {
+            // Opened a second time, what was dropped has another number.
+            let was_dropped =
+                matches!(op, Op::PutChunk { object: DROPPED, .. }) && verdict == Err(Refusal::UnknownObject);
+            assert!(verdict.is_ok() || was_dropped, "{what}: {verdict:?}");
         }
     }
+    let id = ObjectId::of(&content(OBJECT_BYTES));
+    assert_eq!(store.object_digest(OBJECT).unwrap(), Some(id), "{what}: the object");
+    assert!(store.find_object(&id).unwrap().is_some(), "{what}: the object is not complete");
     let found = store.read(&BOB, Position(0), 1_000, usize::MAX).unwrap();
     let last = GROUPS * 4;
     assert!(found.iter().map(|(position, _)| position.0).eq(last - 3..=last), "{what}: {found:?}");

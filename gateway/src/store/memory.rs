@@ -1,21 +1,25 @@
 //! A store in memory: what a store is, said in the plainest way, for tests and as the model that other
 //! backends are compared with. Nothing survives its end.
 
+mod objects;
+
 use std::cmp::max;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use thinpost_wire::ids::{AccountKey, DeviceKey, Incarnation, OneTimeKey, Position, StoreId};
+use rangemap::RangeSet;
+use thinpost_wire::ids::{AccountKey, DeviceKey, Incarnation, ObjectId, OneTimeKey, Position, StoreId};
 use thinpost_wire::limits::BODY_BYTES_MAX;
 use thinpost_wire::token::{MailboxAddress, MailboxSecret, Token, TokenId};
 
+use self::objects::Object;
 use super::sessions;
 use super::types::Order;
 use super::{
-    Append, Counts, DeviceNo, DeviceRecord, Done, Entry, HandleTables, MailboxUsage, Op, Refusal, Register,
-    RelayTime, Store, StoreConfig, StoreError, TableTail, Usage, Verdict,
+    Append, Counts, DeviceNo, DeviceRecord, Done, Entry, HandleTables, MailboxUsage, ObjectNo, ObjectRecord,
+    Op, Refusal, Register, RelayTime, Store, StoreConfig, StoreError, TableTail, Usage, Verdict,
 };
 
 /// A [`Store`] that forgets everything when it is dropped.
@@ -45,6 +49,8 @@ struct State {
     devices: BTreeMap<DeviceNo, Device>,
     device_keys: BTreeMap<DeviceKey, DeviceNo>,
     invites: BTreeMap<[u8; 8], u32>,
+    object: u64,
+    objects: BTreeMap<ObjectNo, Object>,
     session: u64,
     sessions: BTreeMap<Vec<u8>, (u64, Bytes)>,
 }
@@ -124,12 +130,24 @@ impl State {
             Op::Revoke { device, id } => self.revoke(*device, *id, config),
             Op::PutKeys { device, replaces, keys } => self.put_keys(*device, *replaces, keys, config),
             Op::Claim { device, address } => self.claim(*device, address, config),
+            Op::OpenObject { device, id, size, lifetime_s } => {
+                self.open_object(*device, *id, *size, *lifetime_s, config)
+            }
+            Op::PutChunk { object, offset, bytes } => self.put_chunk(*object, *offset, bytes, config),
+            Op::CompleteObject { object } => self.complete_object(*object),
+            Op::DropObject { object } => self.drop_object(*object),
             Op::Sweep { rows_max } => Ok(self.sweep(*rows_max as usize, config)),
         }
     }
 
     fn device(&mut self, number: DeviceNo) -> Result<&mut Device, Refusal> {
         self.devices.get_mut(&number).ok_or(Refusal::UnknownDevice)
+    }
+
+    /// Bytes of all bodies, and of all objects.
+    fn all_bytes(&self) -> u64 {
+        let bodies = self.mailboxes.values().map(|mailbox| mailbox.usage().all.bytes);
+        bodies.sum::<u64>() + self.object_bytes()
     }
 
     fn register(&mut self, register: &Register, config: &StoreConfig) -> Verdict {
@@ -197,7 +215,7 @@ impl State {
         if append.body.len() > BODY_BYTES_MAX {
             return Err(Refusal::TooLong);
         }
-        let all_bytes: u64 = self.mailboxes.values().map(|mailbox| mailbox.usage().all.bytes).sum();
+        let all_bytes = self.all_bytes();
         let device = self.devices.get_mut(&append.device).ok_or(Refusal::UnknownDevice)?;
         if let Some(accepted) = device.incarnations.get(&append.origin.incarnation) {
             match accepted.digests.get(&append.origin.sequence) {
@@ -329,8 +347,10 @@ impl State {
                 mailbox.queue.remove(position);
             }
         }
-        if expired < due.len() {
-            return Done::Swept { removed: expired as u32, more: true };
+        let (objects, has_more_objects) = self.expire_objects(rows_max - expired);
+        let expired_in_all = (expired + objects) as u32;
+        if expired < due.len() || has_more_objects {
+            return Done::Swept { removed: expired_in_all, more: true };
         }
         let accounts: Vec<_> = self.mailboxes.keys().copied().collect();
         let released: u32 = accounts.iter().map(|account| self.trim(account, config)).sum();
@@ -338,7 +358,7 @@ impl State {
         for device in self.devices.values_mut() {
             device.incarnations.retain(|_, accepted| accepted.last_used.after_s(lifetime_s) > now);
         }
-        Done::Swept { removed: expired as u32 + released, more: false }
+        Done::Swept { removed: expired_in_all + released, more: false }
     }
 }
 
@@ -464,6 +484,26 @@ impl Store for MemoryStore {
         Ok(self.state().sessions.remove(key).map(|(_, value)| value))
     }
 
+    fn object(&self, account: &AccountKey, id: &ObjectId) -> Result<Option<ObjectRecord>, StoreError> {
+        Ok(self.state().object(account, id))
+    }
+
+    fn find_object(&self, id: &ObjectId) -> Result<Option<ObjectRecord>, StoreError> {
+        Ok(self.state().find_object(id))
+    }
+
+    fn object_held(&self, object: ObjectNo) -> Result<RangeSet<u64>, StoreError> {
+        Ok(self.state().object_held(object))
+    }
+
+    fn read_object(&self, object: ObjectNo, offset: u64, bytes_max: usize) -> Result<Bytes, StoreError> {
+        Ok(self.state().read_object(object, offset, bytes_max))
+    }
+
+    fn object_digest(&self, object: ObjectNo) -> Result<Option<ObjectId>, StoreError> {
+        Ok(self.state().object_digest(object))
+    }
+
     fn counts(&self) -> Result<Counts, StoreError> {
         let state = self.state();
         let usages = state.mailboxes.values().map(|mailbox| mailbox.usage().all);
@@ -474,6 +514,8 @@ impl Store for MemoryStore {
             devices: state.devices.len() as u64,
             entries,
             bytes,
+            objects: state.objects.len() as u64,
+            object_bytes: state.object_bytes(),
         })
     }
 

@@ -8,9 +8,11 @@
 //!
 //! No truth lives in the process: everything a session must remember over a restart goes through here.
 
+mod bounds;
 pub mod clock;
 pub mod commit;
 pub mod memory;
+mod objects;
 pub mod redb;
 mod sessions;
 mod types;
@@ -27,16 +29,19 @@ mod model;
 use std::io;
 
 use bytes::Bytes;
-use thinpost_wire::ids::{AccountKey, DeviceKey, Position, StoreId};
+use rangemap::RangeSet;
+use thinpost_wire::ids::{AccountKey, DeviceKey, ObjectId, Position, StoreId};
 use thiserror::Error;
 
+pub use self::bounds::{ObjectQuota, Quota, StoreConfig};
 pub use self::clock::{RelayClock, RelayTime};
 pub use self::commit::{CommitError, CommitMode, Committer, GroupCommit, GroupLimits, Pending, Wakes};
 pub use self::memory::MemoryStore;
+pub use self::objects::{ObjectNo, ObjectRecord};
 pub use self::redb::RedbStore;
 pub use self::types::{
-    Append, Counts, DeviceNo, DeviceRecord, Done, Entry, HandleTables, Invite, MailboxUsage, Op, Quota,
-    Refusal, Register, StoreConfig, TableTail, Usage, Verdict,
+    Append, Counts, DeviceNo, DeviceRecord, Done, Entry, HandleTables, Invite, MailboxUsage, Op, Refusal,
+    Register, TableTail, Usage, Verdict,
 };
 pub use self::vacancy::{Applicant, Vacancies};
 pub use self::watch::{Watcher, Watches};
@@ -94,6 +99,23 @@ pub trait Store: Send + Sync + 'static {
     /// Takes a TLS session out, so that each is used once; its absence is durable with the next
     /// [`Store::apply`]. A crash before that can bring one back: what rides in 0-RTT is idempotent.
     fn take_session(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError>;
+
+    /// What an account keeps, or has begun to put, under a name.
+    fn object(&self, account: &AccountKey, id: &ObjectId) -> Result<Option<ObjectRecord>, StoreError>;
+
+    /// The complete object of a name, whoever keeps it: the one that is kept longest.
+    fn find_object(&self, id: &ObjectId) -> Result<Option<ObjectRecord>, StoreError>;
+
+    /// Which bytes of an object are held; none of an unknown one.
+    fn object_held(&self, object: ObjectNo) -> Result<RangeSet<u64>, StoreError>;
+
+    /// What is held of an object from `offset` on, up to the first gap and at most `bytes_max` bytes. Empty
+    /// where nothing is held, and for an unknown object.
+    fn read_object(&self, object: ObjectNo, offset: u64, bytes_max: usize) -> Result<Bytes, StoreError>;
+
+    /// The name that an object's bytes have; `None` unless all are held. Reads the whole object, piece by
+    /// piece.
+    fn object_digest(&self, object: ObjectNo) -> Result<Option<ObjectId>, StoreError>;
 
     /// The store's size.
     fn counts(&self) -> Result<Counts, StoreError>;

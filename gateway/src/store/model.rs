@@ -2,15 +2,16 @@
 
 #![allow(clippy::unwrap_used)]
 
+use bytes::Bytes;
 use proptest::prelude::*;
-use thinpost_wire::ids::{AccountKey, Incarnation, OneTimeKey, Position, StoreId};
+use thinpost_wire::ids::{AccountKey, Incarnation, ObjectId, OneTimeKey, Position, StoreId};
 use thinpost_wire::token::{MailboxAddress, MailboxSecret, Token, TokenId};
 
-use super::conformance::{append, device_key, secret_of, small, token_of};
+use super::conformance::{append, device_key, roomy, secret_of, token_of};
 use super::faults::Medium;
 use super::{
-    Append, DeviceNo, Done, Invite, MemoryStore, Op, RedbStore, Register, RelayTime, Store, TableTail,
-    Verdict,
+    Append, DeviceNo, Done, Invite, MemoryStore, ObjectNo, Op, RedbStore, Register, RelayTime, Store,
+    TableTail, Verdict,
 };
 
 /// One step of a history.
@@ -67,6 +68,46 @@ fn envelope() -> impl Strategy<Value = Op> {
     )
 }
 
+/// How long the objects of the three names are, bytes.
+const OBJECT_SIZES: [u64; 3] = [100, 4_001, 8_500];
+
+fn object() -> impl Strategy<Value = ObjectNo> {
+    (1..10u64).prop_map(ObjectNo)
+}
+
+fn object_id() -> impl Strategy<Value = ObjectId> {
+    (0..3u8).prop_map(|n| ObjectId([n; 32]))
+}
+
+/// Opens an object, mostly with the one size that its name has here.
+fn open_object() -> impl Strategy<Value = Op> {
+    let other = proptest::option::weighted(0.1, prop_oneof![Just(0), 1..10_000u64]);
+    (device(), object_id(), other, 0..130u32).prop_map(|(device, id, other, lifetime_s)| {
+        let size = other.unwrap_or(OBJECT_SIZES[usize::from(id.0[0])]);
+        Op::OpenObject { device, id, size, lifetime_s }
+    })
+}
+
+/// A chunk of any object, often at the edge of a block.
+fn put_chunk() -> impl Strategy<Value = Op> {
+    let offset = prop_oneof![0..9_000u64, 3_900..4_100u64, Just(0)];
+    let len = prop_oneof![2 => 0..300usize, 1 => 3_000..8_501usize];
+    (object(), offset, len, any::<u8>()).prop_map(|(object, offset, len, byte)| Op::PutChunk {
+        object,
+        offset,
+        bytes: Bytes::from(vec![byte; len]),
+    })
+}
+
+/// Puts all that an object lacks, whichever size it has, and completes it.
+fn finish_object() -> impl Strategy<Value = Vec<Op>> {
+    (object(), any::<u8>()).prop_map(|(object, byte)| {
+        let whole = OBJECT_SIZES.iter().rev().map(|size| Bytes::from(vec![byte; *size as usize]));
+        let puts = whole.map(|bytes| Op::PutChunk { object, offset: 0, bytes });
+        puts.chain([Op::CompleteObject { object }]).collect()
+    })
+}
+
 fn op() -> impl Strategy<Value = Op> {
     let tail = prop_oneof![
         proptest::collection::vec(address(), 0..5).prop_map(TableTail::ToRelay),
@@ -84,12 +125,17 @@ fn op() -> impl Strategy<Value = Op> {
             Op::PutKeys { device, replaces, keys: keys.into_iter().map(|n| OneTimeKey([n; 32])).collect() }
         }),
         2 => (device(), address()).prop_map(|(device, address)| Op::Claim { device, address }),
+        3 => open_object(),
+        6 => put_chunk(),
+        2 => object().prop_map(|object| Op::CompleteObject { object }),
+        1 => object().prop_map(|object| Op::DropObject { object }),
     ]
 }
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         10 => (proptest::collection::vec(op(), 1..12), 0..40u64).prop_map(|(ops, s)| Step::Apply(ops, s)),
+        3 => finish_object().prop_map(|ops| Step::Apply(ops, 1)),
         2 => (1..6u32, 0..80u64).prop_map(|(rows_max, s)| Step::Sweep(rows_max, s)),
         1 => Just(Step::Reopen),
     ]
@@ -125,11 +171,31 @@ fn look(store: &dyn Store) -> impl PartialEq + std::fmt::Debug + use<> {
     let devices: Vec<_> = (0..7).map(|n| store.device(&device_key(n)).unwrap()).collect();
     let tables: Vec<_> = (1..7).map(|n| store.tables(DeviceNo(n)).unwrap()).collect();
     let keys: Vec<_> = (1..7).map(|n| store.keys_left(DeviceNo(n)).unwrap()).collect();
-    (mailboxes, devices, tables, keys, store.counts().unwrap())
+    (mailboxes, devices, tables, keys, look_at_objects(store), store.counts().unwrap())
+}
+
+fn look_at_objects(store: &dyn Store) -> impl PartialEq + std::fmt::Debug + use<> {
+    let ids = || (0..3).map(|n| ObjectId([n; 32]));
+    let accounts = (0..4).map(|n| AccountKey([n; 32]));
+    let kept: Vec<_> =
+        accounts.flat_map(|account| ids().map(move |id| store.object(&account, &id).unwrap())).collect();
+    let found: Vec<_> = ids().map(|id| store.find_object(&id).unwrap()).collect();
+    let contents: Vec<_> = (0..20)
+        .map(|number| {
+            let object = ObjectNo(number);
+            let held = store.object_held(object).unwrap();
+            let read = |start| store.read_object(object, start, usize::MAX).unwrap();
+            let pieces: Vec<_> = held.iter().map(|range| read(range.start)).collect();
+            // From within, over the edge of a block, and bounded.
+            let within = store.read_object(object, 3_950, 100).unwrap();
+            (held, pieces, within, store.object_digest(object).unwrap())
+        })
+        .collect();
+    (kept, found, contents)
 }
 
 fn open(medium: &Medium) -> RedbStore {
-    RedbStore::with_backend(medium.clone(), small(), StoreId([1; 8])).unwrap()
+    RedbStore::with_backend(medium.clone(), roomy(), StoreId([1; 8])).unwrap()
 }
 
 proptest! {
@@ -137,7 +203,7 @@ proptest! {
 
     #[test]
     fn redb_says_what_memory_says(steps in proptest::collection::vec(step(), 1..40)) {
-        let memory = MemoryStore::new(small(), StoreId([1; 8]));
+        let memory = MemoryStore::new(roomy(), StoreId([1; 8]));
         let medium = Medium::default();
         let mut redb = open(&medium);
         let mut now = RelayTime(0);

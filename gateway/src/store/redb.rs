@@ -6,6 +6,7 @@
 //! ("quick repair"), so that reopening after a kill does not walk the whole file.
 
 mod apply;
+mod objects;
 mod records;
 
 use std::fs::{File, OpenOptions};
@@ -15,25 +16,27 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
+use rangemap::RangeSet;
 use redb::backends::FileBackend;
 use redb::{
     Builder, CommitError, Database, DatabaseError, ReadTransaction, ReadableDatabase, ReadableTableMetadata,
     StorageBackend, StorageError, TableError, TableHandle, TransactionError, WriteTransaction,
 };
 use ring::rand::{SecureRandom, SystemRandom};
-use thinpost_wire::ids::{AccountKey, DeviceKey, Position, StoreId};
+use thinpost_wire::ids::{AccountKey, DeviceKey, ObjectId, Position, StoreId};
 use thinpost_wire::token::MailboxAddress;
 
 use self::apply::Transaction;
+use self::objects::{OBJECT_IDS, OBJECT_RANGES, OBJECTS, ObjectState};
 use self::records::{
     ACCOUNTS, ADDRESSES, DEVICE_KEYS, DEVICES, Device, ENTRIES, FORMAT, MAILBOXES, META, META_FORMAT,
-    META_STATE, META_STORE_ID, ONE_TIME_KEYS, QUEUES, SENDERS, SESSIONS, State,
+    META_OBJECTS, META_STATE, META_STORE_ID, ONE_TIME_KEYS, QUEUES, SENDERS, SESSIONS, State,
 };
 use super::sessions::SessionBuffer;
 use super::types::Order;
 use super::{
-    Counts, DeviceNo, DeviceRecord, Entry, HandleTables, MailboxUsage, Op, RelayTime, Store, StoreConfig,
-    StoreError, Verdict,
+    Counts, DeviceNo, DeviceRecord, Entry, HandleTables, MailboxUsage, ObjectNo, ObjectRecord, Op, RelayTime,
+    Store, StoreConfig, StoreError, Verdict,
 };
 
 /// A relay's store in one redb file.
@@ -81,7 +84,10 @@ impl RedbStore {
     ) -> Result<Self, StoreError> {
         let db = Builder::new().set_cache_size(config.cache_bytes).create_with_backend(backend)?;
         let store_id = match recognise(&db)? {
-            Some(id) => id,
+            Some(id) => {
+                add_tables(&db, &config)?;
+                id
+            }
             None => {
                 initialise(&db, &config, new_id)?;
                 new_id
@@ -167,6 +173,23 @@ fn initialise(db: &Database, config: &StoreConfig, id: StoreId) -> Result<(), St
     // Every table exists from the first commit on, so that reads need not ask.
     drop(Transaction::begin(&write, config, RelayTime(0))?);
     Ok(write.commit()?)
+}
+
+/// Adds the tables of objects to a store from before there were any.
+fn add_tables(db: &Database, config: &StoreConfig) -> Result<(), StoreError> {
+    if db.begin_read()?.list_tables()?.any(|table| table.name() == OBJECTS.name()) {
+        return Ok(());
+    }
+    let write = begin_write(db)?;
+    drop(Transaction::begin(&write, config, RelayTime(0))?);
+    Ok(write.commit()?)
+}
+
+fn read_object_state(read: &ReadTransaction) -> Result<ObjectState, StoreError> {
+    match read.open_table(META)?.get(META_OBJECTS)? {
+        Some(state) => records::decode("state of objects", state.value()),
+        None => Ok(ObjectState::default()),
+    }
 }
 
 fn read_state(read: &ReadTransaction) -> Result<State, StoreError> {
@@ -268,6 +291,31 @@ impl Store for RedbStore {
         })
     }
 
+    fn object(&self, account: &AccountKey, id: &ObjectId) -> Result<Option<ObjectRecord>, StoreError> {
+        let read = self.begin_read()?;
+        let Some(mailbox) = read.open_table(ACCOUNTS)?.get(&account.0)?.map(|row| row.value()) else {
+            return Ok(None);
+        };
+        let number = read.open_table(OBJECT_IDS)?.get((&id.0, mailbox))?.map(|row| row.value());
+        number.map(|number| objects::record(&read, number)).transpose()
+    }
+
+    fn find_object(&self, id: &ObjectId) -> Result<Option<ObjectRecord>, StoreError> {
+        objects::find(&self.begin_read()?, id)
+    }
+
+    fn object_held(&self, object: ObjectNo) -> Result<RangeSet<u64>, StoreError> {
+        objects::held(&self.begin_read()?.open_table(OBJECT_RANGES)?, object.0)
+    }
+
+    fn read_object(&self, object: ObjectNo, offset: u64, bytes_max: usize) -> Result<Bytes, StoreError> {
+        objects::read_from(&self.begin_read()?, object.0, offset, bytes_max)
+    }
+
+    fn object_digest(&self, object: ObjectNo) -> Result<Option<ObjectId>, StoreError> {
+        objects::digest(&self.begin_read()?, object.0)
+    }
+
     fn counts(&self) -> Result<Counts, StoreError> {
         let read = self.begin_read()?;
         Ok(Counts {
@@ -275,6 +323,8 @@ impl Store for RedbStore {
             devices: read.open_table(DEVICES)?.len()?,
             entries: read.open_table(ENTRIES)?.len()?,
             bytes: read_state(&read)?.bytes,
+            objects: read.open_table(OBJECTS)?.len()?,
+            object_bytes: read_object_state(&read)?.bytes,
         })
     }
 

@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use bytes::Bytes;
-use thinpost_wire::ids::{AccountKey, DeviceKey, OneTimeKey, Origin, Position};
-use thinpost_wire::limits::{DIGESTS_KEPT, HANDLES_MAX, ONE_TIME_KEYS_MAX};
+use thinpost_wire::ids::{AccountKey, DeviceKey, ObjectId, OneTimeKey, Origin, Position};
 use thinpost_wire::parcel::ShortIncarnation;
 use thinpost_wire::token::{MailboxAddress, MailboxSecret, Token, TokenId};
 use thiserror::Error;
 
 use super::clock::RelayTime;
+use super::objects::ObjectNo;
 
 /// Names a registered device within one store; never given to another device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -41,7 +41,7 @@ impl TableTail {
 }
 
 /// One change asked of the store.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub enum Op {
     /// Makes a device known, and its account too when it is the account's first here.
     Register(Register),
@@ -94,8 +94,43 @@ pub enum Op {
         /// Whose key, and the right to ask, as for an [`Append`].
         address: MailboxAddress,
     },
+    /// Makes an object known to a device's account, or finds the one that the account has under this name,
+    /// whichever of its devices opened it. It is kept at least this much longer.
+    ///
+    /// A new one counts with its whole size at once, so that what was begun can be brought to its end.
+    OpenObject {
+        /// Whose account.
+        device: DeviceNo,
+        /// The object's name.
+        id: ObjectId,
+        /// How long the whole is, bytes.
+        size: u64,
+        /// How much longer it is worth keeping, seconds from now; capped by
+        /// [`super::StoreConfig::lifetime_s_max`].
+        lifetime_s: u32,
+    },
+    /// Holds a piece of an object. What is held of it already stays as it is, and a complete object takes nothing.
+    PutChunk {
+        /// Which object.
+        object: ObjectNo,
+        /// Where in it the piece begins, bytes.
+        offset: u64,
+        /// The piece.
+        bytes: Bytes,
+    },
+    /// Notes that an object is whole and is what its name says, which the caller has compared
+    /// ([`super::Store::object_digest`]).
+    CompleteObject {
+        /// Which object.
+        object: ObjectNo,
+    },
+    /// Lets an object go, complete or not.
+    DropObject {
+        /// Which object.
+        object: ObjectNo,
+    },
     /// Removes what has expired. One call's work is bounded by `rows_max` rows and the remains of the
-    /// last device or incarnation it came to.
+    /// last device, incarnation or object it came to.
     Sweep {
         /// About how many rows to remove at most.
         rows_max: u32,
@@ -142,7 +177,7 @@ pub struct Append {
     /// The caller's; kept as it is.
     pub flags: u8,
     /// How much longer the envelope is worth delivering, seconds from now; capped by
-    /// [`StoreConfig::lifetime_s_max`]. What `age_s` has used up is not taken off again.
+    /// [`super::StoreConfig::lifetime_s_max`]. What `age_s` has used up is not taken off again.
     pub lifetime_s: u32,
     /// How old the envelope was when it was submitted, seconds; kept for the recipient.
     pub age_s: u32,
@@ -182,7 +217,56 @@ pub struct Entry {
     pub body: Bytes,
 }
 
-// Bodies stay out of logs, so neither type derives Debug.
+// Bodies and chunks stay out of logs, so none of these types derives Debug.
+impl fmt::Debug for Op {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Register(register) => register.fmt(f),
+            Self::Append(append) => append.fmt(f),
+            Self::Settle { device, upto } => {
+                f.debug_struct("Settle").field("device", device).field("upto", upto).finish()
+            }
+            Self::Seen { device } => f.debug_struct("Seen").field("device", device).finish(),
+            Self::PutTable { device, from, tail } => f
+                .debug_struct("PutTable")
+                .field("device", device)
+                .field("from", from)
+                .field("tail", tail)
+                .finish(),
+            Self::Revoke { device, id } => {
+                f.debug_struct("Revoke").field("device", device).field("id", id).finish()
+            }
+            Self::PutKeys { device, replaces, keys } => f
+                .debug_struct("PutKeys")
+                .field("device", device)
+                .field("replaces", replaces)
+                .field("keys", keys)
+                .finish(),
+            Self::Claim { device, address } => {
+                f.debug_struct("Claim").field("device", device).field("address", address).finish()
+            }
+            Self::OpenObject { device, id, size, lifetime_s } => f
+                .debug_struct("OpenObject")
+                .field("device", device)
+                .field("id", id)
+                .field("size", size)
+                .field("lifetime_s", lifetime_s)
+                .finish(),
+            Self::PutChunk { object, offset, bytes } => f
+                .debug_struct("PutChunk")
+                .field("object", object)
+                .field("offset", offset)
+                .field("bytes", &bytes.len())
+                .finish(),
+            Self::CompleteObject { object } => {
+                f.debug_struct("CompleteObject").field("object", object).finish()
+            }
+            Self::DropObject { object } => f.debug_struct("DropObject").field("object", object).finish(),
+            Self::Sweep { rows_max } => f.debug_struct("Sweep").field("rows_max", rows_max).finish(),
+        }
+    }
+}
+
 impl Append {
     /// Whom a collapse key belongs to when recipients are told of no sender.
     pub(super) fn submitter(&self) -> Option<DeviceNo> {
@@ -255,9 +339,22 @@ pub enum Done {
         /// The key; `None` when no live device has any left.
         key: Option<OneTimeKey>,
     },
+    /// The object is known.
+    ObjectOpened {
+        /// Its number.
+        object: ObjectNo,
+        /// Whether there is nothing left to put.
+        is_complete: bool,
+    },
+    /// All of the chunk is held, whoever put it.
+    ChunkPut,
+    /// The object is complete, whether it was before or not.
+    ObjectCompleted,
+    /// The object is gone, or there was none.
+    ObjectDropped,
     /// Some or all of what was due is gone.
     Swept {
-        /// How many entries expired, or were held by none but silent devices.
+        /// How many entries expired, or were held by none but silent devices; and how many objects expired.
         removed: u32,
         /// Whether more is due now.
         more: bool,
@@ -315,7 +412,27 @@ pub enum Refusal {
         /// How many it has.
         entries: u16,
     },
-    /// The handle table would exceed [`StoreConfig::handles_max`].
+    /// The object has no byte, or more than an object of this relay may have.
+    #[error("the object is too long, or empty")]
+    ObjectTooLong,
+    /// The account keeps as many objects, or as many bytes of them, as it may. Worth repeating later.
+    #[error("the account keeps too many objects")]
+    ObjectQuota,
+    /// The object is known with another size, or the chunk reaches beyond the size: somebody's bytes are
+    /// not the object's.
+    #[error("the object has another size")]
+    ObjectConflict,
+    /// The object would be held in more pieces than [`super::StoreConfig::object_ranges_max`]. Chunks that
+    /// touch what is held are still taken; worth repeating once gaps are closed.
+    #[error("the object is held in too many pieces")]
+    ObjectScattered,
+    /// Not all of the object is held yet.
+    #[error("the object is not all here")]
+    ObjectIncomplete,
+    /// No object has this number: it was let go or has expired. To be opened again.
+    #[error("no such object")]
+    UnknownObject,
+    /// The handle table would exceed [`super::StoreConfig::handles_max`].
     #[error("the handle table is full")]
     TableFull,
 }
@@ -375,69 +492,10 @@ pub struct Counts {
     pub entries: u64,
     /// Their bodies' length, bytes.
     pub bytes: u64,
-}
-
-/// The most that a part of one mailbox may hold.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Quota {
-    /// Entries.
-    pub entries_max: u32,
-    /// Their bodies' length, bytes.
-    pub bytes_max: u64,
-}
-
-/// The store's bounds.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StoreConfig {
-    /// Of each mailbox. 1,000 entries or 4 MiB: weeks of chat for one person, and 1 GiB serves 256 people
-    /// who are all away.
-    pub quota: Quota,
-    /// Of what strangers have submitted to one mailbox, which counts against `quota`, too. 32 entries or 64 KiB:
-    /// enough to be asked by everyone at a party, and no flood.
-    pub requests: Quota,
-    /// Most revoked tokens remembered for an account. 1,024 are 8 KiB; beyond it, the account has to choose
-    /// another secret.
-    pub revocations_max: u32,
-    /// Most one-time keys kept for a device.
-    pub keys_max: usize,
-    /// The longest an envelope is kept, a silent device is waited for, and an unused incarnation is
-    /// remembered, seconds. 30 days.
-    pub lifetime_s_max: u32,
-    /// Most bytes of bodies in all mailboxes. 8 GiB; an operator with a smaller disk lowers it, because a
-    /// full disk stops the relay and a full store only refuses.
-    pub bytes_max: u64,
-    /// Most devices of one account. 16: each can hold the account's log.
-    pub devices_max: u32,
-    /// How many incarnations of one device are remembered; the one longest unused goes first. 64: a
-    /// client draws one whenever it opens its home, and repeats only what it has not seen settled.
-    pub incarnations_max: u32,
-    /// How many accepted numbers of one incarnation repeats are compared with.
-    pub digests_kept: u32,
-    /// Most entries of one handle table.
-    pub handles_max: u16,
-    /// Most TLS sessions kept; the oldest go first. 65,536 of ~150 bytes are 10 MB.
-    pub sessions_max: u64,
-    /// The backend's page cache, bytes. 16 MiB: mailboxes are read once, so a large cache buys little.
-    pub cache_bytes: usize,
-}
-
-impl Default for StoreConfig {
-    fn default() -> Self {
-        Self {
-            quota: Quota { entries_max: 1_000, bytes_max: 4 << 20 },
-            requests: Quota { entries_max: 32, bytes_max: 64 << 10 },
-            revocations_max: 1_024,
-            keys_max: ONE_TIME_KEYS_MAX,
-            lifetime_s_max: 30 * 24 * 3_600,
-            bytes_max: 8 << 30,
-            devices_max: 16,
-            incarnations_max: 64,
-            digests_kept: DIGESTS_KEPT as u32,
-            handles_max: HANDLES_MAX,
-            sessions_max: 65_536,
-            cache_bytes: 16 << 20,
-        }
-    }
+    /// Objects of all accounts, complete or not.
+    pub objects: u64,
+    /// Their sizes, bytes.
+    pub object_bytes: u64,
 }
 
 /// Keeps a sender's envelopes in order within one call: behind an append that was refused for now, no

@@ -4,12 +4,14 @@ use std::sync::Mutex;
 use std::sync::mpsc as blocking;
 
 use bytes::Bytes;
-use thinpost_wire::ids::{AccountKey, DeviceKey, Position, StoreId};
+use rangemap::RangeSet;
+use thinpost_wire::ids::{AccountKey, DeviceKey, ObjectId, Position, StoreId};
 
 use super::*;
 use crate::store::conformance::{ALICE, T0, append, bodies, join, register, small};
 use crate::store::{
-    Counts, DeviceNo, DeviceRecord, Entry, HandleTables, MailboxUsage, MemoryStore, StoreConfig,
+    Counts, DeviceNo, DeviceRecord, Entry, HandleTables, MailboxUsage, MemoryStore, ObjectNo, ObjectRecord,
+    StoreConfig,
 };
 
 /// A memory store that notes the size of each group, and fails or waits when told to.
@@ -70,6 +72,21 @@ impl Store for Probe {
     }
     fn take_session(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
         self.inner.take_session(key)
+    }
+    fn object(&self, account: &AccountKey, id: &ObjectId) -> Result<Option<ObjectRecord>, StoreError> {
+        self.inner.object(account, id)
+    }
+    fn find_object(&self, id: &ObjectId) -> Result<Option<ObjectRecord>, StoreError> {
+        self.inner.find_object(id)
+    }
+    fn object_held(&self, object: ObjectNo) -> Result<RangeSet<u64>, StoreError> {
+        self.inner.object_held(object)
+    }
+    fn read_object(&self, object: ObjectNo, offset: u64, bytes_max: usize) -> Result<Bytes, StoreError> {
+        self.inner.read_object(object, offset, bytes_max)
+    }
+    fn object_digest(&self, object: ObjectNo) -> Result<Option<ObjectId>, StoreError> {
+        self.inner.object_digest(object)
     }
     fn counts(&self) -> Result<Counts, StoreError> {
         self.inner.counts()
@@ -236,4 +253,11 @@ async fn while_the_disk_works_the_next_group_gathers() {
     }
     run.await.unwrap().unwrap();
     assert_eq!(store.groups(), [1, 8, 0]);
+}
+
+#[test]
+fn a_chunk_counts_with_its_bytes_and_shows_none_of_them() {
+    let chunk = Op::PutChunk { object: ObjectNo(7), offset: 5, bytes: Bytes::from_static(b"secret") };
+    assert_eq!(op_bytes(&chunk), 6);
+    assert_eq!(format!("{chunk:?}"), "PutChunk { object: ObjectNo(7), offset: 5, bytes: 6 }");
 }

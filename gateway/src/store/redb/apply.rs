@@ -2,6 +2,7 @@
 //! changed nothing.
 
 mod keys;
+mod objects;
 mod repeats;
 mod rights;
 mod sessions;
@@ -15,11 +16,13 @@ use thinpost_wire::limits::BODY_BYTES_MAX;
 use thinpost_wire::parcel::ShortIncarnation;
 use thinpost_wire::token::ADDRESS_BYTES;
 
+use self::objects::ObjectTables;
+use super::objects::ObjectState;
 use super::records::{
     ACCEPTED, ACCOUNTS, ADDRESSES, COLLAPSE, DEADLINES, DEVICE_KEYS, DEVICE_TIMERS, DEVICES, Device, ENTRIES,
-    EntryHeader, INCARNATION_TIMERS, INCARNATIONS, INVITES, MAILBOXES, META, META_STATE, ONE_TIME_KEYS,
-    QUEUES, READERS, REVOKED, SECRETS, SENDERS, SESSION_ORDER, SESSIONS, State, collapse_scope, decode,
-    encode, entry_head, read_entry,
+    EntryHeader, INCARNATION_TIMERS, INCARNATIONS, INVITES, MAILBOXES, META, META_OBJECTS, META_STATE,
+    ONE_TIME_KEYS, QUEUES, READERS, REVOKED, SECRETS, SENDERS, SESSION_ORDER, SESSIONS, State,
+    collapse_scope, decode, encode, entry_head, read_entry,
 };
 use crate::store::{
     Append, DeviceNo, Done, MailboxUsage, Op, Quota, Refusal, Register, RelayTime, StoreConfig, StoreError,
@@ -55,6 +58,8 @@ pub(super) struct Transaction<'t> {
     now: RelayTime,
     before: State,
     state: State,
+    object_state_before: ObjectState,
+    object_state: ObjectState,
     /// Whether any table was written to.
     changed: bool,
     meta: Table<'t, &'static str, &'static [u8]>,
@@ -77,6 +82,7 @@ pub(super) struct Transaction<'t> {
     one_time_keys: Table<'t, (u32, &'static [u8; 32]), ()>,
     addresses: Table<'t, (u32, u16), &'static [u8; ADDRESS_BYTES]>,
     senders: Table<'t, (u32, u16), &'static [u8; 32]>,
+    objects: ObjectTables<'t>,
     sessions: Table<'t, &'static [u8], (u64, &'static [u8])>,
     session_order: Table<'t, u64, &'static [u8]>,
 }
@@ -93,12 +99,18 @@ impl<'t> Transaction<'t> {
             Some(state) => decode("state", state.value())?,
             None => return Err(StoreError::Corrupt("no state".into())),
         };
+        let object_state = match meta.get(META_OBJECTS)? {
+            Some(state) => decode("state of objects", state.value())?,
+            None => ObjectState::default(),
+        };
         let now = max(now, RelayTime(before.clock_s));
         Ok(Self {
             config,
             now,
             state: State { clock_s: now.0, ..before.clone() },
             before,
+            object_state_before: object_state,
+            object_state,
             changed: false,
             meta,
             accounts: write.open_table(ACCOUNTS)?,
@@ -120,6 +132,7 @@ impl<'t> Transaction<'t> {
             one_time_keys: write.open_table(ONE_TIME_KEYS)?,
             addresses: write.open_table(ADDRESSES)?,
             senders: write.open_table(SENDERS)?,
+            objects: ObjectTables::open(write)?,
             sessions: write.open_table(SESSIONS)?,
             session_order: write.open_table(SESSION_ORDER)?,
         })
@@ -136,6 +149,12 @@ impl<'t> Transaction<'t> {
             Op::Revoke { device, id } => self.revoke(*device, *id),
             Op::PutKeys { device, replaces, keys } => self.put_keys(*device, *replaces, keys),
             Op::Claim { device, address } => self.claim(*device, address),
+            Op::OpenObject { device, id, size, lifetime_s } => {
+                self.open_object(*device, id, *size, *lifetime_s)
+            }
+            Op::PutChunk { object, offset, bytes } => self.put_chunk(*object, *offset, bytes),
+            Op::CompleteObject { object } => self.complete_object(*object),
+            Op::DropObject { object } => self.drop_object(*object),
             Op::Sweep { rows_max } => self.sweep(*rows_max).map(Ok),
         }
     }
@@ -147,6 +166,9 @@ impl<'t> Transaction<'t> {
             return Ok(false);
         }
         self.meta.insert(META_STATE, encode(&self.state)?.as_slice())?;
+        if self.object_state != self.object_state_before {
+            self.meta.insert(META_OBJECTS, encode(&self.object_state)?.as_slice())?;
+        }
         Ok(true)
     }
 
@@ -289,7 +311,8 @@ impl<'t> Transaction<'t> {
         {
             return Ok(Err(Refusal::MailboxFull));
         }
-        if self.state.bytes.saturating_sub(freed(false).1) + added > self.config.bytes_max {
+        let stored = self.state.bytes.saturating_sub(freed(false).1) + self.object_state.bytes;
+        if stored + added > self.config.bytes_max {
             return Ok(Err(Refusal::StoreFull));
         }
         if let Some(Replaced { position, .. }) = replaced {

@@ -20,6 +20,8 @@ pub(super) const META_FORMAT: &str = "format";
 pub(super) const META_STORE_ID: &str = "store-id";
 /// A [`State`].
 pub(super) const META_STATE: &str = "state";
+/// An [`ObjectState`](super::objects::ObjectState); absent before the first object.
+pub(super) const META_OBJECTS: &str = "objects";
 
 /// Account key -> mailbox number.
 pub(super) const ACCOUNTS: TableDefinition<'_, &[u8; 32], u32> = TableDefinition::new("accounts");
@@ -174,14 +176,15 @@ const ENTRY_VERSION: u8 = 3;
 /// redb verifies its page checksums when it repairs, not when it reads, so an entry carries its own:
 /// BLAKE3 over position, header and body, cut to this many bytes. A flipped bit is then an error and
 /// never a wrong body.
-const CHECK_BYTES: usize = 8;
+pub(super) const CHECK_BYTES: usize = 8;
 
 const ENTRY_PREFIX_BYTES: usize = 1 + CHECK_BYTES;
 
-fn check(position: u64, header_and_body: [&[u8]; 2]) -> [u8; CHECK_BYTES] {
+/// The check of two parts that follow each other, and of the place where they stand.
+pub(super) fn check(position: u64, parts: [&[u8]; 2]) -> [u8; CHECK_BYTES] {
     let mut hasher = blake3::Hasher::new();
     hasher.update(&position.to_be_bytes());
-    for part in header_and_body {
+    for part in parts {
         hasher.update(part);
     }
     let mut check = [0; CHECK_BYTES];

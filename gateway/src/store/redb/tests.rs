@@ -8,7 +8,7 @@ use super::*;
 use crate::store::conformance::{
     ALICE, BOB, T0, accept, append, bodies, conformance_tests, device_key, join, one, small, token_of,
 };
-use crate::store::{Append, Done, Refusal, TableTail};
+use crate::store::{Append, Done, ObjectQuota, Refusal, TableTail};
 
 fn empty(config: StoreConfig) -> RedbStore {
     RedbStore::with_backend(InMemoryBackend::new(), config, StoreId([1; 8])).unwrap()
@@ -133,3 +133,5 @@ fn only_the_owner_can_read_a_new_store() {
     drop(RedbStore::open(&path, small()).unwrap());
     assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
 }
+
+mod objects;

@@ -1,4 +1,4 @@
-//! What happens when time has passed: entries expire, silent devices let go, unused incarnations are forgotten.
+//! What happens when time has passed: entries and objects expire, silent devices let go, unused incarnations are forgotten.
 
 use redb::ReadableTable;
 
@@ -14,6 +14,10 @@ impl Transaction<'_> {
                 self.remove_entry(position)?;
                 removed += 1;
                 rows += 1;
+            } else if let Some(number) = self.due_object()? {
+                let (is_gone, gone) = self.object_due(number, rows_max - rows)?;
+                removed += u32::from(is_gone);
+                rows = rows.saturating_add(gone);
             } else if let Some((due, number)) = self.due_device()? {
                 let released = self.device_due(due, number)?;
                 removed += released;
@@ -24,8 +28,10 @@ impl Transaction<'_> {
                 return Ok(Done::Swept { removed, more: false });
             }
         }
-        let more =
-            self.due_entry()?.is_some() || self.due_device()?.is_some() || self.due_incarnation()?.is_some();
+        let more = self.due_entry()?.is_some()
+            || self.due_object()?.is_some()
+            || self.due_device()?.is_some()
+            || self.due_incarnation()?.is_some();
         Ok(Done::Swept { removed, more })
     }
 
