@@ -68,9 +68,9 @@ pub(crate) fn run(args: &LinkArgs, report: &mut Report) -> Result<()> {
                     eprintln!("{} {} seed {seed}: {figures}", profile.name, scenario.name());
                 }
             }
-            for (row, at_most) in rows(profile, scenario, args, &runs) {
+            for (row, bound) in rows(profile, scenario, args, &runs) {
                 report.row(row.clone())?;
-                at_most.into_iter().try_for_each(|row| report.row(row))?;
+                bound.into_iter().try_for_each(|row| report.row(row))?;
                 measured.push(row);
             }
         }
@@ -129,8 +129,9 @@ fn rows(
     };
     Figure::ALL.into_iter().filter_map(move |figure| {
         let bar = bars.iter().find(|bar| bar.figure == figure);
-        let at_most = bar.map(|bar| row(figure, "at most", bar.at_most));
-        Some((row(figure, "measured", figure.of(runs)?), at_most))
+        let bound = if figure.more_is_better() { "at least" } else { "at most" };
+        let bound = bar.map(|bar| row(figure, bound, bar.bound));
+        Some((row(figure, "measured", figure.of(runs)?), bound))
     })
 }
 
@@ -144,10 +145,17 @@ pub(crate) enum Figure {
     /// Median over the runs.
     Bytes,
     BytesEach,
+    /// Of what the link carries in that time and does not lose, how much was of use.
+    Share,
 }
 
 impl Figure {
-    const ALL: [Self; 5] = [Self::P50, Self::P95, Self::P99, Self::Bytes, Self::BytesEach];
+    const ALL: [Self; 6] = [Self::P50, Self::P95, Self::P99, Self::Bytes, Self::BytesEach, Self::Share];
+
+    /// Whether a bar for it is the least that it may be.
+    pub(crate) fn more_is_better(self) -> bool {
+        self == Self::Share
+    }
 
     fn column(self) -> (&'static str, &'static str) {
         match self {
@@ -156,6 +164,7 @@ impl Figure {
             Self::P99 => ("p99", "s"),
             Self::Bytes => ("in all", "B"),
             Self::BytesEach => ("a message", "B"),
+            Self::Share => ("of the rate", "%"),
         }
     }
 
@@ -174,6 +183,10 @@ impl Figure {
             Self::BytesEach => {
                 let many = runs.iter().all(|run| run.messages > 1);
                 many.then(|| median(|run| run.bytes as f64 / run.messages as f64)).flatten()
+            }
+            Self::Share => {
+                let shares: Option<Vec<f64>> = runs.iter().map(|run| run.share_percent).collect();
+                shares.and_then(|shares| quantile(&shares, 0.5))
             }
         }
     }
@@ -202,7 +215,12 @@ mod tests {
 
     #[test]
     fn quantiles_are_over_runs_where_a_run_gives_one_time() {
-        let run = |seconds: &[f64]| Figures { seconds: seconds.to_vec(), bytes: 10, messages: seconds.len() };
+        let run = |seconds: &[f64]| Figures {
+            seconds: seconds.to_vec(),
+            bytes: 10,
+            messages: seconds.len(),
+            share_percent: None,
+        };
         let single = [run(&[1.0]), run(&[2.0]), run(&[9.0])];
         assert_eq!(Figure::P95.of(&single), Some(9.0));
         let many = [run(&[1.0, 2.0]), run(&[2.0, 3.0]), run(&[2.0, 9.0])];

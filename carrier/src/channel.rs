@@ -4,9 +4,11 @@
 //! of what QUIC has to say: during the handshake these are padded to 1,200 bytes whether there is anything in them or
 //! not.
 
+use std::ops::Range;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use thinpost_wire::batch::Transfer;
 use thinpost_wire::frame::Close;
 use thinpost_wire::link::{Event, Link, LinkConfig, Time};
 use tokio::time::{Instant, sleep_until};
@@ -101,6 +103,11 @@ impl Channel {
     /// Says that every frame up to and including this number is acted on for good.
     pub fn settle(&mut self, upto: u64) {
         self.link.settle(self.now(), upto);
+    }
+
+    /// Says that these bytes of an object are durable.
+    pub fn hold_object(&mut self, transfer: Transfer, bytes: Range<u64>) {
+        self.link.hold(self.now(), transfer, bytes);
     }
 
     /// While held, [`Channel::next`] sends nothing for 20 ms at most: the owner will soon have something that belongs

@@ -36,6 +36,18 @@ pub enum StoreError {
     Failed,
 }
 
+/// Why an object was not taken. Nothing was kept.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ObjectError {
+    /// It is empty, or longer than [`OBJECT_BYTES_MAX`](crate::OBJECT_BYTES_MAX).
+    #[error("an object of {0} bytes: 1 to {max} may be sent", max = crate::OBJECT_BYTES_MAX)]
+    Size(u64),
+    /// It was not written.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
 /// Why a home was not made. Nothing was left behind.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]

@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use thinpost_wire::frame::{Denial, Refusal};
-use thinpost_wire::ids::{AccountKey, AppId};
+use thinpost_wire::ids::{AccountKey, AppId, ObjectId};
 use tokio::sync::{broadcast, watch};
 use tokio::time::Instant;
 use tokio_stream::Stream;
@@ -17,6 +17,7 @@ use tokio_stream::wrappers::{BroadcastStream, WatchStream};
 use crate::client::Shared;
 use crate::error::StoreError;
 use crate::message::{Abandonment, Failure, InboxNumber, MessageId, Received};
+use crate::objects::ObjectFailure;
 
 /// How many events a subscriber may be behind before it misses some; see [`Event::Missed`].
 pub(crate) const EVENTS_KEPT: usize = 1_024;
@@ -113,6 +114,32 @@ pub enum Event {
     AskedAgain {
         /// Their name.
         contact: String,
+    },
+    /// An object is at the relay, all of it.
+    ObjectStored {
+        /// Which.
+        id: ObjectId,
+    },
+    /// An object was fetched; [`Client::object`](crate::Client::object) has it.
+    ObjectArrived {
+        /// Which.
+        id: ObjectId,
+    },
+    /// More of an object is at the relay, or here.
+    ObjectProgress {
+        /// Which.
+        id: ObjectId,
+        /// How many of its bytes.
+        held_bytes: u64,
+        /// How many it has.
+        size: u64,
+    },
+    /// An object is neither handed over nor fetched any more, and forgotten here.
+    ObjectFailed {
+        /// Which.
+        id: ObjectId,
+        /// Why.
+        reason: ObjectFailure,
     },
     /// The relay remembers no more revoked tickets of this account, and still takes what comes under one that
     /// was to be revoked. [`Client::void_tickets`](crate::Client::void_tickets) helps.

@@ -49,6 +49,7 @@ mod kept;
 mod message;
 mod network;
 mod notices;
+mod objects;
 mod outbox;
 mod points;
 mod random;
@@ -63,7 +64,7 @@ pub use client::{Client, Status};
 pub use clock::{SystemClock, WallClock};
 pub use contacts::Contact;
 pub use error::{
-    ContactError, CreateError, GrantError, OpenError, RenewError, SendError, SetKeyError, StoreError,
+    ContactError, CreateError, GrantError, ObjectError, OpenError, RenewError, SendError, SetKeyError, StoreError,
     WipeError,
 };
 pub use event::{Event, LinkState, LinkStatus, Subscription};
@@ -74,13 +75,15 @@ pub use message::{
 };
 pub use network::{Network, Udp};
 pub use notices::{Matter, Notice};
+pub use objects::{ObjectFailure, ObjectState};
 pub use safety::{BadSafetyNumber, SafetyNumber};
 pub use store::key::HomeKey;
 pub use store::storage::{MemoryStorage, Storage};
 pub use sync::{Budget, SYNC_BYTES_MIN, SyncEnd, SyncReport};
-pub use thinpost_wire::frame::{Denial, Refusal};
-pub use thinpost_wire::ids::{AccountKey, AppId, DeviceKey, RelayKey};
+pub use thinpost_wire::frame::{Denial, ObjectRefusal, Refusal};
+pub use thinpost_wire::ids::{AccountKey, AppId, DeviceKey, ObjectId, RelayKey};
 pub use thinpost_wire::letter::CONTENT_BYTES_MAX;
+pub use thinpost_wire::limits::OBJECT_BYTES_MAX;
 pub use thinpost_wire::text::{ModelName, ModelSet, Models, PartsError};
 pub use thinpost_wire::ticket;
 pub use thinpost_wire::token::Token;

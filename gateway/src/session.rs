@@ -8,6 +8,7 @@ mod claims;
 mod delivery;
 mod end;
 mod greeting;
+mod objects;
 mod refusals;
 
 use std::cmp::Ordering;
@@ -29,6 +30,7 @@ use tracing::{debug, trace, warn};
 
 use self::delivery::Delivery;
 use self::end::{End, Misbehaviour};
+use self::objects::{ObjectWork, Objects};
 use self::refusals::Refusals;
 use crate::relay::Shared;
 use crate::store::{self, Append, DeviceNo, DeviceRecord, Done, Op, Pending, Store, TableTail, Verdict};
@@ -82,6 +84,7 @@ pub(crate) async fn run(incoming: Incoming, shared: Arc<Shared>) {
         refusals: Refusals::new(shared.wakes.room.applicant()),
         delivery: Delivery::default(),
         cursor: None,
+        objects: Objects::default(),
     };
     let end = session.serve().await;
     debug!(%device, %end, "session over");
@@ -124,6 +127,7 @@ struct Session {
     delivery: Delivery,
     /// How far the device has settled, when the store has not been told.
     cursor: Option<Position>,
+    objects: Objects,
 }
 
 /// What an op of a pending request was asked for, so that its verdict can be answered.
@@ -153,6 +157,7 @@ enum What {
     Claim {
         to: Handle,
     },
+    Object(ObjectWork),
     /// Nobody waits for the verdict, but it must not be a refusal.
     Table,
     Housekeeping,
@@ -174,6 +179,7 @@ impl Session {
         }
         self.process().await?;
         self.deliver().await?;
+        self.feed().await?;
         // Custody of what came with a handshake can leave with the relay's part of it.
         self.channel.hold(self.pending.is_some());
         let unseen = self.hello.is_none();
@@ -205,6 +211,8 @@ impl Session {
     fn handle(&mut self, event: Event) {
         match event {
             Event::Frame { number, bytes } => self.waiting.push_back((number, bytes)),
+            Event::Chunk { transfer, offset, bytes } => self.objects.take(transfer, offset, bytes),
+            Event::Progress { .. } => {}
             Event::Settled { upto } => {
                 if let Some(position) = self.delivery.settled(upto) {
                     self.cursor = Some(position);
@@ -259,6 +267,17 @@ impl Session {
                     (Some(Op::PutKeys { device: self.number()?, replaces, keys }), What::Housekeeping)
                 }
                 ToRelay::Claim { to } => self.claim(to)?,
+                ToRelay::PutObject { transfer, id, size, lifetime_s } => {
+                    self.put_object(transfer, id, size, lifetime_s)?
+                }
+                ToRelay::GetObject { transfer, id, held } => {
+                    self.get_object(transfer, id, held).await?;
+                    (None, What::Housekeeping)
+                }
+                ToRelay::EndTransfer { transfer } => {
+                    self.end_transfer(transfer);
+                    (None, What::Housekeeping)
+                }
                 ToRelay::Numbering(origin) => {
                     self.numbering = Some(origin);
                     (None, What::Housekeeping)
@@ -296,6 +315,7 @@ impl Session {
             }
         }
         self.settle();
+        self.store_objects(&mut ops, &mut asked, OPS_MAX);
         if let Some(record) = &self.record {
             let device = record.number;
             if let Some(upto) = self.cursor.take() {
@@ -418,6 +438,7 @@ impl Session {
                     .into());
                 }
                 (What::Claim { to }, verdict) => self.claimed(to, verdict),
+                (What::Object(work), verdict) => self.object_answered(work, verdict).await?,
                 (What::Revoke { number, id }, Err(refusal)) => {
                     debug!(%refusal, "a token was not revoked");
                     let said = self.channel.link().push(ToDevice::NotRevoked { id }.encode());

@@ -6,6 +6,7 @@ use std::path::Path;
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
+use super::Figure;
 use crate::report::Row;
 
 /// By how much a figure may grow.
@@ -27,13 +28,15 @@ pub(crate) fn compare(rows: &[Row], file: &Path) -> Result<()> {
         let is_same = |other: &&Value| {
             ["profile", "scenario", "mode", "metric", "unit"].iter().all(|key| other[key] == now[key])
         };
+        let is_share = now["metric"] == Figure::Share.column().0;
         let name = format!("{} {} {}", now["profile"], now["scenario"], now["metric"]);
         let was = before.iter().find(is_same).with_context(|| format!("{} has no {name}", file.display()))?;
         ensure!(was["seeds"] == now["seeds"], "{name}: {} has figures of other seeds", file.display());
         let [was, now] =
             [was, &now].map(|row| row["value"].as_f64().with_context(|| format!("{name} has no value")));
         let (was, now) = (was?, now?);
-        if now > was * GROWTH_MAX {
+        let (worse, better) = if is_share { (was, now) } else { (now, was) };
+        if worse > better * GROWTH_MAX {
             grown.push(format!("{name}: {now:.2}, was {was:.2}"));
         }
     }

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use thinpost_client::{Event, InboxNumber, Message, MessageId, ReceivedContent, Subscription};
+use thinpost_client::{Event, InboxNumber, Message, MessageId, ObjectId, ReceivedContent, Subscription};
 use thinpost_netem::{Leg, Person, Profile, Trace, World};
 use tokio::time::{Instant, sleep, timeout};
 
@@ -129,6 +129,20 @@ impl Pair {
             Ok(())
         };
         timeout(PATIENCE, all).await.context("no custody")?
+    }
+
+    /// Waits until the relay has an object.
+    pub(crate) async fn object_stored(news: &mut Subscription, object: ObjectId) -> Result<()> {
+        let stored = async {
+            loop {
+                match news.next().await.context("the client has ended")? {
+                    Event::ObjectStored { id } if id == object => return Ok(()),
+                    Event::ObjectFailed { reason, .. } => bail!("the object failed: {reason}"),
+                    _ => {}
+                }
+            }
+        };
+        timeout(PATIENCE, stored).await.context("the object is not stored")?
     }
 
     /// What somebody has received behind this number, with the times, once it is so many; an error if any comes twice

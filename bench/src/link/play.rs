@@ -18,6 +18,10 @@ const GAP: Duration = Duration::from_secs(3);
 const STEADY_MESSAGES: usize = 100;
 const QUEUED_MESSAGES: usize = 200;
 
+const OBJECT_BYTES: usize = 200_000;
+const TEXT_GAP: Duration = Duration::from_secs(10);
+const CUTS: u32 = 50;
+
 /// When the link dies in `outage`, counted from the connect, and for how long.
 const OUTAGE_AFTER: Duration = Duration::from_millis(1_800);
 const OUTAGE: Duration = Duration::from_secs(20);
@@ -33,6 +37,14 @@ pub(crate) struct Figures {
     /// IP bytes on the thin link, both ways.
     pub(crate) bytes: u64,
     pub(crate) messages: usize,
+    /// What was of use of what the link could carry, if that was asked.
+    pub(crate) share_percent: Option<f64>,
+}
+
+impl Figures {
+    fn new(seconds: Vec<f64>, bytes: u64, messages: usize) -> Self {
+        Self { seconds, bytes, messages, share_percent: None }
+    }
 }
 
 impl fmt::Display for Figures {
@@ -56,6 +68,9 @@ pub(crate) async fn play(link: &Profile, scenario: Scenario, seed: u64, packets:
             send_offline(Pair::strangers_to_the_relay(&stage).await?, many(QUEUED_MESSAGES)).await
         }
         Scenario::Fetched => fetched(Pair::apart(&stage).await?).await,
+        Scenario::Object => object(Pair::acquainted(&stage).await?, link, seed).await,
+        Scenario::ObjectTexts => object_texts(Pair::acquainted(&stage).await?, link, seed).await,
+        Scenario::ObjectCuts => object_cuts(Pair::acquainted(&stage).await?, link, seed).await,
         Scenario::Outage => outage(Pair::apart(&stage).await?).await,
         Scenario::Blackout => blackout(Pair::acquainted(&stage).await?, 1, false).await,
         Scenario::BlackoutHint => blackout(Pair::acquainted(&stage).await?, 1, true).await,
@@ -91,7 +106,7 @@ async fn send_offline(pair: Pair, texts: Vec<String>) -> Result<Figures> {
     sleep(RECEIPT_DELAY_MIN).await;
     let bytes = pair.air_bytes() - bytes;
     Pair::received(&pair.bob, after, &texts).await?;
-    Ok(Figures { seconds: vec![seconds], bytes, messages: texts.len() })
+    Ok(Figures::new(vec![seconds], bytes, texts.len()))
 }
 
 async fn warm(pair: Pair) -> Result<Figures> {
@@ -101,7 +116,7 @@ async fn warm(pair: Pair) -> Result<Figures> {
     Pair::custody(&mut news, &sent, 1).await?;
     let seconds = began.elapsed().as_secs_f64();
     sleep(RECEIPT_DELAY_MIN).await;
-    Ok(Figures { seconds: vec![seconds], bytes: pair.air_bytes() - bytes, messages: 1 })
+    Ok(Figures::new(vec![seconds], pair.air_bytes() - bytes, 1))
 }
 
 /// Ann writes now and then; how long until Bob has each.
@@ -125,7 +140,7 @@ async fn steady(pair: Pair, seed: u64, relay_visible: bool) -> Result<Figures> {
     let (written, read) = tokio::try_join!(writes, Pair::received(&pair.bob, after, &texts))?;
     sleep(RECEIPT_DELAY_MAX).await;
     let seconds = read.iter().zip(&written).map(|(read, written)| (*read - *written).as_secs_f64()).collect();
-    Ok(Figures { seconds, bytes: pair.air_bytes() - bytes, messages: texts.len() })
+    Ok(Figures::new(seconds, pair.air_bytes() - bytes, texts.len()))
 }
 
 /// Bob has written while Ann was away; how long from the connect until she has all.
@@ -139,7 +154,72 @@ async fn fetched(pair: Pair) -> Result<Figures> {
     Pair::received(&pair.ann, after, &texts).await?;
     let seconds = began.elapsed().as_secs_f64();
     sleep(RECEIPT_DELAY_MIN).await;
-    Ok(Figures { seconds: vec![seconds], bytes: pair.air_bytes() - bytes, messages: texts.len() })
+    Ok(Figures::new(vec![seconds], pair.air_bytes() - bytes, texts.len()))
+}
+
+/// What no codec makes shorter.
+fn noise(seed: u64) -> Vec<u8> {
+    let mut bytes = vec![0; OBJECT_BYTES];
+    ChaCha8Rng::seed_from_u64(seed).fill(&mut bytes[..]);
+    bytes
+}
+
+/// How many bits a second arrive at most.
+fn carried(link: &Profile) -> f64 {
+    link.up.rate_bit_s.get() as f64 * (1.0 - link.up.loss.fraction())
+}
+
+/// Ann hands over an object; how long until the relay has it.
+async fn object(pair: Pair, link: &Profile, seed: u64) -> Result<Figures> {
+    let mut news = pair.news();
+    let (began, bytes) = (Instant::now(), pair.air_bytes());
+    let id = pair.ann.client().put_object(noise(seed), None).await?;
+    Pair::object_stored(&mut news, id).await?;
+    let seconds = began.elapsed().as_secs_f64();
+    let share_percent = OBJECT_BYTES as f64 * 8.0 / carried(link) / seconds * 100.0;
+    let figures = Figures::new(vec![seconds], pair.air_bytes() - bytes, 1);
+    Ok(Figures { share_percent: Some(share_percent), ..figures })
+}
+
+/// Ann writes while she hands over an object; how long until Bob has each text.
+async fn object_texts(pair: Pair, link: &Profile, seed: u64) -> Result<Figures> {
+    let lasts = OBJECT_BYTES as f64 * 8.0 / carried(link);
+    let texts = lines(((lasts / TEXT_GAP.as_secs_f64()) as usize).max(1));
+    let after = Pair::inbox_head(&pair.bob).await?;
+    let mut news = pair.news();
+    let bytes = pair.air_bytes();
+    let id = pair.ann.client().put_object(noise(seed), None).await?;
+    let writes = async {
+        let mut times = Vec::new();
+        // Not in step with anything.
+        sleep(TEXT_GAP.mul_f64(ChaCha8Rng::seed_from_u64(seed).random())).await;
+        for text in &texts {
+            times.push(Instant::now());
+            pair.send(vec![text.as_str().into()]).await?;
+            sleep(TEXT_GAP).await;
+        }
+        Ok(times)
+    };
+    let (written, read) = tokio::try_join!(writes, Pair::received(&pair.bob, after, &texts))?;
+    Pair::object_stored(&mut news, id).await?;
+    let seconds = read.iter().zip(&written).map(|(read, written)| (*read - *written).as_secs_f64()).collect();
+    Ok(Figures::new(seconds, pair.air_bytes() - bytes, texts.len()))
+}
+
+/// Ann hands over an object, and her connection breaks again and again.
+async fn object_cuts(pair: Pair, link: &Profile, seed: u64) -> Result<Figures> {
+    let mut news = pair.news();
+    let lasts = Duration::from_secs_f64(OBJECT_BYTES as f64 * 8.0 / carried(link));
+    let (began, bytes) = (Instant::now(), pair.air_bytes());
+    let id = pair.ann.client().put_object(noise(seed), None).await?;
+    for _ in 0..CUTS {
+        sleep(lasts / CUTS).await;
+        pair.ann.client().disconnect();
+        sleep(Duration::from_secs(10)).await;
+        pair.ann.client().connect();
+    }
+    Pair::object_stored(&mut news, id).await?;
+    Ok(Figures::new(vec![began.elapsed().as_secs_f64()], pair.air_bytes() - bytes, 1))
 }
 
 async fn outage(pair: Pair) -> Result<Figures> {
@@ -155,7 +235,7 @@ async fn outage(pair: Pair) -> Result<Figures> {
     sleep(RECEIPT_DELAY_MIN).await;
     let bytes = pair.air_bytes() - bytes;
     Pair::received(&pair.bob, after, &texts).await?;
-    Ok(Figures { seconds: vec![seconds], bytes, messages: texts.len() })
+    Ok(Figures::new(vec![seconds], bytes, texts.len()))
 }
 
 /// Ann writes while her link is dead; how long from its return until the relay answers for the first, and what went
@@ -182,5 +262,5 @@ async fn blackout(pair: Pair, count: usize, hint: bool) -> Result<Figures> {
     Pair::custody(&mut news, &sent, 1).await?;
     let seconds = began.elapsed().as_secs_f64();
     Pair::received(&pair.bob, after, &texts).await?;
-    Ok(Figures { seconds: vec![seconds], bytes, messages: 1 })
+    Ok(Figures::new(vec![seconds], bytes, 1))
 }

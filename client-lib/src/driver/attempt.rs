@@ -41,6 +41,7 @@ impl Driver {
             Err(end) => end,
         };
         self.outbox.link_lost();
+        self.objects.link_lost();
         self.mailboxes.forget_unsettled();
         end
     }

@@ -95,6 +95,15 @@ impl Driver {
                 self.claimed(outgoing, to, key);
                 Ok(())
             }
+            Ok(ToDevice::ObjectOpened { transfer, size, held }) => self.object_opened(link, transfer, size, &held),
+            Ok(ToDevice::ObjectStored { transfer }) => {
+                self.object_stored(link, transfer);
+                Ok(())
+            }
+            Ok(ToDevice::ObjectRefused { transfer, reason }) => {
+                self.object_refused(link, transfer, reason);
+                Ok(())
+            }
             Ok(ToDevice::NotRevoked { id }) => {
                 outgoing.not_revoked(id);
                 self.tell(Event::RevocationsFull);

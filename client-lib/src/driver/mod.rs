@@ -11,6 +11,7 @@ mod introductions;
 mod keys;
 mod knock;
 mod notes;
+mod objects;
 mod outgoing;
 mod retry;
 mod sealing;
@@ -34,12 +35,14 @@ use crate::event::{Event, LinkState, LinkStatus};
 use crate::kept::{Kept, Name};
 use crate::message::{Abandonment, Failure, InboxNumber, MessageId};
 use crate::network::{Meter, Network};
+use crate::objects::{ObjectNumber, ObjectRow};
 use crate::outbox::Outbox;
 use crate::random::Random;
 use crate::seal::{Codings, Identity, Keyring, Seals};
 use crate::store::records::RelayRecord;
 use crate::store::{Changes, Loaded, Queued};
 use handles::Handles;
+use objects::Objects;
 use retry::{End, Next, Retry};
 
 /// Assumed until a round trip was measured: 2G's.
@@ -88,6 +91,10 @@ impl Default for Options {
 pub(crate) enum Told {
     /// A message is in the outbox.
     Queued(MessageId, Queued),
+    /// An object is to be handed over or fetched.
+    Object(ObjectNumber, ObjectRow),
+    /// An object was forgotten.
+    ObjectGone(ObjectNumber),
     /// The driver alone can do this, as it holds what it changes. It answers once that is on disk.
     Asked(Ask, Answer),
 }
@@ -109,6 +116,7 @@ pub(crate) struct Start {
     outbox: Outbox,
     kept: Kept,
     seals: Seals,
+    objects: Objects,
     mailboxes: Handles<MailboxAddress>,
     senders: Handles<AccountKey>,
 }
@@ -124,8 +132,11 @@ impl Start {
             let is_contact = loaded.contacts.iter().any(|contact| contact.ticket.seal.identity == with);
             seals.heard_of(&with, is_contact);
         }
+        let mut objects = Objects::default();
+        objects.load(loaded.objects);
         Ok(Self {
             seals,
+            objects,
             relay: loaded.relay,
             outbox,
             kept: loaded.kept,
@@ -162,6 +173,9 @@ pub(crate) struct Driver {
     outbox: Outbox,
     kept: Kept,
     seals: Seals,
+    objects: Objects,
+    /// What is told once the next commit has made it so.
+    tell_after: Vec<Event>,
     /// Whom this home has asked for all that it has not confirmed.
     asked_again: BTreeMap<Identity, Instant>,
     /// Contacts who are to be given a token of their own with the next notes: none where it is not made yet.
@@ -213,6 +227,8 @@ impl Driver {
             outbox: start.outbox,
             kept: start.kept,
             seals: start.seals,
+            objects: start.objects,
+            tell_after: Vec::new(),
             asked_again: BTreeMap::new(),
             tokens: BTreeMap::new(),
             mailboxes: start.mailboxes,
@@ -317,6 +333,8 @@ impl Driver {
                     self.changes.unnumbered.push(id);
                 }
             }
+            Told::Object(number, row) => self.objects.add(number, row),
+            Told::ObjectGone(number) => self.objects.remove(number),
             Told::Asked(ask, answer) => {
                 self.asked.push(answer);
                 match ask {
@@ -447,6 +465,9 @@ impl Driver {
         }
         for (id, queued) in changes.again {
             self.outbox.insert(id, &queued);
+        }
+        for event in std::mem::take(&mut self.tell_after) {
+            self.tell(event);
         }
         if !changes.received.is_empty() {
             self.heads.send_replace(InboxNumber(counters.received));

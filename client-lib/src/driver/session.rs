@@ -123,6 +123,7 @@ impl<'a> Session<'a> {
     /// Acts on all that has come, makes it durable with one commit, and only then settles it.
     async fn turn(&mut self, first: LinkEvent) -> Result<(), End> {
         let mut last = None;
+        let mut chunks = Vec::new();
         let mut next = Some(first);
         while let Some(event) = next {
             match event {
@@ -134,6 +135,12 @@ impl<'a> Session<'a> {
                         .map_err(End::Misbehaved)?;
                     last = Some(number);
                 }
+                LinkEvent::Chunk { transfer, offset, bytes } => {
+                    chunks.extend(self.driver.chunk(transfer, offset, bytes));
+                }
+                LinkEvent::Progress { transfer, held_bytes } => {
+                    self.driver.object_progress(transfer, held_bytes);
+                }
             }
             next = self.channel.link().poll_event();
         }
@@ -141,6 +148,14 @@ impl<'a> Session<'a> {
         if let Some(last) = last {
             self.channel.settle(last);
             self.driver.shared.store.points.pass("settle");
+        }
+        for (transfer, bytes) in chunks {
+            self.channel.hold_object(transfer, bytes);
+            self.driver.fetch_progress(transfer);
+            let link = self.channel.link();
+            if let Some(frame) = self.driver.look_at_fetched(link, transfer).await.map_err(End::Store)? {
+                self.outgoing.push(link, frame);
+            }
         }
         Ok(())
     }
@@ -168,6 +183,13 @@ impl<'a> Session<'a> {
                 self.outgoing.push(self.channel.link(), frame);
             }
             self.driver.shared.store.points.pass("say");
+        }
+        if may_send && self.incoming.is_welcomed() {
+            let link = self.channel.link();
+            for frame in self.driver.next_transfers(link) {
+                self.outgoing.push(link, frame);
+            }
+            self.driver.feed(link).await.map_err(End::Store)?;
         }
         if may_send && self.incoming.is_caught_up() && self.driver.outbox.pending() == 0 {
             let keys = self.driver.refill(&mut self.incoming).await.map_err(End::Store)?;
@@ -210,9 +232,10 @@ impl<'a> Session<'a> {
         };
         // What is due while the window is full leaves with the next turn.
         let retry_at = self.driver.outbox.next_retry().filter(|at| *at > now);
+        let objects_at = self.driver.objects.next_retry().filter(|at| *at > now);
         let notes_at = self.driver.next_notes(now);
         let prove_by = self.proof.map(|(_, by)| by);
-        let others = [check_at, retry_at, notes_at, give_up_at, prove_by, self.leave_at];
+        let others = [check_at, retry_at, objects_at, notes_at, give_up_at, prove_by, self.leave_at];
         others.into_iter().flatten().fold(self.driver.expiry_due, Instant::min)
     }
 

@@ -10,6 +10,7 @@ mod grants;
 mod kept;
 pub(crate) mod key;
 mod notices;
+mod objects;
 mod opening;
 mod outbox;
 pub(crate) mod records;
@@ -35,8 +36,10 @@ use crate::grants::Grant;
 use crate::kept::{Kept, Name};
 use crate::message::{Abandonment, Failure, InboxNumber, MessageId};
 use crate::notices::Matter;
+use crate::objects::ObjectNumber;
 use crate::points::Points;
 use crate::seal::Identity;
+pub(crate) use objects::{LoadedObject, ObjectChange};
 pub(crate) use outbox::{Departure, Numbers, Queued};
 use records::{
     AccessRow, CONTACTS, COUNTERS, ContactRow, Counters, HOME, HomeRecord, INBOX, InboxRow, KEPT, KEYRING,
@@ -67,6 +70,7 @@ pub(crate) struct Loaded {
     /// The outbox by id, without its bodies.
     pub(crate) outbox: Vec<(MessageId, Queued)>,
     pub(crate) kept: Kept,
+    pub(crate) objects: Vec<LoadedObject>,
     pub(crate) mailboxes: Vec<MailboxAddress>,
     pub(crate) senders: Vec<AccountKey>,
 }
@@ -123,6 +127,8 @@ pub(crate) struct Changes {
     pub(crate) tokens: Vec<(AccountKey, Token)>,
     /// What the relay with this store now knows to be revoked.
     pub(crate) told: Vec<(TokenId, StoreId)>,
+    /// What has become of objects, in order.
+    pub(crate) objects: Vec<(ObjectNumber, ObjectChange)>,
     pub(crate) relay: Option<RelayRecord>,
     /// Goes with what was opened: neither may be written without the other.
     pub(crate) pairs: Vec<PairRow>,
@@ -161,6 +167,7 @@ impl Store {
             contacts: read.table(CONTACTS)?.records()?.map(contact).collect::<Result<_, StoreError>>()?,
             outbox: read.table(OUTBOX)?.range(..)?.map(queued).collect::<Result<_, StoreError>>()?,
             kept: kept::load(&read)?,
+            objects: objects::load(&read)?,
             access: grants::load_access(&read)?,
             grants: grants::load_grants(&read)?,
             requests: grants::load_requests(&read)?,
@@ -193,6 +200,7 @@ impl Store {
             for (account, token) in &changes.tokens {
                 grants::change_access(&write, account, |access| access.token = Some(*token))?;
             }
+            objects::change(&write, &changes.objects)?;
             put_pairs(&write, &changes.pairs)?;
             if let Some(keyring) = &changes.keyring {
                 meta.put(KEYRING, keyring)?;

@@ -16,9 +16,10 @@ use crate::grants::Grant;
 use crate::kept::Name;
 use crate::message::{MessageId, MessageState, ReceivedContent};
 use crate::notices::NoticeRow;
+use crate::objects::ObjectRow;
 
 /// This version of the layout.
-pub(crate) const FORMAT: u32 = 5;
+pub(crate) const FORMAT: u32 = 6;
 
 /// Contacts, by their hidden names.
 pub(super) const CONTACTS: Rows<Hidden, ContactRow> = Rows::new("contacts");
@@ -49,6 +50,11 @@ pub(super) const REQUESTS: Rows<Hidden, String> = Rows::new("requests");
 
 /// What a person should know of and has not acknowledged, by number.
 pub(super) const NOTICES: Rows<u64, NoticeRow> = Rows::new("notices");
+
+/// Objects that are to be handed over, to be fetched, or here, by number.
+pub(super) const OBJECTS: Rows<u64, ObjectRow> = Rows::new("objects");
+/// Their bytes, by number and offset.
+pub(super) const OBJECT_BYTES: Rows<u64, Vec<u8>> = Rows::new("object bytes");
 
 /// Four bytes, little endian, in every format there will be. Alone of all it is not encrypted.
 pub(super) const META_FORMAT: &str = "format";
@@ -145,6 +151,8 @@ pub(crate) struct Counters {
     pub(crate) notes: u64,
     /// The last number of a notice.
     pub(crate) notices: u64,
+    /// The last number of an object.
+    pub(crate) objects: u64,
 }
 
 /// Someone to write to.

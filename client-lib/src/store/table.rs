@@ -108,6 +108,8 @@ impl<'s> Tables<'s, WriteTransaction> {
         self.table(records::ACCESS)?;
         self.table(records::REQUESTS)?;
         self.table(records::NOTICES)?;
+        self.table(records::OBJECTS)?;
+        self.table(records::OBJECT_BYTES)?;
         Ok(())
     }
 

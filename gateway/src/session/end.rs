@@ -2,7 +2,9 @@
 
 use thinpost_carrier::Down;
 use thinpost_wire::frame::{Close, Denial, FrameError};
+use thinpost_wire::batch::Transfer;
 use thinpost_wire::ids::Handle;
+use thinpost_wire::link::LinkError;
 
 use crate::store::{CommitError, StoreError};
 
@@ -36,6 +38,10 @@ pub(super) enum Misbehaviour {
     Numbering,
     #[error("more handles than a table holds")]
     TableFull,
+    #[error("transfer {} is not the next", .0.0)]
+    Transfer(Transfer),
+    #[error(transparent)]
+    Link(#[from] LinkError),
 }
 
 impl<E: Into<Misbehaviour>> From<E> for End {
