@@ -52,11 +52,11 @@ impl Name {
         self.incarnation == seen.incarnation.0
     }
 
-    fn has_arrived(&self, seen: &Seen) -> bool {
+    pub(crate) fn has_arrived(&self, seen: &Seen) -> bool {
         self.is_of(seen) && seen.has_arrived(self.number)
     }
 
-    fn is_read(&self, seen: &Seen) -> bool {
+    pub(crate) fn is_read(&self, seen: &Seen) -> bool {
         self.is_of(seen) && self.number <= seen.read
     }
 }
@@ -193,6 +193,14 @@ impl Kept {
             self.send_again(|other, _| other == id, &mut news);
         }
         news
+    }
+
+    /// The relay has taken custody of what its recipient has confirmed already.
+    pub(crate) fn keep_arrived(&mut self, id: MessageId, queued: &Queued, left: u64, read: bool) {
+        self.suspects.remove(&id);
+        if let Some(name) = queued.name {
+            self.load_arrived(id, name, queued.app_id, left, read);
+        }
     }
 
     /// Acts on what a device says; `account` is the contact whose keys these are, if it is one's. What was sealed for
@@ -420,6 +428,16 @@ mod tests {
         assert_eq!((ids(&news.delivered), ids(&news.read)), (vec![1], vec![1]));
         let left = kept.leave(0);
         assert_eq!(kept.keep(MessageId(2), queued(BOB, 2), left), News::default());
+    }
+
+    #[test]
+    fn what_was_confirmed_before_its_custody_was_known_is_done_and_what_left_before_it_is_lost() {
+        let mut kept = kept();
+        let left = kept.leave(0);
+        kept.keep_arrived(MessageId(6), &queued(BOB, 5), left, false);
+        let news = kept.heed(&BOB, None, &receipt(0, &[(5, 5)], 5));
+        assert_eq!((ids(&news.delivered), ids(&news.read)), (vec![], vec![6]));
+        assert_eq!(ids(&news.again), [1, 2, 4, 5]);
     }
 
     #[test]

@@ -64,8 +64,8 @@ pub use client::{Client, Status};
 pub use clock::{SystemClock, WallClock};
 pub use contacts::Contact;
 pub use error::{
-    ContactError, CreateError, GrantError, ObjectError, OpenError, RenewError, SendError, SetKeyError, StoreError,
-    WipeError,
+    ContactError, CreateError, GrantError, ObjectError, OpenError, RenewError, SendError, SetKeyError,
+    StoreError, WipeError,
 };
 pub use event::{Event, LinkState, LinkStatus, Subscription};
 pub use grants::Revocation;

@@ -278,6 +278,20 @@ impl Outbox {
         carriers.flat_map(with_riders).collect()
     }
 
+    /// What the relay has not taken custody of, and has arrived all the same: carriers, each with all that is sealed in it.
+    pub(crate) fn arrived(
+        &self,
+        has_arrived: impl Fn(&Name) -> bool,
+    ) -> Vec<(MessageId, Vec<(MessageId, Queued)>)> {
+        let on_their_way = self.rows.iter().filter(|(_, row)| row.place != Place::Waiting);
+        let with_riders = on_their_way.map(|(id, row)| {
+            let riders = self.riders.get(id).into_iter().flatten().copied();
+            (*id, [(*id, row.queued)].into_iter().chain(riders).collect::<Vec<_>>())
+        });
+        let is_there = |(_, queued): &(MessageId, Queued)| queued.name.as_ref().is_some_and(&has_arrived);
+        with_riders.filter(|(_, sealed)| sealed.iter().any(is_there)).collect()
+    }
+
     /// Whether notes for this contact are on their way.
     pub(crate) fn has_notes(&self, mailbox: &AccountKey) -> bool {
         self.rows.range(MessageId::FIRST_NOTES..).any(|(_, row)| row.queued.mailbox == *mailbox)
@@ -304,6 +318,7 @@ impl Outbox {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use thinpost_wire::parcel::ShortIncarnation;
 
     use super::*;
 
@@ -324,6 +339,29 @@ mod tests {
 
     fn take(outbox: &mut Outbox, now: Instant) -> Vec<u64> {
         outbox.take_next(now, 100, usize::MAX).into_iter().map(|id| id.0).collect()
+    }
+
+    #[test]
+    fn what_has_arrived_is_known_with_all_that_was_sealed_with_it_if_it_has_left() {
+        let with = [9; 32];
+        let name = |number| Name::new(with, ShortIncarnation([7; 4]), number);
+        let mut outbox = Outbox::default();
+        for number in 1..=4 {
+            outbox.insert(MessageId(number), &Queued::new(BOB, Some(name(number))));
+        }
+        let has_arrived = |known: &Name| known.number == 2;
+        outbox.take_next(Instant::now(), 3, usize::MAX);
+        outbox.ride(MessageId(2), MessageId(1));
+        let ids = |arrived: Vec<(MessageId, Vec<(MessageId, Queued)>)>| {
+            let ids = |(carrier, sealed): (MessageId, Vec<(MessageId, Queued)>)| {
+                (carrier.0, sealed.iter().map(|(id, _)| id.0).collect::<Vec<_>>())
+            };
+            arrived.into_iter().map(ids).collect::<Vec<_>>()
+        };
+        assert_eq!(ids(outbox.arrived(has_arrived)), [(1, vec![1, 2])]);
+        assert_eq!(ids(outbox.arrived(|known| known.number == 4)), [], "nobody can have it yet");
+        outbox.link_lost();
+        assert_eq!(ids(outbox.arrived(|known| known.number > 2)), [(3, vec![3])], "in doubt");
     }
 
     #[test]

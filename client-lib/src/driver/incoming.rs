@@ -95,7 +95,9 @@ impl Driver {
                 self.claimed(outgoing, to, key);
                 Ok(())
             }
-            Ok(ToDevice::ObjectOpened { transfer, size, held }) => self.object_opened(link, transfer, size, &held),
+            Ok(ToDevice::ObjectOpened { transfer, size, held }) => {
+                self.object_opened(link, transfer, size, &held)
+            }
             Ok(ToDevice::ObjectStored { transfer }) => {
                 self.object_stored(link, transfer);
                 Ok(())

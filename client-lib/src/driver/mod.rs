@@ -18,12 +18,12 @@ mod sealing;
 mod session;
 mod tokens;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use thinpost_carrier::quic;
-use thinpost_wire::ids::AccountKey;
+use thinpost_wire::ids::{AccountKey, AppId};
 use thinpost_wire::notes::Introduction;
 use thinpost_wire::token::{MailboxAddress, Token};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -431,14 +431,20 @@ impl Driver {
         for (id, store) in changes.told {
             self.shared.grants().told(id, store);
         }
+        let ids = |of: &[(MessageId, Option<AppId>)]| of.iter().map(|(id, _)| *id).collect::<BTreeSet<_>>();
+        let (delivered, read) = (ids(&changes.delivered), ids(&changes.read));
         for (carrier, left) in changes.custody {
             for (message, queued) in self.outbox.remove(carrier) {
                 tracing::trace!(message = message.0, "custody");
                 if queued.is_first_time(message) {
                     self.tell(Event::Custody { message, app_id: queued.app_id });
                 }
-                let news = self.kept.keep(message, queued, left);
-                self.take_news(news);
+                if delivered.contains(&message) {
+                    self.kept.keep_arrived(message, &queued, left, read.contains(&message));
+                } else {
+                    let news = self.kept.keep(message, queued, left);
+                    self.take_news(news);
+                }
             }
         }
         for (carrier, reason) in changes.failed {

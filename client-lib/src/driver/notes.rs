@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::Driver;
 use crate::client::Shared;
 use crate::error::StoreError;
-use crate::kept::News;
+use crate::kept::{Name, News};
 use crate::message::MessageId;
 use crate::notices::Matter;
 use crate::seal::Identity;
@@ -79,6 +79,16 @@ impl Driver {
         }
         if let Some(token) = notes.token {
             self.take_token(from, token);
+        }
+        let has_arrived =
+            |name: &Name| name.with == *from && notes.seen.iter().any(|seen| name.has_arrived(seen));
+        // A receipt can be quicker than the relay's answer. It is said once: what it says is written with it.
+        for (carrier, sealed) in self.outbox.arrived(has_arrived) {
+            self.take_custody(carrier);
+            self.changes.delivered.extend(sealed.iter().map(|(id, queued)| (*id, queued.app_id)));
+            let is_read = |name: &Name| notes.seen.iter().any(|seen| name.is_read(seen));
+            let read = sealed.iter().filter(|(_, queued)| queued.name.as_ref().is_some_and(is_read));
+            self.changes.read.extend(read.map(|(id, queued)| (*id, queued.app_id)));
         }
         let news = self.kept.heed(from, account, notes);
         self.take_news(news);

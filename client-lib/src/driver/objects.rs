@@ -85,7 +85,11 @@ impl Objects {
 
     /// When something that was refused may be tried again.
     pub(super) fn next_retry(&self) -> Option<Instant> {
-        self.pending.values().filter(|pending| !pending.is_on_link).filter_map(|pending| pending.not_before).min()
+        self.pending
+            .values()
+            .filter(|pending| !pending.is_on_link)
+            .filter_map(|pending| pending.not_before)
+            .min()
     }
 
     fn of(&mut self, transfer: Transfer) -> Option<(ObjectNumber, &mut Pending)> {
@@ -179,7 +183,8 @@ impl Driver {
                 pending.row.size = size;
                 let held = pending.held.clone();
                 self.changes.objects.push((number, ObjectChange::Size(size)));
-                link.receive_object(transfer, size, held).map_err(|_| "the relay sent too much of an object")?;
+                link.receive_object(transfer, size, held)
+                    .map_err(|_| "the relay sent too much of an object")?;
             }
         }
         Ok(())
@@ -229,7 +234,12 @@ impl Driver {
     }
 
     /// Bytes of an object have come; the next commit makes them durable. Returns which are to be held then.
-    pub(super) fn chunk(&mut self, transfer: Transfer, offset: u64, bytes: Bytes) -> Option<(Transfer, Range<u64>)> {
+    pub(super) fn chunk(
+        &mut self,
+        transfer: Transfer,
+        offset: u64,
+        bytes: Bytes,
+    ) -> Option<(Transfer, Range<u64>)> {
         let (number, pending) = self.objects.of(transfer)?;
         let range = offset..offset + bytes.len() as u64;
         for missing in pending.held.gaps(&range).collect::<Vec<_>>() {

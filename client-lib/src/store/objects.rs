@@ -162,7 +162,11 @@ impl Store {
     }
 
     /// These bytes of an object, which are all here.
-    pub(crate) fn object_bytes(&self, number: ObjectNumber, range: Range<u64>) -> Result<Vec<u8>, StoreError> {
+    pub(crate) fn object_bytes(
+        &self,
+        number: ObjectNumber,
+        range: Range<u64>,
+    ) -> Result<Vec<u8>, StoreError> {
         let rows = self.begin_read()?.table(OBJECT_BYTES)?;
         let first = rows.range(key(number, 0)..=key(number, range.start))?.next_back().transpose()?;
         let first = first.map_or(range.start, |(at, _)| at - key(number, 0));

@@ -1,8 +1,8 @@
 //! How sessions end.
 
 use thinpost_carrier::Down;
-use thinpost_wire::frame::{Close, Denial, FrameError};
 use thinpost_wire::batch::Transfer;
+use thinpost_wire::frame::{Close, Denial, FrameError};
 use thinpost_wire::ids::Handle;
 use thinpost_wire::link::LinkError;
 

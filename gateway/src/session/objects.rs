@@ -41,11 +41,22 @@ struct Put {
 /// What the store was asked for an object.
 #[derive(Debug)]
 pub(super) enum ObjectWork {
-    Open { transfer: Transfer, id: ObjectId, size: u64 },
-    Chunk { transfer: Transfer, bytes: Range<u64> },
-    Complete { transfer: Transfer },
+    Open {
+        transfer: Transfer,
+        id: ObjectId,
+        size: u64,
+    },
+    Chunk {
+        transfer: Transfer,
+        bytes: Range<u64>,
+    },
+    Complete {
+        transfer: Transfer,
+    },
     /// It is not what its name says.
-    Drop { transfer: Transfer },
+    Drop {
+        transfer: Transfer,
+    },
 }
 
 impl Objects {
@@ -67,7 +78,10 @@ impl Objects {
         while let Some((transfer, offset, bytes)) = self.chunks.pop_front() {
             let Some(&Put { object, .. }) = self.puts.get(&transfer) else { continue };
             let range = offset..offset + bytes.len() as u64;
-            return Some((Op::PutChunk { object, offset, bytes }, ObjectWork::Chunk { transfer, bytes: range }));
+            return Some((
+                Op::PutChunk { object, offset, bytes },
+                ObjectWork::Chunk { transfer, bytes: range },
+            ));
         }
         None
     }
@@ -158,7 +172,9 @@ impl Session {
                 self.objects.opening -= 1;
                 match verdict {
                     Ok(Done::ObjectOpened { is_complete: true, .. }) => self.stored(transfer),
-                    Ok(Done::ObjectOpened { object, .. }) => self.begin_put(transfer, id, object, size).await?,
+                    Ok(Done::ObjectOpened { object, .. }) => {
+                        self.begin_put(transfer, id, object, size).await?
+                    }
                     Ok(_) => {}
                     Err(refusal) => self.refuse_object(transfer, refused(refusal)),
                 }

@@ -171,10 +171,7 @@ fn golden_vectors_of_frames_to_a_device_hold() {
             },
         ),
         ("0a01", ToDevice::ObjectStored { transfer: Transfer(1) }),
-        (
-            "0b0104",
-            ToDevice::ObjectRefused { transfer: Transfer(1), reason: ObjectRefusal::Damaged },
-        ),
+        ("0b0104", ToDevice::ObjectRefused { transfer: Transfer(1), reason: ObjectRefusal::Damaged }),
     ];
     for (hex, frame) in cases {
         assert_eq!(HEXLOWER.encode(&frame.encode()), hex);

@@ -374,15 +374,11 @@ impl Outbound {
 
     /// Gathers what waits, oldest first, into one batch that fits when coded. How well it shrinks shows
     /// only afterwards: start from how the last batches did, and leave items off until it fits.
-    fn fill(
-        &self,
-        bytes_max: usize,
-        mut batch: Batch<'_>,
-        peer_has: DictionarySet,
-    ) -> Option<Filled> {
+    fn fill(&self, bytes_max: usize, mut batch: Batch<'_>, peer_has: DictionarySet) -> Option<Filled> {
         let mut says_all = true;
         let ranges = batch.ack.as_ref().map_or(0, |ack| ack.received.len());
-        let room = bytes_max.saturating_sub(1 + batch::head_bytes_max(ranges) + batch::held_bytes(&batch.held));
+        let room =
+            bytes_max.saturating_sub(1 + batch::head_bytes_max(ranges) + batch::held_bytes(&batch.held));
         let content_max = ((room as f64 / self.ratio) as usize).clamp(room, BATCH_CONTENT_BYTES);
         let (mut content_len, mut has_noise) = (0, false);
         let mut chosen: Vec<Item<'_>> = Vec::new();

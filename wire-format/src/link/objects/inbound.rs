@@ -37,7 +37,12 @@ struct Incoming {
 }
 
 impl ObjectsInbound {
-    pub(in crate::link) fn start(&mut self, transfer: Transfer, size: u64, held: RangeSet<u64>) -> Result<(), LinkError> {
+    pub(in crate::link) fn start(
+        &mut self,
+        transfer: Transfer,
+        size: u64,
+        held: RangeSet<u64>,
+    ) -> Result<(), LinkError> {
         self.newest = self.newest.max(Some(transfer));
         let incoming = Incoming { size, held, arrived: RangeSet::new(), arrived_bytes: 0, is_news: true };
         self.objects.insert(transfer, incoming);

@@ -76,9 +76,7 @@ impl ObjectsOutbound {
 
     /// The next bytes to be handed over, if few of an object are left to send.
     pub(in crate::link) fn want(&self) -> Option<Want> {
-        self.objects.iter().find_map(|(&transfer, outgoing)| {
-            Some(Want { transfer, bytes: outgoing.want()? })
-        })
+        self.objects.iter().find_map(|(&transfer, outgoing)| Some(Want { transfer, bytes: outgoing.want()? }))
     }
 
     pub(in crate::link) fn supply(&mut self, transfer: Transfer, offset: u64, bytes: Bytes) {
@@ -166,14 +164,17 @@ impl ObjectsOutbound {
 
     /// The next chunk of at most so many bytes. Short ones leave only at an object's end, or where what follows is held.
     pub(in crate::link) fn next_chunk(&self, bytes_max: usize) -> Option<(Transfer, Range<u64>)> {
-        self.objects.iter().find_map(|(&transfer, outgoing)| Some((transfer, outgoing.next_chunk(bytes_max)?)))
+        self.objects
+            .iter()
+            .find_map(|(&transfer, outgoing)| Some((transfer, outgoing.next_chunk(bytes_max)?)))
     }
 
     /// The bytes of a chunk that [`Self::next_chunk`] has named.
     pub(in crate::link) fn read(&self, transfer: Transfer, range: &Range<u64>) -> Vec<u8> {
         let mut bytes = Vec::with_capacity((range.end - range.start) as usize);
         let Some(outgoing) = self.objects.get(&transfer) else { return bytes };
-        let first = outgoing.pieces.range(..=range.start).next_back().map_or(range.start, |(&start, _)| start);
+        let first =
+            outgoing.pieces.range(..=range.start).next_back().map_or(range.start, |(&start, _)| start);
         for (&start, piece) in outgoing.pieces.range(first..range.end) {
             let from = range.start.saturating_sub(start) as usize;
             let to = piece.len().min((range.end - start) as usize);
@@ -207,7 +208,8 @@ impl ObjectsOutbound {
 impl Outgoing {
     /// Which of these bytes are neither held nor handed over.
     fn unsupplied(&self, of: Range<u64>) -> impl Iterator<Item = Range<u64>> {
-        let mut has: RangeSet<u64> = self.pieces.iter().map(|(&at, piece)| at..at + piece.len() as u64).collect();
+        let mut has: RangeSet<u64> =
+            self.pieces.iter().map(|(&at, piece)| at..at + piece.len() as u64).collect();
         has.extend(self.held.iter().cloned());
         has.gaps(&of).collect::<Vec<_>>().into_iter()
     }
@@ -225,7 +227,8 @@ impl Outgoing {
         let range = self.waiting.first()?;
         let end = range.end.min(range.start + bytes_max as u64);
         // The rest of it is to be handed over.
-        let goes_on = end == range.end && self.unsupplied(end..self.size).next().is_some_and(|gap| gap.start == end);
+        let goes_on =
+            end == range.end && self.unsupplied(end..self.size).next().is_some_and(|gap| gap.start == end);
         let is_short = end - range.start < bytes_max as u64;
         (!(is_short && goes_on)).then_some(range.start..end)
     }
