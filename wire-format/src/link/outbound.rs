@@ -223,7 +223,8 @@ impl Outbound {
             .filter(|&(datagram, _)| datagram < self.newest_acked)
             .map(|(_, at)| at + self.rtt.loss_after())
             .min();
-        let may_send = self.pace.has_room(self.objects.flying_bytes()) && !self.silence.is_on();
+        let may_send =
+            self.pace.has_room(self.objects.flying_bytes(), self.loss.is_high()) && !self.silence.is_on();
         let paced = self.objects.next_chunk(1).filter(|_| may_send).map(|_| self.pace.next_at());
         overtaken.into_iter().chain(self.resend_at()).chain(paced).min()
     }
@@ -347,7 +348,7 @@ impl Outbound {
     }
 
     fn transmit_chunk(&mut self, now: Time, bytes_max: usize, base: Batch<'_>) -> Option<Vec<u8>> {
-        if !self.pace.may_send(now, self.objects.flying_bytes()) && !self.probe {
+        if !self.pace.may_send(now, self.objects.flying_bytes(), self.loss.is_high()) && !self.probe {
             return None;
         }
         let mut datagram = Vec::with_capacity(bytes_max);

@@ -4,7 +4,7 @@
 //! rate at which the path takes them. That rate is measured: between two acknowledgements the path has taken all that
 //! was sent between the two chunks that they speak of, whether it arrived or not. It is too low where the path could take
 //! more, so the pace is above it while round trips say that nothing queues, and below it while they say that more does than
-//! half a chunk. Loss says nothing: it is what the air does.
+//! half a packet. Loss says nothing: it is what the air does.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -23,23 +23,24 @@ const FIRST_PACKETS: f64 = 2.0;
 const RATE_MIN: f64 = PACKET / 10.0;
 
 /// How much of a queue is aimed at, in packets.
-const QUEUE: f64 = 0.5;
+const QUEUE: f64 = 0.4;
 
 /// How much faster than the measured rate the pace is at most, until a queue shows for the first time and from then on;
 /// how much slower at most.
 const FASTER_FIRST: f64 = 1.0;
-const FASTER: f64 = 0.25;
-const SLOWER: f64 = 0.25;
+const FASTER: f64 = 0.15;
+const SLOWER: f64 = 0.15;
 
 /// How much the latest round trip counts.
-const SMOOTHING: f64 = 0.25;
+const SMOOTHING: f64 = 0.7;
 
-/// More than what the path holds may be on its way by so many packets: what the acknowledgements of a burst of losses leave
-/// open, and a bound where the path has become slower at a stroke.
-const BEYOND: f64 = 3.0;
+/// More than what the path holds may be on its way by so many packets: a bound where the path has become slower at a
+/// stroke. Where losses are no exception, it must not bind while a burst of them swallows acknowledgements.
+const BEYOND: f64 = 6.0;
+const BEYOND_LOSSY: f64 = 9.0;
 
 /// The rate is measured over so many chunks.
-const MEASURED: usize = 10;
+const MEASURED: usize = 16;
 
 /// For how long the shortest round trip is believed, at least.
 const LEAST_FOR: Duration = Duration::from_secs(30);
@@ -83,15 +84,17 @@ impl Pace {
         self.next_at
     }
 
-    /// Whether a chunk may leave while so many bytes of chunks are on their way, when it is time.
-    pub(super) fn has_room(&self, flying_bytes: u64) -> bool {
+    /// Whether a chunk may leave while so many bytes of chunks are on their way, when it is time. `is_lossy`: losses are no
+    /// exception.
+    pub(super) fn has_room(&self, flying_bytes: u64, is_lossy: bool) -> bool {
         let path = self.rate.zip(self.least()).map_or(0.0, |(rate, least)| rate * least);
-        (flying_bytes as f64) < path + BEYOND * PACKET
+        let beyond = if is_lossy { BEYOND_LOSSY } else { BEYOND };
+        (flying_bytes as f64) < path + beyond * PACKET
     }
 
     /// Whether a chunk may leave now.
-    pub(super) fn may_send(&self, now: Time, flying_bytes: u64) -> bool {
-        self.next_at <= now && self.has_room(flying_bytes)
+    pub(super) fn may_send(&self, now: Time, flying_bytes: u64, is_lossy: bool) -> bool {
+        self.next_at <= now && self.has_room(flying_bytes, is_lossy)
     }
 
     fn least(&self) -> Option<f64> {

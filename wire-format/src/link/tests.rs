@@ -32,10 +32,19 @@ struct Path {
     settle_ms: u64,
     /// How many bytes a second it takes from end 0, with 53 for the headers of each datagram.
     rate: u64,
+    /// How many datagrams are lost in a row, on average.
+    burst: u64,
 }
 
-const CLEAN: Path =
-    Path { loss_percent: 0, double_percent: 0, delay_ms: 300, jitter_ms: 0, settle_ms: 3, rate: u64::MAX };
+const CLEAN: Path = Path {
+    loss_percent: 0,
+    double_percent: 0,
+    delay_ms: 300,
+    jitter_ms: 0,
+    settle_ms: 3,
+    rate: u64::MAX,
+    burst: 1,
+};
 
 /// A datagram under way: when it arrives, what orders it among others of that moment, where, and what.
 type UnderWay = Reverse<(Time, u64, usize, Vec<u8>)>;
@@ -52,9 +61,13 @@ struct Pair {
     arrived: Vec<Bytes>,
     settled: u64,
     is_cut: bool,
-    /// When the path has taken all that has left end 0, and the longest that something waited for that.
+    /// When the path has taken all that has left end 0, and how much that was.
     free_at: Time,
-    longest_queue: Duration,
+    up_bytes: u64,
+    /// Whether a burst of losses is under way, and when the last datagram arrives: none overtakes it on a path that has a
+    /// rate. For each direction.
+    is_bursting: [bool; 2],
+    last_arrival: [Time; 2],
     /// The object that end 0 sends, what end 1 has written of it, and how many bytes of chunks have come.
     object: Bytes,
     written: Vec<u8>,
@@ -83,7 +96,9 @@ impl Pair {
             settled: 0,
             is_cut: false,
             free_at: Time::default(),
-            longest_queue: Duration::ZERO,
+            up_bytes: 0,
+            is_bursting: [false; 2],
+            last_arrival: [Time::default(); 2],
             object: Bytes::new(),
             written: Vec::new(),
             holds: Default::default(),
@@ -138,22 +153,38 @@ impl Pair {
                 assert!(datagram.len() <= 1_160);
                 self.sent += 1;
                 if from == 0 {
+                    self.up_bytes += datagram.len() as u64 + 53;
                     let free_at = self.free_at.max(self.now);
-                    self.longest_queue = self.longest_queue.max(free_at.since(self.now));
                     let micros = (datagram.len() as u64 + 53) * 1_000_000 / self.path.rate;
                     self.free_at = free_at + Duration::from_micros(micros);
                 }
-                if self.is_cut || self.dice.hits(self.path.loss_percent) {
+                if self.is_cut || self.is_lost(from) {
                     continue;
                 }
                 for _ in 0..1 + u32::from(self.dice.hits(self.path.double_percent)) {
                     let jitter = self.dice.roll() % (self.path.jitter_ms + 1);
                     let left = if from == 0 { self.free_at } else { self.now };
-                    let at = left + Duration::from_millis(self.path.delay_ms + jitter);
+                    let mut at = left + Duration::from_millis(self.path.delay_ms + jitter);
+                    if self.path.rate < u64::MAX {
+                        at = at.max(self.last_arrival[from]);
+                        self.last_arrival[from] = at;
+                    }
                     self.wire.push(Reverse((at, self.dice.roll(), 1 - from, datagram.clone())));
                 }
             }
         }
+    }
+
+    /// Losses come in bursts whose lengths are drawn without memory.
+    fn is_lost(&mut self, from: usize) -> bool {
+        let Path { loss_percent, burst, .. } = self.path;
+        let dice = self.dice.roll() % 1_000_000;
+        self.is_bursting[from] = if self.is_bursting[from] {
+            dice >= 1_000_000 / burst
+        } else {
+            dice < 1_000_000 * loss_percent / (burst * (100 - loss_percent))
+        };
+        self.is_bursting[from]
     }
 
     /// Runs until both ends are at rest, or the time is up.
@@ -313,7 +344,7 @@ proptest! {
         settle_ms in 0u64..100,
         count in 1usize..400,
     ) {
-        let path = Path { loss_percent, double_percent, delay_ms, jitter_ms, settle_ms, rate: u64::MAX };
+        let path = Path { loss_percent, double_percent, delay_ms, jitter_ms, settle_ms, ..CLEAN };
         let mut pair = Pair::new(path, seed);
         let mut pushed = Vec::new();
         let mut last = 0;
@@ -346,23 +377,54 @@ proptest! {
     }
 }
 
-/// `gprs`, without loss.
-const THIN: Path = Path { rate: 2_500, jitter_ms: 160, delay_ms: 220, ..CLEAN };
+const GPRS: Path = Path { rate: 2_500, jitter_ms: 160, delay_ms: 220, loss_percent: 2, burst: 3, ..CLEAN };
+const GPRS_BAD: Path =
+    Path { rate: 1_500, jitter_ms: 300, delay_ms: 250, loss_percent: 15, burst: 3, ..CLEAN };
+
+/// What an upload of 200 kB makes of a path: the share of its rate that it filled, and how long a packet would have waited
+/// in its queue at the median and the 95th of a hundred moments.
+struct Upload {
+    filled: f64,
+    queue: [Duration; 2],
+}
+
+fn upload(path: Path, seed: u64) -> Upload {
+    let mut pair = Pair::new(path, seed);
+    pair.ends[0].push(frame(0));
+    pair.run(Duration::from_secs(60));
+    let (began, up_bytes) = (pair.now, pair.up_bytes);
+    pair.send_object(200_000, RangeSet::new());
+    let mut queues = Vec::new();
+    while !pair.ends[0].is_at_rest() {
+        pair.run(pair.now.since_start() + Duration::from_millis(100));
+        pair.now = pair.now + Duration::from_millis(100);
+        queues.push(pair.free_at.since(pair.now));
+    }
+    assert_eq!(pair.written, pair.object);
+    queues.sort();
+    let filled = (pair.up_bytes - up_bytes) as f64 / path.rate as f64 / pair.now.since(began).as_secs_f64();
+    Upload { filled, queue: [50, 95].map(|percent| queues[queues.len() * percent / 100]) }
+}
 
 #[test]
 fn an_object_fills_the_path_and_leaves_its_queue_short() {
-    let mut pair = Pair::new(THIN, 1);
-    let size = 200_000;
-    pair.send_object(size, RangeSet::new());
-    pair.run(Duration::from_secs(600));
-    assert_eq!(pair.written, pair.object);
-    assert!(pair.ends.iter().all(Link::is_at_rest));
-    let air_bytes = size + size.div_ceil(1_150) * (53 + 10);
-    let share = air_bytes as f64 / 2_500.0 / pair.now.since_start().as_secs_f64();
-    assert!(share > 0.97, "{share}");
-    assert!(pair.longest_queue < Duration::from_millis(1_500), "{:?}", pair.longest_queue);
-    assert!(pair.chunk_bytes <= size as u64 + 2_400, "{}", pair.chunk_bytes);
+    for (path, filled_min, queue_max_ms) in
+        [(THIN, 0.98, [500, 1_000]), (GPRS, 0.97, [500, 1_100]), (GPRS_BAD, 0.92, [900, 2_600])]
+    {
+        let mut uploads: Vec<_> = (0..9).map(|seed| upload(path, 7_919 * seed)).collect();
+        let mut median = |of: &dyn Fn(&Upload) -> Duration| {
+            uploads.sort_by_key(of);
+            of(&uploads[4])
+        };
+        let queue = [0, 1].map(|which| median(&move |upload| upload.queue[which]));
+        assert!(queue <= queue_max_ms.map(Duration::from_millis), "{path:?}: {queue:?}");
+        uploads.sort_by(|a, b| a.filled.total_cmp(&b.filled));
+        assert!(uploads[4].filled > filled_min, "{path:?}: {}", uploads[4].filled);
+    }
 }
+
+/// `gprs`, without loss.
+const THIN: Path = Path { loss_percent: 0, ..GPRS };
 
 #[test]
 fn a_text_meets_one_chunk_at_most() {
