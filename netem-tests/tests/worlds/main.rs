@@ -11,6 +11,7 @@ mod limits;
 mod links;
 mod models;
 mod notices;
+mod objects;
 mod people;
 mod receipts;
 mod rekeying;
