@@ -4,6 +4,8 @@
 //! Devices and relays speak different enums, so that neither can be sent the other's words.
 //! Frames are handled strictly in the order of their numbers on a link; see `PROTOCOL.md`, "Frames".
 
+use std::net::IpAddr;
+
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{AccountKey, Handle, OneTimeKey, Origin, Position, StoreId};
@@ -117,6 +119,12 @@ pub enum ToRelay<'a> {
         /// The mailbox, by its handle, whose token must hold.
         to: Handle,
     },
+    /// Asks for one [`ToDevice::Call`], when no packet has gone either way for so long. It takes the place of an earlier one that
+    /// was not answered yet.
+    CallAfter {
+        /// Seconds; 0 for at once.
+        quiet_s: u16,
+    },
 }
 
 /// The opening of a link: what both sides believe to share.
@@ -212,6 +220,27 @@ pub enum ToDevice<'a> {
         /// A key that nobody else is given. None is no error: none is left, or it was asked for too often.
         key: Option<OneTimeKey>,
     },
+    /// The answer to [`ToRelay::CallAfter`]; also said unasked to a device that was called on this link and has come to another
+    /// network since.
+    Call {
+        /// Where the device is seen.
+        network: NetworkPrefix,
+    },
+}
+
+/// About an operator: the beginning of an address, to know a network again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct NetworkPrefix(pub u32);
+
+impl NetworkPrefix {
+    /// The first 16 bits of an IPv4 address, or the first 32 of another IPv6 address. Those of a unicast IPv6 address are the larger
+    /// numbers.
+    pub fn of(ip: IpAddr) -> Self {
+        match ip.to_canonical() {
+            IpAddr::V4(ip) => Self(ip.to_bits() >> 16),
+            IpAddr::V6(ip) => Self((ip.to_bits() >> 96) as u32),
+        }
+    }
 }
 
 /// The answer to [`Hello`].
@@ -439,7 +468,8 @@ impl<'a> ToRelay<'a> {
             | Self::Numbering(_)
             | Self::Ping
             | Self::Revoke { .. }
-            | Self::PutKeys { .. } => {}
+            | Self::PutKeys { .. }
+            | Self::CallAfter { .. } => {}
         }
         Ok(frame)
     }
@@ -469,7 +499,11 @@ impl<'a> ToDevice<'a> {
                 options.from.map_or(Ok(()), check_handle)?;
                 check_body(body)?;
             }
-            Self::Welcome(_) | Self::Refused { .. } | Self::CaughtUp | Self::NotRevoked { .. } => {}
+            Self::Welcome(_)
+            | Self::Refused { .. }
+            | Self::CaughtUp
+            | Self::NotRevoked { .. }
+            | Self::Call { .. } => {}
         }
         Ok(frame)
     }

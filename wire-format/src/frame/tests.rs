@@ -83,6 +83,7 @@ fn golden_vectors_of_frames_to_a_relay_hold() {
             ToRelay::PutKeys { replaces: true, keys: vec![OneTimeKey([4; 32]), OneTimeKey([5; 32])] },
         ),
         ("0b01", ToRelay::Claim { to: Handle(1) }),
+        ("0cac02", ToRelay::CallAfter { quiet_s: 300 }),
     ];
     for (hex, frame) in cases {
         assert_eq!(HEXLOWER.encode(&frame.encode()), hex);
@@ -144,11 +145,22 @@ fn golden_vectors_of_frames_to_a_device_hold() {
             ToDevice::Claimed { to: Handle(1), key: Some(OneTimeKey([4; 32])) },
         ),
         ("080100", ToDevice::Claimed { to: Handle(1), key: None }),
+        ("09b38c03", ToDevice::Call { network: NetworkPrefix::of([198, 51, 100, 1].into()) }),
     ];
     for (hex, frame) in cases {
         assert_eq!(HEXLOWER.encode(&frame.encode()), hex);
         assert_eq!(ToDevice::decode(&HEXLOWER.decode(hex.as_bytes()).unwrap()), Ok(frame));
     }
+}
+
+#[test]
+fn a_network_is_known_again_by_its_prefix() {
+    let of = |ip: &str| NetworkPrefix::of(ip.parse().unwrap());
+    assert_eq!(of("198.51.100.1"), of("198.51.7.7"));
+    assert_ne!(of("198.51.100.1"), of("198.52.100.1"));
+    assert_eq!(of("::ffff:198.51.100.1"), of("198.51.100.1"));
+    assert_eq!(of("2001:db8::1"), of("2001:db8:7::7"));
+    assert_ne!(of("2001:db8::1"), of("2001:db9::1"));
 }
 
 #[test]
