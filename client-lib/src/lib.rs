@@ -52,6 +52,7 @@ mod notices;
 mod outbox;
 mod points;
 mod random;
+mod reach;
 mod requests;
 mod safety;
 mod seal;
