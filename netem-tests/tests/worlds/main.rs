@@ -12,6 +12,7 @@ mod links;
 mod models;
 mod notices;
 mod people;
+mod reaching;
 mod receipts;
 mod rekeying;
 mod revoking;
