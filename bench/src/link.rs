@@ -144,10 +144,12 @@ pub(crate) enum Figure {
     /// Median over the runs.
     Bytes,
     BytesEach,
+    /// The same, of an hour before the message.
+    Hour,
 }
 
 impl Figure {
-    const ALL: [Self; 5] = [Self::P50, Self::P95, Self::P99, Self::Bytes, Self::BytesEach];
+    const ALL: [Self; 6] = [Self::P50, Self::P95, Self::P99, Self::Bytes, Self::BytesEach, Self::Hour];
 
     fn column(self) -> (&'static str, &'static str) {
         match self {
@@ -156,6 +158,7 @@ impl Figure {
             Self::P99 => ("p99", "s"),
             Self::Bytes => ("in all", "B"),
             Self::BytesEach => ("a message", "B"),
+            Self::Hour => ("the hour", "B"),
         }
     }
 
@@ -174,6 +177,11 @@ impl Figure {
             Self::BytesEach => {
                 let many = runs.iter().all(|run| run.messages > 1);
                 many.then(|| median(|run| run.bytes as f64 / run.messages as f64)).flatten()
+            }
+            Self::Hour => {
+                let hours: Option<Vec<f64>> =
+                    runs.iter().map(|run| run.hour_bytes.map(|bytes| bytes as f64)).collect();
+                quantile(&hours?, 0.5)
             }
         }
     }
@@ -202,7 +210,7 @@ mod tests {
 
     #[test]
     fn quantiles_are_over_runs_where_a_run_gives_one_time() {
-        let run = |seconds: &[f64]| Figures { seconds: seconds.to_vec(), bytes: 10, messages: seconds.len() };
+        let run = |seconds: &[f64]| Figures::new(seconds.to_vec(), 10, seconds.len());
         let single = [run(&[1.0]), run(&[2.0]), run(&[9.0])];
         assert_eq!(Figure::P95.of(&single), Some(9.0));
         let many = [run(&[1.0, 2.0]), run(&[2.0, 3.0]), run(&[2.0, 9.0])];

@@ -25,6 +25,15 @@ const OUTAGE: Duration = Duration::from_secs(20);
 const BLACKOUT: Duration = Duration::from_secs(30 * 60);
 const BLACKOUT_MESSAGES: usize = 240;
 
+const HOUR: Duration = Duration::from_secs(3_600);
+
+/// How long NATs remember.
+const SHORT_MEMORY: Duration = Duration::from_secs(60);
+const LONG_MEMORY: Duration = Duration::from_secs(300);
+
+/// How long a device has been in reachable mode before the hour that counts.
+const LEARNING: Duration = Duration::from_secs(2 * 3_600);
+
 /// What a run gave.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Figures {
@@ -33,12 +42,21 @@ pub(crate) struct Figures {
     /// IP bytes on the thin link, both ways.
     pub(crate) bytes: u64,
     pub(crate) messages: usize,
+    /// The same bytes in an hour before, where there is one.
+    pub(crate) hour_bytes: Option<u64>,
+}
+
+impl Figures {
+    pub(crate) fn new(seconds: Vec<f64>, bytes: u64, messages: usize) -> Self {
+        Self { seconds, bytes, messages, hour_bytes: None }
+    }
 }
 
 impl fmt::Display for Figures {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let longest = self.seconds.iter().copied().fold(0.0, f64::max);
-        write!(f, "{longest:.3} s at most, {} B for {}", self.bytes, self.messages)
+        write!(f, "{longest:.3} s at most, {} B for {}", self.bytes, self.messages)?;
+        self.hour_bytes.map_or(Ok(()), |bytes| write!(f, ", {bytes} B in the hour"))
     }
 }
 
@@ -63,6 +81,10 @@ pub(crate) async fn play(link: &Profile, scenario: Scenario, seed: u64, packets:
         Scenario::BlackoutManyHint => {
             blackout(Pair::acquainted(&stage).await?, BLACKOUT_MESSAGES, true).await
         }
+        Scenario::Silent60 => silent(Pair::behind_nat(&stage, SHORT_MEMORY).await?).await,
+        Scenario::Silent300 => silent(Pair::behind_nat(&stage, LONG_MEMORY).await?).await,
+        Scenario::Reachable60 => reachable(Pair::behind_nat(&stage, SHORT_MEMORY).await?).await,
+        Scenario::Reachable300 => reachable(Pair::behind_nat(&stage, LONG_MEMORY).await?).await,
     }
 }
 
@@ -91,7 +113,7 @@ async fn send_offline(pair: Pair, texts: Vec<String>) -> Result<Figures> {
     sleep(RECEIPT_DELAY_MIN).await;
     let bytes = pair.air_bytes() - bytes;
     Pair::received(&pair.bob, after, &texts).await?;
-    Ok(Figures { seconds: vec![seconds], bytes, messages: texts.len() })
+    Ok(Figures::new(vec![seconds], bytes, texts.len()))
 }
 
 async fn warm(pair: Pair) -> Result<Figures> {
@@ -101,7 +123,7 @@ async fn warm(pair: Pair) -> Result<Figures> {
     Pair::custody(&mut news, &sent, 1).await?;
     let seconds = began.elapsed().as_secs_f64();
     sleep(RECEIPT_DELAY_MIN).await;
-    Ok(Figures { seconds: vec![seconds], bytes: pair.air_bytes() - bytes, messages: 1 })
+    Ok(Figures::new(vec![seconds], pair.air_bytes() - bytes, 1))
 }
 
 /// Ann writes now and then; how long until Bob has each.
@@ -125,7 +147,7 @@ async fn steady(pair: Pair, seed: u64, relay_visible: bool) -> Result<Figures> {
     let (written, read) = tokio::try_join!(writes, Pair::received(&pair.bob, after, &texts))?;
     sleep(RECEIPT_DELAY_MAX).await;
     let seconds = read.iter().zip(&written).map(|(read, written)| (*read - *written).as_secs_f64()).collect();
-    Ok(Figures { seconds, bytes: pair.air_bytes() - bytes, messages: texts.len() })
+    Ok(Figures::new(seconds, pair.air_bytes() - bytes, texts.len()))
 }
 
 /// Bob has written while Ann was away; how long from the connect until she has all.
@@ -139,7 +161,7 @@ async fn fetched(pair: Pair) -> Result<Figures> {
     Pair::received(&pair.ann, after, &texts).await?;
     let seconds = began.elapsed().as_secs_f64();
     sleep(RECEIPT_DELAY_MIN).await;
-    Ok(Figures { seconds: vec![seconds], bytes: pair.air_bytes() - bytes, messages: texts.len() })
+    Ok(Figures::new(vec![seconds], pair.air_bytes() - bytes, texts.len()))
 }
 
 async fn outage(pair: Pair) -> Result<Figures> {
@@ -155,7 +177,7 @@ async fn outage(pair: Pair) -> Result<Figures> {
     sleep(RECEIPT_DELAY_MIN).await;
     let bytes = pair.air_bytes() - bytes;
     Pair::received(&pair.bob, after, &texts).await?;
-    Ok(Figures { seconds: vec![seconds], bytes, messages: texts.len() })
+    Ok(Figures::new(vec![seconds], bytes, texts.len()))
 }
 
 /// Ann writes while her link is dead; how long from its return until the relay answers for the first, and what went
@@ -182,5 +204,30 @@ async fn blackout(pair: Pair, count: usize, hint: bool) -> Result<Figures> {
     Pair::custody(&mut news, &sent, 1).await?;
     let seconds = began.elapsed().as_secs_f64();
     Pair::received(&pair.bob, after, &texts).await?;
-    Ok(Figures { seconds: vec![seconds], bytes, messages: 1 })
+    Ok(Figures::new(vec![seconds], bytes, 1))
+}
+
+/// Ann is connected and at rest for an hour, and then writes; how long until the relay answers for it, and what it takes.
+async fn silent(pair: Pair) -> Result<Figures> {
+    let bytes = pair.air_bytes();
+    sleep(HOUR).await;
+    let hour_bytes = Some(pair.air_bytes() - bytes);
+    Ok(Figures { hour_bytes, ..warm(pair).await? })
+}
+
+/// Ann is at rest, but stays reachable. After the hour Bob writes; how long until she has it.
+async fn reachable(pair: Pair) -> Result<Figures> {
+    pair.ann.client().stay_reachable(true);
+    sleep(LEARNING).await;
+    let bytes = pair.air_bytes();
+    sleep(HOUR).await;
+    let hour_bytes = Some(pair.air_bytes() - bytes);
+    let after = Pair::inbox_head(&pair.ann).await?;
+    let (began, bytes) = (Instant::now(), pair.air_bytes());
+    pair.bob.client().send_all("ann", messages(&one())).await?;
+    Pair::received(&pair.ann, after, &one()).await?;
+    let seconds = began.elapsed().as_secs_f64();
+    sleep(RECEIPT_DELAY_MIN).await;
+    let figures = Figures::new(vec![seconds], pair.air_bytes() - bytes, 1);
+    Ok(Figures { hour_bytes, ..figures })
 }
