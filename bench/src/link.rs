@@ -147,10 +147,13 @@ pub(crate) enum Figure {
     BytesEach,
     /// Of what the link carries in that time and does not lose, how much was of use.
     Share,
+    /// Bytes in the hour before the message.
+    Hour,
 }
 
 impl Figure {
-    const ALL: [Self; 6] = [Self::P50, Self::P95, Self::P99, Self::Bytes, Self::BytesEach, Self::Share];
+    const ALL: [Self; 7] =
+        [Self::P50, Self::P95, Self::P99, Self::Bytes, Self::BytesEach, Self::Share, Self::Hour];
 
     /// Whether a bar for it is the least that it may be.
     pub(crate) fn more_is_better(self) -> bool {
@@ -165,6 +168,7 @@ impl Figure {
             Self::Bytes => ("in all", "B"),
             Self::BytesEach => ("a message", "B"),
             Self::Share => ("of the rate", "%"),
+            Self::Hour => ("the hour", "B"),
         }
     }
 
@@ -187,6 +191,11 @@ impl Figure {
             Self::Share => {
                 let shares: Option<Vec<f64>> = runs.iter().map(|run| run.share_percent).collect();
                 shares.and_then(|shares| quantile(&shares, 0.5))
+            }
+            Self::Hour => {
+                let hours: Option<Vec<f64>> =
+                    runs.iter().map(|run| run.hour_bytes.map(|bytes| bytes as f64)).collect();
+                quantile(&hours?, 0.5)
             }
         }
     }
@@ -215,12 +224,7 @@ mod tests {
 
     #[test]
     fn quantiles_are_over_runs_where_a_run_gives_one_time() {
-        let run = |seconds: &[f64]| Figures {
-            seconds: seconds.to_vec(),
-            bytes: 10,
-            messages: seconds.len(),
-            share_percent: None,
-        };
+        let run = |seconds: &[f64]| Figures::new(seconds.to_vec(), 10, seconds.len());
         let single = [run(&[1.0]), run(&[2.0]), run(&[9.0])];
         assert_eq!(Figure::P95.of(&single), Some(9.0));
         let many = [run(&[1.0, 2.0]), run(&[2.0, 3.0]), run(&[2.0, 9.0])];

@@ -4,6 +4,7 @@
 //! of what QUIC has to say: during the handshake these are padded to 1,200 bytes whether there is anything in them or
 //! not.
 
+use std::net::SocketAddr;
 use std::ops::Range;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -31,6 +32,9 @@ pub enum News {
     Link(Event),
     /// What was left to acknowledge has been sent, and nothing else is open.
     AtRest,
+    /// The relay has answered [`Channel::touch`]: it knows no device here, until something is said. Anybody who knows both
+    /// addresses can make it seem so, once a touch.
+    LostTrack,
 }
 
 /// A link over a connection.
@@ -95,6 +99,33 @@ impl Channel {
         self.connected
     }
 
+    /// When the last packet went, either way.
+    pub fn quiet_since(&self) -> Instant {
+        self.connection.quiet_since()
+    }
+
+    /// When the last packet left. What comes in does not keep every NAT's mapping open (RFC 4787, REQ-6).
+    pub fn sent_at(&self) -> Instant {
+        self.connection.sent_at()
+    }
+
+    /// The longest quiet that has ended with a packet from the other end since this was asked last; zero if none has come. So
+    /// long at least whatever is on the way has remembered the connection.
+    pub fn take_quiet(&mut self) -> Duration {
+        self.connection.take_quiet()
+    }
+
+    /// Keeps the way open: sends one byte, 29 with its headers, for NATs to see. A relay answers only if it knows no device at
+    /// this address, which is told as [`News::LostTrack`].
+    pub fn touch(&mut self) {
+        self.connection.touch();
+    }
+
+    /// Where the other end is seen.
+    pub fn remote_address(&mut self) -> SocketAddr {
+        self.connection.quic().remote_address()
+    }
+
     /// The link's clock.
     pub fn now(&self) -> Time {
         Time::after_start(self.started.elapsed())
@@ -142,6 +173,9 @@ impl Channel {
                     self.close(Close::Violation);
                     return Poll::Ready(Err(Down::Violation(error)));
                 }
+            }
+            if self.connection.take_lost_track() {
+                return Poll::Ready(Ok(News::LostTrack));
             }
             if let Some(event) = self.link.poll_event() {
                 return Poll::Ready(Ok(News::Link(event)));

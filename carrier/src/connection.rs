@@ -43,10 +43,22 @@ const PROBE_WAIT_MAX: Duration = Duration::from_secs(8);
 const LONE_ACK_WAIT: Duration = Duration::from_millis(25 * SLOWER as u64);
 const LONE_ACK_DATAGRAMS: u64 = 16;
 
+/// One byte, as IPsec uses it for the same (RFC 3948, section 4). It begins like a packet with a long header, and is too
+/// short for one, so that it is nothing to QUIC.
+pub(crate) const TOUCH: [u8; 1] = [0xff];
+
+/// What an endpoint gives to a connection.
+pub(crate) enum Heard {
+    /// Something for QUIC.
+    Quic(Box<ConnectionEvent>),
+    /// The answer to a touch.
+    Touch,
+}
+
 pub(crate) struct Connection {
     quic: Box<quinn_proto::Connection>,
     handle: ConnectionHandle,
-    events: mpsc::Receiver<Box<ConnectionEvent>>,
+    events: mpsc::Receiver<Heard>,
     endpoint: mpsc::UnboundedSender<Command>,
     socket: Arc<dyn AsyncUdpSocket>,
     unsent: Option<Unsent>,
@@ -57,6 +69,37 @@ pub(crate) struct Connection {
     down: Option<Down>,
     early: Early,
     spoken: Spoken,
+    quiet: Quiet,
+}
+
+/// How long nothing goes either way: what NATs on the way forget a connection after.
+struct Quiet {
+    since: Instant,
+    /// When the last packet left: not every NAT counts what comes in.
+    sent_at: Instant,
+    /// The longest that ended with something that came.
+    ended: Duration,
+    /// Whether the last that left was a touch, and whether it was answered.
+    touch: Touch,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Touch {
+    None,
+    Left,
+    Answered,
+}
+
+impl Quiet {
+    fn sent(&mut self, touch: Touch) {
+        self.sent_at = Instant::now();
+        (self.since, self.touch) = (self.sent_at, touch);
+    }
+
+    fn heard(&mut self) {
+        self.ended = self.ended.max(self.since.elapsed());
+        self.since = Instant::now();
+    }
 }
 
 /// What a socket did not take.
@@ -111,6 +154,40 @@ impl Connection {
         from_quic(self.quic.rtt())
     }
 
+    /// When the last packet went, either way.
+    pub(crate) fn quiet_since(&self) -> Instant {
+        self.quiet.since
+    }
+
+    /// When the last packet left.
+    pub(crate) fn sent_at(&self) -> Instant {
+        self.quiet.sent_at
+    }
+
+    /// The longest quiet that has ended with a packet from the other end since this was asked last.
+    pub(crate) fn take_quiet(&mut self) -> Duration {
+        std::mem::take(&mut self.quiet.ended)
+    }
+
+    /// Sends what is nothing to QUIC. An end that knows nobody at this address answers.
+    pub(crate) fn touch(&mut self) {
+        let destination = self.quic.remote_address();
+        let transmit =
+            Transmit { destination, ecn: None, size: TOUCH.len(), segment_size: None, src_ip: None };
+        // One that a full socket does not take is lost: what fills it keeps mappings open as well.
+        let _ = self.socket.try_send(&for_socket(&transmit, &TOUCH));
+        self.quiet.sent(Touch::Left);
+    }
+
+    /// Whether the other end has answered the last touch, if not asked before: it knows nobody here.
+    pub(crate) fn take_lost_track(&mut self) -> bool {
+        let is_lost = self.quiet.touch == Touch::Answered;
+        if is_lost {
+            self.quiet.touch = Touch::None;
+        }
+        is_lost
+    }
+
     /// The next datagram of the other end.
     pub(crate) fn receive(&mut self) -> Option<Bytes> {
         let datagram = self.quic.datagrams().recv()?;
@@ -128,7 +205,17 @@ impl Connection {
                 self.down.get_or_insert_with(|| Down::Failed("the socket failed".to_owned()));
                 break;
             };
+            let Heard::Quic(event) = event else {
+                if self.quiet.touch == Touch::Left {
+                    self.quiet.touch = Touch::Answered;
+                }
+                continue;
+            };
+            let datagrams = self.quic.stats().udp_rx.datagrams;
             self.quic.handle_event(*event);
+            if self.quic.stats().udp_rx.datagrams > datagrams {
+                self.quiet.heard();
+            }
             heard = true;
         }
         // A relay that speaks, but not of the end of the handshake, may not have heard of it.
@@ -229,10 +316,14 @@ impl Connection {
     /// Sends what there is to send, as far as the socket takes it. Call [`Connection::poll_unsent`] afterwards.
     pub(crate) fn transmit(&mut self) {
         let stats = self.quic.stats();
+        let remote = self.quic.remote_address();
+        if remote != self.spoken.remote {
+            let _ = self.endpoint.send(Command::At(self.handle, remote));
+        }
         self.spoken = Spoken {
             is_stale: false,
             prompts: prompts(&stats),
-            remote: self.quic.remote_address(),
+            remote,
             datagrams: stats.udp_rx.datagrams,
             ack_due: None,
             ..self.spoken
@@ -240,6 +331,7 @@ impl Connection {
         while self.unsent.is_none() {
             let mut bytes = Vec::with_capacity(MTU.into());
             let Some(transmit) = self.quic.poll_transmit(self.clock.now(), 1, &mut bytes) else { break };
+            self.quiet.sent(Touch::None);
             if !send(&*self.socket, &transmit, &bytes) {
                 let writable = self.socket.clone().create_io_poller();
                 self.unsent = Some(Unsent { transmit, bytes, writable });
@@ -312,7 +404,7 @@ impl Owned {
     pub(crate) fn new(
         handle: ConnectionHandle,
         mut quic: quinn_proto::Connection,
-        events: mpsc::Receiver<Box<ConnectionEvent>>,
+        events: mpsc::Receiver<Heard>,
         endpoint: mpsc::UnboundedSender<Command>,
         socket: Arc<dyn AsyncUdpSocket>,
         clock: Clock,
@@ -336,6 +428,7 @@ impl Owned {
             down: None,
             early: Early { began, heard: None, crypto_frames },
             spoken: Spoken { is_stale: true, prompts: 0, remote, datagrams: 0, ack_due: None, room },
+            quiet: Quiet { since: began, sent_at: began, ended: Duration::ZERO, touch: Touch::None },
         })))
     }
 }

@@ -1,7 +1,7 @@
 //! One task a socket: receives datagrams, gives each to the connection that it is for, answers what is for none, and sees
 //! connections through to their end when nobody owns them any more.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io::{self, IoSliceMut};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -11,16 +11,14 @@ use std::time::Duration;
 use bytes::BytesMut;
 use quinn::udp::{self, RecvMeta};
 use quinn::{AsyncUdpSocket, Runtime};
-use quinn_proto::{
-    ConnectionEvent, ConnectionHandle, DatagramEvent, EcnCodepoint, EndpointConfig, ServerConfig,
-};
+use quinn_proto::{ConnectionHandle, DatagramEvent, EcnCodepoint, EndpointConfig, ServerConfig};
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{debug, warn};
 
 use crate::Down;
 use crate::clock::Clock;
 use crate::connecting::Connecting;
-use crate::connection::{Connection, Owned, for_socket};
+use crate::connection::{Connection, Heard, Owned, TOUCH, for_socket};
 use crate::incoming::{Accepting, Incoming, TurnedAway};
 use crate::quic::{self, SERVER_NAME};
 
@@ -48,6 +46,8 @@ pub(crate) enum Command {
     RefuseNew,
     /// What a connection has to say.
     Event(ConnectionHandle, quinn_proto::EndpointEvent),
+    /// Where the other end of a connection is now.
+    At(ConnectionHandle, SocketAddr),
     /// See a connection through to its end.
     Finish(Box<Connection>),
 }
@@ -132,6 +132,12 @@ impl Endpoint {
     }
 }
 
+/// Where a connection is: whoever owns it here, and its other end.
+struct Place {
+    owner: mpsc::Sender<Heard>,
+    remote: SocketAddr,
+}
+
 struct Task {
     router: Router,
     runtime: Arc<dyn Runtime>,
@@ -145,7 +151,10 @@ struct Router {
     socket: Arc<dyn AsyncUdpSocket>,
     clock: Clock,
     /// By handle, which proto numbers densely.
-    connections: BTreeMap<usize, mpsc::Sender<Box<ConnectionEvent>>>,
+    connections: BTreeMap<usize, Place>,
+    /// How many connections have their other end at an address.
+    remotes: HashMap<SocketAddr, u32>,
+    is_relay: bool,
     /// What a relay needs for new connections. No strong handle, or the task would keep itself alive.
     commands: Option<mpsc::WeakUnboundedSender<Command>>,
     incoming: Option<mpsc::UnboundedSender<Incoming>>,
@@ -163,12 +172,15 @@ impl Task {
         let buffer_bytes = config.get_max_udp_payload_size() as usize * socket.max_receive_segments();
         let may_discover_mtu = !socket.may_fragment();
         let config = Arc::new(config);
+        let is_relay = server.is_some();
         Self {
             router: Router {
                 quic: quinn_proto::Endpoint::new(config, server.map(Arc::new), may_discover_mtu, None),
                 socket,
                 clock: Clock::start(),
                 connections: BTreeMap::new(),
+                remotes: HashMap::new(),
+                is_relay,
                 commands: None,
                 incoming: None,
                 open: watch::Sender::new(0),
@@ -218,18 +230,37 @@ impl Router {
                 self.incoming = None;
             }
             Command::Event(handle, event) => {
-                if event.is_drained() {
-                    self.connections.remove(&handle.0);
+                if event.is_drained()
+                    && let Some(place) = self.connections.remove(&handle.0)
+                {
+                    self.leave(place.remote);
                 }
                 if let Some(event) = self.quic.handle_event(handle, event)
-                    && let Some(connection) = self.connections.get(&handle.0)
+                    && let Some(place) = self.connections.get(&handle.0)
                 {
                     // What it asked for too often it does not get.
-                    let _ = connection.try_send(Box::new(event));
+                    let _ = place.owner.try_send(Heard::Quic(Box::new(event)));
                 }
                 self.count();
             }
+            Command::At(handle, remote) => {
+                if let Some(place) = self.connections.get_mut(&handle.0) {
+                    let before = std::mem::replace(&mut place.remote, remote);
+                    *self.remotes.entry(remote).or_default() += 1;
+                    self.leave(before);
+                }
+            }
             Command::Finish(_) => unreachable!("the task finishes connections itself"),
+        }
+    }
+
+    /// One connection less has its other end there.
+    fn leave(&mut self, remote: SocketAddr) {
+        if let Some(count) = self.remotes.get_mut(&remote) {
+            *count -= 1;
+            if *count == 0 {
+                self.remotes.remove(&remote);
+            }
         }
     }
 
@@ -265,7 +296,9 @@ impl Router {
             }
         }
         let (events, received) = mpsc::channel(DATAGRAMS_WAITING_MAX + OWN_EVENTS_MAX);
-        self.connections.insert(handle.0, events);
+        let remote = connection.remote_address();
+        self.connections.insert(handle.0, Place { owner: events, remote });
+        *self.remotes.entry(remote).or_default() += 1;
         self.count();
         Owned::new(handle, connection, received, commands, self.socket.clone(), self.clock)
     }
@@ -319,20 +352,42 @@ impl Router {
             udp::EcnCodepoint::Ect1 => EcnCodepoint::Ect1,
             udp::EcnCodepoint::Ce => EcnCodepoint::Ce,
         });
+        if datagram[..] == TOUCH {
+            return self.touched(meta.addr);
+        }
         let mut bytes = Vec::new();
         let now = self.clock.now();
         match self.quic.handle(now, meta.addr, meta.dst_ip, ecn, datagram, &mut bytes) {
             Some(DatagramEvent::ConnectionEvent(handle, event)) => {
-                let Some(connection) = self.connections.get(&handle.0) else { return };
-                if connection.capacity() <= OWN_EVENTS_MAX {
+                let Some(place) = self.connections.get(&handle.0) else { return };
+                if place.owner.capacity() <= OWN_EVENTS_MAX {
                     debug!(?handle, "a datagram is lost: its connection is not looked after");
                 } else {
-                    let _ = connection.try_send(Box::new(event));
+                    let _ = place.owner.try_send(Heard::Quic(Box::new(event)));
                 }
             }
             Some(DatagramEvent::NewConnection(incoming)) => self.offer(incoming),
             Some(DatagramEvent::Response(response)) => self.respond(&response, &bytes),
             None => {}
+        }
+    }
+
+    /// A relay answers touches in kind where it knows nobody at that address, so that a device there learns that it has been
+    /// lost sight of. What comes back is as small as what came.
+    fn touched(&self, remote: SocketAddr) {
+        if self.is_relay {
+            if !self.remotes.contains_key(&remote) {
+                let (destination, size) = (remote, TOUCH.len());
+                let transmit =
+                    quinn_proto::Transmit { destination, size, ecn: None, segment_size: None, src_ip: None };
+                self.respond(&transmit, &TOUCH);
+            }
+            return;
+        }
+        for place in self.connections.values().filter(|place| place.remote == remote) {
+            if place.owner.capacity() > OWN_EVENTS_MAX {
+                let _ = place.owner.try_send(Heard::Touch);
+            }
         }
     }
 

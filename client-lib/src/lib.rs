@@ -53,6 +53,7 @@ mod objects;
 mod outbox;
 mod points;
 mod random;
+mod reach;
 mod requests;
 mod safety;
 mod seal;

@@ -19,13 +19,15 @@ use std::time::Duration;
 use bytes::Bytes;
 use thinpost_carrier::{Channel, Connecting, Incoming, News};
 use thinpost_wire::codec::DictionarySet;
-use thinpost_wire::frame::{Close, Denial, FrameError, Hello, Refusal, SubmitOptions, ToDevice, ToRelay};
+use thinpost_wire::frame::{
+    Close, Denial, FrameError, Hello, NetworkPrefix, Refusal, SubmitOptions, ToDevice, ToRelay,
+};
 use thinpost_wire::ids::{AccountKey, DeviceKey, Handle, Origin, Position, envelope_digest};
 use thinpost_wire::link::{Event, LinkConfig};
 use thinpost_wire::table::HandleTable;
 use thinpost_wire::token::{MailboxAddress, TokenId};
 use tokio::sync::oneshot;
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{debug, trace, warn};
 
 use self::delivery::Delivery;
@@ -85,6 +87,8 @@ pub(crate) async fn run(incoming: Incoming, shared: Arc<Shared>) {
         delivery: Delivery::default(),
         cursor: None,
         objects: Objects::default(),
+        call_after: None,
+        called_at: None,
     };
     let end = session.serve().await;
     debug!(%device, %end, "session over");
@@ -128,6 +132,10 @@ struct Session {
     /// How far the device has settled, when the store has not been told.
     cursor: Option<Position>,
     objects: Objects,
+    /// After how long a quiet the device wants to be called.
+    call_after: Option<Duration>,
+    /// Where it was seen when it was called last.
+    called_at: Option<NetworkPrefix>,
 }
 
 /// What an op of a pending request was asked for, so that its verdict can be answered.
@@ -180,9 +188,11 @@ impl Session {
         self.process().await?;
         self.deliver().await?;
         self.feed().await?;
+        self.call_if_due();
         // Custody of what came with a handshake can leave with the relay's part of it.
         self.channel.hold(self.pending.is_some());
         let unseen = self.hello.is_none();
+        let call_at = self.call_at();
         tokio::select! {
             biased;
             Some(close) = async { (&mut self.place.as_mut()?.1).await.ok() }, if self.place.is_some() => {
@@ -194,7 +204,7 @@ impl Session {
             news = self.channel.next() => {
                 match news? {
                     // What has waited for it is looked at in the next step.
-                    News::Connected | News::AtRest => {}
+                    News::Connected | News::AtRest | News::LostTrack => {}
                     News::Link(event) => self.handle(event),
                 }
                 Ok(())
@@ -204,7 +214,27 @@ impl Session {
                 self.channel.link().push(ToDevice::Ready { to }.encode());
                 Ok(())
             }
+            () = sleep_until(call_at.unwrap_or_else(Instant::now)), if call_at.is_some() => Ok(()),
             () = tokio::time::sleep(GREETING_MAX), if unseen => Err(End::Told(Close::Done)),
+        }
+    }
+
+    /// When the device is to be called, if nothing goes either way before.
+    fn call_at(&self) -> Option<Instant> {
+        self.call_after.map(|quiet| self.channel.quiet_since() + quiet)
+    }
+
+    /// Calls a device that wants it now, or that is told of its network and has come to another.
+    fn call_if_due(&mut self) {
+        let network = NetworkPrefix::of(self.channel.remote_address().ip());
+        let is_asked = self.call_at().is_some_and(|at| at <= Instant::now());
+        let has_moved = self.called_at.is_some_and(|before| before != network);
+        if is_asked {
+            self.call_after = None;
+        }
+        if is_asked || has_moved {
+            self.called_at = Some(network);
+            self.channel.link().push(ToDevice::Call { network }.encode());
         }
     }
 
@@ -283,6 +313,10 @@ impl Session {
                     (None, What::Housekeeping)
                 }
                 ToRelay::Ping => (None, What::Housekeeping),
+                ToRelay::CallAfter { quiet_s } => {
+                    self.call_after = Some(Duration::from_secs(quiet_s.into()));
+                    (None, What::Housekeeping)
+                }
                 ToRelay::Resume { to } => {
                     self.refusals.release(to);
                     (None, What::Housekeeping)

@@ -25,7 +25,7 @@ pub mod world;
 
 pub use link::{Link, LinkCounters, LinkParams, LossCause, PathCounters, Tally, Verdict};
 pub use loss::{Burst, Loss, LossError};
-pub use net::{Fate, Leg, Net, Trace};
+pub use net::{Fate, Leg, Nat, Net, Trace};
 pub use profile::{Profile, ProfileError};
 pub use proxy::UdpProxy;
 pub use socket::NetRuntime;

@@ -32,10 +32,12 @@ use crate::{
     socket::{NetRuntime, NetSocket},
 };
 
+mod nat;
 mod state;
 #[cfg(test)]
 mod tests;
 
+pub use nat::Nat;
 use state::{Datagram, Due, State};
 
 /// Datagrams that wait in a socket until its owner reads them; more are dropped, as by a kernel's receive buffer.
@@ -165,6 +167,12 @@ impl Net {
     /// [`io::ErrorKind::AddrInUse`] when `public` is the address of another socket or mapping.
     pub fn rebind(&self, local: SocketAddr, public: SocketAddr) -> io::Result<()> {
         self.core.update(|state, _| state.rebind(local, public))
+    }
+
+    /// Puts the host with this IP address behind a NAT, or takes it out. What an earlier one remembered is forgotten; packets
+    /// meet the NAT between the host's up link and the receiver's down link, and before the host's down link.
+    pub fn set_nat(&self, ip: IpAddr, nat: Option<Nat>) {
+        self.core.update(|state, _| state.set_nat(ip, nat));
     }
 
     /// Begins or ends a total outage of both links of the host with this IP address, see [`Link::set_outage`].

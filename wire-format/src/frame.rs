@@ -6,6 +6,8 @@
 
 mod objects;
 
+use std::net::IpAddr;
+
 use serde::{Deserialize, Serialize};
 
 pub use self::objects::{HELD_RANGES_MAX, HeldRanges, ObjectRefusal};
@@ -147,6 +149,12 @@ pub enum ToRelay<'a> {
         /// Which.
         transfer: Transfer,
     },
+    /// Asks for one [`ToDevice::Call`], when no packet has gone either way for so long. It takes the place of an earlier one that
+    /// was not answered yet.
+    CallAfter {
+        /// Seconds; 0 for at once.
+        quiet_s: u16,
+    },
 }
 
 /// The opening of a link: what both sides believe to share.
@@ -263,6 +271,27 @@ pub enum ToDevice<'a> {
         /// Why.
         reason: ObjectRefusal,
     },
+    /// The answer to [`ToRelay::CallAfter`]; also said unasked to a device that was called on this link and has come to another
+    /// network since.
+    Call {
+        /// Where the device is seen.
+        network: NetworkPrefix,
+    },
+}
+
+/// About an operator: the beginning of an address, to know a network again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct NetworkPrefix(pub u32);
+
+impl NetworkPrefix {
+    /// The first 16 bits of an IPv4 address, or the first 32 of another IPv6 address. Those of a unicast IPv6 address are the larger
+    /// numbers.
+    pub fn of(ip: IpAddr) -> Self {
+        match ip.to_canonical() {
+            IpAddr::V4(ip) => Self(ip.to_bits() >> 16),
+            IpAddr::V6(ip) => Self((ip.to_bits() >> 96) as u32),
+        }
+    }
 }
 
 /// The answer to [`Hello`].
@@ -499,7 +528,8 @@ impl<'a> ToRelay<'a> {
             | Self::Numbering(_)
             | Self::Ping
             | Self::Revoke { .. }
-            | Self::PutKeys { .. } => {}
+            | Self::PutKeys { .. }
+            | Self::CallAfter { .. } => {}
         }
         Ok(frame)
     }
@@ -539,7 +569,8 @@ impl<'a> ToDevice<'a> {
             | Self::CaughtUp
             | Self::NotRevoked { .. }
             | Self::ObjectStored { .. }
-            | Self::ObjectRefused { .. } => {}
+            | Self::ObjectRefused { .. }
+            | Self::Call { .. } => {}
         }
         Ok(frame)
     }

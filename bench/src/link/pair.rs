@@ -1,12 +1,12 @@
 //! Two people and a relay: one of them behind the thin link, the other on a good one.
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use thinpost_client::{Event, InboxNumber, Message, MessageId, ObjectId, ReceivedContent, Subscription};
-use thinpost_netem::{Leg, Person, Profile, Trace, World};
+use thinpost_netem::{Leg, Nat, Person, Profile, Trace, World};
 use tokio::time::{Instant, sleep, timeout};
 
 /// What has not happened by then never will.
@@ -15,6 +15,9 @@ const PATIENCE: Duration = Duration::from_secs(3 * 3600);
 /// No receipt leaves alone sooner than this after what it is for, and none later than that.
 pub(crate) const RECEIPT_DELAY_MIN: Duration = Duration::from_secs(14);
 pub(crate) const RECEIPT_DELAY_MAX: Duration = Duration::from_secs(120);
+
+/// Where Ann is seen when she is behind a NAT.
+const NAT_OUTSIDE: IpAddr = IpAddr::V4(Ipv4Addr::new(198, 51, 100, 1));
 
 /// 45 characters.
 pub(crate) const TEXT: &str = "can you pick me up at eight, same place as us";
@@ -86,6 +89,17 @@ impl Pair {
         let pair = Self::acquainted(stage).await?;
         pair.ann.client().disconnect();
         sleep(Duration::from_secs(60)).await;
+        Ok(pair)
+    }
+
+    /// Both are acquainted, and a NAT that remembers for so long is between Ann's link and everybody else.
+    pub(crate) async fn behind_nat(stage: &Stage<'_>, memory: Duration) -> Result<Self> {
+        let pair = Self::acquainted(stage).await?;
+        let nat = Nat::forgetting_after(NAT_OUTSIDE, memory);
+        pair.world.net().set_nat(pair.ann.ip(), Some(nat));
+        // Nobody knows her there yet.
+        pair.ann.client().send("bob", "still here".into()).await?;
+        sleep(2 * RECEIPT_DELAY_MAX).await;
         Ok(pair)
     }
 

@@ -29,6 +29,15 @@ const OUTAGE: Duration = Duration::from_secs(20);
 const BLACKOUT: Duration = Duration::from_secs(30 * 60);
 const BLACKOUT_MESSAGES: usize = 240;
 
+const HOUR: Duration = Duration::from_secs(3_600);
+
+/// How long NATs remember.
+const SHORT_MEMORY: Duration = Duration::from_secs(60);
+const LONG_MEMORY: Duration = Duration::from_secs(300);
+
+/// How long a device has been in reachable mode before the hour that counts.
+const LEARNING: Duration = Duration::from_secs(2 * 3_600);
+
 /// What a run gave.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Figures {
@@ -39,18 +48,21 @@ pub(crate) struct Figures {
     pub(crate) messages: usize,
     /// What was of use of what the link could carry, if that was asked.
     pub(crate) share_percent: Option<f64>,
+    /// The same bytes in an hour before, where there is one.
+    pub(crate) hour_bytes: Option<u64>,
 }
 
 impl Figures {
-    fn new(seconds: Vec<f64>, bytes: u64, messages: usize) -> Self {
-        Self { seconds, bytes, messages, share_percent: None }
+    pub(crate) fn new(seconds: Vec<f64>, bytes: u64, messages: usize) -> Self {
+        Self { seconds, bytes, messages, share_percent: None, hour_bytes: None }
     }
 }
 
 impl fmt::Display for Figures {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let longest = self.seconds.iter().copied().fold(0.0, f64::max);
-        write!(f, "{longest:.3} s at most, {} B for {}", self.bytes, self.messages)
+        write!(f, "{longest:.3} s at most, {} B for {}", self.bytes, self.messages)?;
+        self.hour_bytes.map_or(Ok(()), |bytes| write!(f, ", {bytes} B in the hour"))
     }
 }
 
@@ -78,6 +90,10 @@ pub(crate) async fn play(link: &Profile, scenario: Scenario, seed: u64, packets:
         Scenario::BlackoutManyHint => {
             blackout(Pair::acquainted(&stage).await?, BLACKOUT_MESSAGES, true).await
         }
+        Scenario::Silent60 => silent(Pair::behind_nat(&stage, SHORT_MEMORY).await?).await,
+        Scenario::Silent300 => silent(Pair::behind_nat(&stage, LONG_MEMORY).await?).await,
+        Scenario::Reachable60 => reachable(Pair::behind_nat(&stage, SHORT_MEMORY).await?).await,
+        Scenario::Reachable300 => reachable(Pair::behind_nat(&stage, LONG_MEMORY).await?).await,
     }
 }
 
@@ -263,4 +279,29 @@ async fn blackout(pair: Pair, count: usize, hint: bool) -> Result<Figures> {
     let seconds = began.elapsed().as_secs_f64();
     Pair::received(&pair.bob, after, &texts).await?;
     Ok(Figures::new(vec![seconds], bytes, 1))
+}
+
+/// Ann is connected and at rest for an hour, and then writes; how long until the relay answers for it, and what it takes.
+async fn silent(pair: Pair) -> Result<Figures> {
+    let bytes = pair.air_bytes();
+    sleep(HOUR).await;
+    let hour_bytes = Some(pair.air_bytes() - bytes);
+    Ok(Figures { hour_bytes, ..warm(pair).await? })
+}
+
+/// Ann is at rest, but stays reachable. After the hour Bob writes; how long until she has it.
+async fn reachable(pair: Pair) -> Result<Figures> {
+    pair.ann.client().stay_reachable(true);
+    sleep(LEARNING).await;
+    let bytes = pair.air_bytes();
+    sleep(HOUR).await;
+    let hour_bytes = Some(pair.air_bytes() - bytes);
+    let after = Pair::inbox_head(&pair.ann).await?;
+    let (began, bytes) = (Instant::now(), pair.air_bytes());
+    pair.bob.client().send_all("ann", messages(&one())).await?;
+    Pair::received(&pair.ann, after, &one()).await?;
+    let seconds = began.elapsed().as_secs_f64();
+    sleep(RECEIPT_DELAY_MIN).await;
+    let figures = Figures::new(vec![seconds], pair.air_bytes() - bytes, 1);
+    Ok(Figures { hour_bytes, ..figures })
 }

@@ -39,6 +39,18 @@ pub(crate) enum Scenario {
     BlackoutMany,
     /// The same, and the client is told when the link is back.
     BlackoutManyHint,
+    /// An hour at rest behind a NAT that forgets after a minute, and then one message.
+    #[value(name = "silent-60")]
+    Silent60,
+    /// The same where the NAT forgets after five minutes.
+    #[value(name = "silent-300")]
+    Silent300,
+    /// An hour in reachable mode behind a NAT that forgets after a minute, and then one message comes.
+    #[value(name = "reachable-60")]
+    Reachable60,
+    /// The same where the NAT forgets after five minutes.
+    #[value(name = "reachable-300")]
+    Reachable300,
 }
 
 /// A figure that a scenario is to reach on a link.
@@ -67,6 +79,10 @@ impl Scenario {
         Self::BlackoutHint,
         Self::BlackoutMany,
         Self::BlackoutManyHint,
+        Self::Silent60,
+        Self::Silent300,
+        Self::Reachable60,
+        Self::Reachable300,
     ];
 
     /// As it is called on the command line.
@@ -86,13 +102,14 @@ impl Scenario {
             Self::Outage => 7,
             Self::ObjectTexts => 8,
             Self::Blackout | Self::BlackoutHint | Self::BlackoutMany | Self::BlackoutManyHint => 9,
+            Self::Silent60 | Self::Silent300 | Self::Reachable60 | Self::Reachable300 => 10,
         };
         format!("S{number} {}", self.name())
     }
 
     /// What it is to reach on the link of this name.
     pub(crate) fn bars(self, profile: &str) -> Vec<Bar> {
-        use Figure::{Bytes, BytesEach, P50, P95, P99, Share};
+        use Figure::{Bytes, BytesEach, Hour, P50, P95, P99, Share};
         let bars: &[(Figure, f64)] = match (self, profile) {
             (Self::Cold, "gprs") => &[(P50, 2.9), (Bytes, 4_200.0)],
             (Self::Cold, "gprs-bad") => &[(P50, 5.0), (P95, 14.0)],
@@ -116,6 +133,12 @@ impl Scenario {
             (Self::BlackoutHint | Self::BlackoutManyHint, "gprs") => &[(P50, 2.0)],
             (Self::BlackoutHint | Self::BlackoutManyHint, "gprs-bad") => &[(P50, 4.0)],
             (Self::Blackout | Self::BlackoutMany, "gprs" | "gprs-bad") => &[(P50, 60.0), (Bytes, 15_000.0)],
+            (Self::Silent60 | Self::Silent300, "gprs") => &[(P50, 1.6), (Bytes, 3_900.0), (Hour, 0.0)],
+            (Self::Silent60 | Self::Silent300, "gprs-bad") => &[(P50, 2.8), (Hour, 0.0)],
+            (Self::Reachable60, "gprs") => &[(P50, 1.5)],
+            (Self::Reachable60, "gprs-bad") => &[(P50, 3.0)],
+            (Self::Reachable300, "gprs") => &[(P50, 1.5), (Hour, 3_000.0)],
+            (Self::Reachable300, "gprs-bad") => &[(P50, 3.0), (Hour, 3_000.0)],
             _ => &[],
         };
         bars.iter().map(|&(figure, bound)| Bar { figure, bound }).collect()

@@ -2,6 +2,7 @@
 
 mod ends;
 mod handshakes;
+mod touches;
 mod wire;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};

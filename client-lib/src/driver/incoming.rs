@@ -1,7 +1,7 @@
 //! Turns a relay's frames into changes of the home.
 
 use thinpost_wire::codec::DictionarySet;
-use thinpost_wire::frame::{Refusal, ToDevice, Welcome};
+use thinpost_wire::frame::{NetworkPrefix, Refusal, ToDevice, Welcome};
 use thinpost_wire::ids::{AccountKey, Handle, Origin, Position};
 use thinpost_wire::letter::{Content, Letter, is_sealed};
 use thinpost_wire::link::Link;
@@ -32,11 +32,20 @@ pub(super) struct Incoming {
     pub(super) keys_left: usize,
     /// Whether there were more than this device has secret halves for: its home is an old copy.
     pub(super) keys_are_foreign: bool,
+    /// Where the relay has seen the device, if it has called.
+    pub(super) called: Option<NetworkPrefix>,
 }
 
 impl Incoming {
     pub(super) fn new(announced: u16) -> Self {
-        Self { announced, position: None, caught_up: false, keys_left: 0, keys_are_foreign: false }
+        Self {
+            announced,
+            position: None,
+            caught_up: false,
+            keys_left: 0,
+            keys_are_foreign: false,
+            called: None,
+        }
     }
 
     pub(super) fn is_welcomed(&self) -> bool {
@@ -109,6 +118,10 @@ impl Driver {
             Ok(ToDevice::NotRevoked { id }) => {
                 outgoing.not_revoked(id);
                 self.tell(Event::RevocationsFull);
+                Ok(())
+            }
+            Ok(ToDevice::Call { network }) => {
+                incoming.called = Some(network);
                 Ok(())
             }
             Ok(_) | Err(_) => Err("the relay sent what is no frame of this version"),

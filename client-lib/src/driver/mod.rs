@@ -13,6 +13,7 @@ mod knock;
 mod notes;
 mod objects;
 mod outgoing;
+mod reaching;
 mod retry;
 mod sealing;
 mod session;
@@ -56,6 +57,8 @@ const EXPIRY_INTERVAL: Duration = Duration::from_secs(3600);
 pub(crate) struct Wish {
     /// Until it says otherwise.
     pub(crate) online: bool,
+    /// Whether the link is to be kept such that the relay can speak at any time.
+    pub(crate) reachable: bool,
     /// How many [`Client::sync`](crate::Client::sync) are under way.
     pub(crate) visits: u32,
     /// Ends a pause.

@@ -11,6 +11,7 @@ use super::attempt::farewell;
 use super::incoming::Incoming;
 use super::knock::Knock;
 use super::outgoing::{BACKLOG_BYTES, Outgoing, Said};
+use super::reaching::{Act, Reaching, Seen};
 use super::retry::End;
 use super::{Driver, Wish};
 
@@ -44,6 +45,7 @@ pub(super) struct Session<'a> {
     knock_after: Duration,
     /// Something must be heard that comes after the one moment, and before the other.
     proof: Option<(Time, Instant)>,
+    reaching: Reaching,
 }
 
 impl<'a> Session<'a> {
@@ -65,6 +67,7 @@ impl<'a> Session<'a> {
             knock: None,
             knock_after: Duration::ZERO,
             proof: None,
+            reaching: Reaching::default(),
         }
     }
 
@@ -103,6 +106,7 @@ impl<'a> Session<'a> {
                 changed = self.driver.wish.changed() => self.wish_changed(changed.is_ok(), handshaking)?,
                 news = self.channel.next() => match news.map_err(End::Lost)? {
                     News::Connected | News::AtRest => {}
+                    News::LostTrack => self.reaching.lost_track(),
                     News::Link(event) => self.turn(event).await?,
                 },
                 Some(told) = self.driver.told.recv() => self.driver.take_in(told),
@@ -144,6 +148,10 @@ impl<'a> Session<'a> {
             }
             next = self.channel.link().poll_event();
         }
+        let quiet = self.channel.take_quiet();
+        let called = self.incoming.called.take();
+        let seen = self.seen();
+        self.reaching.heard(seen, quiet, called, &mut self.driver.relay.networks);
         self.driver.commit().await.map_err(End::Store)?;
         if let Some(last) = last {
             self.channel.settle(last);
@@ -235,7 +243,12 @@ impl<'a> Session<'a> {
         let objects_at = self.driver.objects.next_retry().filter(|at| *at > now);
         let notes_at = self.driver.next_notes(now);
         let prove_by = self.proof.map(|(_, by)| by);
-        let others = [check_at, retry_at, objects_at, notes_at, give_up_at, prove_by, self.leave_at];
+        let reach_at = self.stays_reachable().then(|| {
+            let seen = self.seen();
+            self.reaching.due_at(seen, &self.driver.relay.networks)
+        });
+        let others =
+            [check_at, retry_at, objects_at, notes_at, give_up_at, prove_by, reach_at, self.leave_at];
         others.into_iter().flatten().fold(self.driver.expiry_due, Instant::min)
     }
 
@@ -246,7 +259,28 @@ impl<'a> Session<'a> {
         {
             self.outgoing.push(self.channel.link(), (Said::Other, ToRelay::Ping.encode()));
         }
+        if self.stays_reachable() {
+            let seen = self.seen();
+            match self.reaching.act(seen, &self.driver.relay.networks) {
+                None => {}
+                Some(Act::Touch) => self.channel.touch(),
+                Some(Act::AskForCall(quiet_s)) => {
+                    let frame = ToRelay::CallAfter { quiet_s }.encode();
+                    self.outgoing.push(self.channel.link(), (Said::Other, frame));
+                }
+            }
+        }
         Ok(())
+    }
+
+    /// Whether it is time to keep the way open: what is under way does so itself.
+    fn stays_reachable(&self) -> bool {
+        self.driver.wish.borrow().reachable && self.at_rest_since.is_some() && self.leave_at.is_none()
+    }
+
+    fn seen(&mut self) -> Seen {
+        let (sent_at, quiet_since) = (self.channel.sent_at(), self.channel.quiet_since());
+        Seen { now: Instant::now(), sent_at, quiet_since, rtt: self.channel.link().rtt() }
     }
 
     /// Whether this connection, or the relay, is still there.
@@ -292,6 +326,9 @@ impl<'a> Session<'a> {
             let is_hinted = wish.hints != self.wish.hints;
             if wish.renewals != self.wish.renewals || is_hinted && is_new {
                 return Err(End::Renew);
+            }
+            if !wish.reachable {
+                self.reaching = Reaching::default();
             }
             if is_hinted {
                 // Often it is the network that was there before, and to go on costs a tenth of a new connection.

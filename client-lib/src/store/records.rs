@@ -17,6 +17,7 @@ use crate::kept::Name;
 use crate::message::{MessageId, MessageState, ReceivedContent};
 use crate::notices::NoticeRow;
 use crate::objects::ObjectRow;
+use crate::reach::Networks;
 
 /// This version of the layout.
 pub(crate) const FORMAT: u32 = 6;
@@ -99,6 +100,8 @@ pub(crate) struct RelayRecord {
     pub(crate) incarnations: Vec<ShortIncarnation>,
     /// The relay's stores before the present one: an operator may put one back.
     pub(crate) earlier_stores: Vec<StoreId>,
+    /// How long the NATs on the way to it remember.
+    pub(crate) networks: Networks,
 }
 
 /// How many incarnations a home knows for its own.

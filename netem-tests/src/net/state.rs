@@ -11,7 +11,7 @@ use std::{
 use bytes::Bytes;
 use quinn::udp::EcnCodepoint;
 
-use super::{Fate, INBOX_DATAGRAMS_MAX, Leg, SocketId, Trace};
+use super::{Fate, INBOX_DATAGRAMS_MAX, Leg, Nat, SocketId, Trace, nat::Translator};
 use crate::{
     IP_UDP_HEADER_BYTES,
     agenda::Agenda,
@@ -29,6 +29,8 @@ pub(super) struct State {
     /// Own address to the one that others see, where they differ, and back.
     public_of: BTreeMap<SocketAddr, SocketAddr>,
     local_of: BTreeMap<SocketAddr, SocketAddr>,
+    /// NATs, by the host that is behind them.
+    nats: BTreeMap<IpAddr, Translator>,
     pub(super) agenda: Agenda<Due>,
     /// What the trace hook has not seen yet; `None` without a hook.
     pub(super) traces: Option<Vec<Trace>>,
@@ -83,6 +85,7 @@ impl State {
             sockets_opened: 0,
             public_of: BTreeMap::new(),
             local_of: BTreeMap::new(),
+            nats: BTreeMap::new(),
             agenda: Agenda::new(),
             traces: None,
         }
@@ -130,18 +133,62 @@ impl State {
 
     /// Takes a datagram from its sender's link through the NATs to its receiver's link.
     fn route(&mut self, now: Duration, mut datagram: Datagram) {
-        let to = match self.local_of.get(&datagram.to) {
-            Some(&local) => Some(local),
-            None if self.public_of.contains_key(&datagram.to) => None, // hidden by its NAT
-            None => Some(datagram.to),
-        };
-        match to {
+        let public = self.seen_as(now, datagram.from);
+        match self.reached_at(now, datagram.to) {
             Some(to) if self.paths.contains_key(&to.ip()) => {
                 datagram.to = to;
-                datagram.from = self.public_of.get(&datagram.from).copied().unwrap_or(datagram.from);
+                datagram.from = public;
                 self.offer(now, Leg::Down, datagram);
             }
             _ => self.trace(now, Leg::Up, &datagram, Fate::NoRoute),
+        }
+    }
+
+    /// The address by which others see a packet of this socket, which refreshes its mapping.
+    fn seen_as(&mut self, now: Duration, local: SocketAddr) -> SocketAddr {
+        let before = self.public_of.get(&local).copied();
+        let Some(nat) = self.nats.get_mut(&local.ip()) else { return before.unwrap_or(local) };
+        let is_known = nat.remembers(now, local);
+        nat.went_out(now, local);
+        match before {
+            Some(public) if is_known || !nat.wants_another(before) => public,
+            _ => {
+                let public = loop {
+                    let public = nat.draw();
+                    if !self.local_of.contains_key(&public) && !self.sockets.contains_key(&public) {
+                        break public;
+                    }
+                };
+                self.map(local, public);
+                public
+            }
+        }
+    }
+
+    /// The socket that a packet to this address comes to, if a mapping or no NAT at all leads to one.
+    fn reached_at(&mut self, now: Duration, to: SocketAddr) -> Option<SocketAddr> {
+        match self.local_of.get(&to) {
+            Some(&local) => match self.nats.get_mut(&local.ip()) {
+                Some(nat) if !nat.remembers(now, local) => None,
+                Some(nat) => {
+                    nat.came_in(now, local);
+                    Some(local)
+                }
+                None => Some(local),
+            },
+            // Hidden by its NAT.
+            None if self.public_of.contains_key(&to) || self.nats.contains_key(&to.ip()) => None,
+            None => Some(to),
+        }
+    }
+
+    pub(super) fn set_nat(&mut self, ip: IpAddr, nat: Option<Nat>) {
+        let seed = derive_seed(self.seed_for(ip), 2);
+        self.public_of.retain(|local, _| local.ip() != ip);
+        self.local_of.retain(|_, local| local.ip() != ip);
+        match nat {
+            Some(nat) => drop(self.nats.insert(ip, Translator::new(nat, seed))),
+            None => drop(self.nats.remove(&ip)),
         }
     }
 
@@ -185,6 +232,16 @@ impl State {
         if taken {
             return Err(io::ErrorKind::AddrInUse.into());
         }
+        self.map(local, public);
+        let now = self.clock;
+        if let Some(nat) = self.nats.get_mut(&local.ip()) {
+            nat.went_out(now, local);
+        }
+        Ok(())
+    }
+
+    /// Lets others see a socket at this address, and at no other.
+    fn map(&mut self, local: SocketAddr, public: SocketAddr) {
         if let Some(before) = self.public_of.remove(&local) {
             self.local_of.remove(&before);
         }
@@ -192,7 +249,6 @@ impl State {
             self.public_of.insert(local, public);
             self.local_of.insert(public, local);
         }
-        Ok(())
     }
 
     pub(super) fn path(&mut self, ip: IpAddr) -> &mut Path {

@@ -5,6 +5,7 @@ use quinn::udp::Transmit;
 use super::*;
 use crate::{Tally, Verdict};
 
+mod nat;
 mod quinn_endpoints;
 
 fn addr(text: &str) -> SocketAddr {

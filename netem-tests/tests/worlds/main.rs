@@ -13,6 +13,7 @@ mod models;
 mod notices;
 mod objects;
 mod people;
+mod reaching;
 mod receipts;
 mod rekeying;
 mod revoking;

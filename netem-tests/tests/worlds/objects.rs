@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use thinpost_client::{Event, InboxNumber, ObjectFailure, ObjectId, ObjectRefusal, ObjectState, Subscription};
+use thinpost_client::{
+    Event, InboxNumber, ObjectFailure, ObjectId, ObjectRefusal, ObjectState, Subscription,
+};
 use thinpost_gateway::config::Config;
 use thinpost_netem::{Person, World};
 use tokio::time::{Instant, sleep, timeout};

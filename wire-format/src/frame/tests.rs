@@ -101,6 +101,7 @@ fn golden_vectors_of_frames_to_a_relay_hold() {
             },
         ),
         ("0e02", ToRelay::EndTransfer { transfer: Transfer(2) }),
+        ("0fac02", ToRelay::CallAfter { quiet_s: 300 }),
     ];
     for (hex, frame) in cases {
         assert_eq!(HEXLOWER.encode(&frame.encode()), hex);
@@ -172,11 +173,22 @@ fn golden_vectors_of_frames_to_a_device_hold() {
         ),
         ("0a01", ToDevice::ObjectStored { transfer: Transfer(1) }),
         ("0b0104", ToDevice::ObjectRefused { transfer: Transfer(1), reason: ObjectRefusal::Damaged }),
+        ("0cb38c03", ToDevice::Call { network: NetworkPrefix::of([198, 51, 100, 1].into()) }),
     ];
     for (hex, frame) in cases {
         assert_eq!(HEXLOWER.encode(&frame.encode()), hex);
         assert_eq!(ToDevice::decode(&HEXLOWER.decode(hex.as_bytes()).unwrap()), Ok(frame));
     }
+}
+
+#[test]
+fn a_network_is_known_again_by_its_prefix() {
+    let of = |ip: &str| NetworkPrefix::of(ip.parse().unwrap());
+    assert_eq!(of("198.51.100.1"), of("198.51.7.7"));
+    assert_ne!(of("198.51.100.1"), of("198.52.100.1"));
+    assert_eq!(of("::ffff:198.51.100.1"), of("198.51.100.1"));
+    assert_eq!(of("2001:db8::1"), of("2001:db8:7::7"));
+    assert_ne!(of("2001:db8::1"), of("2001:db9::1"));
 }
 
 #[test]

@@ -256,6 +256,9 @@ pub(crate) struct Listen {
     /// Ask the relay for a sign of life when it was silent for so long
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = humantime::parse_duration)]
     pub(crate) keepalive: Duration,
+    /// Only keep the way open for messages, in as few bytes as the network's NAT allows; learned in the first half hour there
+    #[arg(long, conflicts_with = "keepalive")]
+    pub(crate) reachable: bool,
     /// Start after this place in the inbox instead of where the last `listen` stopped
     #[arg(long, value_name = "N")]
     pub(crate) after: Option<u64>,

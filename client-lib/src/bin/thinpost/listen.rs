@@ -12,7 +12,10 @@ use crate::position::{self, Position};
 use crate::show;
 
 pub(crate) async fn listen(home: &Place, args: Listen) -> Result<(), Failure> {
-    let client = home.builder().keepalive(args.keepalive).open()?;
+    let builder = home.builder();
+    let builder = if args.reachable { builder } else { builder.keepalive(args.keepalive) };
+    let client = builder.open()?;
+    client.stay_reachable(args.reachable);
     let mut position = match args.after {
         Some(_) => None,
         None => Some(Position::open(&home.folder, position::LISTEN, client.status().await?.received)?),

@@ -361,6 +361,9 @@ async fn connect(folder: &Path, open: &mut Open, params: ConnectParams) -> Resul
         // They are being told already.
         None => {}
     }
+    if let Some(reachable) = params.reachable {
+        open.client.stay_reachable(reachable);
+    }
     open.client.connect();
     Ok(json!({ "state": open.client.link_status().borrow().state.name() }))
 }

@@ -254,6 +254,8 @@ impl SyncParams {
 #[serde(deny_unknown_fields)]
 pub(super) struct ConnectParams {
     pub(super) after: Option<u64>,
+    /// As it was, if not given.
+    pub(super) reachable: Option<bool>,
 }
 
 #[derive(Debug, PartialEq, Deserialize)]
