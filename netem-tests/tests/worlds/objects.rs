@@ -7,7 +7,7 @@ use rand_chacha::ChaCha8Rng;
 use thinpost_client::{
     Event, InboxNumber, ObjectFailure, ObjectId, ObjectRefusal, ObjectState, Subscription,
 };
-use thinpost_gateway::config::Config;
+use thinpost_gateway::config::{Config, Registration};
 use thinpost_netem::{Person, World};
 use tokio::time::{Instant, sleep, timeout};
 
@@ -118,6 +118,7 @@ async fn a_text_passes_an_object_that_is_on_its_way() {
 #[tokio::test(start_paused = true)]
 async fn what_a_relay_does_not_take_or_have_is_said() {
     let mut config = Config::default();
+    config.registration = Registration::Open;
     config.objects.object_bytes_max = 10_000;
     config.objects.bytes_max = 15_000;
     let mut world = World::with_config(4, config);
