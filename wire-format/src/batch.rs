@@ -162,6 +162,11 @@ pub(crate) fn head_bytes_max(ranges: usize) -> usize {
     2 + 10 + 10 + 1 + ranges * 2 * varint::len(WINDOW_ITEMS)
 }
 
+/// How many bytes a chunk that begins there takes in a batch beside its own.
+pub(crate) fn chunk_head_bytes(transfer: Transfer, offset: u64) -> usize {
+    varint::len(transfer.0.into()) + varint::len(offset)
+}
+
 /// How many bytes the statements take in a batch.
 pub(crate) fn held_bytes(held: &[Held]) -> usize {
     let mut bytes = Vec::new();

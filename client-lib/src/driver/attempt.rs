@@ -71,7 +71,7 @@ impl Driver {
         let end = session.run(give_up_at).await;
         let (rtt, welcomed) = session.finish();
         if welcomed {
-            self.remember_rtt(rtt);
+            rtt.into_iter().for_each(|rtt| self.remember_rtt(rtt));
         } else {
             self.try_next_address();
         }

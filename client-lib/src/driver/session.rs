@@ -71,10 +71,9 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// The shortest round-trip time, and whether the relay ever answered.
-    pub(super) fn finish(mut self) -> (Duration, bool) {
-        let link = self.channel.link();
-        (link.least_rtt().unwrap_or_else(|| link.rtt()), self.incoming.is_welcomed())
+    /// The shortest round trip, if any was measured, and whether the relay ever answered.
+    pub(super) fn finish(mut self) -> (Option<Duration>, bool) {
+        (self.channel.link().least_rtt(), self.incoming.is_welcomed())
     }
 
     /// Until the link ends. The handshake must be complete before `give_up_at`.

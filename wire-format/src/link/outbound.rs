@@ -17,9 +17,6 @@ use crate::limits::{BATCH_CONTENT_BYTES, WINDOW_ITEMS};
 /// Longest item, bytes: with everything around it, it fits the smallest datagram of a QUIC path.
 pub(super) const ITEM_BYTES_MAX: usize = 1_000;
 
-/// What a chunk needs in a batch beside its bytes: transfer and offset.
-const CHUNK_HEAD_MAX: usize = 5 + 4;
-
 #[derive(Debug)]
 struct Entry {
     bytes: Bytes,
@@ -176,7 +173,7 @@ impl Outbound {
 
     /// Whether anything waits to leave.
     fn waits(&self) -> bool {
-        self.entries.iter().any(|entry| entry.state == State::Waiting) || self.objects.next_chunk(1).is_some()
+        self.entries.iter().any(|entry| entry.state == State::Waiting) || self.objects.waits()
     }
 
     /// Everything on its way must be sent again: the other end could not read it.
@@ -225,13 +222,13 @@ impl Outbound {
             .min();
         let may_send =
             self.pace.has_room(self.objects.flying_bytes(), self.loss.is_high()) && !self.silence.is_on();
-        let paced = self.objects.next_chunk(1).filter(|_| may_send).map(|_| self.pace.next_at());
+        let paced = (may_send && self.objects.waits()).then(|| self.pace.next_at());
         overtaken.into_iter().chain(self.resend_at()).chain(paced).min()
     }
 
     fn resend_at(&self) -> Option<Time> {
         let oldest = self.flying().map(|(_, at)| at).min();
-        self.silence.due(oldest, self.rtt.resend_after(), self.is_quick())
+        self.silence.due(oldest, self.rtt.resend_after(), self.rtt.smoothed(), self.is_quick())
     }
 
     /// Whether timers after the first are quick: where losses are no exception, and it is known how long answers take.
@@ -251,6 +248,7 @@ impl Outbound {
         }
         if self.silence.is_on() {
             self.lose_all();
+            self.probe = false;
         }
         match ask {
             // What has arrived but is not settled for long is asked after, too: the other end may have been restarted.
@@ -282,11 +280,11 @@ impl Outbound {
     }
 
     /// The other end was heard, but does not answer for what was sent: perhaps nothing of it has arrived. In a silence
-    /// that is reason enough to ask.
+    /// that is reason enough to send the first of it, or to ask.
     pub(super) fn heard_unasked(&mut self, now: Time) {
-        if self.silence.is_on() && self.silence.polled_at() + self.rtt.smoothed() <= now {
-            self.silence.timed_out(now, self.is_quick());
-            self.polls = 1;
+        if self.silence.may_ask_unasked(now) {
+            self.probe = self.waits();
+            self.polls = u32::from(!self.probe);
         }
     }
 
@@ -313,7 +311,7 @@ impl Outbound {
         base: Batch<'_>,
         peer_has: DictionarySet,
     ) -> Option<(Vec<u8>, bool)> {
-        if self.silence.is_on() {
+        if self.silence.is_on() && !self.probe {
             return None;
         }
         let is_full = self.flying_bytes > 0 && self.flying_bytes >= self.window.bytes() && !self.probe;
@@ -354,7 +352,7 @@ impl Outbound {
         let mut datagram = Vec::with_capacity(bytes_max);
         let mut content = Vec::with_capacity(bytes_max);
         base.encode(&mut content);
-        let room = bytes_max.checked_sub(1 + content.len() + CHUNK_HEAD_MAX).filter(|room| *room > 0)?;
+        let room = bytes_max.saturating_sub(1 + content.len());
         let (transfer, range) = self.objects.next_chunk(room)?;
         let bytes = self.objects.read(transfer, &range);
         content.clear();

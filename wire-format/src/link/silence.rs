@@ -46,11 +46,20 @@ pub(super) struct Silence {
     timeouts: u32,
     /// Whether anything was heard since the last timer ran out.
     heard: bool,
+    /// See [`Silence::may_ask_unasked`].
+    asked_unasked_at: Option<Time>,
 }
 
 impl Silence {
     pub(super) fn new(pause_max: Duration) -> Self {
-        Self { pause_max, since: None, timed_out_at: Time::default(), timeouts: 0, heard: true }
+        Self {
+            pause_max,
+            since: None,
+            timed_out_at: Time::default(),
+            timeouts: 0,
+            heard: true,
+            asked_unasked_at: None,
+        }
     }
 
     /// Something has left that is to be answered.
@@ -64,6 +73,7 @@ impl Silence {
         self.heard = true;
         if news || !more {
             self.timeouts = 0;
+            self.asked_unasked_at = None;
             self.since = more.then_some(now);
         }
     }
@@ -99,9 +109,17 @@ impl Silence {
         self.timeouts > 0
     }
 
-    /// When the last timer ran out.
-    pub(super) fn polled_at(&self) -> Time {
-        self.timed_out_at
+    /// The other end was heard in a silence, and does not know of what it is to answer: whether to ask at once. It may be
+    /// heard again and again where it does not hear us, so not more often than polls leave anyway.
+    pub(super) fn may_ask_unasked(&mut self, now: Time) -> bool {
+        let since = self.since.unwrap_or(now);
+        let pause = now.since(since) / POLLS_IN_SILENCE;
+        let may_ask = self.is_on() && self.asked_unasked_at.is_none_or(|at| at + pause <= now);
+        if may_ask {
+            self.asked_unasked_at = Some(now);
+            self.timed_out_at = now;
+        }
+        may_ask
     }
 
     /// Since when an answer is awaited.
@@ -110,11 +128,12 @@ impl Silence {
     }
 
     /// When the timer runs out: so long after the oldest send on its way, the last answer and the last timer.
-    /// After the first, timers may be quick.
+    /// After the first, timers may be quick. In a silence no answer takes longer than a round trip.
     pub(super) fn due(
         &self,
         oldest_on_its_way: Option<Time>,
         timer: Duration,
+        round_trip: Duration,
         is_quick: bool,
     ) -> Option<Time> {
         let since = self.since?;
@@ -123,7 +142,7 @@ impl Silence {
             0 => timer,
             SILENT_AFTER.. => {
                 let silence = self.timed_out_at.since(since);
-                (silence / POLLS_IN_SILENCE).min(self.pause_max).max(timer)
+                (silence / POLLS_IN_SILENCE).min(self.pause_max).max(round_trip)
             }
             _ if is_quick => timer / QUICKER,
             _ => timer,
@@ -144,7 +163,7 @@ mod tests {
         silent.sent(Time::default());
         let mut moments = Vec::new();
         loop {
-            let at = silent.due(None, TIMER, true).unwrap();
+            let at = silent.due(None, TIMER, TIMER, true).unwrap();
             if at.since_start() > silence {
                 return moments;
             }
@@ -170,7 +189,7 @@ mod tests {
         let mut silence = Silence::new(Duration::from_secs(45));
         silence.sent(Time::default());
         for n in 1..=3 {
-            let at = silence.due(None, TIMER, false).unwrap();
+            let at = silence.due(None, TIMER, TIMER, false).unwrap();
             assert_eq!(at.since_start(), TIMER * n);
             assert_eq!(silence.timed_out(at, false), Ask::Again(AGAIN_BYTES));
             assert!(!silence.is_on());
@@ -195,7 +214,7 @@ mod tests {
         silence.heard(now, true, true);
         assert_eq!((silence.timeouts, silence.since()), (0, Some(now)));
         silence.heard(now, true, false);
-        assert_eq!(silence.due(None, TIMER, true), None);
+        assert_eq!(silence.due(None, TIMER, TIMER, true), None);
     }
 
     #[test]
@@ -204,7 +223,7 @@ mod tests {
         silence.sent(Time::default());
         let mut asked = Vec::new();
         for _ in 0..SILENT_AFTER {
-            let at = silence.due(None, TIMER, true).unwrap();
+            let at = silence.due(None, TIMER, TIMER, true).unwrap();
             asked.push((at.since_start().as_millis(), silence.timed_out(at, true)));
         }
         let (full, quick) = (Ask::Again(AGAIN_BYTES), Ask::Again(QUICK_BYTES));
@@ -213,6 +232,33 @@ mod tests {
             [(1000, full), (1250, Ask::Poll), (1500, quick), (1750, Ask::Poll), (2000, full)]
         );
         assert_eq!(asked[9], (3250, Ask::Poll));
+    }
+
+    #[test]
+    fn whoever_is_heard_in_a_silence_is_asked_at_once_and_not_too_often() {
+        let mut silence = Silence::new(Duration::from_secs(45));
+        silence.sent(Time::default());
+        let at = |seconds: u64| Time::after_start(Duration::from_secs(seconds));
+        assert!(!silence.may_ask_unasked(at(1)), "it is no silence yet");
+        for n in 1..=SILENT_AFTER {
+            silence.timed_out(Time::after_start(TIMER * n), true);
+        }
+        assert!(silence.may_ask_unasked(at(160)));
+        assert!(!silence.may_ask_unasked(at(169)));
+        assert!(silence.may_ask_unasked(at(171)));
+        silence.heard(at(171), true, true);
+        assert!(!silence.may_ask_unasked(at(200)), "it is none any more");
+    }
+
+    #[test]
+    fn polls_in_a_silence_need_not_wait_for_the_timer() {
+        let mut silence = Silence::new(Duration::from_secs(45));
+        silence.sent(Time::default());
+        for n in 1..=SILENT_AFTER {
+            silence.timed_out(Time::after_start(TIMER * n), true);
+        }
+        let due = silence.due(None, TIMER, TIMER / 2, true).unwrap();
+        assert_eq!(due, Time::after_start(TIMER * SILENT_AFTER + TIMER * SILENT_AFTER / 16));
     }
 
     #[test]
@@ -225,6 +271,6 @@ mod tests {
         let now = Time::after_start(TIMER * 1_000);
         silence.restart(now);
         assert!(silence.is_on());
-        assert_eq!(silence.due(None, TIMER, true), Some(now + TIMER));
+        assert_eq!(silence.due(None, TIMER, TIMER, true), Some(now + TIMER));
     }
 }

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use rangemap::RangeSet;
 
 use super::{Want, from_ack, has_all};
-use crate::batch::{Ack, Transfer};
+use crate::batch::{Ack, Transfer, chunk_head_bytes};
 use crate::link::outbound::Newly;
 use crate::link::{LinkError, Time};
 
@@ -162,11 +162,17 @@ impl ObjectsOutbound {
         self.flying_bytes
     }
 
-    /// The next chunk of at most so many bytes. Short ones leave only at an object's end, or where what follows is held.
+    /// Whether there is a chunk to be sent.
+    pub(in crate::link) fn waits(&self) -> bool {
+        self.objects.values().any(|outgoing| !outgoing.waiting.is_empty())
+    }
+
+    /// The next chunk that takes at most so many bytes with its head. Short ones leave only at an object's end, or where
+    /// what follows is held.
     pub(in crate::link) fn next_chunk(&self, bytes_max: usize) -> Option<(Transfer, Range<u64>)> {
         self.objects
             .iter()
-            .find_map(|(&transfer, outgoing)| Some((transfer, outgoing.next_chunk(bytes_max)?)))
+            .find_map(|(&transfer, outgoing)| Some((transfer, outgoing.next_chunk(transfer, bytes_max)?)))
     }
 
     /// The bytes of a chunk that [`Self::next_chunk`] has named.
@@ -223,13 +229,15 @@ impl Outgoing {
         Some(first.start..first.end.min(first.start + SUPPLY_BYTES))
     }
 
-    fn next_chunk(&self, bytes_max: usize) -> Option<Range<u64>> {
+    fn next_chunk(&self, transfer: Transfer, bytes_max: usize) -> Option<Range<u64>> {
         let range = self.waiting.first()?;
-        let end = range.end.min(range.start + bytes_max as u64);
+        let head = chunk_head_bytes(transfer, range.start);
+        let room = bytes_max.checked_sub(head).filter(|room| *room > 0)? as u64;
+        let end = range.end.min(range.start + room);
         // The rest of it is to be handed over.
         let goes_on =
             end == range.end && self.unsupplied(end..self.size).next().is_some_and(|gap| gap.start == end);
-        let is_short = end - range.start < bytes_max as u64;
+        let is_short = end - range.start < room;
         (!(is_short && goes_on)).then_some(range.start..end)
     }
 }
