@@ -136,6 +136,11 @@ impl Channel {
         self.link.settle(self.now(), upto);
     }
 
+    /// Both ends gather acknowledgements from now on; see [`Link::gather_acks`].
+    pub fn gather_acks(&mut self, at_most: Duration) {
+        self.link.gather_acks(self.now(), at_most);
+    }
+
     /// Says that these bytes of an object are durable.
     pub fn hold_object(&mut self, transfer: Transfer, bytes: Range<u64>) {
         self.link.hold(self.now(), transfer, bytes);

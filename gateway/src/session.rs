@@ -313,6 +313,10 @@ impl Session {
                     (None, What::Housekeeping)
                 }
                 ToRelay::Ping => (None, What::Housekeeping),
+                ToRelay::GatherAcks { at_most_s } => {
+                    self.channel.gather_acks(Duration::from_secs(at_most_s.into()));
+                    (None, What::Housekeeping)
+                }
                 ToRelay::CallAfter { quiet_s } => {
                     self.call_after = Some(Duration::from_secs(quiet_s.into()));
                     (None, What::Housekeeping)

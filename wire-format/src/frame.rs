@@ -155,6 +155,11 @@ pub enum ToRelay<'a> {
         /// Seconds; 0 for at once.
         quiet_s: u16,
     },
+    /// From here on acknowledgements may be gathered, both ways: see [`Link::gather_acks`](crate::link::Link::gather_acks).
+    GatherAcks {
+        /// For so many seconds at most; 0 not to.
+        at_most_s: u8,
+    },
 }
 
 /// The opening of a link: what both sides believe to share.
@@ -529,7 +534,8 @@ impl<'a> ToRelay<'a> {
             | Self::Ping
             | Self::Revoke { .. }
             | Self::PutKeys { .. }
-            | Self::CallAfter { .. } => {}
+            | Self::CallAfter { .. }
+            | Self::GatherAcks { .. } => {}
         }
         Ok(frame)
     }

@@ -75,6 +75,16 @@ pub(crate) async fn play(link: &Profile, scenario: Scenario, seed: u64, packets:
         Scenario::Warm => warm(Pair::acquainted(&stage).await?).await,
         Scenario::Steady => steady(Pair::acquainted(&stage).await?, seed, false).await,
         Scenario::SteadyVisible => steady(Pair::acquainted(&stage).await?, seed, true).await,
+        Scenario::SteadySaver => {
+            let pair = Pair::acquainted(&stage).await?;
+            pair.ann.client().save_bytes(true);
+            steady(pair, seed, false).await
+        }
+        Scenario::SteadyVisibleSaver => {
+            let pair = Pair::acquainted(&stage).await?;
+            pair.ann.client().save_bytes(true);
+            steady(pair, seed, true).await
+        }
         Scenario::Queued => send_offline(Pair::apart(&stage).await?, many(QUEUED_MESSAGES)).await,
         Scenario::QueuedCold => {
             send_offline(Pair::strangers_to_the_relay(&stage).await?, many(QUEUED_MESSAGES)).await

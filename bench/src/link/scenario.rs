@@ -17,6 +17,10 @@ pub(crate) enum Scenario {
     Steady,
     /// The same where the relay may read.
     SteadyVisible,
+    /// `steady` in saver mode.
+    SteadySaver,
+    /// `steady-visible` in saver mode.
+    SteadyVisibleSaver,
     /// Two hundred messages that waited offline, by a process that knows the relay.
     Queued,
     /// The same by a fresh home.
@@ -68,6 +72,8 @@ impl Scenario {
         Self::Warm,
         Self::Steady,
         Self::SteadyVisible,
+        Self::SteadySaver,
+        Self::SteadyVisibleSaver,
         Self::Queued,
         Self::QueuedCold,
         Self::Fetched,
@@ -95,7 +101,7 @@ impl Scenario {
         let number = match self {
             Self::Cold => 1,
             Self::Resumed | Self::Warm => 2,
-            Self::Steady | Self::SteadyVisible => 3,
+            Self::Steady | Self::SteadyVisible | Self::SteadySaver | Self::SteadyVisibleSaver => 3,
             Self::Queued | Self::QueuedCold => 4,
             Self::Fetched => 5,
             Self::Object | Self::ObjectCuts => 6,
@@ -120,6 +126,10 @@ impl Scenario {
             (Self::Steady, "gprs-bad") => &[(P50, 0.52), (P95, 2.2), (P99, 4.5), (BytesEach, 340.0)],
             (Self::SteadyVisible, "gprs") => &[(P50, 0.36), (P95, 0.45), (P99, 1.0), (BytesEach, 188.0)],
             (Self::SteadyVisible, "gprs-bad") => &[(P50, 0.52), (P95, 2.2), (P99, 4.5), (BytesEach, 235.0)],
+            (Self::SteadySaver, "gprs") => &[(BytesEach, 212.0)],
+            (Self::SteadySaver, "gprs-bad") => &[(BytesEach, 300.0)],
+            (Self::SteadyVisibleSaver, "gprs") => &[(BytesEach, 150.0)],
+            (Self::SteadyVisibleSaver, "gprs-bad") => &[(BytesEach, 190.0)],
             (Self::Queued, "gprs") => &[(P50, 3.7), (BytesEach, 48.0)],
             (Self::QueuedCold, "gprs") => &[(P50, 5.3), (BytesEach, 60.0)],
             (Self::Fetched, "gprs") => &[(P50, 4.3), (BytesEach, 48.0)],

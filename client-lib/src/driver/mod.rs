@@ -59,6 +59,8 @@ pub(crate) struct Wish {
     pub(crate) online: bool,
     /// Whether the link is to be kept such that the relay can speak at any time.
     pub(crate) reachable: bool,
+    /// Whether bytes matter more than when custody is known.
+    pub(crate) saves_bytes: bool,
     /// How many [`Client::sync`](crate::Client::sync) are under way.
     pub(crate) visits: u32,
     /// Ends a pause.
@@ -73,6 +75,11 @@ pub(crate) struct Wish {
 impl Wish {
     pub(crate) fn wants_link(&self) -> bool {
         (self.online || self.visits > 0) && !self.closed
+    }
+
+    /// Whether acknowledgements may be gathered: nobody waits for them, and the link is to last.
+    pub(crate) fn gathers(&self) -> bool {
+        self.saves_bytes && self.online && self.visits == 0 && !self.closed
     }
 }
 

@@ -24,6 +24,9 @@ const KNOCK_AFTER_ROUND_TRIPS: u32 = 10;
 /// knocks pass.
 const SILENT_FOR_MAX: Duration = Duration::from_secs(3_600);
 
+/// For how long acknowledgements are gathered, if they are, seconds: QUIC's own do not wait longer.
+const GATHER_S: u8 = 10;
+
 /// How many round trips a connection has to prove that it lives.
 const PROOF_ROUND_TRIPS: u32 = 2;
 
@@ -36,6 +39,8 @@ pub(super) struct Session<'a> {
     incoming: Incoming,
     outgoing: &'a mut Outgoing,
     wish: Wish,
+    /// Whether acknowledgements are gathered.
+    gathers: bool,
     at_rest_since: Option<Instant>,
     /// When to leave even if something is not settled: the application wants no link any more.
     leave_at: Option<Instant>,
@@ -62,6 +67,7 @@ impl<'a> Session<'a> {
             incoming,
             outgoing,
             wish,
+            gathers: false,
             at_rest_since: None,
             leave_at: None,
             knock: None,
@@ -167,9 +173,22 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
+    /// Tells the relay whether acknowledgements are to be gathered, when that has changed.
+    fn agree_on_acks(&mut self) {
+        let gathers = self.driver.wish.borrow().gathers();
+        if gathers != self.gathers && self.incoming.is_welcomed() {
+            self.gathers = gathers;
+            let at_most_s = if gathers { GATHER_S } else { 0 };
+            self.outgoing
+                .push(self.channel.link(), (Said::Other, ToRelay::GatherAcks { at_most_s }.encode()));
+            self.channel.gather_acks(Duration::from_secs(at_most_s.into()));
+        }
+    }
+
     /// Gives the link what it has room for.
     async fn hand_over(&mut self) -> Result<(), End> {
         self.driver.look_at_outbox();
+        self.agree_on_acks();
         let may_send = self.leave_at.is_none();
         if may_send && self.incoming.is_welcomed() {
             let max = self.channel.link().free_items().saturating_sub(FREE_ITEMS_MIN) as usize;

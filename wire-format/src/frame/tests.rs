@@ -102,6 +102,7 @@ fn golden_vectors_of_frames_to_a_relay_hold() {
         ),
         ("0e02", ToRelay::EndTransfer { transfer: Transfer(2) }),
         ("0fac02", ToRelay::CallAfter { quiet_s: 300 }),
+        ("100a", ToRelay::GatherAcks { at_most_s: 10 }),
     ];
     for (hex, frame) in cases {
         assert_eq!(HEXLOWER.encode(&frame.encode()), hex);

@@ -27,6 +27,8 @@ pub(super) struct Inbound {
     /// Whole frames for the shell.
     frames: std::collections::VecDeque<(u64, Bytes)>,
     ack_due: Option<Time>,
+    /// How long acknowledgements that nothing calls for wait for something to ride with.
+    gather: Duration,
 }
 
 impl Inbound {
@@ -54,7 +56,7 @@ impl Inbound {
             } else if item.number == self.taken + 1 {
                 self.take(item.number, item.more, Bytes::copy_from_slice(item.bytes))?;
                 self.take_held()?;
-                self.ack_by(now + ACK_DELAY);
+                self.ack_by(now + self.gather.max(ACK_DELAY));
             } else if self.held_bytes + item.bytes.len() <= HOLD_BYTES_MAX {
                 self.held_bytes += item.bytes.len();
                 self.held.insert(item.number, (item.more, Bytes::copy_from_slice(item.bytes)));
@@ -102,8 +104,14 @@ impl Inbound {
         let upto = upto.min(given);
         if upto > self.watermark {
             self.watermark = upto;
-            self.ack_by(now);
+            self.ack_by(now + self.gather);
         }
+    }
+
+    /// From now on. What waits already waits no longer than before.
+    pub(super) fn gather(&mut self, now: Time, at_most: Duration) {
+        self.gather = at_most;
+        self.ack_due = self.ack_due.map(|due| due.min(now + at_most));
     }
 
     /// The peer wants to know, whether there is anything new or not.

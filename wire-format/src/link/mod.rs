@@ -233,6 +233,13 @@ impl Link {
         self.objects.stop(transfer);
     }
 
+    /// From now on both ends gather acknowledgements for so long at most: what nothing calls for waits until it can ride with
+    /// something. Zero, as at first, is at once. What waits now leaves when the new time is over.
+    pub fn gather_acks(&mut self, now: Time, at_most: Duration) {
+        self.inbound.gather(now, at_most);
+        self.outbound.expect_gathered(at_most);
+    }
+
     /// Sends again whatever is on its way: the carrier knows that it is lost, as when 0-RTT is refused.
     pub fn resend_all(&mut self) {
         self.outbound.lose_all();

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use super::estimate::{Loss, Rtt, Window};
 use super::objects::{Flight, ObjectsOutbound};
 use super::pace::Pace;
-use super::silence::{Ask, Silence};
+use super::silence::{Ask, Pauses, Silence};
 use super::{LinkError, Time};
 use crate::batch::{self, Ack, Batch, Chunk, Held, Item};
 use crate::codec::{self, Codec, DictionarySet};
@@ -60,6 +60,8 @@ pub(super) struct Outbound {
     polls: u32,
     /// One datagram may leave even though the window is full.
     probe: bool,
+    /// How long the other end may gather what it acknowledges.
+    gathered: Duration,
     /// Coded bytes per byte of content, as the last batches had it.
     ratio: f64,
     resent_items: u64,
@@ -83,6 +85,7 @@ impl Outbound {
             silence: Silence::new(poll_pause_max),
             polls: 0,
             probe: false,
+            gathered: Duration::ZERO,
             ratio: 0.5,
             resent_items: 0,
         }
@@ -157,7 +160,9 @@ impl Outbound {
         if let Some(sent_bytes) = newly.chunk_sent_bytes {
             self.pace.held(now, newly.chunk_sent_once_at.map(|at| now.since(at)), sent_bytes);
         }
-        if let Some(sent_at) = newly.sent_once_at.max(newly.chunk_sent_once_at) {
+        // What is gathered says nothing of the path.
+        let sent_once_at = newly.sent_once_at.filter(|_| self.gathered.is_zero());
+        if let Some(sent_at) = sent_once_at.max(newly.chunk_sent_once_at) {
             self.rtt.sample(now.since(sent_at));
         }
         if newly.chunk_sent_bytes.is_some() {
@@ -174,6 +179,11 @@ impl Outbound {
     /// Whether anything waits to leave.
     fn waits(&self) -> bool {
         self.entries.iter().any(|entry| entry.state == State::Waiting) || self.objects.waits()
+    }
+
+    /// The other end gathers what it acknowledges for so long.
+    pub(super) fn expect_gathered(&mut self, at_most: Duration) {
+        self.gathered = at_most;
     }
 
     /// Everything on its way must be sent again: the other end could not read it.
@@ -228,7 +238,11 @@ impl Outbound {
 
     fn resend_at(&self) -> Option<Time> {
         let oldest = self.flying().map(|(_, at)| at).min();
-        self.silence.due(oldest, self.rtt.resend_after(), self.rtt.smoothed(), self.is_quick())
+        {
+            let next = self.rtt.resend_after();
+            let pauses = Pauses { first: next + self.gathered, next, round_trip: self.rtt.smoothed() };
+            self.silence.due(oldest, pauses, self.is_quick())
+        }
     }
 
     /// Whether timers after the first are quick: where losses are no exception, and it is known how long answers take.

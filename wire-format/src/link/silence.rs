@@ -34,6 +34,17 @@ pub(super) enum Ask {
     Poll,
 }
 
+/// How long answers may take.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pauses {
+    /// To what has just left.
+    pub(super) first: Duration,
+    /// To what asks again.
+    pub(super) next: Duration,
+    /// To a poll, most often.
+    pub(super) round_trip: Duration,
+}
+
 /// The state of waiting for answers.
 #[derive(Debug)]
 pub(super) struct Silence {
@@ -128,24 +139,23 @@ impl Silence {
     }
 
     /// When the timer runs out: so long after the oldest send on its way, the last answer and the last timer.
-    /// After the first, timers may be quick. In a silence no answer takes longer than a round trip.
+    /// After the first, timers may be quick.
     pub(super) fn due(
         &self,
         oldest_on_its_way: Option<Time>,
-        timer: Duration,
-        round_trip: Duration,
+        pauses: Pauses,
         is_quick: bool,
     ) -> Option<Time> {
         let since = self.since?;
         let base = oldest_on_its_way.unwrap_or(since).max(since).max(self.timed_out_at);
         let pause = match self.timeouts {
-            0 => timer,
+            0 => pauses.first,
             SILENT_AFTER.. => {
                 let silence = self.timed_out_at.since(since);
-                (silence / POLLS_IN_SILENCE).min(self.pause_max).max(round_trip)
+                (silence / POLLS_IN_SILENCE).min(self.pause_max).max(pauses.round_trip)
             }
-            _ if is_quick => timer / QUICKER,
-            _ => timer,
+            _ if is_quick => pauses.next / QUICKER,
+            _ => pauses.next,
         };
         Some(base + pause)
     }
@@ -156,6 +166,7 @@ mod tests {
     use super::*;
 
     const TIMER: Duration = Duration::from_secs(1);
+    const PAUSES: Pauses = Pauses { first: TIMER, next: TIMER, round_trip: TIMER };
 
     /// The moments at which timers run out in a silence of this length.
     fn polls(pause_max: Duration, silence: Duration) -> Vec<Duration> {
@@ -163,7 +174,7 @@ mod tests {
         silent.sent(Time::default());
         let mut moments = Vec::new();
         loop {
-            let at = silent.due(None, TIMER, TIMER, true).unwrap();
+            let at = silent.due(None, PAUSES, true).unwrap();
             if at.since_start() > silence {
                 return moments;
             }
@@ -189,7 +200,7 @@ mod tests {
         let mut silence = Silence::new(Duration::from_secs(45));
         silence.sent(Time::default());
         for n in 1..=3 {
-            let at = silence.due(None, TIMER, TIMER, false).unwrap();
+            let at = silence.due(None, PAUSES, false).unwrap();
             assert_eq!(at.since_start(), TIMER * n);
             assert_eq!(silence.timed_out(at, false), Ask::Again(AGAIN_BYTES));
             assert!(!silence.is_on());
@@ -214,7 +225,7 @@ mod tests {
         silence.heard(now, true, true);
         assert_eq!((silence.timeouts, silence.since()), (0, Some(now)));
         silence.heard(now, true, false);
-        assert_eq!(silence.due(None, TIMER, TIMER, true), None);
+        assert_eq!(silence.due(None, PAUSES, true), None);
     }
 
     #[test]
@@ -223,7 +234,7 @@ mod tests {
         silence.sent(Time::default());
         let mut asked = Vec::new();
         for _ in 0..SILENT_AFTER {
-            let at = silence.due(None, TIMER, TIMER, true).unwrap();
+            let at = silence.due(None, PAUSES, true).unwrap();
             asked.push((at.since_start().as_millis(), silence.timed_out(at, true)));
         }
         let (full, quick) = (Ask::Again(AGAIN_BYTES), Ask::Again(QUICK_BYTES));
@@ -257,7 +268,7 @@ mod tests {
         for n in 1..=SILENT_AFTER {
             silence.timed_out(Time::after_start(TIMER * n), true);
         }
-        let due = silence.due(None, TIMER, TIMER / 2, true).unwrap();
+        let due = silence.due(None, Pauses { round_trip: TIMER / 2, ..PAUSES }, true).unwrap();
         assert_eq!(due, Time::after_start(TIMER * SILENT_AFTER + TIMER * SILENT_AFTER / 16));
     }
 
@@ -271,6 +282,6 @@ mod tests {
         let now = Time::after_start(TIMER * 1_000);
         silence.restart(now);
         assert!(silence.is_on());
-        assert_eq!(silence.due(None, TIMER, TIMER, true), Some(now + TIMER));
+        assert_eq!(silence.due(None, PAUSES, true), Some(now + TIMER));
     }
 }

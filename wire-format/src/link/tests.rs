@@ -519,3 +519,46 @@ proptest! {
         prop_assert!(pair.ends.iter().all(Link::is_at_rest));
     }
 }
+
+#[test]
+fn gathered_acknowledgements_leave_together_or_with_whatever_leaves_or_when_something_is_missing() {
+    let gathering = |path| {
+        let mut pair = Pair::new(path, 11);
+        pair.ends[0].push(frame(0));
+        pair.run(Duration::from_secs(60));
+        for end in &mut pair.ends {
+            end.gather_acks(pair.now, Duration::from_secs(10));
+        }
+        pair
+    };
+    let mut pair = gathering(CLEAN);
+    let sent = pair.sent;
+    for n in 0..6 {
+        pair.ends[0].push(frame(n));
+        pair.run(pair.now.since_start() + Duration::from_secs(1));
+        pair.now = pair.now + Duration::from_secs(1);
+    }
+    pair.run(Duration::from_secs(120));
+    assert_eq!((pair.settled, pair.sent - sent), (7, 7), "one datagram each, and one answer");
+    assert!(pair.ends.iter().all(Link::is_at_rest));
+
+    let mut pair = gathering(CLEAN);
+    pair.is_cut = true;
+    pair.ends[0].push(frame(1));
+    pair.run(pair.now.since_start() + Duration::from_millis(10));
+    pair.is_cut = false;
+    pair.ends[0].push(frame(2));
+    let began = pair.now;
+    pair.run(pair.now.since_start() + Duration::from_secs(5));
+    assert_eq!(pair.arrived.len(), 3, "the gap was told at once");
+    assert!(pair.settled < 3, "and the rest is gathered");
+    assert!(pair.now.since(began) < Duration::from_secs(5));
+
+    let mut pair = gathering(CLEAN);
+    pair.ends[0].push(frame(1));
+    pair.run(pair.now.since_start() + Duration::from_secs(2));
+    let now = pair.now;
+    pair.ends[1].gather_acks(now, Duration::ZERO);
+    pair.run(pair.now.since_start() + Duration::from_secs(2));
+    assert_eq!(pair.settled, 2, "what was gathered leaves when that ends");
+}

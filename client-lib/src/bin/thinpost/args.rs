@@ -259,6 +259,9 @@ pub(crate) struct Listen {
     /// Only keep the way open for messages, in as few bytes as the network's NAT allows; learned in the first half hour there
     #[arg(long, conflicts_with = "keepalive")]
     pub(crate) reachable: bool,
+    /// Let the relay gather what it answers for, to save bytes: what was sent is known to be in custody some seconds later
+    #[arg(long)]
+    pub(crate) saver: bool,
     /// Start after this place in the inbox instead of where the last `listen` stopped
     #[arg(long, value_name = "N")]
     pub(crate) after: Option<u64>,

@@ -16,6 +16,7 @@ pub(crate) async fn listen(home: &Place, args: Listen) -> Result<(), Failure> {
     let builder = if args.reachable { builder } else { builder.keepalive(args.keepalive) };
     let client = builder.open()?;
     client.stay_reachable(args.reachable);
+    client.save_bytes(args.saver);
     let mut position = match args.after {
         Some(_) => None,
         None => Some(Position::open(&home.folder, position::LISTEN, client.status().await?.received)?),

@@ -364,6 +364,9 @@ async fn connect(folder: &Path, open: &mut Open, params: ConnectParams) -> Resul
     if let Some(reachable) = params.reachable {
         open.client.stay_reachable(reachable);
     }
+    if let Some(saver) = params.saver {
+        open.client.save_bytes(saver);
+    }
     open.client.connect();
     Ok(json!({ "state": open.client.link_status().borrow().state.name() }))
 }

@@ -256,6 +256,8 @@ pub(super) struct ConnectParams {
     pub(super) after: Option<u64>,
     /// As it was, if not given.
     pub(super) reachable: Option<bool>,
+    /// As it was, if not given.
+    pub(super) saver: Option<bool>,
 }
 
 #[derive(Debug, PartialEq, Deserialize)]
