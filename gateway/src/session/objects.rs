@@ -1,6 +1,6 @@
 //! Objects on their way to the relay, and from it. `PROTOCOL.md`, section "Objects", has the rules.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Range;
 
 use bytes::Bytes;
@@ -22,7 +22,7 @@ pub(super) struct Objects {
     puts: BTreeMap<Transfer, Put>,
     gets: BTreeMap<Transfer, ObjectNo>,
     /// Opened, and not answered by the store.
-    opening: usize,
+    opening: BTreeSet<Transfer>,
     /// What has come and is to be stored.
     chunks: VecDeque<(Transfer, u64, Bytes)>,
     /// Objects that are all here, and whether they are what their names say.
@@ -91,7 +91,7 @@ impl Objects {
             return Err(Misbehaviour::Transfer(transfer));
         }
         self.last = transfer.0;
-        Ok(self.puts.len() + self.gets.len() + self.opening < TRANSFERS_MAX)
+        Ok(self.puts.len() + self.gets.len() + self.opening.len() < TRANSFERS_MAX)
     }
 }
 
@@ -109,7 +109,7 @@ impl Session {
             self.refuse_object(transfer, ObjectRefusal::TooMany);
             return Ok((None, What::Housekeeping));
         }
-        self.objects.opening += 1;
+        self.objects.opening.insert(transfer);
         let op = Op::OpenObject { device, id, size, lifetime_s: lifetime_s.unwrap_or(u32::MAX) };
         Ok((Some(op), What::Object(ObjectWork::Open { transfer, id, size })))
     }
@@ -147,6 +147,7 @@ impl Session {
         self.channel.link().stop_object(transfer);
         self.objects.puts.remove(&transfer);
         self.objects.gets.remove(&transfer);
+        self.objects.opening.remove(&transfer);
     }
 
     fn refuse_object(&mut self, transfer: Transfer, reason: ObjectRefusal) {
@@ -169,7 +170,10 @@ impl Session {
     pub(super) async fn object_answered(&mut self, work: ObjectWork, verdict: Verdict) -> Result<(), End> {
         match work {
             ObjectWork::Open { transfer, id, size } => {
-                self.objects.opening -= 1;
+                if !self.objects.opening.remove(&transfer) {
+                    // The device has ended it meanwhile.
+                    return Ok(());
+                }
                 match verdict {
                     Ok(Done::ObjectOpened { is_complete: true, .. }) => self.stored(transfer),
                     Ok(Done::ObjectOpened { object, .. }) => {

@@ -39,6 +39,11 @@ fn from_ack(ack: &Ack) -> impl Iterator<Item = Range<u64>> {
     first.into_iter().chain(ack.received.iter().map(|&(first, last)| first - 1..last))
 }
 
+/// How many bytes these are.
+fn bytes_of(set: &RangeSet<u64>) -> u64 {
+    set.iter().map(|range| range.end - range.start).sum()
+}
+
 /// Whether the set has all of the range, which is not empty.
 fn has_all(set: &RangeSet<u64>, range: &Range<u64>) -> bool {
     set.get(&range.start).is_some_and(|has| has.end >= range.end)

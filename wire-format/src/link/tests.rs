@@ -476,6 +476,20 @@ fn chunks_that_come_before_their_transfer_is_known_are_kept_as_far_as_there_is_r
 }
 
 #[test]
+fn objects_are_wanted_one_after_the_other() {
+    let mut pair = Pair::new(CLEAN, 5);
+    let link = &mut pair.ends[0];
+    for transfer in [Transfer(1), Transfer(2)] {
+        link.send_object(transfer, 40_000, RangeSet::new());
+    }
+    assert_eq!(link.want(), Some(Want { transfer: Transfer(1), bytes: 0..32_768 }));
+    link.supply(Transfer(1), 0, Bytes::from(vec![1; 32_768]));
+    assert_eq!(link.want(), None, "enough of the first is here");
+    link.stop_object(Transfer(1));
+    assert_eq!(link.want(), Some(Want { transfer: Transfer(2), bytes: 0..32_768 }));
+}
+
+#[test]
 fn what_is_beyond_an_objects_end_is_refused() {
     let mut pair = Pair::new(CLEAN, 4);
     pair.send_object(1_000, RangeSet::new());

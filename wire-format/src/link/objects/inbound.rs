@@ -6,7 +6,7 @@ use std::ops::Range;
 use bytes::Bytes;
 use rangemap::RangeSet;
 
-use super::{has_all, to_ack};
+use super::{bytes_of, has_all, to_ack};
 use crate::batch::{Chunk, Held, Transfer};
 use crate::limits::{HOLD_BYTES_MAX, TRANSFERS_MAX};
 use crate::link::LinkError;
@@ -23,6 +23,8 @@ pub(in crate::link) struct ObjectsInbound {
     early: Vec<(Transfer, u64, Bytes)>,
     /// Chunks for the shell.
     chunks: VecDeque<(Transfer, u64, Bytes)>,
+    /// How many bytes the shell has, or is to be given, and does not hold yet.
+    arrived_bytes: u64,
 }
 
 #[derive(Debug)]
@@ -31,7 +33,6 @@ struct Incoming {
     held: RangeSet<u64>,
     /// What the shell has, or is to be given, and does not hold yet.
     arrived: RangeSet<u64>,
-    arrived_bytes: usize,
     /// Whether a statement is due.
     is_news: bool,
 }
@@ -44,7 +45,7 @@ impl ObjectsInbound {
         held: RangeSet<u64>,
     ) -> Result<(), LinkError> {
         self.newest = self.newest.max(Some(transfer));
-        let incoming = Incoming { size, held, arrived: RangeSet::new(), arrived_bytes: 0, is_news: true };
+        let incoming = Incoming { size, held, arrived: RangeSet::new(), is_news: true };
         self.objects.insert(transfer, incoming);
         let early = self.early.extract_if(.., |(of, ..)| *of == transfer).collect::<Vec<_>>();
         for (_, offset, bytes) in early {
@@ -54,7 +55,9 @@ impl ObjectsInbound {
     }
 
     pub(in crate::link) fn stop(&mut self, transfer: Transfer) {
-        self.objects.remove(&transfer);
+        if let Some(incoming) = self.objects.remove(&transfer) {
+            self.arrived_bytes -= bytes_of(&incoming.arrived);
+        }
         self.chunks.retain(|(of, ..)| *of != transfer);
     }
 
@@ -86,9 +89,10 @@ impl ObjectsInbound {
             return Ok(true);
         }
         let is_known = has_all(&incoming.arrived, &range);
-        if !is_known && incoming.arrived_bytes + bytes.len() <= HOLD_BYTES_MAX {
-            incoming.arrived_bytes += bytes.len();
+        if !is_known && self.arrived_bytes + bytes.len() as u64 <= HOLD_BYTES_MAX as u64 {
+            let before = bytes_of(&incoming.arrived);
             incoming.arrived.insert(range);
+            self.arrived_bytes += bytes_of(&incoming.arrived) - before;
             self.chunks.push_back((transfer, offset, Bytes::copy_from_slice(bytes)));
         }
         Ok(false)
@@ -101,9 +105,9 @@ impl ObjectsInbound {
     /// The shell holds these bytes for good.
     pub(in crate::link) fn hold(&mut self, transfer: Transfer, range: Range<u64>) {
         let Some(incoming) = self.objects.get_mut(&transfer) else { return };
-        let bytes = (range.end - range.start) as usize;
-        incoming.arrived_bytes = incoming.arrived_bytes.saturating_sub(bytes);
+        let before = bytes_of(&incoming.arrived);
         incoming.arrived.remove(range.clone());
+        self.arrived_bytes -= before - bytes_of(&incoming.arrived);
         incoming.held.insert(range);
         incoming.is_news = true;
     }

@@ -6,7 +6,7 @@ use std::ops::Range;
 use bytes::Bytes;
 use rangemap::RangeSet;
 
-use super::{Want, from_ack, has_all};
+use super::{Want, bytes_of, from_ack, has_all};
 use crate::batch::{Ack, Transfer, chunk_head_bytes};
 use crate::link::outbound::Newly;
 use crate::link::{LinkError, Time};
@@ -74,9 +74,15 @@ impl ObjectsOutbound {
         }
     }
 
-    /// The next bytes to be handed over, if few of an object are left to send.
+    /// The next bytes to be handed over, if few of an object are left to send. Objects leave one after the other, so those
+    /// of a later one are not needed before.
     pub(in crate::link) fn want(&self) -> Option<Want> {
-        self.objects.iter().find_map(|(&transfer, outgoing)| Some(Want { transfer, bytes: outgoing.want()? }))
+        let first = self
+            .objects
+            .iter()
+            .find(|(_, outgoing)| outgoing.want().is_some() || !outgoing.waiting.is_empty());
+        let (&transfer, outgoing) = first?;
+        Some(Want { transfer, bytes: outgoing.want()? })
     }
 
     pub(in crate::link) fn supply(&mut self, transfer: Transfer, offset: u64, bytes: Bytes) {
@@ -126,7 +132,7 @@ impl ObjectsOutbound {
     pub(in crate::link) fn poll_progress(&mut self) -> Option<(Transfer, u64)> {
         let (&transfer, outgoing) = self.objects.iter_mut().find(|(_, outgoing)| !outgoing.is_told)?;
         outgoing.is_told = true;
-        Some((transfer, outgoing.held.iter().map(|range| range.end - range.start).sum()))
+        Some((transfer, bytes_of(&outgoing.held)))
     }
 
     /// Whether there was any.
@@ -221,8 +227,7 @@ impl Outgoing {
     }
 
     fn want(&self) -> Option<Range<u64>> {
-        let left: u64 = self.waiting.iter().map(|range| range.end - range.start).sum();
-        if left >= SUPPLY_LOW {
+        if bytes_of(&self.waiting) >= SUPPLY_LOW {
             return None;
         }
         let first = self.unsupplied(0..self.size).next()?;
