@@ -22,6 +22,10 @@ use crate::quic::{FIRST_DATAGRAM_MAX, FIRST_FRAME_MAX};
 /// no longer than a packet without content takes on a thin link.
 const HOLD_MAX: Duration = Duration::from_millis(20);
 
+/// Room that a full datagram leaves to QUIC's acknowledgement, beyond what QUIC reckons with and does not need: otherwise it travels
+/// alone, in 59 bytes.
+const ACK_BYTES: usize = 5;
+
 /// What has happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum News {
@@ -225,6 +229,7 @@ impl Channel {
         let Some(bytes_max) = self.connection.quic().datagrams().max_size() else {
             return Err(Down::Failed("the other end takes no datagrams".to_owned()));
         };
+        let bytes_max = bytes_max.saturating_sub(ACK_BYTES);
         let mut room = self.first_bytes_max(bytes_max);
         let mut datagrams = self.connection.quic().datagrams();
         let mut has_more = false;
@@ -236,6 +241,7 @@ impl Channel {
         }
         self.held_until = None;
         if has_more {
+            self.connection.repeat_end_if_overdue();
             self.connection.transmit();
         } else {
             self.connection.transmit_if_due();

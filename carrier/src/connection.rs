@@ -219,25 +219,40 @@ impl Connection {
             heard = true;
         }
         // A relay that speaks, but not of the end of the handshake, may not have heard of it.
-        if heard && self.is_connected && self.is_handshake_open() && self.repeats.is_overdue() {
-            self.repeats.hasten();
+        if heard {
+            self.repeat_end_if_overdue();
         }
         self.look();
+    }
+
+    /// Lets the end of the handshake leave again, ahead of whatever else leaves, if the other end has had time to answer and has
+    /// not: it can read nothing else before.
+    pub(crate) fn repeat_end_if_overdue(&mut self) {
+        if self.is_connected && self.is_handshake_open() && self.repeats.is_overdue() {
+            self.repeat();
+        }
+    }
+
+    /// Tells QUIC that its timer has run out. Ours may be earlier; it reckons from when packets left, so that this does no
+    /// harm.
+    fn repeat(&mut self) {
+        self.spoken.is_stale = true;
+        self.repeats.repeated();
+        let now = self.clock.now();
+        let now = self.quic.poll_timeout().map_or(now, |at| at.max(now));
+        self.quic.handle_timeout(now);
     }
 
     /// Lets time-driven things happen, QUIC's and, at `other`, somebody else's. Ready when there may be something to do.
     pub(crate) fn poll_timers(&mut self, cx: &mut Context<'_>, other: Option<Instant>) -> Poll<()> {
         let due = self.timeout();
         if due.is_some_and(|at| at <= Instant::now()) {
-            self.spoken.is_stale = true;
-            let mut now = self.clock.now();
             if self.is_handshake_open() {
-                // Its own timer may be later than ours. It reckons from when packets left, so that it does no harm to
-                // tell it that the timer has run out.
-                now = self.quic.poll_timeout().map_or(now, |at| at.max(now));
-                self.repeats.repeated();
+                self.repeat();
+            } else {
+                self.spoken.is_stale = true;
+                self.quic.handle_timeout(self.clock.now());
             }
-            self.quic.handle_timeout(now);
             self.look();
             return Poll::Ready(());
         }

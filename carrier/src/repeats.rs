@@ -54,13 +54,7 @@ impl Repeats {
         }
     }
 
-    /// The next repeat is due at once.
-    pub(crate) fn hasten(&mut self) {
-        self.count = self.count.max(1);
-        self.pause = Duration::ZERO;
-    }
-
-    /// Whether the other end has had time to hear of it: if it still speaks as if it had not, it has not.
+    /// Whether the other end has had time to hear of it, and to answer.
     pub(crate) fn is_overdue(&self) -> bool {
         self.said.elapsed() >= self.first_pause / 2
     }

@@ -128,8 +128,9 @@ impl Grants {
     }
 
     /// What a relay with this store has to be told.
-    pub(crate) fn untold(&self, store: StoreId) -> Vec<TokenId> {
-        let is_untold = |grant: &Grant| matches!(grant, Grant::Revoked { told } if *told != Some(store));
+    pub(crate) fn untold(&self, store: Option<StoreId>) -> Vec<TokenId> {
+        let is_untold =
+            |grant: &Grant| matches!(grant, Grant::Revoked { told } if store.is_none() || *told != store);
         self.rows.iter().filter(|(_, grant)| is_untold(grant)).map(|(id, _)| *id).collect()
     }
 
@@ -407,9 +408,9 @@ mod tests {
             (b, Grant::Revoked { told: None }),
             (TokenId::personal(6), personal("bob", None)),
         ]);
-        assert_eq!(grants.untold(STORES[0]), [b]);
+        assert_eq!(grants.untold(Some(STORES[0])), [b]);
         grants.told(b, STORES[0]);
-        assert_eq!(grants.untold(STORES[0]), []);
-        assert_eq!(grants.untold(STORES[1]), [a, b]);
+        assert_eq!(grants.untold(Some(STORES[0])), []);
+        assert_eq!(grants.untold(Some(STORES[1])), [a, b]);
     }
 }

@@ -23,6 +23,9 @@ pub(super) const BACKLOG_BYTES: usize = 16 * 1024;
 /// Most rows that get their numbers in one commit.
 const ROWS_AT_ONCE: usize = 64;
 
+/// Most revocations that a registration is followed by at once; the rest follows the relay's welcome.
+const REVOCATIONS_AT_ONCE: usize = 256;
+
 /// Seconds of age that a recipient is not told of.
 const AGE_UNTOLD_S: u32 = 2;
 
@@ -178,6 +181,7 @@ impl Driver {
                 secret,
             };
             frames.push((Said::Register(secret), register.encode()));
+            frames.extend(self.all_revocations(outgoing, REVOCATIONS_AT_ONCE));
         }
         frames.extend(self.next_frames(outgoing, BACKLOG_BYTES).await?);
         Ok(frames)

@@ -1,7 +1,7 @@
 //! Under which token a message leaves, and what the relay is told of this home's own.
 
 use thinpost_wire::frame::ToRelay;
-use thinpost_wire::ids::{AccountKey, Handle};
+use thinpost_wire::ids::{AccountKey, Handle, StoreId};
 use thinpost_wire::token::{MailboxAddress, Token};
 
 use super::Driver;
@@ -87,6 +87,16 @@ impl Driver {
     /// the handshake is complete it would hold up whatever follows. At most `max` at a time.
     pub(super) fn revocations(&self, outgoing: &mut Outgoing, max: usize) -> Vec<Frame> {
         let Some((store, _)) = self.relay.have else { return Vec::new() };
+        self.revocations_untold(Some(store), outgoing, max)
+    }
+
+    /// What is revoked, for a relay at which this device registers: it has lost what it knew, and the mailbox must not be open
+    /// before it knows again. It acts on these before anybody who waited for the mailbox has heard that there is one.
+    pub(super) fn all_revocations(&self, outgoing: &mut Outgoing, max: usize) -> Vec<Frame> {
+        self.revocations_untold(None, outgoing, max)
+    }
+
+    fn revocations_untold(&self, store: Option<StoreId>, outgoing: &mut Outgoing, max: usize) -> Vec<Frame> {
         let untold = self.shared.grants().untold(store);
         let new = untold.into_iter().filter(|id| outgoing.revoke(*id)).take(max);
         new.map(|id| (Said::Revoke(id), ToRelay::Revoke { id }.encode())).collect()

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use thinpost_client::{Budget, Client, Event, InboxNumber, LinkState, MessageId, SyncEnd};
+use thinpost_client::{Budget, Client, Event, InboxNumber, LinkState, MessageId, MessageState, SyncEnd};
 use thinpost_netem::{Person, Profile, World};
 use tokio::time::{Instant, sleep, timeout};
 
@@ -213,4 +213,28 @@ async fn a_sync_knows_when_it_has_everything() {
     let began = Instant::now();
     bob.client().sync(budget).await.unwrap();
     takes(began.elapsed(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn in_saver_mode_custody_is_known_some_seconds_later_and_at_once_when_somebody_leaves() {
+    let mut world = World::new(41);
+    let (ann, bob) = ann_and_bob(&mut world).await;
+    ann.client().connect();
+    bob.client().connect();
+    sleep(Duration::from_secs(30)).await;
+    ann.client().save_bytes(true);
+    sleep(Duration::from_secs(30)).await;
+    let state = async |id| ann.client().message_state(id).await.unwrap().unwrap();
+    let first = ann.client().send("bob", "first".into()).await.unwrap();
+    inbox(&bob, 1).await;
+    sleep(Duration::from_secs(2)).await;
+    assert_eq!(state(first).await, MessageState::Waiting, "the relay has it, and gathers");
+    sleep(Duration::from_secs(10)).await;
+    assert_eq!(state(first).await, MessageState::Custody);
+    let second = ann.client().send("bob", "second".into()).await.unwrap();
+    inbox(&bob, 2).await;
+    ann.client().disconnect();
+    sleep(Duration::from_secs(3)).await;
+    assert_eq!(state(second).await, MessageState::Custody, "whoever leaves is told");
+    assert_eq!(ann.client().link_status().borrow().state, LinkState::Offline);
 }

@@ -183,6 +183,24 @@ async fn a_relay_that_lost_its_store_is_told_again_what_was_revoked() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn whoever_waits_for_a_mailbox_that_is_registered_anew_is_refused_all_the_same() {
+    let (mut world, ann, bob, _carol) = town(9).await;
+    bob.client().revoke_ticket("ann").await.unwrap();
+    sleep(A_WHILE).await;
+    go(&bob, false).await;
+    world.stop_relay().await;
+    world.lose_store();
+    world.start_relay();
+    sleep(A_WHILE).await;
+    let (message, state) = fate(&ann, "bob", 0).await;
+    assert_eq!(state, Some(MessageState::Waiting), "there is no mailbox");
+    go(&bob, true).await;
+    sleep(A_WHILE * 5).await;
+    assert_eq!(ann.client().message_state(message).await.unwrap(), NOT_WANTED);
+    assert_eq!(inbox(&bob, 0).await, []);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_revocation_made_offline_leaves_with_the_next_link() {
     let (_world, ann, mut bob, _carol) = town(7).await;
     go(&bob, false).await;
