@@ -258,7 +258,7 @@ impl Driver {
     ) -> Result<Option<Frame>, StoreError> {
         let Some((number, pending)) = self.objects.of(transfer) else { return Ok(None) };
         let ObjectRow { id, size, .. } = pending.row;
-        if !pending.held.get(&0).is_some_and(|first| first.end == size) {
+        if pending.held.get(&0).is_none_or(|first| first.end != size) {
             return Ok(None);
         }
         let found = self.shared.on_disk(move |shared| shared.store.object_digest(number)).await?;

@@ -223,7 +223,7 @@ impl Session {
     /// If all of an object is here, is it what its name says?
     async fn look_at_whole(&mut self, transfer: Transfer) -> Result<(), End> {
         let Some(put) = self.objects.puts.get(&transfer) else { return Ok(()) };
-        if !put.held.get(&0).is_some_and(|first| first.end == put.size) {
+        if put.held.get(&0).is_none_or(|first| first.end != put.size) {
             return Ok(());
         }
         let (id, object) = (put.id, put.object);
