@@ -40,8 +40,7 @@ impl Repeats {
     /// A timer of QUIC has run out.
     pub(crate) fn repeated(&mut self) {
         self.said = Instant::now();
-        self.pause =
-            if self.count == 0 { self.first_pause } else { (self.pause * 4 / 3).max(self.first_pause) };
+        self.pause = if self.count == 0 { self.first_pause } else { self.pause * 4 / 3 };
         self.count += 1;
     }
 

@@ -293,7 +293,7 @@ impl Client {
     }
 
     /// Whether bytes matter more from now on than to know at once that the relay has custody; not by default. What both ends answer
-    /// for is then gathered for up to ten seconds: some 40 bytes less a message for who writes every few seconds. What was
+    /// for is then gathered for up to ten seconds: some 60 bytes less a message for who writes every few seconds. What was
     /// lost on the way is sent again later, too.
     pub fn save_bytes(&self, saves_bytes: bool) {
         self.handle.wish.send_modify(|wish| wish.saves_bytes = saves_bytes);

@@ -4,12 +4,12 @@
 //! Devices and relays speak different enums, so that neither can be sent the other's words.
 //! Frames are handled strictly in the order of their numbers on a link; see `PROTOCOL.md`, "Frames".
 
+mod network;
 mod objects;
-
-use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::network::NetworkPrefix;
 pub use self::objects::{HELD_RANGES_MAX, HeldRanges, ObjectRefusal};
 use crate::batch::Transfer;
 use crate::ids::{AccountKey, Handle, ObjectId, OneTimeKey, Origin, Position, StoreId};
@@ -282,21 +282,6 @@ pub enum ToDevice<'a> {
         /// Where the device is seen.
         network: NetworkPrefix,
     },
-}
-
-/// About an operator: the beginning of an address, to know a network again.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct NetworkPrefix(pub u32);
-
-impl NetworkPrefix {
-    /// The first 16 bits of an IPv4 address, or the first 32 of another IPv6 address. Those of a unicast IPv6 address are the larger
-    /// numbers.
-    pub fn of(ip: IpAddr) -> Self {
-        match ip.to_canonical() {
-            IpAddr::V4(ip) => Self(ip.to_bits() >> 16),
-            IpAddr::V6(ip) => Self((ip.to_bits() >> 96) as u32),
-        }
-    }
 }
 
 /// The answer to [`Hello`].

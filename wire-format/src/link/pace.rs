@@ -4,7 +4,7 @@
 //! rate at which the path takes them. That rate is measured: between two acknowledgements the path has taken all that
 //! was sent between the two chunks that they speak of, whether it arrived or not. It is too low where the path could take
 //! more, so the pace is above it while round trips say that nothing queues, and below it while they say that more does than
-//! half a packet. Loss says nothing: it is what the air does.
+//! 0.4 packets. Loss says nothing: it is what the air does.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -116,7 +116,8 @@ impl Pace {
             _ => FASTER_FIRST,
         };
         let pace = rate * (1.0 + most * shortfall);
-        self.next_at = self.next_at.max(now) + Duration::from_secs_f64(bytes as f64 / pace);
+        // Items may leave faster than is known to be possible; a chunk does not wait for more of them than fill a round trip.
+        self.next_at = self.next_at.clamp(now, now + rtt) + Duration::from_secs_f64(bytes as f64 / pace);
         self.sent_bytes
     }
 

@@ -476,6 +476,21 @@ fn chunks_that_come_before_their_transfer_is_known_are_kept_as_far_as_there_is_r
 }
 
 #[test]
+fn an_object_does_not_wait_for_what_a_fast_path_has_taken_long_ago() {
+    let mut pair = Pair::new(CLEAN, 6);
+    for n in 0..400 {
+        pair.ends[0].push_noise(vec![n as u8; 900]);
+    }
+    pair.run(Duration::from_secs(60));
+    assert_eq!(pair.settled, 400);
+    let began = pair.now;
+    pair.send_object(2_000, RangeSet::new());
+    pair.run(Duration::from_secs(600));
+    assert_eq!(pair.written, pair.object);
+    assert!(pair.now.since(began) < Duration::from_secs(5), "{:?}", pair.now.since(began));
+}
+
+#[test]
 fn objects_are_wanted_one_after_the_other() {
     let mut pair = Pair::new(CLEAN, 5);
     let link = &mut pair.ends[0];
