@@ -13,35 +13,33 @@ use crate::grants::Grant;
 
 impl Store {
     pub(crate) fn put_grant(&self, id: TokenId, grant: &Grant) -> Result<(), StoreError> {
-        let write = self.begin_write()?;
-        write.table(GRANTS)?.insert(id.0, grant)?;
-        self.commit("put_grant", write)
+        self.change("put_grant", |write| write.table(GRANTS)?.insert(id.0, grant))
     }
 
     /// Revokes tokens, and shuts out accounts.
     pub(crate) fn revoke(&self, ids: &[TokenId], accounts: &[AccountKey]) -> Result<(), StoreError> {
-        let write = self.begin_write()?;
-        for id in ids {
-            write.table(GRANTS)?.insert(id.0, &Grant::Revoked { told: None })?;
-        }
-        for account in accounts {
-            change_access(&write, account, |access| access.shut_out = true)?;
-        }
-        self.commit("revoke", write)
+        self.change("revoke", |write| {
+            for id in ids {
+                write.table(GRANTS)?.insert(id.0, &Grant::Revoked { told: None })?;
+            }
+            for account in accounts {
+                change_access(write, account, |access| access.shut_out = true)?;
+            }
+            Ok(())
+        })
     }
 
     /// Writes a home with another secret. No token of the one before holds.
     pub(crate) fn put_secret(&self, home: &HomeRecord) -> Result<(), StoreError> {
-        let write = self.begin_write()?;
-        write.table(GRANTS)?.drop_range(..)?;
-        write.meta()?.put(HOME, home)?;
-        self.commit("put_secret", write)
+        self.change("put_secret", |write| {
+            write.table(GRANTS)?.drop_range(..)?;
+            write.meta()?.put(HOME, home)?;
+            Ok(())
+        })
     }
 
     pub(crate) fn remove_request(&self, account: &AccountKey) -> Result<(), StoreError> {
-        let write = self.begin_write()?;
-        write.table(REQUESTS)?.remove_hidden(&account.0)?;
-        self.commit("remove_request", write)
+        self.change("remove_request", |write| write.table(REQUESTS)?.remove_hidden(&account.0))
     }
 
     pub(crate) fn change_access(
@@ -49,9 +47,7 @@ impl Store {
         account: &AccountKey,
         change: impl FnOnce(&mut AccessRow),
     ) -> Result<(), StoreError> {
-        let write = self.begin_write()?;
-        change_access(&write, account, change)?;
-        self.commit("change_access", write)
+        self.change("change_access", |write| change_access(write, account, change))
     }
 }
 

@@ -22,6 +22,8 @@ mod tests;
 mod tests_at_rest;
 mod vault;
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use redb::{Database, ReadTransaction, WriteTransaction};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -146,62 +148,33 @@ impl Changes {
 
 impl Store {
     fn load(&self) -> Result<Loaded, StoreError> {
-        let read = self.begin_read()?;
-        let meta = read.meta()?;
-        let contact = |row: Result<ContactRow, StoreError>| {
-            let ContactRow { name, ticket } = row?;
-            let ticket =
-                ticket.parse().map_err(|error| StoreError::Damaged(format!("contact {name:?}: {error}")))?;
-            Ok(Contact { name, ticket })
-        };
-        let queued = |row: Result<(u64, OutboxRow), StoreError>| {
-            let (id, row) = row?;
-            Ok((MessageId(id), Queued::from(&row)))
-        };
-        Ok(Loaded {
-            home: meta.get(HOME)?,
-            keyring: meta.get(KEYRING)?,
-            pairs: read.table(PAIRS)?.records()?.collect::<Result<_, _>>()?,
-            relay: meta.get(RELAY)?,
-            counters: meta.get(COUNTERS)?,
-            contacts: read.table(CONTACTS)?.records()?.map(contact).collect::<Result<_, StoreError>>()?,
-            outbox: read.table(OUTBOX)?.range(..)?.map(queued).collect::<Result<_, StoreError>>()?,
-            kept: kept::load(&read)?,
-            objects: objects::load(&read)?,
-            access: grants::load_access(&read)?,
-            grants: grants::load_grants(&read)?,
-            requests: grants::load_requests(&read)?,
-            mailboxes: load_handles(&read, MAILBOXES)?,
-            senders: load_handles(&read, SENDERS)?,
-        })
+        self.read(load)
     }
 
     /// Makes one turn of the driver durable; returns the counters after it.
     pub(crate) fn apply(&self, changes: &Changes) -> Result<Counters, StoreError> {
-        let write = self.begin_write()?;
-        let mut counters;
-        {
+        self.change("apply", |write| {
             let mut meta = write.meta()?;
-            counters = meta.get(COUNTERS)?;
-            put_in_inbox(&write, &changes.received, &mut counters)?;
-            let mut matters = outbox::take_from_outbox(&write, changes, &mut counters)?;
-            matters.extend(kept::take_from_kept(&write, changes, &mut counters)?);
+            let mut counters = meta.get(COUNTERS)?;
+            put_in_inbox(write, &changes.received, &mut counters)?;
+            let mut matters = outbox::take_from_outbox(write, changes, &mut counters)?;
+            matters.extend(kept::take_from_kept(write, changes, &mut counters)?);
             for matter in matters.into_iter().chain(changes.notices.iter().copied()) {
-                notices::notice(&write, matter, changes.now_unix_ms, &mut counters)?;
+                notices::notice(write, matter, changes.now_unix_ms, &mut counters)?;
             }
-            change_handles(&write, MAILBOXES, changes.mailboxes.as_ref())?;
-            change_handles(&write, SENDERS, changes.senders.as_ref())?;
-            grants::put_told(&write, &changes.told)?;
+            change_handles(write, MAILBOXES, changes.mailboxes.as_ref())?;
+            change_handles(write, SENDERS, changes.senders.as_ref())?;
+            grants::put_told(write, &changes.told)?;
             for contact in &changes.contacts {
-                put_contact(&write, contact)?;
+                put_contact(write, contact)?;
             }
-            grants::put_requests(&write, &changes.requests)?;
-            grants::put_claims(&write, &changes.claims)?;
+            grants::put_requests(write, &changes.requests)?;
+            grants::put_claims(write, &changes.claims)?;
             for (account, token) in &changes.tokens {
-                grants::change_access(&write, account, |access| access.token = Some(*token))?;
+                grants::change_access(write, account, |access| access.token = Some(*token))?;
             }
-            objects::change(&write, &changes.objects)?;
-            put_pairs(&write, &changes.pairs)?;
+            objects::change(write, &changes.objects)?;
+            put_pairs(write, &changes.pairs)?;
             if let Some(keyring) = &changes.keyring {
                 meta.put(KEYRING, keyring)?;
             }
@@ -212,15 +185,12 @@ impl Store {
                 meta.put(RELAY, relay)?;
             }
             meta.put(COUNTERS, &counters)?;
-        }
-        self.commit("apply", write)?;
-        Ok(counters)
+            Ok(counters)
+        })
     }
 
     pub(crate) fn put_home(&self, home: &HomeRecord) -> Result<(), StoreError> {
-        let write = self.begin_write()?;
-        write.meta()?.put(HOME, home)?;
-        self.commit("put_home", write)
+        self.change("put_home", |write| write.meta()?.put(HOME, home))
     }
 
     /// Writes a contact, how to reach it beyond its ticket, and what a person should know of that, and when it was.
@@ -230,24 +200,26 @@ impl Store {
         access: &AccessRow,
         noticed: Option<(Matter, u64)>,
     ) -> Result<(), StoreError> {
-        let write = self.begin_write()?;
-        put_contact(&write, contact)?;
-        grants::put_access(&write, &contact.ticket.account, access)?;
-        if let Some((matter, unix_ms)) = noticed {
-            let mut meta = write.meta()?;
-            let mut counters = meta.get(COUNTERS)?;
-            notices::notice(&write, matter, unix_ms, &mut counters)?;
-            meta.put(COUNTERS, &counters)?;
-        }
-        self.commit("put_contact", write)
+        self.change("put_contact", |write| {
+            put_contact(write, contact)?;
+            grants::put_access(write, &contact.ticket.account, access)?;
+            if let Some((matter, unix_ms)) = noticed {
+                let mut meta = write.meta()?;
+                let mut counters = meta.get(COUNTERS)?;
+                notices::notice(write, matter, unix_ms, &mut counters)?;
+                meta.put(COUNTERS, &counters)?;
+            }
+            Ok(())
+        })
     }
 
     pub(crate) fn remove_contact(&self, contact: &Contact) -> Result<(), StoreError> {
-        let write = self.begin_write()?;
-        write.table(CONTACTS)?.remove_hidden(contact.name.as_bytes())?;
-        grants::put_access(&write, &contact.ticket.account, &AccessRow::default())?;
-        notices::forget(&write, &contact.ticket.account)?;
-        self.commit("remove_contact", write)
+        self.change("remove_contact", |write| {
+            write.table(CONTACTS)?.remove_hidden(contact.name.as_bytes())?;
+            grants::put_access(write, &contact.ticket.account, &AccessRow::default())?;
+            notices::forget(write, &contact.ticket.account)?;
+            Ok(())
+        })
     }
 
     /// The first messages after a place in the inbox, at most so many.
@@ -256,16 +228,16 @@ impl Store {
         after: InboxNumber,
         max: usize,
     ) -> Result<Vec<(InboxNumber, InboxRow)>, StoreError> {
-        let inbox = self.begin_read()?.table(INBOX)?;
-        let rows = inbox.range(after.0.saturating_add(1)..)?.take(max);
-        rows.map(|row| row.map(|(number, row)| (InboxNumber(number), row))).collect()
+        self.read(|read| {
+            let inbox = read.table(INBOX)?;
+            let rows = inbox.range(after.0.saturating_add(1)..)?.take(max);
+            rows.map(|row| row.map(|(number, row)| (InboxNumber(number), row))).collect()
+        })
     }
 
     /// Forgets the messages up to this place; later ones keep their numbers.
     pub(crate) fn release_inbox(&self, upto: InboxNumber) -> Result<(), StoreError> {
-        let write = self.begin_write()?;
-        write.table(INBOX)?.drop_range(..=upto.0)?;
-        self.commit("release_inbox", write)
+        self.change("release_inbox", |write| write.table(INBOX)?.drop_range(..=upto.0))
     }
 
     /// The last message of each of a sender's incarnations, among the sender's last `max` up to this place.
@@ -275,50 +247,101 @@ impl Store {
         upto: InboxNumber,
         max: usize,
     ) -> Result<Vec<Name>, StoreError> {
-        let inbox = self.begin_read()?.table(INBOX)?;
-        let mut names: Vec<Name> = Vec::new();
-        let mut found = 0;
-        for row in inbox.range(..=upto.0)?.rev() {
-            let (_, row) = row?;
-            let Some(name) = row.name.filter(|_| row.from == Some(*from)) else { continue };
-            match names.iter_mut().find(|other| other.incarnation() == name.incarnation()) {
-                Some(other) => other.number = other.number.max(name.number),
-                None => names.push(name),
+        self.read(|read| {
+            let inbox = read.table(INBOX)?;
+            let mut names: Vec<Name> = Vec::new();
+            let mut found = 0;
+            for row in inbox.range(..=upto.0)?.rev() {
+                let (_, row) = row?;
+                let Some(name) = row.name.filter(|_| row.from == Some(*from)) else { continue };
+                match names.iter_mut().find(|other| other.incarnation() == name.incarnation()) {
+                    Some(other) => other.number = other.number.max(name.number),
+                    None => names.push(name),
+                }
+                found += 1;
+                if found == max {
+                    break;
+                }
             }
-            found += 1;
-            if found == max {
-                break;
-            }
-        }
-        Ok(names)
+            Ok(names)
+        })
     }
 
     /// How much there is, ever and now.
     pub(crate) fn counts(&self) -> Result<Counts, StoreError> {
-        let read = self.begin_read()?;
-        let outbox = read.table(OUTBOX)?;
-        let notes = outbox.range(MessageId::FIRST_NOTES.0..)?.count() as u64;
-        Ok(Counts {
-            counters: read.meta()?.get(COUNTERS)?,
-            waiting: outbox.len()? - notes,
-            unconfirmed: read.table(KEPT)?.len()?,
+        self.read(|read| {
+            let outbox = read.table(OUTBOX)?;
+            let notes = outbox.range(MessageId::FIRST_NOTES.0..)?.count() as u64;
+            Ok(Counts {
+                counters: read.meta()?.get(COUNTERS)?,
+                waiting: outbox.len()? - notes,
+                unconfirmed: read.table(KEPT)?.len()?,
+            })
         })
     }
 
-    fn commit(&self, what: &'static str, write: Tables<'_, WriteTransaction>) -> Result<(), StoreError> {
-        self.points.pass(what);
-        write.commit()?;
-        self.points.pass(what);
-        Ok(())
+    /// Reads in one transaction.
+    fn read<T>(
+        &self,
+        look: impl FnOnce(&Tables<'_, ReadTransaction>) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        intact(|| look(&Tables::read(&self.db, &self.vault)?))
     }
 
-    fn begin_read(&self) -> Result<Tables<'_, ReadTransaction>, StoreError> {
-        Tables::read(&self.db, &self.vault)
+    /// Changes something in one transaction, which is on disk when this returns. Nothing is changed if the change
+    /// fails.
+    fn change<T>(
+        &self,
+        what: &'static str,
+        change: impl FnOnce(&Tables<'_, WriteTransaction>) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let (changed, write) = intact(|| -> Result<_, StoreError> {
+            let write = Tables::write(&self.db, &self.vault)?;
+            Ok((change(&write)?, write))
+        })?;
+        self.points.pass(what);
+        intact(|| write.commit())?;
+        self.points.pass(what);
+        Ok(changed)
     }
+}
 
-    fn begin_write(&self) -> Result<Tables<'_, WriteTransaction>, StoreError> {
-        Tables::write(&self.db, &self.vault)
-    }
+/// Works on redb's file, which redb takes for its own: it panics over pages that do not fit together, as after a disk's
+/// errors.
+fn intact<T, E: From<StoreError>>(work: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
+    // What was in the middle of a change is not used again: a transaction ends here, and its failure the client.
+    catch_unwind(AssertUnwindSafe(work))
+        .unwrap_or_else(|_| Err(StoreError::Damaged("its pages do not fit together".to_owned()).into()))
+}
+
+fn load(read: &Tables<'_, ReadTransaction>) -> Result<Loaded, StoreError> {
+    let meta = read.meta()?;
+    let contact = |row: Result<ContactRow, StoreError>| {
+        let ContactRow { name, ticket } = row?;
+        let ticket =
+            ticket.parse().map_err(|error| StoreError::Damaged(format!("contact {name:?}: {error}")))?;
+        Ok(Contact { name, ticket })
+    };
+    let queued = |row: Result<(u64, OutboxRow), StoreError>| {
+        let (id, row) = row?;
+        Ok((MessageId(id), Queued::from(&row)))
+    };
+    Ok(Loaded {
+        home: meta.get(HOME)?,
+        keyring: meta.get(KEYRING)?,
+        pairs: read.table(PAIRS)?.records()?.collect::<Result<_, _>>()?,
+        relay: meta.get(RELAY)?,
+        counters: meta.get(COUNTERS)?,
+        contacts: read.table(CONTACTS)?.records()?.map(contact).collect::<Result<_, StoreError>>()?,
+        outbox: read.table(OUTBOX)?.range(..)?.map(queued).collect::<Result<_, StoreError>>()?,
+        kept: kept::load(read)?,
+        objects: objects::load(read)?,
+        access: grants::load_access(read)?,
+        grants: grants::load_grants(read)?,
+        requests: grants::load_requests(read)?,
+        mailboxes: load_handles(read, MAILBOXES)?,
+        senders: load_handles(read, SENDERS)?,
+    })
 }
 
 fn put_in_inbox(

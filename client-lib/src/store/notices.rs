@@ -12,14 +12,12 @@ use crate::notices::{Matter, NoticeRow};
 impl Store {
     /// All notices, in order.
     pub(crate) fn notices(&self) -> Result<Vec<(u64, NoticeRow)>, StoreError> {
-        self.begin_read()?.table(NOTICES)?.range(..)?.collect()
+        self.read(|read| read.table(NOTICES)?.range(..)?.collect())
     }
 
     /// Forgets notices up to this number.
     pub(crate) fn acknowledge(&self, upto: u64) -> Result<(), StoreError> {
-        let write = self.begin_write()?;
-        write.table(NOTICES)?.drop_range(..=upto)?;
-        self.commit("acknowledge", write)
+        self.change("acknowledge", |write| write.table(NOTICES)?.drop_range(..=upto))
     }
 }
 

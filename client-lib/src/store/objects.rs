@@ -116,40 +116,35 @@ impl Store {
         row: &ObjectRow,
         bytes: &Bytes,
     ) -> Result<(ObjectNumber, Option<ObjectNumber>), StoreError> {
-        let write = self.begin_write()?;
-        let known = find(write.table(OBJECTS)?.range(..)?, &row.id)?.map(|(known, _)| known);
-        let number = next_number(&write)?;
-        change(&write, &known.map(|known| (known, ObjectChange::Gone)).into_iter().collect::<Vec<_>>())?;
-        {
+        self.change("put_object", |write| {
+            let known = find(write.table(OBJECTS)?.range(..)?, &row.id)?.map(|(known, _)| known);
+            let number = next_number(write)?;
+            change(write, &known.map(|known| (known, ObjectChange::Gone)).into_iter().collect::<Vec<_>>())?;
             let mut objects = write.table(OBJECTS)?;
             let mut rows = write.table(OBJECT_BYTES)?;
             for (at, block) in (0..).step_by(BLOCK_BYTES).zip(bytes.chunks(BLOCK_BYTES)) {
                 rows.insert(key(number, at), &block.to_vec())?;
             }
             objects.insert(number.0, row)?;
-        }
-        self.commit("put_object", write)?;
-        Ok((number, known))
+            Ok((number, known))
+        })
     }
 
     /// Notes that an object is to be fetched; none if its bytes are here, or on their way.
     pub(crate) fn fetch_object(&self, row: &ObjectRow) -> Result<Option<ObjectNumber>, StoreError> {
-        let write = self.begin_write()?;
-        let number;
-        {
+        self.change("fetch_object", |write| {
             let mut objects = write.table(OBJECTS)?;
             if find(objects.range(..)?, &row.id)?.is_some() {
                 return Ok(None);
             }
-            number = next_number(&write)?;
+            let number = next_number(write)?;
             objects.insert(number.0, row)?;
-        }
-        self.commit("fetch_object", write)?;
-        Ok(Some(number))
+            Ok(Some(number))
+        })
     }
 
     pub(crate) fn find_object(&self, id: &ObjectId) -> Result<Option<(ObjectNumber, ObjectRow)>, StoreError> {
-        find(self.begin_read()?.table(OBJECTS)?.range(..)?, id)
+        self.read(|read| find(read.table(OBJECTS)?.range(..)?, id))
     }
 
     /// An object's bytes, if all of them are here.
@@ -167,36 +162,40 @@ impl Store {
         number: ObjectNumber,
         range: Range<u64>,
     ) -> Result<Vec<u8>, StoreError> {
-        let rows = self.begin_read()?.table(OBJECT_BYTES)?;
-        let first = rows.range(key(number, 0)..=key(number, range.start))?.next_back().transpose()?;
-        let first = first.map_or(range.start, |(at, _)| at - key(number, 0));
-        let mut bytes = Vec::with_capacity((range.end - range.start) as usize);
-        for row in rows.range(key(number, first)..key(number, 0) + range.end)? {
-            let (at, block) = row?;
-            let offset = at - key(number, 0);
-            let from = range.start.saturating_sub(offset) as usize;
-            let to = block.len().min((range.end - offset) as usize);
-            bytes.extend_from_slice(block.get(from..to).unwrap_or_default());
-        }
-        Ok(bytes)
+        self.read(|read| {
+            let rows = read.table(OBJECT_BYTES)?;
+            let first = rows.range(key(number, 0)..=key(number, range.start))?.next_back().transpose()?;
+            let first = first.map_or(range.start, |(at, _)| at - key(number, 0));
+            let mut bytes = Vec::with_capacity((range.end - range.start) as usize);
+            for row in rows.range(key(number, first)..key(number, 0) + range.end)? {
+                let (at, block) = row?;
+                let offset = at - key(number, 0);
+                let from = range.start.saturating_sub(offset) as usize;
+                let to = block.len().min((range.end - offset) as usize);
+                bytes.extend_from_slice(block.get(from..to).unwrap_or_default());
+            }
+            Ok(bytes)
+        })
     }
 
     /// The name that the bytes of an object have.
     pub(crate) fn object_digest(&self, number: ObjectNumber) -> Result<ObjectId, StoreError> {
-        let mut hasher = blake3::Hasher::new();
-        for row in self.begin_read()?.table(OBJECT_BYTES)?.range(keys(number))? {
-            hasher.update(&row?.1);
-        }
-        Ok(ObjectId(hasher.finalize().into()))
+        self.read(|read| {
+            let mut hasher = blake3::Hasher::new();
+            for row in read.table(OBJECT_BYTES)?.range(keys(number))? {
+                hasher.update(&row?.1);
+            }
+            Ok(ObjectId(hasher.finalize().into()))
+        })
     }
 
     /// Forgets an object; none if there is no such.
     pub(crate) fn forget_object(&self, id: &ObjectId) -> Result<Option<ObjectNumber>, StoreError> {
         let Some((number, _)) = self.find_object(id)? else { return Ok(None) };
-        let write = self.begin_write()?;
-        change(&write, &[(number, ObjectChange::Gone)])?;
-        self.commit("forget_object", write)?;
-        Ok(Some(number))
+        self.change("forget_object", |write| {
+            change(write, &[(number, ObjectChange::Gone)])?;
+            Ok(Some(number))
+        })
     }
 }
 

@@ -16,7 +16,7 @@ use super::records::{
 use super::storage::{self, Storage};
 use super::table::{META, Tables};
 use super::vault::Vault;
-use super::{Loaded, Store};
+use super::{Loaded, Store, intact};
 use crate::error::{CreateError, OpenError, SetKeyError, StoreError, WipeError};
 use crate::points::Points;
 use crate::random::Random;
@@ -159,9 +159,11 @@ fn wipe_folder(storage: &Storage, folder: &Path) -> Result<(), WipeError> {
 
 /// Opens the file of a home that this version knows, for us alone.
 fn lock(storage: &Storage) -> Result<Database, OpenError> {
-    let db = open_database(storage)?;
-    check_format(&db)?;
-    Ok(db)
+    intact(|| {
+        let db = open_database(storage)?;
+        check_format(&db)?;
+        Ok(db)
+    })
 }
 
 /// The data key, for who has the application's. The home is locked.

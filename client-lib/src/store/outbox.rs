@@ -114,12 +114,10 @@ impl Store {
     /// Numbers messages and puts them at the end of the outbox, in this order. Returns the id of the first;
     /// the others follow.
     pub(crate) fn enqueue(&self, rows: &mut [OutboxRow], numbers: &Numbers) -> Result<MessageId, StoreError> {
-        let write = self.begin_write()?;
-        let first;
-        {
+        self.change("enqueue", |write| {
             let mut meta = write.meta()?;
-            let mut counters = meta.get(COUNTERS)?;
-            first = counters.messages + 1;
+            let mut counters: Counters = meta.get(COUNTERS)?;
+            let first = counters.messages + 1;
             let mut outbox = write.table(OUTBOX)?;
             for row in rows {
                 counters.messages += 1;
@@ -131,41 +129,38 @@ impl Store {
                 outbox.insert(counters.messages, row)?;
             }
             meta.put(COUNTERS, &counters)?;
-        }
-        self.commit("enqueue", write)?;
-        Ok(MessageId(first))
+            Ok(MessageId(first))
+        })
     }
 
     /// Puts notes at the very end of the outbox. Returns the id of the first; the others follow.
     pub(crate) fn enqueue_notes(&self, rows: &[OutboxRow]) -> Result<MessageId, StoreError> {
-        let write = self.begin_write()?;
-        let first;
-        {
+        self.change("enqueue_notes", |write| {
             let mut meta = write.meta()?;
             let mut counters = meta.get(COUNTERS)?;
-            first = MessageId::FIRST_NOTES.0 + counters.notes;
+            let first = MessageId::FIRST_NOTES.0 + counters.notes;
             let mut outbox = write.table(OUTBOX)?;
             for (id, row) in (first..).zip(rows) {
                 outbox.insert(id, row)?;
             }
             counters.notes += rows.len() as u64;
             meta.put(COUNTERS, &counters)?;
-        }
-        self.commit("enqueue_notes", write)?;
-        Ok(MessageId(first))
+            Ok(MessageId(first))
+        })
     }
 
     /// The rows of these messages, and what they were sealed into. Those that are not in the outbox any more
     /// are left out.
     pub(crate) fn departures(&self, ids: &[MessageId]) -> Result<Vec<Departure>, StoreError> {
-        let read = self.begin_read()?;
-        let (outbox, sealed) = (read.table(OUTBOX)?, read.table(SEALED)?);
-        let mut rows = Vec::with_capacity(ids.len());
-        for id in ids {
-            let Some(row) = outbox.get(id.0)? else { continue };
-            rows.push(Departure { id: *id, row, sealed: sealed.get(id.0)? });
-        }
-        Ok(rows)
+        self.read(|read| {
+            let (outbox, sealed) = (read.table(OUTBOX)?, read.table(SEALED)?);
+            let mut rows = Vec::with_capacity(ids.len());
+            for id in ids {
+                let Some(row) = outbox.get(id.0)? else { continue };
+                rows.push(Departure { id: *id, row, sealed: sealed.get(id.0)? });
+            }
+            Ok(rows)
+        })
     }
 
     /// Addresses messages to other keys than those that they were written for.
@@ -174,16 +169,17 @@ impl Store {
         rows: &mut [(&mut Departure, SealKeys)],
         numbers: &Numbers,
     ) -> Result<(), StoreError> {
-        let write = self.begin_write()?;
-        for (Departure { id, row, .. }, keys) in rows {
-            // Under the same keys it stays the message that it was.
-            if row.seal.is_none_or(|before| before.identity != keys.identity) && !id.is_notes() {
-                row.written = numbers.write(keys.identity);
+        self.change("readdress", |write| {
+            for (Departure { id, row, .. }, keys) in rows {
+                // Under the same keys it stays the message that it was.
+                if row.seal.is_none_or(|before| before.identity != keys.identity) && !id.is_notes() {
+                    row.written = numbers.write(keys.identity);
+                }
+                row.seal = Some(*keys);
+                write.table(OUTBOX)?.insert(id.0, row)?;
             }
-            row.seal = Some(*keys);
-            write.table(OUTBOX)?.insert(id.0, row)?;
-        }
-        self.commit("readdress", write)
+            Ok(())
+        })
     }
 
     /// Numbers what has no number and writes what was sealed, with the ratchets that sealed it. Messages
@@ -197,37 +193,39 @@ impl Store {
         if pairs.is_empty() && rows.iter().all(|departure| departure.row.number.is_some()) {
             return Ok(());
         }
-        let write = self.begin_write()?;
-        {
-            let mut outbox = write.table(OUTBOX)?;
-            let mut sealed = write.table(SEALED)?;
-            for Departure { id, row, sealed: seal } in
-                rows.iter_mut().filter(|departure| departure.row.number.is_none())
+        self.change("hand_over", |write| {
             {
-                row.number = Some(numbers.leave());
-                outbox.insert(id.0, row)?;
-                let Some(seal) = seal else { continue };
-                sealed.insert(id.0, seal)?;
-                for rider in &seal.riders {
-                    let Some(row) = outbox.get(rider.0)? else { continue };
-                    outbox.insert(rider.0, &OutboxRow { rides_with: Some(*id), ..row })?;
+                let mut outbox = write.table(OUTBOX)?;
+                let mut sealed = write.table(SEALED)?;
+                for Departure { id, row, sealed: seal } in
+                    rows.iter_mut().filter(|departure| departure.row.number.is_none())
+                {
+                    row.number = Some(numbers.leave());
+                    outbox.insert(id.0, row)?;
+                    let Some(seal) = seal else { continue };
+                    sealed.insert(id.0, seal)?;
+                    for rider in &seal.riders {
+                        let Some(row) = outbox.get(rider.0)? else { continue };
+                        outbox.insert(rider.0, &OutboxRow { rides_with: Some(*id), ..row })?;
+                    }
                 }
+                super::put_pairs(write, pairs)?;
             }
-            super::put_pairs(&write, pairs)?;
-        }
-        self.commit("hand_over", write)
+            Ok(())
+        })
     }
 
     /// What became of a message; none if it was never sent, or is done for long.
     pub(crate) fn message_state(&self, id: MessageId) -> Result<Option<MessageState>, StoreError> {
-        let read = self.begin_read()?;
-        if let Some(row) = read.table(OUTBOX)?.get(id.0)? {
-            return Ok(Some(if row.again == 0 { MessageState::Waiting } else { MessageState::Custody }));
-        }
-        if read.table(KEPT)?.contains(id.0)? {
-            return Ok(Some(MessageState::Custody));
-        }
-        Ok(read.table(DONE)?.get(id.0)?.map(|row| row.state))
+        self.read(|read| {
+            if let Some(row) = read.table(OUTBOX)?.get(id.0)? {
+                return Ok(Some(if row.again == 0 { MessageState::Waiting } else { MessageState::Custody }));
+            }
+            if read.table(KEPT)?.contains(id.0)? {
+                return Ok(Some(MessageState::Custody));
+            }
+            Ok(read.table(DONE)?.get(id.0)?.map(|row| row.state))
+        })
     }
 }
 

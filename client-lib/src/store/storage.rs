@@ -108,6 +108,12 @@ impl MemoryStorage {
         self.memory().file.clone()
     }
 
+    /// Changes the file beside all transactions, as a failing disk does.
+    #[cfg(test)]
+    pub(super) fn damage(&self, change: impl FnOnce(&mut [u8])) {
+        change(&mut self.memory().file);
+    }
+
     #[cfg(test)]
     pub(super) fn key_file(&self) -> Option<Vec<u8>> {
         self.memory().key_file.clone()

@@ -281,6 +281,37 @@ fn read_all(store: &Store) -> Result<(), StoreError> {
     store.inbox(InboxNumber(0), 10).map(drop)
 }
 
+/// A disk that fails may change any byte, and redb panics over some of them.
+#[test]
+fn pages_that_do_not_fit_together_are_an_error_at_the_latest_when_they_are_used() {
+    let whole = MemoryStorage::new();
+    create(&(&whole).into(), None);
+    let (store, _) = Store::open(&(&whole).into(), None, random()).unwrap();
+    for n in 0..40 {
+        let received = (0..5).map(|_| arrival(&"x".repeat(100 * n))).collect();
+        store.apply(&Changes { received, ..Changes::default() }).unwrap();
+    }
+    drop(store);
+    let size = whole.bytes().len();
+    let mut damaged = 0;
+    for (first, stride) in (0..40).map(|n| (n * size / 40, [37, 4_096, 4_099, 511][n % 4])) {
+        let storage = whole.fork();
+        storage.damage(|file| {
+            file[first..].iter_mut().step_by(stride).take(1_000).for_each(|byte| *byte ^= 0x55)
+        });
+        let used = Store::open(&(&storage).into(), None, random()).map_err(|error| match error {
+            OpenError::Store(error) => error,
+            other => panic!("{other}"),
+        });
+        let used = used.and_then(|(store, _)| {
+            store.inbox(InboxNumber(0), usize::MAX)?;
+            store.apply(&Changes { received: vec![arrival("y")], ..Changes::default() }).map(drop)
+        });
+        damaged += usize::from(used.is_err());
+    }
+    assert!(damaged >= 10, "{damaged}");
+}
+
 /// Two rows of a table, as the medium holds them.
 fn two_rows<K: redb::Key + 'static>(
     store: &Store,
