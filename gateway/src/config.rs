@@ -15,6 +15,8 @@
 //! - **An account may send 1,000 messages at once, then 120 a minute**: a phone that was offline for a
 //!   week empties its outbox in one go; nobody types more than two messages a second.
 //! - **Into one mailbox half of its quota at once**: so that no single sender fills it at a stroke.
+//! - **One envelope and 2 KiB a minute from strangers, after those 32**: a listening phone empties its mailbox at once, and
+//!   what comes over its thin link, and onto its disk, is then up to this: 3 MB a day at most.
 //! - **60 one-time keys an hour to a device, and from a mailbox; 1 to all strangers**: each costs its owner 32 bytes
 //!   on a thin link to replace. Who gets none writes with the pre-key of the ticket.
 //! - **10,000 connections**: at 40 kB each they fit a relay with 1 GB of memory with room to spare.
@@ -151,6 +153,9 @@ pub struct LimitsConfig {
     /// By sending account and mailbox.
     #[serde(deserialize_with = "keys::mailbox_pace")]
     pub mailbox: PaceLimits,
+    /// Into one mailbox, by all strangers together.
+    #[serde(deserialize_with = "keys::strangers_pace")]
+    pub strangers: PaceLimits,
     /// Of one-time keys.
     pub claims: ClaimLimits,
 }
@@ -203,7 +208,7 @@ pub struct AddressLimits {
     pub bytes_burst: u32,
 }
 
-/// The rates of one sender.
+/// The rates of one sender, or one kind of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct PaceLimits {
     /// Messages that come back to its bucket.
@@ -293,6 +298,12 @@ impl Default for LimitsConfig {
                 messages_burst: 500,
                 bytes_per_minute: 1 << 20,
                 bytes_burst: 2 << 20,
+            },
+            strangers: PaceLimits {
+                messages_per_minute: 1,
+                messages_burst: 32,
+                bytes_per_minute: 2 << 10,
+                bytes_burst: 64 << 10,
             },
             claims: ClaimLimits::default(),
         }

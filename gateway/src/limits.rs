@@ -1,8 +1,9 @@
 //! How fast addresses, accounts and senders may go, in messages and in bytes.
 //!
-//! Three limits stand one behind the other. By **address** it is generous, because a mobile operator puts
+//! Limits stand one behind the other. By **address** it is generous, because a mobile operator puts
 //! thousands of phones behind one; by **account** it is what one person can use; by **sender and mailbox**
-//! it keeps one sender from filling another person's mailbox at a stroke. A submit passes all of them or
+//! it keeps one sender from filling another person's mailbox at a stroke; and what **strangers** put into one
+//! mailbox, all of them together, is little, also when somebody listens there. A submit passes all of them or
 //! is charged to none, so what a refusal says about when to come back is true.
 //!
 //! Memory is bounded: each table holds at most [`LimitsConfig::keys_max`] keys. Who is new while a table is
@@ -63,6 +64,8 @@ pub struct Limits<C: Clock<Instant = Nanos> = TokioClock> {
     address: Pace<AddressBlock, C>,
     account: Pace<AccountKey, C>,
     mailbox: Pace<(AccountKey, AccountKey), C>,
+    /// What strangers may put into a mailbox, all of them together.
+    strangers: Pace<AccountKey, C>,
     claims: Claims<C>,
 }
 
@@ -91,6 +94,7 @@ impl<C: Clock<Instant = Nanos> + Clone> Limits<C> {
             address: Pace::new(config.address.messages(), config.address.bytes(), keys_max, &clock),
             account: Pace::new(config.account.messages(), config.account.bytes(), keys_max, &clock),
             mailbox: Pace::new(config.mailbox.messages(), config.mailbox.bytes(), keys_max, &clock),
+            strangers: Pace::new(config.strangers.messages(), config.strangers.bytes(), keys_max, &clock),
             claims: Claims {
                 device: Limiter::new(config.claims.device(), keys_max, clock.clone()),
                 mailbox: Limiter::new(config.claims.mailbox(), keys_max, clock.clone()),
@@ -107,7 +111,8 @@ impl<C: Clock<Instant = Nanos> + Clone> Limits<C> {
         self.connections.take(&AddressBlock::of(from), 1).map_err(retry_after)
     }
 
-    /// Charges a message of `bytes` from `account` at `from` into `mailbox`.
+    /// Charges a message of `bytes` from `account` at `from` into `mailbox`, in which strangers have a share of their
+    /// own.
     ///
     /// # Errors
     /// When any of the limits is reached; then none is charged.
@@ -116,6 +121,7 @@ impl<C: Clock<Instant = Nanos> + Clone> Limits<C> {
         from: IpAddr,
         account: AccountKey,
         mailbox: AccountKey,
+        is_stranger: bool,
         bytes: usize,
     ) -> Result<(), RetryAfter> {
         let block = AddressBlock::of(from);
@@ -124,6 +130,7 @@ impl<C: Clock<Instant = Nanos> + Clone> Limits<C> {
             self.address.take(&block, bytes),
             self.account.take(&account, bytes),
             self.mailbox.take(&pair, bytes),
+            if is_stranger { self.strangers.take(&mailbox, bytes) } else { Ok(()) },
         ];
         let Some(wait) = outcomes.iter().filter_map(|outcome| outcome.err()).max() else { return Ok(()) };
         if outcomes[0].is_ok() {
@@ -134,6 +141,9 @@ impl<C: Clock<Instant = Nanos> + Clone> Limits<C> {
         }
         if outcomes[2].is_ok() {
             self.mailbox.give_back(&pair, bytes);
+        }
+        if is_stranger && outcomes[3].is_ok() {
+            self.strangers.give_back(&mailbox, bytes);
         }
         Err(retry_after(wait))
     }
@@ -165,6 +175,7 @@ impl<C: Clock<Instant = Nanos> + Clone> Limits<C> {
         self.address.sweep();
         self.account.sweep();
         self.mailbox.sweep();
+        self.strangers.sweep();
         self.claims.device.ledger.sweep();
         self.claims.mailbox.ledger.sweep();
         self.claims.strangers.ledger.sweep();
@@ -172,7 +183,7 @@ impl<C: Clock<Instant = Nanos> + Clone> Limits<C> {
 
     /// How many keys are remembered, over all tables.
     pub fn keys(&self) -> usize {
-        let paces = self.address.keys() + self.account.keys() + self.mailbox.keys();
+        let paces = self.address.keys() + self.account.keys() + self.mailbox.keys() + self.strangers.keys();
         let Claims { device, mailbox, strangers } = &self.claims;
         let claims = device.ledger.keys() + mailbox.ledger.keys() + strangers.ledger.keys();
         self.connections.ledger.keys() + paces + claims
@@ -181,9 +192,9 @@ impl<C: Clock<Instant = Nanos> + Clone> Limits<C> {
 
 /// The most memory that the tables of [`Limits`] take with so many keys each, bytes.
 pub fn memory_bytes_max(keys_max: usize) -> usize {
-    // One table by address counts connections; three pairs count messages and bytes; three count claims.
+    // One table by address counts connections; four pairs count messages and bytes; three count claims.
     let entry = 3 * size_of::<(AddressBlock, Nanos)>()
-        + 4 * size_of::<(AccountKey, Nanos)>()
+        + 6 * size_of::<(AccountKey, Nanos)>()
         + 2 * size_of::<((AccountKey, AccountKey), Nanos)>()
         + size_of::<(DeviceNo, Nanos)>();
     // std's hash table fills seven eighths of a power of two of slots, each with a byte of control.

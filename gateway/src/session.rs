@@ -397,7 +397,9 @@ impl Session {
             return Ok((None, What::Housekeeping));
         };
         let unless_repeat = self.refusals.held(to).or_else(|| {
-            let checked = self.shared.limits.check_submit(self.remote, account, mailbox, body.len());
+            let is_stranger = token.id().is_open();
+            let limits = &self.shared.limits;
+            let checked = limits.check_submit(self.remote, account, mailbox, is_stranger, body.len());
             checked.err().map(|retry| Refusal::TooFast { retry_after_s: retry.seconds })
         });
         let append = Append {

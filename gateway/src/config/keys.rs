@@ -86,6 +86,10 @@ pub(super) fn mailbox_pace<'de, D: Deserializer<'de>>(deserializer: D) -> Result
     Ok(PartialPace::deserialize(deserializer)?.over(LimitsConfig::default().mailbox))
 }
 
+pub(super) fn strangers_pace<'de, D: Deserializer<'de>>(deserializer: D) -> Result<PaceLimits, D::Error> {
+    Ok(PartialPace::deserialize(deserializer)?.over(LimitsConfig::default().strangers))
+}
+
 /// A set of account keys, each as 64 hexadecimal digits.
 pub(super) mod accounts {
     use std::collections::BTreeSet;

@@ -70,61 +70,61 @@ fn account(n: u64) -> AccountKey {
 fn a_burst_passes_and_the_excess_is_told_when_it_will() {
     let (limits, clock) = limits();
     for _ in 0..10 {
-        assert_eq!(limits.check_submit(HERE, ALICE, BOB, 100), Ok(()));
+        assert_eq!(limits.check_submit(HERE, ALICE, BOB, false, 100), Ok(()));
     }
     // 30 a minute: one comes back every 2 s.
-    assert_eq!(limits.check_submit(HERE, ALICE, BOB, 100), Err(RetryAfter { seconds: 2 }));
+    assert_eq!(limits.check_submit(HERE, ALICE, BOB, false, 100), Err(RetryAfter { seconds: 2 }));
     clock.advance(Duration::from_millis(1_999));
-    assert_eq!(limits.check_submit(HERE, ALICE, BOB, 100), Err(RetryAfter { seconds: 1 }));
+    assert_eq!(limits.check_submit(HERE, ALICE, BOB, false, 100), Err(RetryAfter { seconds: 1 }));
     clock.advance(Duration::from_millis(1));
-    assert_eq!(limits.check_submit(HERE, ALICE, BOB, 100), Ok(()));
+    assert_eq!(limits.check_submit(HERE, ALICE, BOB, false, 100), Ok(()));
 }
 
 #[test]
 fn bytes_are_limited_as_messages_are() {
     let (limits, clock) = limits();
     for _ in 0..6 {
-        assert_eq!(limits.check_submit(HERE, ALICE, BOB, 100_000), Ok(()));
+        assert_eq!(limits.check_submit(HERE, ALICE, BOB, false, 100_000), Ok(()));
     }
     // 600,000 a minute: 60,000 come back in 6 s.
-    assert_eq!(limits.check_submit(HERE, ALICE, BOB, 60_000), Err(RetryAfter { seconds: 6 }));
+    assert_eq!(limits.check_submit(HERE, ALICE, BOB, false, 60_000), Err(RetryAfter { seconds: 6 }));
     clock.advance(Duration::from_secs(6));
-    assert_eq!(limits.check_submit(HERE, ALICE, BOB, 60_000), Ok(()));
+    assert_eq!(limits.check_submit(HERE, ALICE, BOB, false, 60_000), Ok(()));
 }
 
 #[test]
 fn what_is_larger_than_a_burst_passes_after_a_full_rest() {
     let (limits, clock) = limits();
-    assert_eq!(limits.check_submit(HERE, ALICE, BOB, 5_000_000), Ok(()));
-    assert_eq!(limits.check_submit(HERE, ALICE, BOB, 5_000_000), Err(RetryAfter { seconds: 60 }));
+    assert_eq!(limits.check_submit(HERE, ALICE, BOB, false, 5_000_000), Ok(()));
+    assert_eq!(limits.check_submit(HERE, ALICE, BOB, false, 5_000_000), Err(RetryAfter { seconds: 60 }));
     clock.advance(Duration::from_secs(60));
-    assert_eq!(limits.check_submit(HERE, ALICE, BOB, 5_000_000), Ok(()));
+    assert_eq!(limits.check_submit(HERE, ALICE, BOB, false, 5_000_000), Ok(()));
 }
 
 #[test]
 fn an_account_at_its_limit_hinders_no_other_behind_the_same_address() {
     let (limits, _) = limits();
     for mailbox in [BOB, CAROL] {
-        (0..10).for_each(|_| assert_eq!(limits.check_submit(HERE, ALICE, mailbox, 10), Ok(())));
+        (0..10).for_each(|_| assert_eq!(limits.check_submit(HERE, ALICE, mailbox, false, 10), Ok(())));
     }
-    assert!(limits.check_submit(HERE, ALICE, account(9), 10).is_err());
-    assert_eq!(limits.check_submit(HERE, BOB, CAROL, 10), Ok(()));
+    assert!(limits.check_submit(HERE, ALICE, account(9), false, 10).is_err());
+    assert_eq!(limits.check_submit(HERE, BOB, CAROL, false, 10), Ok(()));
 }
 
 #[test]
 fn a_refusal_by_one_limit_is_charged_to_none() {
     let (limits, _) = limits();
     for _ in 0..10 {
-        assert_eq!(limits.check_submit(HERE, ALICE, BOB, 10), Ok(()));
+        assert_eq!(limits.check_submit(HERE, ALICE, BOB, false, 10), Ok(()));
     }
     for _ in 0..1_000 {
-        assert!(limits.check_submit(HERE, ALICE, BOB, 10).is_err());
+        assert!(limits.check_submit(HERE, ALICE, BOB, false, 10).is_err());
     }
     // Half of the account's burst is left, and goes elsewhere.
     for _ in 0..10 {
-        assert_eq!(limits.check_submit(HERE, ALICE, CAROL, 10), Ok(()));
+        assert_eq!(limits.check_submit(HERE, ALICE, CAROL, false, 10), Ok(()));
     }
-    assert!(limits.check_submit(HERE, ALICE, CAROL, 10).is_err());
+    assert!(limits.check_submit(HERE, ALICE, CAROL, false, 10).is_err());
 }
 
 #[test]
@@ -150,7 +150,7 @@ fn a_million_keys_take_no_more_memory_than_the_bound() {
     for n in 0..1_000_000 {
         let from = IpAddr::V6(Ipv6Addr::from_bits(u128::from(n) << 64));
         let _ = limits.check_connection(from);
-        let _ = limits.check_submit(from, account(n), BOB, 10);
+        let _ = limits.check_submit(from, account(n), BOB, false, 10);
         if n % 1_000 == 0 {
             assert!(limits.keys() <= 7 * 1_000, "{} keys after {n}", limits.keys());
             clock.advance(Duration::from_millis(1));
@@ -196,6 +196,23 @@ fn strangers_share_a_small_number_of_claims_and_others_do_not_notice() {
 }
 
 #[test]
+fn strangers_share_one_pace_into_a_mailbox_and_others_do_not_notice() {
+    let (limits, clock) = limits();
+    for n in 0..32 {
+        assert_eq!(limits.check_submit(HERE, account(n), BOB, true, 100), Ok(()));
+    }
+    let refused = Err(RetryAfter { seconds: 60 });
+    assert_eq!(limits.check_submit(HERE, account(32), BOB, true, 100), refused);
+    assert_eq!(limits.check_submit(HERE, account(32), ALICE, true, 100), Ok(()), "another mailbox");
+    assert_eq!(limits.check_submit(HERE, account(32), BOB, false, 100), Ok(()), "a friend of Bob's");
+    clock.advance(Duration::from_secs(60));
+    // Who is refused by another limit has taken nothing of it.
+    (0..10).for_each(|_| assert_eq!(limits.check_submit(HERE, ALICE, BOB, false, 10), Ok(())));
+    assert_eq!(limits.check_submit(HERE, ALICE, BOB, true, 10), Err(RetryAfter { seconds: 2 }));
+    assert_eq!(limits.check_submit(HERE, account(33), BOB, true, 100), Ok(()));
+}
+
+#[test]
 fn one_device_claims_so_often_and_is_charged_for_what_it_gets_only() {
     let (limits, _) = limits();
     for n in 0..50 {
@@ -210,25 +227,25 @@ fn one_device_claims_so_often_and_is_charged_for_what_it_gets_only() {
 fn a_clock_that_goes_back_delays_by_no_more_than_a_full_rest() {
     let (limits, clock) = limits();
     clock.set(Duration::from_secs(1_000_000));
-    (0..10).for_each(|_| assert_eq!(limits.check_submit(HERE, ALICE, BOB, 10), Ok(())));
+    (0..10).for_each(|_| assert_eq!(limits.check_submit(HERE, ALICE, BOB, false, 10), Ok(())));
     clock.set(Duration::from_secs(10));
-    let Err(RetryAfter { seconds }) = limits.check_submit(HERE, ALICE, BOB, 10) else {
+    let Err(RetryAfter { seconds }) = limits.check_submit(HERE, ALICE, BOB, false, 10) else {
         panic!("the bucket was empty")
     };
     assert!(seconds <= 2, "{seconds}");
     clock.advance(Duration::from_secs(seconds.into()));
-    assert_eq!(limits.check_submit(HERE, ALICE, BOB, 10), Ok(()));
+    assert_eq!(limits.check_submit(HERE, ALICE, BOB, false, 10), Ok(()));
 }
 
 #[test]
 fn a_clock_that_stood_still_or_leapt_ahead_locks_nobody_out() {
     let (limits, clock) = limits();
-    while limits.check_submit(HERE, ALICE, BOB, 10).is_ok() {}
+    while limits.check_submit(HERE, ALICE, BOB, false, 10).is_ok() {}
     for _ in 0..100 {
-        assert_eq!(limits.check_submit(HERE, ALICE, BOB, 10), Err(RetryAfter { seconds: 2 }));
+        assert_eq!(limits.check_submit(HERE, ALICE, BOB, false, 10), Err(RetryAfter { seconds: 2 }));
     }
     clock.set(Duration::from_secs(100 * 365 * 86_400));
-    (0..10).for_each(|_| assert_eq!(limits.check_submit(HERE, ALICE, BOB, 10), Ok(())));
+    (0..10).for_each(|_| assert_eq!(limits.check_submit(HERE, ALICE, BOB, false, 10), Ok(())));
 }
 
 #[test]
@@ -240,7 +257,7 @@ fn the_stated_memory_bound_is_what_the_tables_allocate() {
     }
     // `capacity` is seven eighths of the slots.
     let slots = table.capacity() * 8 / 7;
-    let entries = 3 * size_of::<(AddressBlock, Nanos)>() + 2 * (40 + 72) + 2 * 40 + 16;
+    let entries = 3 * size_of::<(AddressBlock, Nanos)>() + 2 * (40 + 72) + 4 * 40 + 16;
     assert_eq!(memory_bytes_max(keys_max), slots * (entries + 10));
 }
 
@@ -257,9 +274,9 @@ proptest! {
         let (mut passed, mut bytes_passed) = (0u64, 0u64);
         for (pause_ms, bytes) in steps {
             clock.advance(Duration::from_millis(pause_ms));
-            if let Err(RetryAfter { seconds }) = limits.check_submit(HERE, ALICE, BOB, bytes) {
+            if let Err(RetryAfter { seconds }) = limits.check_submit(HERE, ALICE, BOB, false, bytes) {
                 clock.advance(Duration::from_secs(seconds.into()));
-                prop_assert_eq!(limits.check_submit(HERE, ALICE, BOB, bytes), Ok(()));
+                prop_assert_eq!(limits.check_submit(HERE, ALICE, BOB, false, bytes), Ok(()));
             }
             passed += 1;
             bytes_passed += bytes as u64;
