@@ -86,13 +86,19 @@ impl Shared {
     pub(crate) fn inbox(&self, after: InboxNumber, max: usize) -> Result<Vec<Received>, StoreError> {
         let rows = self.store.inbox(after, max)?;
         let contacts = self.contacts();
+        let requests = self.requests();
         let received = |(number, row): (InboxNumber, InboxRow)| {
-            // Who was a stranger when they wrote may be a contact by now.
-            let from = row.from.or_else(|| contacts.account_of(&row.name?.with));
+            let sealed_by = row.name.map(|name| name.with);
+            // Who was a stranger when they wrote may be a contact by now, or have told who they are.
+            let has_told = |key| requests.values().find(|ticket| ticket.seal.identity == key);
+            let known =
+                |key| contacts.account_of(&key).or_else(|| has_told(key).map(|ticket| ticket.account));
+            let from = row.from.or_else(|| sealed_by.and_then(known));
             Received {
                 number,
                 from,
                 sealed: row.sealed,
+                sealed_by,
                 contact: from.and_then(|account| contacts.name_of(&account).map(str::to_owned)),
                 app_id: row.app_id,
                 content: row.content,

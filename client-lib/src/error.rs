@@ -70,11 +70,8 @@ pub enum CreateError {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RenewError {
-    /// Its relay knows it: it needs no invite.
-    #[error("the home is registered at its relay")]
-    Registered,
-    /// It was made with this ticket.
-    #[error("it was made with this ticket")]
+    /// It has this ticket.
+    #[error("it has this ticket already")]
     Unchanged,
     /// The ticket leads to another relay.
     #[error("the ticket leads to another relay than the home's")]

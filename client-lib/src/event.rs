@@ -87,6 +87,13 @@ pub enum Event {
         /// Why.
         reason: Abandonment,
     },
+    /// What there was to say to a contact besides messages, as who this is, or what has arrived, was not handed over.
+    NotesFailed {
+        /// Their name, if they are a contact still.
+        contact: Option<String>,
+        /// Why.
+        reason: Failure,
+    },
     /// A contact's messages are sealed for other keys from now on. Show it: either they have another device,
     /// or somebody stands between the two; [`Client::safety_number`](crate::Client::safety_number) tells.
     KeysChanged {

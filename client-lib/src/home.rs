@@ -130,8 +130,9 @@ impl Home {
         Store::wipe(&storage.into())
     }
 
-    /// Gives a home that no relay has confirmed yet another way in: the invite, or the newer addresses, of
-    /// a ticket of the same relay. Its keys and messages stay.
+    /// Gives a home another way in: the newer addresses, or the invite, of a ticket of the same relay. Its keys and
+    /// messages stay. An invite is of use where no relay has confirmed the home yet, or the relay has lost its store and
+    /// the invite that the home was made with has expired since.
     ///
     /// # Errors
     /// See [`RenewError`]; nothing is changed.
@@ -147,9 +148,7 @@ impl Home {
         if access.relay.key != home.access.relay.key {
             return Err(RenewError::OtherRelay);
         }
-        if loaded.relay.registered {
-            return Err(RenewError::Registered);
-        }
+        let access = RelayAccess { invite: access.invite.or(home.access.invite), ..access };
         if access == home.access {
             return Err(RenewError::Unchanged);
         }

@@ -109,6 +109,9 @@ pub struct Received {
     pub from: Option<AccountKey>,
     /// Nobody on the way could read it.
     pub sealed: bool,
+    /// The key of who sealed it: tells two senders apart of whom nothing else is known. None if it was not sealed, or
+    /// cannot be read.
+    pub sealed_by: Option<[u8; 32]>,
     /// The sender's name among the contacts, if it is one.
     pub contact: Option<String>,
     /// What the sending application calls it.

@@ -237,7 +237,8 @@ impl FromStr for Ticket {
     type Err = TicketError;
 
     fn from_str(text: &str) -> Result<Self, TicketError> {
-        let text = text.trim();
+        // Mail folds long lines.
+        let text: String = text.chars().filter(|c| !c.is_whitespace()).collect();
         if text.len() > TICKET_CHARS_MAX {
             return Err(TicketError::TooLong(text.chars().count()));
         }
@@ -569,6 +570,8 @@ mod tests {
         let mut odd = relay.clone();
         odd.replace_range(6..7, "!");
         assert_eq!(odd.parse::<Ticket>(), Err(TicketError::BadCharacter(7)));
+        let folded = format!("  {}\r\n {}\n", &relay[..20], &relay[20..]);
+        assert_eq!(folded.parse::<Ticket>(), relay.parse::<Ticket>());
         let swapped = relay.replace("tpr1", "tpc1");
         assert_eq!(swapped.parse::<Ticket>(), Err(TicketError::Checksum));
     }

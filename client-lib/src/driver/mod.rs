@@ -461,7 +461,10 @@ impl Driver {
             for (message, queued) in self.outbox.remove(carrier) {
                 if queued.is_first_time(message) {
                     self.tell(Event::Failed { message, app_id: queued.app_id, reason });
-                } else if !message.is_notes() {
+                } else if message.is_notes() {
+                    let contact = self.shared.contacts().name_of(&queued.mailbox).map(str::to_owned);
+                    self.tell(Event::NotesFailed { contact, reason });
+                } else {
                     self.kept.abandon(message, &queued);
                     self.tell_abandoned(message, &queued, Abandonment::Failed(reason));
                 }

@@ -1,6 +1,6 @@
 //! One link is all that a newcomer needs.
 
-use crate::town::Town;
+use crate::town::{Town, failure, output};
 
 #[test]
 fn a_guest_has_a_home_a_relay_and_a_contact_from_one_link_and_the_host_knows_who_came() {
@@ -14,6 +14,7 @@ fn a_guest_has_a_home_a_relay_and_a_contact_from_one_link_and_the_host_knows_who
     // Whoever is not sure that it went well may do it again.
     let again = town.text(town.thinpost("carol").args(["init", &link]));
     assert!(again.contains("bob is your first contact"), "{again}");
+    assert!(again.contains("bob is your first contact, and knows who you are"), "{again}");
     town.text(town.thinpost("carol").args(["send", "bob", "thank you for the invitation"]));
     town.text(town.thinpost("bob").args(["sync", "--for", "20s"]));
     let contacts = town.text(town.thinpost("bob").args(["contact", "list"]));
@@ -25,4 +26,18 @@ fn a_guest_has_a_home_a_relay_and_a_contact_from_one_link_and_the_host_knows_who
     let mut listener = town.listen(0);
     let line: serde_json::Value = serde_json::from_str(&listener.line()).unwrap();
     assert_eq!((&line["from"], &line["text"]), (&"carol".into(), &"thank you for the invitation".into()));
+}
+
+#[test]
+fn a_guest_whose_ticket_was_revoked_meanwhile_is_told_that_the_host_does_not_know_them() {
+    let town = Town::new();
+    let invite = town.text(&mut town.gateway("invite"));
+    let mut guest = town.thinpost("bob");
+    let link = town.text(guest.args(["ticket", "guest", "carol", "--as", "bob", "--invite", &invite]));
+    town.text(town.thinpost("bob").args(["ticket", "revoke", "carol"]));
+    town.text(town.thinpost("bob").arg("sync"));
+    let made = output(town.thinpost("carol").args(["init", &link]));
+    assert!(made.stdout.starts_with(b"home made in "), "{made:?}");
+    let refused = failure(&made, 65);
+    assert!(refused.contains("bob is your first contact, but cannot be told who you are"), "{refused}");
 }

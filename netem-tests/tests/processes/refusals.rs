@@ -2,35 +2,23 @@
 
 use std::io::Read;
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Stdio};
 
 use thinpost_client::RelayKey;
 use thinpost_client::ticket::RelayTicket;
 
-use crate::town::{Process, Town};
+use crate::town::{Process, Town, failure, output};
 
 /// Set where skipping a test is a failure, as in CI.
 const MUST_NOT_SKIP: &str = "THINPOST_TESTS_MUST_NOT_SKIP";
-
-/// The one line of a program that failed with this code.
-#[track_caller]
-fn failure(output: &Output, code: i32) -> String {
-    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert_eq!(output.status.code(), Some(code), "{output:?}");
-    assert_eq!(stderr.lines().count(), 1, "{stderr}");
-    stderr.trim_end().to_owned()
-}
-
-fn output(command: &mut Command) -> Output {
-    command.stdin(Stdio::null()).stderr(Stdio::piped()).output().unwrap()
-}
 
 #[test]
 fn a_key_without_an_invite_is_turned_away_and_leaves_no_home() {
     let town = Town::new();
     let ticket = town.text(&mut town.gateway("ticket"));
     let eve = output(town.thinpost("eve").args(["init", &ticket]));
-    let expected = "thinpost: no home was made: the relay admits new accounts by invite only";
+    let expected = "thinpost: no home was made: the relay admits new accounts by invite only; \
+                    its operator gives invites: `thinpost init INVITE`";
     assert_eq!(failure(&eve, 77), expected);
     assert!(!town.folder.path().join("eve").exists());
 }
@@ -68,7 +56,26 @@ fn a_home_made_while_the_relay_was_away_takes_an_invite_later() {
     let status: serde_json::Value = serde_json::from_str(&status).unwrap();
     assert_eq!((&status["custody"], &status["waiting"]), (&1.into(), &0.into()));
     let refused = failure(&output(town.thinpost("carol").args(["init", &invite])), 73);
-    assert!(refused.ends_with("the home is registered at its relay"), "{refused}");
+    assert!(refused.ends_with("it has this ticket already"), "{refused}");
+}
+
+#[test]
+fn a_home_that_its_relay_has_lost_is_let_in_again_with_an_invite() {
+    let mut town = Town::empty();
+    let config = town.folder.path().join("relay.toml");
+    std::fs::write(&config, "registration = \"open\"\n").unwrap();
+    town.start_relay_with(&["--config", config.to_str().unwrap()]);
+    let ticket = town.text(&mut town.gateway("ticket"));
+    town.text(town.thinpost("carol").args(["init", &ticket]));
+    town.kill_relay();
+    std::fs::remove_file(town.data().join("store.redb")).unwrap();
+    town.start_relay();
+    let refused = failure(&output(town.thinpost("carol").arg("sync")), 77);
+    assert!(refused.contains("thinpost init INVITE"), "{refused}");
+    let invite = town.text(&mut town.gateway("invite"));
+    let renewed = town.text(town.thinpost("carol").args(["init", &invite]));
+    assert!(renewed.contains("is as it was") && renewed.contains("registered at relay"), "{renewed}");
+    town.text(town.thinpost("carol").arg("sync"));
 }
 
 #[test]

@@ -134,3 +134,16 @@ impl Town {
         Process::start(self.thinpost("ann").args(["send", "bob", "--for", "60s", "--lines"]).arg(lines))
     }
 }
+
+/// The one line of a program that failed with this code.
+#[track_caller]
+pub(crate) fn failure(output: &Output, code: i32) -> String {
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(code), "{output:?}");
+    assert_eq!(stderr.lines().count(), 1, "{stderr}");
+    stderr.trim_end().to_owned()
+}
+
+pub(crate) fn output(command: &mut Command) -> Output {
+    command.stdin(Stdio::null()).stderr(Stdio::piped()).output().unwrap()
+}

@@ -57,6 +57,8 @@ async fn a_stranger_who_says_who_they_are_waits_to_be_accepted_and_is_known_from
     let account = eve.client().account();
     until(&bob, |event| *event == Event::Introduced { account }).await;
     assert_eq!(inbox(&bob, 1).await, [(String::new(), "we met at the fair".to_owned())]);
+    let read = bob.client().inbox(InboxNumber(0), 1).await.unwrap();
+    assert_eq!(read[0].from, Some(account), "it is theirs, though they have no name here");
 
     bob.kill().await;
     sleep(Duration::from_millis(2)).await;
@@ -73,6 +75,26 @@ async fn a_stranger_who_says_who_they_are_waits_to_be_accepted_and_is_known_from
     assert_eq!(bob.client().accept(&account, "eve").await, Err(ContactError::NoRequest));
     let own = bob.client().ticket();
     assert_eq!(bob.client().add_contact("me", &own).await, Err(ContactError::OwnTicket));
+}
+
+#[tokio::test(start_paused = true)]
+async fn strangers_who_say_nothing_of_themselves_are_told_apart_by_their_keys() {
+    let mut world = World::new(7);
+    let bob = online(&mut world, "bob");
+    let strangers = ["eve", "mallory"].map(|name| online(&mut world, name));
+    for n in 0..4 {
+        let stranger = &strangers[n % 2];
+        if n < 2 {
+            stranger.client().add_contact("bob", &bob.client().ticket()).await.unwrap();
+        }
+        stranger.client().send("bob", "hello".into()).await.unwrap();
+        sleep(A_WHILE).await;
+    }
+    let read = bob.client().inbox(InboxNumber(0), 10).await.unwrap();
+    assert!(read.iter().all(|message| message.from.is_none()), "{read:?}");
+    let keys: Vec<_> = read.iter().map(|message| message.sealed_by.unwrap()).collect();
+    assert_eq!((keys.len(), keys[0], keys[1]), (4, keys[2], keys[3]));
+    assert_ne!(keys[0], keys[1]);
 }
 
 #[tokio::test(start_paused = true)]

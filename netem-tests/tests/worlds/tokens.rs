@@ -96,6 +96,31 @@ async fn strangers_fill_the_request_box_and_a_friend_still_gets_through() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn strangers_who_go_on_reach_who_listens_at_a_pace_that_all_of_them_share() {
+    let (mut world, ann, bob, _carol) = town(13).await;
+    let mut strangers = Vec::new();
+    for name in ["eve", "mallory"] {
+        let mut stranger = world.person(name, &profile("umts"));
+        stranger.open();
+        stranger.client().add_contact("bob", &bob.client().ticket()).await.unwrap();
+        stranger.client().connect();
+        strangers.push(stranger);
+    }
+    sleep(A_WHILE).await;
+    let before = bob.client().status().await.unwrap().received.0;
+    for n in 0..250 {
+        for stranger in &strangers {
+            stranger.client().send("bob", alone(stranger.name(), n)).await.unwrap();
+        }
+    }
+    sleep(Duration::from_secs(600)).await;
+    let of_strangers = bob.client().status().await.unwrap().received.0 - before;
+    assert!((33..=42).contains(&of_strangers), "{of_strangers}");
+    assert_eq!(fate(&ann, "bob", 0).await.1, CUSTODY);
+    assert!(inbox(&bob, of_strangers + 1).await.iter().any(|(from, _)| from == "ann"));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_stranger_who_is_given_a_token_goes_on_in_order() {
     let (mut world, _ann, bob, _carol) = town(3).await;
     let mut eve = world.person("eve", &profile("gprs"));

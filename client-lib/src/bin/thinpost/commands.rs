@@ -7,7 +7,10 @@ use qrcode::render::unicode::Dense1x2;
 use qrcode::{EcLevel, QrCode};
 use serde_json::json;
 use thinpost_client::ticket::Ticket;
-use thinpost_client::{Budget, CreateError, Home, InboxNumber, LinkState, RenewError, SyncEnd};
+use thinpost_client::{
+    Budget, CreateError, Event, Failure as MessageFailure, Home, InboxNumber, LinkState, RenewError,
+    Subscription, SyncEnd,
+};
 use tokio::time::timeout;
 
 use crate::args::{Init, NewKey};
@@ -19,28 +22,9 @@ use crate::show;
 
 pub(crate) async fn init(home: &Place, args: Init) -> Result<(), Failure> {
     let ticket: Ticket = args.ticket.parse()?;
-    let made = match &home.key {
-        Some(key) => Home::create_with_key(&home.folder, &ticket, key),
-        None => Home::create(&home.folder, &ticket),
-    };
-    let is_new = match made {
-        Ok(_) => true,
-        Err(error @ CreateError::Exists(_)) => {
-            // Made while the relay could not be reached, perhaps, and turned away since.
-            match Home::renew(&home.folder, &ticket, home.key.as_ref()) {
-                Ok(()) => {}
-                // An earlier try may have ended before host and guest knew each other.
-                Err(RenewError::Registered | RenewError::Unchanged) if matches!(ticket, Ticket::Guest(_)) => {
-                }
-                Err(RenewError::Open(why)) => return Err(why.into()),
-                Err(RenewError::Store(why)) => return Err(why.into()),
-                Err(why) => return Err(Failure::new(exit::CANNOT_CREATE, format!("{error}; {why}"))),
-            }
-            false
-        }
-        Err(error) => return Err(error.into()),
-    };
+    let is_new = make_or_renew(home, &ticket)?;
     let client = home.open()?;
+    let events = client.subscribe(InboxNumber(u64::MAX));
     if let Ticket::Guest(guest) = &ticket {
         contacts::meet(&client, guest).await?;
     }
@@ -53,11 +37,15 @@ pub(crate) async fn init(home: &Place, args: Init) -> Result<(), Failure> {
         Ok(Ok(link)) => Some(link.state.clone()),
         Ok(Err(_)) | Err(_) => None,
     };
+    let mut is_all_said = false;
     if let (Ticket::Guest(_), Some(LinkState::Online)) = (&ticket, &state) {
         // So that the host learns of the guest now.
-        client.sync(Budget { time: args.time, bytes: u64::MAX }).await?;
+        let report = client.sync(Budget { time: args.time, bytes: u64::MAX }).await?;
+        is_all_said = report.end == SyncEnd::Complete;
     }
     client.close().await;
+    // A subscription keeps the home open.
+    let why_untold = why_notes_failed(events).await;
     let refused = state.as_ref().and_then(Failure::of_link);
     if let Some(failure) = refused {
         if !is_new {
@@ -69,8 +57,10 @@ pub(crate) async fn init(home: &Place, args: Init) -> Result<(), Failure> {
         return Err(Failure::new(failure.code, format!("no home was made: {failure}")));
     }
     let mut out = stdout().lock();
-    if is_new {
-        writeln!(out, "home made in {}", home.folder.display())?;
+    let folder = home.folder.display();
+    match is_new {
+        true => writeln!(out, "home made in {folder}")?,
+        false => writeln!(out, "the home in {folder} is as it was, and has this ticket now")?,
     }
     match state {
         Some(_) => writeln!(out, "registered at relay {relay}")?,
@@ -79,10 +69,50 @@ pub(crate) async fn init(home: &Place, args: Init) -> Result<(), Failure> {
         }
     }
     if let Ticket::Guest(guest) = &ticket {
-        writeln!(out, "{} is your first contact, and is told who you are", guest.name)?;
+        let name = &guest.name;
+        if let Some(reason) = why_untold {
+            let problem = format!("{name} is your first contact, but cannot be told who you are: {reason}");
+            return Err(Failure::new(exit::DATA, problem));
+        }
+        let when = if is_all_said { "knows" } else { "is told, when you next send, sync or listen," };
+        writeln!(out, "{name} is your first contact, and {when} who you are")?;
     }
     writeln!(out, "`thinpost ticket` prints what others need to write to you")?;
     Ok(())
+}
+
+/// Whether a home was made; where there was one, it has another way in now.
+fn make_or_renew(home: &Place, ticket: &Ticket) -> Result<bool, Failure> {
+    let made = match &home.key {
+        Some(key) => Home::create_with_key(&home.folder, ticket, key),
+        None => Home::create(&home.folder, ticket),
+    };
+    let exists = match made {
+        Ok(_) => return Ok(true),
+        Err(error @ CreateError::Exists(_)) => error,
+        Err(error) => return Err(error.into()),
+    };
+    // Made while the relay could not be reached, perhaps, and turned away since.
+    match Home::renew(&home.folder, ticket, home.key.as_ref()) {
+        Ok(()) => Ok(false),
+        // An earlier try may have ended before host and guest knew each other.
+        Err(RenewError::Unchanged) if matches!(ticket, Ticket::Guest(_)) => Ok(false),
+        Err(RenewError::Open(why)) => Err(why.into()),
+        Err(RenewError::Store(why)) => Err(why.into()),
+        Err(why) => Err(Failure::new(exit::CANNOT_CREATE, format!("{exists}; {why}"))),
+    }
+}
+
+/// Tells what was told, and why an introduction was not handed over, if it was not.
+async fn why_notes_failed(mut events: Subscription) -> Option<MessageFailure> {
+    let mut failed = None;
+    while let Ok(Some(event)) = timeout(Duration::ZERO, events.next()).await {
+        match event {
+            Event::NotesFailed { reason, .. } => failed = Some(reason),
+            other => show::news(&other),
+        }
+    }
+    failed
 }
 
 pub(crate) fn qr_code(text: &str) -> Result<String, Failure> {
@@ -96,9 +126,7 @@ pub(crate) async fn sync(home: &Place, time: Duration, budget: Option<u64>) -> R
     let mut events = client.subscribe(InboxNumber(u64::MAX));
     let report = client.sync(Budget { time, bytes: budget.unwrap_or(u64::MAX) }).await?;
     client.close().await;
-    while let Ok(Some(event)) = timeout(Duration::ZERO, events.next()).await {
-        show::news(&event);
-    }
+    show::rest_of_news(&mut events).await;
     let mut out = stdout().lock();
     writeln!(
         out,

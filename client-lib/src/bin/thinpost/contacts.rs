@@ -1,16 +1,20 @@
 //! Contacts: whom a person writes to.
 
+use std::collections::BTreeMap;
 use std::io::{IsTerminal, Write, stdout};
 
 use data_encoding::HEXLOWER_PERMISSIVE;
 use thinpost_client::ticket::{ContactTicket, GuestTicket};
-use thinpost_client::{AccountKey, Client, ContactError, SafetyNumber};
+use thinpost_client::{AccountKey, Client, ContactError, InboxNumber, Received, SafetyNumber};
 
 use crate::args::Contact;
 use crate::commands::qr_code;
 use crate::failure::{Failure, exit};
 use crate::place::Place;
 use crate::show;
+
+/// Messages read from the inbox at a time.
+const INBOX_AT_ONCE: usize = 256;
 
 pub(crate) async fn contact(home: &Place, command: Contact) -> Result<(), Failure> {
     // What a person typed is looked at before the home is.
@@ -29,10 +33,7 @@ pub(crate) async fn contact(home: &Place, command: Contact) -> Result<(), Failur
             writeln!(stdout(), "{name} is told who you are when you next send, sync or listen")?;
         }
         (Contact::Requests, _) => {
-            let mut out = stdout().lock();
-            for ticket in client.requests() {
-                writeln!(out, "{}", show::account(&ticket.account))?;
-            }
+            requests(&client).await?;
         }
         (Contact::Accept { account, name }, _) => client.accept(&account, &name).await?,
         (Contact::Dismiss { account }, _) => client.dismiss(&account).await?,
@@ -44,6 +45,33 @@ pub(crate) async fn contact(home: &Place, command: Contact) -> Result<(), Failur
         }
     }
     client.close().await;
+    Ok(())
+}
+
+/// Who has told who they are, and what they said last: an account's key alone tells nobody anything.
+async fn requests(client: &Client) -> Result<(), Failure> {
+    let mut said: BTreeMap<AccountKey, (u64, Option<Received>)> =
+        client.requests().iter().map(|ticket| (ticket.account, (0, None))).collect();
+    let mut after = InboxNumber::default();
+    loop {
+        let messages = client.inbox(after, INBOX_AT_ONCE).await?;
+        let Some(last) = messages.last() else { break };
+        after = last.number;
+        for message in messages {
+            if let Some((count, last)) = message.from.and_then(|from| said.get_mut(&from)) {
+                *count += 1;
+                *last = Some(message);
+            }
+        }
+    }
+    let mut out = stdout().lock();
+    for (account, (count, last)) in said {
+        let said = match last {
+            Some(last) => format!("{}, the last: {}", show::messages(count), show::content(&last.content)),
+            None => "no message".to_owned(),
+        };
+        writeln!(out, "{}\t{said}", show::account(&account))?;
+    }
     Ok(())
 }
 

@@ -6,8 +6,8 @@ use std::str::Utf8Error;
 
 use thinpost_client::ticket::TicketError;
 use thinpost_client::{
-    ContactError, CreateError, Failure as MessageFailure, GrantError, LinkState, OpenError, SendError,
-    SetKeyError, StoreError, WipeError,
+    ContactError, CreateError, Denial, Failure as MessageFailure, GrantError, LinkState, OpenError,
+    SendError, SetKeyError, StoreError, WipeError,
 };
 
 /// Exit codes, after BSD's sysexits.
@@ -63,7 +63,18 @@ impl Failure {
             LinkState::StoreFailed(_) => exit::IO,
             _ => return None,
         };
-        Some(Self::new(code, state.detail().unwrap_or_else(|| state.name().to_owned())))
+        let what = state.detail().unwrap_or_else(|| state.name().to_owned());
+        let remedy = match state {
+            LinkState::Denied(
+                Denial::NotRegistered
+                | Denial::InviteNeeded
+                | Denial::InviteForged
+                | Denial::InviteSpent
+                | Denial::InviteExpired,
+            ) => "; its operator gives invites: `thinpost init INVITE`",
+            _ => "",
+        };
+        Some(Self::new(code, what + remedy))
     }
 
     /// A message that will not be delivered.

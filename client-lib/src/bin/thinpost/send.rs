@@ -35,7 +35,7 @@ pub(crate) async fn send(home: &Place, args: Send) -> Result<(), Failure> {
     if messages.is_empty() {
         return Err(Failure::new(exit::DATA, "there is nothing to send"));
     }
-    let events = client.subscribe(InboxNumber(u64::MAX));
+    let mut events = client.subscribe(InboxNumber(u64::MAX));
     let ids = client.send_all(&args.name, messages).await?;
     let count = show::messages(ids.len() as u64);
     if args.offline {
@@ -46,13 +46,15 @@ pub(crate) async fn send(home: &Place, args: Send) -> Result<(), Failure> {
     client.connect();
     let waited = tokio::select! {
         biased;
-        waited = wait(&client, events, ids, contact.ticket.account, Instant::now() + args.time) => waited,
+        waited = wait(&client, &mut events, ids, contact.ticket.account, Instant::now() + args.time) => waited,
         interrupted = input::asked_to_end() => {
             interrupted?;
             Err(Failure::new(exit::TEMPORARY, "queued; interrupted before the relay had it"))
         }
     };
     client.close().await;
+    // As that this home is an old copy: whoever only sends must learn of it, too.
+    show::rest_of_news(&mut events).await;
     waited?;
     writeln!(stdout().lock(), "{count} in the relay's custody")?;
     Ok(())
@@ -61,7 +63,7 @@ pub(crate) async fn send(home: &Place, args: Send) -> Result<(), Failure> {
 /// Until each message has met its fate.
 async fn wait(
     client: &Client,
-    mut events: Subscription,
+    events: &mut Subscription,
     ids: Vec<MessageId>,
     recipient: AccountKey,
     deadline: Instant,

@@ -6,9 +6,10 @@ use std::time::{Duration, UNIX_EPOCH};
 use data_encoding::{BASE64, HEXLOWER};
 use serde_json::{Value, json};
 use thinpost_client::{
-    AccountKey, AppId, Event, LinkState, Matter, Notice, Received, ReceivedContent, Status, SyncEnd,
-    SyncReport,
+    AccountKey, AppId, Event, LinkState, Matter, Notice, Received, ReceivedContent, Status, Subscription,
+    SyncEnd, SyncReport,
 };
+use tokio::time::timeout;
 
 /// A message as one object; the fields are described in `docs/rpc.md`.
 pub(crate) fn received(message: &Received) -> Value {
@@ -18,6 +19,7 @@ pub(crate) fn received(message: &Received) -> Value {
         "account": message.from.as_ref().map(account),
         "id": message.app_id.as_ref().map(AppId::to_string),
         "sealed": message.sealed,
+        "key": message.sealed_by.map(|key| HEXLOWER.encode(&key)),
         "age_s": message.age_s,
         "received_at": rfc3339(message.received_unix_ms),
     });
@@ -36,15 +38,24 @@ pub(crate) fn received_line(message: &Received) -> String {
     let from = match (&message.contact, &message.from) {
         (Some(name), _) => name.clone(),
         (None, Some(account)) => account.to_string(),
-        (None, None) => "(unnamed)".to_owned(),
+        // Their key's beginning tells two of them apart.
+        (None, None) => match &message.sealed_by {
+            Some(key) => format!("(stranger {})", HEXLOWER.encode(&key[..4])),
+            None => "(unnamed)".to_owned(),
+        },
     };
-    match &message.content {
-        ReceivedContent::Text(text) => format!("{from}: {}", harmless(text)),
-        ReceivedContent::Data(data) => format!("{from}: [{} bytes of data]", data.len()),
+    format!("{from}: {}", content(&message.content))
+}
+
+/// What a message says, for people.
+pub(crate) fn content(content: &ReceivedContent) -> String {
+    match content {
+        ReceivedContent::Text(text) => harmless(text),
+        ReceivedContent::Data(data) => format!("[{} bytes of data]", data.len()),
         ReceivedContent::Unreadable(bytes) => {
-            format!("{from}: [{} bytes that this version cannot read]", bytes.len())
+            format!("[{} bytes that this version cannot read]", bytes.len())
         }
-        _ => format!("{from}: [a message of another kind]"),
+        _ => "[a message of another kind]".to_owned(),
     }
 }
 
@@ -74,6 +85,13 @@ fn keys_changed(contact: &str) -> String {
     format!("{contact} has other keys: compare safety numbers")
 }
 
+/// All that is told and was not shown yet.
+pub(crate) async fn rest_of_news(events: &mut Subscription) {
+    while let Ok(Some(event)) = timeout(Duration::ZERO, events.next()).await {
+        news(&event);
+    }
+}
+
 /// What a person should know of, on standard error: standard output is for programs, too.
 pub(crate) fn news(event: &Event) {
     let line = match event {
@@ -83,6 +101,10 @@ pub(crate) fn news(event: &Event) {
         Event::Abandoned { message, contact, reason, .. } => {
             let to = contact.as_deref().unwrap_or("somebody who is no contact any more");
             format!("message {message} to {to} has perhaps not arrived: {reason}")
+        }
+        Event::NotesFailed { contact, reason } => {
+            let to = contact.as_deref().unwrap_or("somebody who is no contact any more");
+            format!("who you are, or what has arrived, could not be told to {to}: {reason}")
         }
         Event::ContactAdded { contact } => format!("{contact} has come, and is a contact now"),
         Event::Introduced { account: of } => {
@@ -206,6 +228,7 @@ mod tests {
             number: InboxNumber(5),
             from: Some(AccountKey([0xaa; 32])),
             sealed: true,
+            sealed_by: Some([0xbb; 32]),
             contact: Some("bob".into()),
             app_id: Some(AppId([1; 16])),
             content,
@@ -220,7 +243,8 @@ mod tests {
         assert_eq!(
             text,
             json!({
-                "n": 5, "from": "bob", "account": "aa".repeat(32), "id": "01".repeat(16), "sealed": true, "age_s": 3,
+                "n": 5, "from": "bob", "account": "aa".repeat(32), "id": "01".repeat(16), "sealed": true,
+                "key": "bb".repeat(32), "age_s": 3,
                 "received_at": "2026-01-01T00:00:00.123Z", "text": "hi",
             })
         );
@@ -233,6 +257,8 @@ mod tests {
         assert_eq!(received_line(&message), "bob: a\u{fffd}[2J\n    mallory: b");
         message.contact = None;
         assert!(received_line(&message).starts_with("aaaaaaaaaaaaaaaa: "));
+        message.from = None;
+        assert!(received_line(&message).starts_with("(stranger bbbbbbbb): "));
     }
 
     #[test]

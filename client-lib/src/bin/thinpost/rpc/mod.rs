@@ -271,6 +271,10 @@ impl Server {
                     "reason": reason.to_string(),
                 }),
             ),
+            Event::NotesFailed { contact, reason } => protocol::notification(
+                "notes-failed",
+                json!({ "contact": contact, "reason": reason.to_string() }),
+            ),
             Event::KeysChanged { contact } => {
                 protocol::notification("keys-changed", json!({ "contact": contact }))
             }
