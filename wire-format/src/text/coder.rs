@@ -6,9 +6,9 @@ use super::model::{Model, Place, Weights};
 use super::range::{AdaptiveBit, Coder, Decoder, Encoder};
 use super::recent::{Guess, Recent};
 
-/// Most symbols in a run, marks and ends among them. Time grows with them, whatever they stand for: 4 to 5 ms for so many,
-/// at worst.
-pub const RUN_SYMBOLS_MAX: usize = 10_240;
+/// Most symbols in a run, marks and ends among them. Time grows with them, whatever they stand for: 4 ms for so many, at
+/// worst.
+pub const RUN_SYMBOLS_MAX: usize = 8_192;
 
 /// What comes next, as far as model and run can tell.
 #[derive(Debug)]
