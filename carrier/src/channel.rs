@@ -125,6 +125,19 @@ impl Channel {
         self.connection.touch();
     }
 
+    /// How long this end has repeated its part of the handshake, if it does so without hearing anything.
+    pub fn unheard_for(&self) -> Option<Duration> {
+        self.connection.unheard_for()
+    }
+
+    /// Something else has told that the path is open while the handshake is not complete: it is said again at once, and
+    /// whatever was sent and is not acknowledged leaves with it.
+    pub fn path_is_open(&mut self) {
+        let now = self.now();
+        self.connection.path_is_open();
+        self.link.path_is_open(now);
+    }
+
     /// Where the other end is seen.
     pub fn remote_address(&mut self) -> SocketAddr {
         self.connection.quic().remote_address()
@@ -168,20 +181,20 @@ impl Channel {
         let mut rang = false;
         loop {
             self.connection.poll_input(cx);
-            if !self.connected && self.connection.is_connected() {
-                self.connected = true;
-                let quic = self.connection.quic();
-                if quic.side().is_client() && !quic.accepted_0rtt() {
-                    self.link.resend_all();
-                }
-                return Poll::Ready(Ok(News::Connected));
-            }
             while let Some(datagram) = self.connection.receive() {
                 let now = self.now();
                 if let Err(error) = self.link.handle_datagram(now, &datagram) {
                     self.close(Close::Violation);
                     return Poll::Ready(Err(Down::Violation(error)));
                 }
+            }
+            if !self.connected && self.connection.is_connected() {
+                self.connected = true;
+                self.look_at_early();
+                return Poll::Ready(Ok(News::Connected));
+            }
+            if self.connection.take_stirring() {
+                self.path_is_open();
             }
             if self.connection.take_lost_track() {
                 return Poll::Ready(Ok(News::LostTrack));
@@ -201,7 +214,9 @@ impl Channel {
                     return Poll::Ready(Ok(News::AtRest));
                 }
                 self.connection.poll_unsent(cx);
-                self.link.poll_timeout().map(|at| self.started + at.since_start())
+                // The link waits while nothing answers the handshake: its repeats would tell nobody anything.
+                let due = self.link.poll_timeout().filter(|_| self.connection.unheard_for().is_none());
+                due.map(|at| self.started + at.since_start())
             };
             if wake_at.is_some_and(|at| at <= now) && !rang {
                 rang = true;
@@ -214,6 +229,25 @@ impl Channel {
             if self.connection.poll_timers(cx, wake_at).is_pending() {
                 return Poll::Pending;
             }
+        }
+    }
+
+    /// The handshake is complete: what has become of what was said before?
+    fn look_at_early(&mut self) {
+        let now = self.now();
+        let quic = self.connection.quic();
+        let is_client = quic.side().is_client();
+        if is_client && !quic.accepted_0rtt() {
+            self.link.resend_all();
+        } else if !self.connection.was_repeated() {
+            // What is acknowledged comes with the answer to the handshake.
+        } else if !is_client {
+            // A device without keys could read nothing.
+            self.link.path_is_open(now);
+        } else if self.link.backlog_bytes() == 0 {
+            // It may have arrived, and what the relay said to it could not be read. To ask costs nothing, beside the end of
+            // the handshake.
+            self.link.poke(now);
         }
     }
 
@@ -230,10 +264,16 @@ impl Channel {
             return Err(Down::Failed("the other end takes no datagrams".to_owned()));
         };
         let bytes_max = bytes_max.saturating_sub(ACK_BYTES);
-        let mut room = self.first_bytes_max(bytes_max);
+        if self.connection.takes_end_again() {
+            // What rode with it has met the same fate.
+            self.link.ride(FIRST_DATAGRAM_MAX);
+        }
+        let is_unheard = self.connection.unheard_for().is_some();
+        let mut room = if is_unheard { 0 } else { self.first_bytes_max(bytes_max) };
         let mut datagrams = self.connection.quic().datagrams();
         let mut has_more = false;
-        while datagrams.send_buffer_space() >= bytes_max
+        while !is_unheard
+            && datagrams.send_buffer_space() >= bytes_max
             && let Some(datagram) = self.link.poll_transmit(now, room)
         {
             (room, has_more) = (bytes_max, true);

@@ -48,6 +48,9 @@ impl Connecting {
                 if connection.is_connected() {
                     return Poll::Ready(Ok(()));
                 }
+                if connection.take_stirring() {
+                    connection.path_is_open();
+                }
                 connection.transmit();
                 connection.poll_unsent(cx);
                 if connection.poll_timers(cx, None).is_pending() {
@@ -56,6 +59,16 @@ impl Connecting {
             }
         })
         .await
+    }
+
+    /// See [`Channel::unheard_for`].
+    pub fn unheard_for(&self) -> Option<Duration> {
+        self.0.unheard_for()
+    }
+
+    /// See [`Channel::path_is_open`].
+    pub fn path_is_open(&mut self) {
+        self.0.path_is_open();
     }
 
     /// The round-trip time that QUIC has measured or, before, assumed.

@@ -24,7 +24,7 @@ use crate::Down;
 use crate::clock::{Clock, SLOWER, from_quic};
 use crate::endpoint::Command;
 use crate::quic::MTU;
-use crate::repeats::Repeats;
+use crate::repeats::{Opening, Repeats};
 
 /// A connection that has ended answers latecomers for so long at most. QUIC's own bound is three probe timeouts: some
 /// 35 s, or far more where the round trip was never measured.
@@ -38,6 +38,9 @@ const QUIET_BEFORE_PROBE: Duration = Duration::from_millis(1_500);
 /// But it does not wait longer than this in all, as early data may be repeated for want of an answer.
 const PROBE_WAIT_MAX: Duration = Duration::from_secs(8);
 
+/// What a relay has said so shortly before a device begins once more may be on its way to it.
+const OPENINGS_CROSS: Duration = Duration::from_millis(500);
+
 /// An acknowledgement for which nothing else gives a reason to send waits for so long, QUIC's own 25 ms by its slow clock,
 /// or for so many datagrams: a sixth of what QUIC's window lets the other end have on its way.
 const LONE_ACK_WAIT: Duration = Duration::from_millis(25 * SLOWER as u64);
@@ -49,8 +52,8 @@ pub(crate) const TOUCH: [u8; 1] = [0xff];
 
 /// What an endpoint gives to a connection.
 pub(crate) enum Heard {
-    /// Something for QUIC.
-    Quic(Box<ConnectionEvent>),
+    /// Something for QUIC, and whether it is a datagram that begins a handshake.
+    Quic { event: Box<ConnectionEvent>, begins: bool },
     /// The answer to a touch.
     Touch,
 }
@@ -65,7 +68,16 @@ pub(crate) struct Connection {
     clock: Clock,
     timer: Pin<Box<Sleep>>,
     is_connected: bool,
+    opening: Opening,
+    /// Bytes of copies of it.
+    copied_bytes: u64,
     repeats: Repeats,
+    /// What the handshake took, where QUIC cannot tell, as it reckons from when the opening left first.
+    repeated_rtt: Option<Duration>,
+    /// Whether the end of the handshake leaves again, until the owner knows.
+    repeats_end: bool,
+    /// Whether something was heard that did not answer what was repeated, until the owner knows.
+    stirs: bool,
     down: Option<Down>,
     early: Early,
     spoken: Spoken,
@@ -145,13 +157,23 @@ impl Connection {
         self.is_connected
     }
 
+    /// Whether the end of the handshake is about to leave again, if not asked before.
+    pub(crate) fn takes_end_again(&mut self) -> bool {
+        std::mem::take(&mut self.repeats_end)
+    }
+
+    /// Whether the handshake needed repeats.
+    pub(crate) fn was_repeated(&self) -> bool {
+        self.repeats.any()
+    }
+
     /// Why it has ended, if it has.
     pub(crate) fn down(&self) -> Option<&Down> {
         self.down.as_ref()
     }
 
     pub(crate) fn rtt(&self) -> Duration {
-        from_quic(self.quic.rtt())
+        self.repeated_rtt.unwrap_or_else(|| from_quic(self.quic.rtt()))
     }
 
     /// When the last packet went, either way.
@@ -199,13 +221,13 @@ impl Connection {
 
     /// Takes in what has come.
     pub(crate) fn poll_input(&mut self, cx: &mut Context<'_>) {
-        let mut heard = false;
+        let (mut heard, mut begun) = (false, false);
         while let Poll::Ready(event) = self.events.poll_recv(cx) {
             let Some(event) = event else {
                 self.down.get_or_insert_with(|| Down::Failed("the socket failed".to_owned()));
                 break;
             };
-            let Heard::Quic(event) = event else {
+            let Heard::Quic { event, begins } = event else {
                 if self.quiet.touch == Touch::Left {
                     self.quiet.touch = Touch::Answered;
                 }
@@ -216,13 +238,28 @@ impl Connection {
             if self.quic.stats().udp_rx.datagrams > datagrams {
                 self.quiet.heard();
             }
-            heard = true;
+            (heard, begun) = (true, begun || begins);
         }
-        // A relay that speaks, but not of the end of the handshake, may not have heard of it.
         if heard {
+            self.stirs = self.unheard_for().is_some() && self.repeats.is_overdue();
+            self.repeats.heard();
+            // A relay that speaks, but not of the end of the handshake, may not have heard of it.
             self.repeat_end_if_overdue();
         }
         self.look();
+        // And neither has a device of what we have said, if it begins once more.
+        let crosses = self.opening.has_left_within(OPENINGS_CROSS);
+        if begun && self.quic.side().is_server() && self.repeats_opening() && !crosses {
+            self.repeats.start_anew();
+            self.repeat();
+        }
+        self.stirs &= !self.is_connected;
+    }
+
+    /// Whether something was heard at last, if not asked before, and the handshake is not answered all the same: the path is
+    /// open again, and has been closed.
+    pub(crate) fn take_stirring(&mut self) -> bool {
+        std::mem::take(&mut self.stirs)
     }
 
     /// Lets the end of the handshake leave again, ahead of whatever else leaves, if the other end has had time to answer and has
@@ -233,14 +270,61 @@ impl Connection {
         }
     }
 
-    /// Tells QUIC that its timer has run out. Ours may be earlier; it reckons from when packets left, so that this does no
-    /// harm.
+    /// Lets what this end has said of the handshake leave again.
     fn repeat(&mut self) {
-        self.spoken.is_stale = true;
         self.repeats.repeated();
+        if self.repeats_opening() {
+            return self.copy_opening();
+        }
+        self.repeats_end = self.is_connected;
+        // Ours may be earlier than QUIC's timer; it reckons from when packets left, so that this does no harm.
+        self.spoken.is_stale = true;
         let now = self.clock.now();
         let now = self.quic.poll_timeout().map_or(now, |at| at.max(now));
         self.quic.handle_timeout(now);
+    }
+
+    /// Whether it is the opening that is to leave again.
+    fn repeats_opening(&self) -> bool {
+        !self.is_connected && self.down.is_none() && !self.opening.datagrams().is_empty()
+    }
+
+    fn copy_opening(&mut self) {
+        let stats = self.quic.stats();
+        let bytes = self.opening.bytes();
+        // Who is asked to answer is perhaps not who has asked (RFC 9000, section 8.1).
+        let sent_bytes = stats.udp_tx.bytes + self.copied_bytes + bytes;
+        if self.quic.side().is_server() && sent_bytes > 3 * stats.udp_rx.bytes {
+            return;
+        }
+        self.copied_bytes += bytes;
+        self.opening.leaves();
+        for datagram in self.opening.datagrams() {
+            let transmit = Transmit {
+                destination: self.quic.remote_address(),
+                ecn: None,
+                size: datagram.len(),
+                segment_size: None,
+                src_ip: None,
+            };
+            // One that a full socket does not take is lost, as on the way.
+            let _ = self.socket.try_send(&for_socket(&transmit, datagram));
+        }
+        self.quiet.sent(Touch::None);
+    }
+
+    /// How long this end has repeated its part of the handshake without hearing anything.
+    pub(crate) fn unheard_for(&self) -> Option<Duration> {
+        self.repeats.unheard_for().filter(|_| !self.is_connected && self.down.is_none())
+    }
+
+    /// The path is known to be open: the opening leaves at once, unless it has just left.
+    pub(crate) fn path_is_open(&mut self) {
+        self.repeats.start_anew();
+        if self.repeats_opening() && self.repeats.is_overdue() {
+            self.repeats.said();
+            self.copy_opening();
+        }
     }
 
     /// Lets time-driven things happen, QUIC's and, at `other`, somebody else's. Ready when there may be something to do.
@@ -279,7 +363,11 @@ impl Connection {
     /// When QUIC's next timer is to run out.
     fn timeout(&mut self) -> Option<Instant> {
         let at = self.clock.when(self.quic.poll_timeout()?);
-        let at = if self.is_handshake_open() { self.repeats.due(at) } else { at };
+        let at = match self.is_handshake_open() {
+            true if self.repeats_opening() => self.repeats.over(),
+            true => self.repeats.due(at),
+            false => at,
+        };
         let Some(heard) = self.early.heard.filter(|_| !self.is_connected && self.quic.side().is_server())
         else {
             return Some(at);
@@ -299,6 +387,7 @@ impl Connection {
             match event {
                 Event::Connected => {
                     (self.is_connected, self.spoken.is_stale) = (true, true);
+                    self.repeated_rtt = self.repeats.round_trip();
                     self.repeats.said();
                 }
                 Event::ConnectionLost { reason } => {
@@ -347,11 +436,15 @@ impl Connection {
             let mut bytes = Vec::with_capacity(MTU.into());
             let Some(transmit) = self.quic.poll_transmit(self.clock.now(), 1, &mut bytes) else { break };
             self.quiet.sent(Touch::None);
+            if !self.is_connected && self.opening.keep(&bytes) {
+                self.repeats.said();
+            }
             if !send(&*self.socket, &transmit, &bytes) {
                 let writable = self.socket.clone().create_io_poller();
                 self.unsent = Some(Unsent { transmit, bytes, writable });
             }
         }
+        self.opening.complete();
         self.look();
     }
 
@@ -439,7 +532,12 @@ impl Owned {
             clock,
             timer: Box::pin(sleep_until(began)),
             is_connected: false,
+            opening: Opening::default(),
+            copied_bytes: 0,
             repeats: Repeats::new(rtt),
+            repeated_rtt: None,
+            repeats_end: false,
+            stirs: false,
             down: None,
             early: Early { began, heard: None, crypto_frames },
             spoken: Spoken { is_stale: true, prompts: 0, remote, datagrams: 0, ack_due: None, room },

@@ -22,8 +22,7 @@ const OBJECT_BYTES: usize = 200_000;
 const TEXT_GAP: Duration = Duration::from_secs(10);
 const CUTS: u32 = 50;
 
-/// When the link dies in `outage`, counted from the connect, and for how long.
-const OUTAGE_AFTER: Duration = Duration::from_millis(1_800);
+/// For how long the link is dead in `outage`.
 const OUTAGE: Duration = Duration::from_secs(20);
 
 const BLACKOUT: Duration = Duration::from_secs(30 * 60);
@@ -93,7 +92,12 @@ pub(crate) async fn play(link: &Profile, scenario: Scenario, seed: u64, packets:
         Scenario::Object => object(Pair::acquainted(&stage).await?, link, seed).await,
         Scenario::ObjectTexts => object_texts(Pair::acquainted(&stage).await?, link, seed).await,
         Scenario::ObjectCuts => object_cuts(Pair::acquainted(&stage).await?, link, seed).await,
-        Scenario::Outage => outage(Pair::apart(&stage).await?).await,
+        Scenario::Outage => {
+            let quietly = Stage { packets: false, ..stage };
+            let undisturbed = send_offline(Pair::apart(&quietly).await?, many(QUEUED_MESSAGES)).await?;
+            let middle = undisturbed.seconds[0] / 2.0;
+            outage(Pair::apart(&stage).await?, Duration::from_secs_f64(middle)).await
+        }
         Scenario::Blackout => blackout(Pair::acquainted(&stage).await?, 1, false).await,
         Scenario::BlackoutHint => blackout(Pair::acquainted(&stage).await?, 1, true).await,
         Scenario::BlackoutMany => blackout(Pair::acquainted(&stage).await?, BLACKOUT_MESSAGES, false).await,
@@ -248,19 +252,19 @@ async fn object_cuts(pair: Pair, link: &Profile, seed: u64) -> Result<Figures> {
     Ok(Figures::new(vec![began.elapsed().as_secs_f64()], pair.air_bytes() - bytes, 1))
 }
 
-async fn outage(pair: Pair) -> Result<Figures> {
+async fn outage(pair: Pair, after: Duration) -> Result<Figures> {
     let texts = many(QUEUED_MESSAGES);
-    let after = Pair::inbox_head(&pair.bob).await?;
+    let head = Pair::inbox_head(&pair.bob).await?;
     let mut news = pair.news();
     let sent = pair.send(messages(&texts)).await?;
     let (began, bytes) = (Instant::now(), pair.air_bytes());
-    pair.world.net().schedule_outage(pair.ann.ip(), OUTAGE_AFTER, OUTAGE);
+    pair.world.net().schedule_outage(pair.ann.ip(), after, OUTAGE);
     pair.ann.client().connect();
     Pair::custody(&mut news, &sent, sent.len()).await?;
-    let seconds = began.elapsed().saturating_sub(OUTAGE_AFTER + OUTAGE).as_secs_f64();
+    let seconds = began.elapsed().saturating_sub(after + OUTAGE).as_secs_f64();
     sleep(RECEIPT_DELAY_MIN).await;
     let bytes = pair.air_bytes() - bytes;
-    Pair::received(&pair.bob, after, &texts).await?;
+    Pair::received(&pair.bob, head, &texts).await?;
     Ok(Figures::new(vec![seconds], bytes, texts.len()))
 }
 

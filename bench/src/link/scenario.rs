@@ -33,7 +33,7 @@ pub(crate) enum Scenario {
     ObjectTexts,
     /// `object`, and the client disconnects and connects anew fifty times.
     ObjectCuts,
-    /// `queued`, with the link dead for 20 s in the middle; seconds from when it is back.
+    /// `queued`, with the link dead for 20 s in the middle of what the same seed takes without; seconds from when it is back.
     Outage,
     /// One message written while the link is dead for half an hour; seconds from when it is back.
     Blackout,

@@ -2,6 +2,7 @@
 
 mod ends;
 mod handshakes;
+mod repeats;
 mod touches;
 mod wire;
 

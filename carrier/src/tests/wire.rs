@@ -52,7 +52,8 @@ impl Wire {
         Arc::new(Socket { wire: self.clone(), address })
     }
 
-    fn sent_bytes(&self, by: SocketAddr) -> Vec<Sent> {
+    /// All that was sent from there, with where to.
+    pub(super) fn sent_bytes(&self, by: SocketAddr) -> Vec<Sent> {
         self.hosts().get(&by).map(|host| host.sent.clone()).unwrap_or_default()
     }
 

@@ -11,7 +11,7 @@ use thinpost_wire::link::LinkConfig;
 use tokio::time::{Instant, sleep_until};
 
 use super::incoming::Incoming;
-use super::knock::Knock;
+use super::knock::{Knock, Knocks};
 use super::outgoing::Outgoing;
 use super::retry::End;
 use super::session::Session;
@@ -49,7 +49,8 @@ impl Driver {
     async fn link(&mut self, wish: Wish, outgoing: &mut Outgoing) -> Result<(), End> {
         let incoming = Incoming::new(self.mailboxes.len());
         let opening = self.opening(outgoing).await.map_err(End::Store)?;
-        let give_up_at = Instant::now() + self.retry.attempt_timeout(self.rtt_expected());
+        let is_only_address = self.shared.home.access.relay.addresses.len() == 1;
+        let give_up_at = Instant::now() + self.retry.attempt_timeout(self.rtt_expected(), is_only_address);
         let mut connecting = self.start().inspect_err(|_| self.try_next_address())?;
         let early = connecting.speaks_early();
         if !early {
@@ -67,7 +68,8 @@ impl Driver {
         for frame in opening {
             outgoing.push(channel.link(), frame);
         }
-        let mut session = Session::new(self, channel, incoming, outgoing, wish);
+        let knocks = Knocks::new(self.rtt_expected());
+        let mut session = Session::new(self, channel, incoming, outgoing, wish, knocks);
         let end = session.run(give_up_at).await;
         let (rtt, welcomed) = session.finish();
         if welcomed {
@@ -104,7 +106,9 @@ impl Driver {
         wish: Wish,
         give_up_at: Instant,
     ) -> Result<(), End> {
+        let mut knocks = Knocks::new(self.rtt_expected());
         loop {
+            let knock_at = knocks.due(connecting.unheard_for());
             tokio::select! {
                 biased;
                 changed = self.wish.changed() => {
@@ -119,7 +123,13 @@ impl Driver {
                 connected = connecting.connected() => return connected.map_err(End::Lost),
                 // Whoever asks need not wait for a relay that does not answer.
                 Some(told) = self.told.recv() => self.take_in_now(told).await.map_err(End::Store)?,
-                () = sleep_until(give_up_at) => return Err(End::NoAnswer),
+                () = knocks.answered() => connecting.path_is_open(),
+                () = sleep_until(knock_at.min(give_up_at)) => {
+                    if give_up_at <= Instant::now() {
+                        return Err(End::NoAnswer);
+                    }
+                    knocks.knock_if_due(connecting.unheard_for(), self);
+                }
             }
         }
     }

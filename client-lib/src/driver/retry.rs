@@ -67,9 +67,11 @@ impl Retry {
         self.failures = 0;
     }
 
-    /// How long an attempt may take, given what a round trip is believed to take.
-    pub(super) fn attempt_timeout(&self, rtt: Duration) -> Duration {
-        let first = Duration::from_secs(1) + rtt * 10;
+    /// How long an attempt may take, given what a round trip is believed to take. Another attempt at the same address is no better
+    /// than this one, which repeats itself and knocks, and costs a new handshake.
+    pub(super) fn attempt_timeout(&self, rtt: Duration, is_only_address: bool) -> Duration {
+        let patience = if is_only_address { 4 } else { 1 };
+        let first = (Duration::from_secs(1) + rtt * 10) * patience;
         first.mul_f64(1.5f64.powi(self.failures.min(16) as i32)).min(ATTEMPT_MAX)
     }
 
@@ -155,12 +157,12 @@ mod tests {
     #[test]
     fn attempts_get_as_much_time_as_the_network_is_slow() {
         let mut retry = Retry::default();
-        assert_eq!(retry.attempt_timeout(Duration::from_millis(700)), Duration::from_secs(8));
-        assert!(retry.attempt_timeout(Duration::from_secs(3)) > Duration::from_secs(30));
+        assert_eq!(retry.attempt_timeout(Duration::from_millis(700), false), Duration::from_secs(8));
+        assert!(retry.attempt_timeout(Duration::from_secs(3), false) > Duration::from_secs(30));
         for _ in 0..20 {
             pause(&mut retry, &End::NoAnswer);
         }
-        assert_eq!(retry.attempt_timeout(Duration::from_millis(700)), ATTEMPT_MAX);
+        assert_eq!(retry.attempt_timeout(Duration::from_millis(700), false), ATTEMPT_MAX);
     }
 
     #[test]

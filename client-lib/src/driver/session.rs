@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::attempt::farewell;
 use super::incoming::Incoming;
-use super::knock::Knock;
+use super::knock::{Knock, Knocks};
 use super::outgoing::{BACKLOG_BYTES, Outgoing, Said};
 use super::reaching::{Act, Reaching, Seen};
 use super::retry::End;
@@ -44,7 +44,9 @@ pub(super) struct Session<'a> {
     at_rest_since: Option<Instant>,
     /// When to leave even if something is not settled: the application wants no link any more.
     leave_at: Option<Instant>,
-    /// The last knock, if it is not answered yet.
+    /// Those while the handshake is not complete.
+    knocks: Knocks,
+    /// The last knock of later, if it is not answered yet.
     knock: Option<Knock>,
     /// How long a silence makes the next.
     knock_after: Duration,
@@ -60,6 +62,7 @@ impl<'a> Session<'a> {
         incoming: Incoming,
         outgoing: &'a mut Outgoing,
         wish: Wish,
+        knocks: Knocks,
     ) -> Self {
         Self {
             driver,
@@ -70,6 +73,7 @@ impl<'a> Session<'a> {
             gathers: false,
             at_rest_since: None,
             leave_at: None,
+            knocks,
             knock: None,
             knock_after: Duration::ZERO,
             proof: None,
@@ -115,6 +119,12 @@ impl<'a> Session<'a> {
                     News::Link(event) => self.turn(event).await?,
                 },
                 Some(told) = self.driver.told.recv() => self.driver.take_in(told),
+                () = self.knocks.answered(), if handshaking => {
+                    // Unless the relay itself was heard meanwhile.
+                    if self.channel.unheard_for().is_some() {
+                        self.channel.path_is_open();
+                    }
+                }
                 Some(()) = async { self.knock.as_ref()?.answered().await.ok() }, if self.knock.is_some() => {
                     self.knock = None;
                     self.ask_for_proof();
@@ -261,17 +271,31 @@ impl<'a> Session<'a> {
         let objects_at = self.driver.objects.next_retry().filter(|at| *at > now);
         let notes_at = self.driver.next_notes(now);
         let prove_by = self.proof.map(|(_, by)| by);
+        let knock_at = give_up_at.map(|_| self.knocks.due(self.channel.unheard_for()));
         let reach_at = self.stays_reachable().then(|| {
             let seen = self.seen();
             self.reaching.due_at(seen, &self.driver.relay.networks)
         });
-        let others =
-            [check_at, retry_at, objects_at, notes_at, give_up_at, prove_by, reach_at, self.leave_at];
+        let others = [
+            check_at,
+            retry_at,
+            objects_at,
+            notes_at,
+            give_up_at,
+            prove_by,
+            knock_at,
+            reach_at,
+            self.leave_at,
+        ];
         others.into_iter().flatten().fold(self.driver.expiry_due, Instant::min)
     }
 
     fn look_after(&mut self) -> Result<(), End> {
-        self.doubt()?;
+        if self.channel.is_connected() {
+            self.doubt()?;
+        } else {
+            self.knocks.knock_if_due(self.channel.unheard_for(), self.driver);
+        }
         if let (Some(after), Some(since)) = (self.driver.options.keepalive, self.at_rest_since)
             && since.elapsed() >= after
         {

@@ -251,6 +251,17 @@ impl Link {
         self.outbound.poke(now);
     }
 
+    /// A datagram with so much room leaves in any case: the oldest of what is not acknowledged may ride in it, also in a
+    /// silence. To be called just before [`Link::poll_transmit`].
+    pub fn ride(&mut self, bytes_max: usize) {
+        self.outbound.ride(bytes_max);
+    }
+
+    /// The path is known to be open, by other means than this link: whatever is on its way is lost, and leaves again.
+    pub fn path_is_open(&mut self, now: Time) {
+        self.outbound.path_is_open(now);
+    }
+
     /// Learns which dictionaries the other end has.
     pub fn set_peer_dictionaries(&mut self, peer_has: DictionarySet) {
         self.peer_has = peer_has;

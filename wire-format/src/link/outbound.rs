@@ -153,8 +153,7 @@ impl Outbound {
         let more = waits || self.entries.len() > self.unsent || self.objects.flying().next().is_some();
         self.silence.heard(now, news || was_silent && waits, more);
         if was_silent {
-            self.window = Window::default();
-            self.pace.reset();
+            self.start_anew();
         }
         self.newest_acked = self.newest_acked.max(newly.datagram);
         if let Some(sent_bytes) = newly.chunk_sent_bytes {
@@ -300,6 +299,24 @@ impl Outbound {
             self.probe = self.waits();
             self.polls = u32::from(!self.probe);
         }
+    }
+
+    /// A datagram with so much room leaves in any case: the oldest items ride in it.
+    pub(super) fn ride(&mut self, bytes_max: usize) {
+        self.probe = self.repeat_oldest(bytes_max);
+    }
+
+    pub(super) fn path_is_open(&mut self, now: Time) {
+        self.lose_all();
+        let waits = self.waits();
+        self.silence.heard(now, true, waits);
+        self.start_anew();
+    }
+
+    /// What is known of the path is from before a silence.
+    fn start_anew(&mut self) {
+        self.window = Window::default();
+        self.pace.reset();
     }
 
     /// Asks the other end for a sign of life.

@@ -1,0 +1,100 @@
+//! What leaves again while nothing answers a handshake.
+
+use super::wire::Fate;
+use super::*;
+
+/// What was sent from there since so many datagrams.
+fn since(scene: &Scene, before: usize, by: SocketAddr) -> Vec<Vec<u8>> {
+    scene.wire.sent_bytes(by).split_off(before).into_iter().map(|(_, bytes)| bytes).collect()
+}
+
+/// A device that knows the relay, and has just said something into the void.
+async fn unheard() -> (Scene, Channel, usize) {
+    let mut scene = Scene::new();
+    scene.acquaint().await;
+    let before = scene.wire.sent(DEVICE).len();
+    let connecting = scene.connect();
+    scene.wire.set_fate(DEVICE, Fate::Lost);
+    let mut device = connecting.open(LINK);
+    device.link().push(noise(400));
+    device.flush().unwrap();
+    (scene, device, before)
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_opening_leaves_again_as_it_was_with_what_was_said_in_it_and_nothing_beside_it() {
+    let (mut scene, mut device, before) = unheard().await;
+    assert_eq!(run(&mut device, Duration::from_secs(50)).await, None);
+    let sent = since(&scene, before, DEVICE);
+    assert!(
+        (2..=5).contains(&sent.iter().filter(|datagram| datagram.len() == 1_200).count()),
+        "{}",
+        sent.len()
+    );
+    assert_eq!(sent.last(), sent.first());
+    assert!(device.unheard_for().is_some_and(|time| time > Duration::from_secs(30)));
+
+    scene.wire.set_fate(DEVICE, Fate::Arrives);
+    scene.wire.repeat_last(DEVICE, 1);
+    let mut relay = scene.relay.accept().await.open(LINK);
+    assert_eq!(frame(&mut device, &mut relay).await, noise(400));
+    run_both(&mut device, &mut relay, Duration::from_secs(1)).await;
+    assert!(device.is_connected() && device.unheard_for().is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_relay_answers_an_opening_that_comes_again_with_its_own() {
+    let mut scene = Scene::new();
+    scene.acquaint().await;
+    let before = scene.wire.sent(RELAY).len();
+    let mut device = scene.connect().open(LINK);
+    device.link().push(noise(400));
+    device.flush().unwrap();
+    scene.wire.set_fate(RELAY, Fate::Lost);
+    let mut relay = scene.relay.accept().await.open(LINK);
+    let first = timeout(LONG, relay.next()).await.unwrap();
+    assert!(matches!(first, Ok(News::Link(Event::Frame { .. }))), "{first:?}");
+    assert_eq!(run(&mut relay, Duration::from_secs(1)).await, None);
+    let opening = since(&scene, before, RELAY)[0].clone();
+    scene.wire.set_fate(RELAY, Fate::Arrives);
+    scene.wire.repeat_last(DEVICE, 1);
+    assert_eq!(run(&mut relay, Duration::from_millis(1)).await, None);
+    assert_eq!(since(&scene, before, RELAY).iter().filter(|datagram| **datagram == opening).count(), 2);
+    run_both(&mut device, &mut relay, Duration::from_secs(1)).await;
+    assert!(device.is_connected());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_relay_sends_no_more_than_three_times_what_it_has_heard() {
+    let mut scene = Scene::new();
+    scene.acquaint().await;
+    let before = [DEVICE, RELAY].map(|by| scene.wire.sent(by).len());
+    let mut device = scene.connect().open(LINK);
+    device.link().push(noise(400));
+    device.flush().unwrap();
+    scene.wire.set_fate(RELAY, Fate::Lost);
+    let mut relay = scene.relay.accept().await.open(LINK);
+    run(&mut relay, LONG).await;
+    let bytes = |scene: &Scene, n: usize, by| since(scene, before[n], by).concat().len();
+    let (heard, said) = (bytes(&scene, 0, DEVICE), bytes(&scene, 1, RELAY));
+    assert!(said > heard && said <= 3 * heard, "{said} after {heard}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn once_the_path_is_known_to_be_open_everything_leaves_again() {
+    let (mut scene, mut device, before) = unheard().await;
+    for _ in 0..3 {
+        device.link().push(noise(900));
+    }
+    assert_eq!(run(&mut device, Duration::from_secs(40)).await, None);
+    scene.wire.set_fate(DEVICE, Fate::Arrives);
+    let unheard = since(&scene, before, DEVICE).len();
+    device.path_is_open();
+    device.flush().unwrap();
+    let sent = since(&scene, before + unheard, DEVICE);
+    assert!(sent.len() >= 4 && sent[0].len() == 1_200, "{}", sent.len());
+    let mut relay = scene.relay.accept().await.open(LINK);
+    for expected in [400, 900, 900, 900] {
+        assert_eq!(frame(&mut device, &mut relay).await, noise(expected));
+    }
+}
