@@ -11,6 +11,7 @@ mod kept;
 pub(crate) mod key;
 mod notices;
 mod objects;
+mod open;
 mod opening;
 mod outbox;
 pub(crate) mod records;
@@ -22,9 +23,7 @@ mod tests;
 mod tests_at_rest;
 mod vault;
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
-
-use redb::{Database, ReadTransaction, WriteTransaction};
+use redb::{ReadTransaction, WriteTransaction};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use thinpost_wire::ids::{AccountKey, AppId, StoreId};
@@ -42,6 +41,7 @@ use crate::objects::ObjectNumber;
 use crate::points::Points;
 use crate::seal::Identity;
 pub(crate) use objects::{LoadedObject, ObjectChange};
+use open::Open;
 pub(crate) use outbox::{Departure, Numbers, Queued};
 use records::{
     AccessRow, CONTACTS, COUNTERS, ContactRow, Counters, HOME, HomeRecord, INBOX, InboxRow, KEPT, KEYRING,
@@ -53,7 +53,7 @@ use vault::Vault;
 /// A home's file, open.
 #[derive(Debug)]
 pub(crate) struct Store {
-    db: Database,
+    db: Open,
     vault: Vault,
     pub(crate) points: Points,
 }
@@ -285,7 +285,7 @@ impl Store {
         &self,
         look: impl FnOnce(&Tables<'_, ReadTransaction>) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
-        intact(|| look(&Tables::read(&self.db, &self.vault)?))
+        self.db.intact(|| look(&Tables::read(&self.db, &self.vault)?))
     }
 
     /// Changes something in one transaction, which is on disk when this returns. Nothing is changed if the change
@@ -295,23 +295,15 @@ impl Store {
         what: &'static str,
         change: impl FnOnce(&Tables<'_, WriteTransaction>) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
-        let (changed, write) = intact(|| -> Result<_, StoreError> {
+        let (changed, write) = self.db.intact(|| {
             let write = Tables::write(&self.db, &self.vault)?;
             Ok((change(&write)?, write))
         })?;
         self.points.pass(what);
-        intact(|| write.commit())?;
+        self.db.intact(|| write.commit())?;
         self.points.pass(what);
         Ok(changed)
     }
-}
-
-/// Works on redb's file, which redb takes for its own: it panics over pages that do not fit together, as after a disk's
-/// errors.
-fn intact<T, E: From<StoreError>>(work: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
-    // What was in the middle of a change is not used again: a transaction ends here, and its failure the client.
-    catch_unwind(AssertUnwindSafe(work))
-        .unwrap_or_else(|_| Err(StoreError::Damaged("its pages do not fit together".to_owned()).into()))
 }
 
 fn load(read: &Tables<'_, ReadTransaction>) -> Result<Loaded, StoreError> {

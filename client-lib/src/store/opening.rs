@@ -10,13 +10,14 @@ use redb::backends::FileBackend;
 use redb::{Builder, Database, ReadableDatabase};
 
 use super::key::{DataKey, HomeKey};
+use super::open::{Open, intact};
 use super::records::{
     COUNTERS, Counters, FORMAT, HOME, HomeRecord, KEYRING, META_FORMAT, RELAY, RelayRecord,
 };
 use super::storage::{self, Storage};
 use super::table::{META, Tables};
 use super::vault::Vault;
-use super::{Loaded, Store, intact};
+use super::{Loaded, Store};
 use crate::error::{CreateError, OpenError, SetKeyError, StoreError, WipeError};
 use crate::points::Points;
 use crate::random::Random;
@@ -158,9 +159,9 @@ fn wipe_folder(storage: &Storage, folder: &Path) -> Result<(), WipeError> {
 }
 
 /// Opens the file of a home that this version knows, for us alone.
-fn lock(storage: &Storage) -> Result<Database, OpenError> {
+fn lock(storage: &Storage) -> Result<Open, OpenError> {
     intact(|| {
-        let db = open_database(storage)?;
+        let db = Open::from(open_database(storage)?);
         check_format(&db)?;
         Ok(db)
     })

@@ -396,7 +396,11 @@ impl Disk {
 
     fn open(&self) -> Store {
         let db = Builder::new().create_with_backend(self.clone()).unwrap();
-        Store { db, vault: Vault::new(&DataKey::new(&mut random()), random()), points: Points::default() }
+        Store {
+            db: db.into(),
+            vault: Vault::new(&DataKey::new(&mut random()), random()),
+            points: Points::default(),
+        }
     }
 }
 
