@@ -24,7 +24,8 @@ use crate::Down;
 use crate::clock::{Clock, SLOWER, from_quic};
 use crate::endpoint::Command;
 use crate::quic::MTU;
-use crate::repeats::{Opening, Repeats};
+use crate::quiet::{Quiet, Touch};
+use crate::repeats::{INITIAL_BYTES_MIN, Opening, Repeats};
 
 /// A connection that has ended answers latecomers for so long at most. QUIC's own bound is three probe timeouts: some
 /// 35 s, or far more where the round trip was never measured.
@@ -82,36 +83,6 @@ pub(crate) struct Connection {
     early: Early,
     spoken: Spoken,
     quiet: Quiet,
-}
-
-/// How long nothing goes either way: what NATs on the way forget a connection after.
-struct Quiet {
-    since: Instant,
-    /// When the last packet left: not every NAT counts what comes in.
-    sent_at: Instant,
-    /// The longest that ended with something that came.
-    ended: Duration,
-    /// Whether the last that left was a touch, and whether it was answered.
-    touch: Touch,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Touch {
-    None,
-    Left,
-    Answered,
-}
-
-impl Quiet {
-    fn sent(&mut self, touch: Touch) {
-        self.sent_at = Instant::now();
-        (self.since, self.touch) = (self.sent_at, touch);
-    }
-
-    fn heard(&mut self) {
-        self.ended = self.ended.max(self.since.elapsed());
-        self.since = Instant::now();
-    }
 }
 
 /// What a socket did not take.
@@ -290,11 +261,8 @@ impl Connection {
     }
 
     fn copy_opening(&mut self) {
-        let stats = self.quic.stats();
         let bytes = self.opening.bytes();
-        // Who is asked to answer is perhaps not who has asked (RFC 9000, section 8.1).
-        let sent_bytes = stats.udp_tx.bytes + self.copied_bytes + bytes;
-        if self.quic.side().is_server() && sent_bytes > 3 * stats.udp_rx.bytes {
+        if !self.may_say(bytes) {
             return;
         }
         self.copied_bytes += bytes;
@@ -311,6 +279,16 @@ impl Connection {
             let _ = self.socket.try_send(&for_socket(&transmit, datagram));
         }
         self.quiet.sent(Touch::None);
+    }
+
+    /// Whether so many bytes more may leave: who is answered is perhaps not who has asked (RFC 9000, section 8.1), and QUIC knows
+    /// nothing of copies. It does not count the datagram that the connection began with.
+    fn may_say(&self, bytes: u64) -> bool {
+        let stats = self.quic.stats();
+        let heard_bytes = stats.udp_rx.bytes + INITIAL_BYTES_MIN as u64;
+        self.is_connected
+            || self.quic.side().is_client()
+            || stats.udp_tx.bytes + self.copied_bytes + bytes <= 3 * heard_bytes
     }
 
     /// How long this end has repeated its part of the handshake without hearing anything.
@@ -432,7 +410,7 @@ impl Connection {
             ack_due: None,
             ..self.spoken
         };
-        while self.unsent.is_none() {
+        while self.unsent.is_none() && self.may_say(MTU.into()) {
             let mut bytes = Vec::with_capacity(MTU.into());
             let Some(transmit) = self.quic.poll_transmit(self.clock.now(), 1, &mut bytes) else { break };
             self.quiet.sent(Touch::None);
@@ -541,7 +519,7 @@ impl Owned {
             down: None,
             early: Early { began, heard: None, crypto_frames },
             spoken: Spoken { is_stale: true, prompts: 0, remote, datagrams: 0, ack_due: None, room },
-            quiet: Quiet { since: began, sent_at: began, ended: Duration::ZERO, touch: Touch::None },
+            quiet: Quiet::new(),
         })))
     }
 }

@@ -17,6 +17,7 @@ mod endpoint;
 mod identity;
 mod incoming;
 pub mod quic;
+mod quiet;
 mod repeats;
 #[cfg(test)]
 mod tests;

@@ -22,7 +22,7 @@ const PAUSE_MAX: Duration = Duration::from_secs(120);
 const OPENING_MAX: usize = 3;
 
 /// The shortest datagram with an Initial packet that is to be answered (RFC 9000, section 14.1).
-const INITIAL_BYTES_MIN: usize = 1_200;
+pub(crate) const INITIAL_BYTES_MIN: usize = 1_200;
 
 /// Whether a datagram begins with an Initial packet that is to be answered.
 pub(crate) fn begins_handshake(datagram: &[u8]) -> bool {
