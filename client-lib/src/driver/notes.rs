@@ -83,12 +83,19 @@ impl Driver {
         let has_arrived =
             |name: &Name| name.with == *from && notes.seen.iter().any(|seen| name.has_arrived(seen));
         // A receipt can be quicker than the relay's answer. It is said once: what it says is written with it.
+        let mut may_be_untold = false;
         for (carrier, sealed) in self.outbox.arrived(has_arrived) {
             self.take_custody(carrier);
+            // It may have arrived as it was sent before, and what rode with it now is refused.
+            may_be_untold |= sealed.iter().any(|(id, queued)| !queued.is_first_time(*id));
             self.changes.delivered.extend(sealed.iter().map(|(id, queued)| (*id, queued.app_id)));
             let is_read = |name: &Name| notes.seen.iter().any(|seen| name.is_read(seen));
             let read = sealed.iter().filter(|(_, queued)| queued.name.as_ref().is_some_and(is_read));
             self.changes.read.extend(read.map(|(id, queued)| (*id, queued.app_id)));
+        }
+        if may_be_untold {
+            self.seals.tell_anew(from);
+            self.schedule_notes(from);
         }
         let news = self.kept.heed(from, account, notes);
         self.take_news(news);
