@@ -264,7 +264,7 @@ impl Channel {
             return Err(Down::Failed("the other end takes no datagrams".to_owned()));
         };
         let bytes_max = bytes_max.saturating_sub(ACK_BYTES);
-        if self.connection.takes_end_again() {
+        if self.connection.take_end_again() {
             // What rode with it has met the same fate.
             self.link.ride(FIRST_DATAGRAM_MAX);
         }

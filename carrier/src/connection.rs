@@ -129,7 +129,7 @@ impl Connection {
     }
 
     /// Whether the end of the handshake is about to leave again, if not asked before.
-    pub(crate) fn takes_end_again(&mut self) -> bool {
+    pub(crate) fn take_end_again(&mut self) -> bool {
         std::mem::take(&mut self.repeats_end)
     }
 
