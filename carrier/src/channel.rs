@@ -280,6 +280,7 @@ impl Channel {
             datagrams.send(datagram.into(), false).map_err(|error| Down::Failed(error.to_string()))?;
         }
         self.held_until = None;
+        self.connection.set_rests(self.link.is_at_rest());
         if has_more {
             self.connection.repeat_end_if_overdue();
             self.connection.transmit();

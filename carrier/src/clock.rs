@@ -2,7 +2,7 @@
 //!
 //! QUIC acknowledges a lone packet after 25 ms, in a packet of its own: here 59 bytes, a third of a short message. A
 //! clock that runs [`SLOWER`] times slower at both ends makes these 25 ms ten seconds, so that an acknowledgement leaves
-//! with the next datagram that leaves anyway, and makes QUIC wait as much longer before it probes for one. What QUIC
+//! with the next datagram that leaves anyway, if a link is not at rest, and makes QUIC wait as much longer before it probes for one. What QUIC
 //! counts in round trips stays as it is, since it measures them by the same clock. Links repeat what is lost by a clock
 //! of their own.
 //!

@@ -83,6 +83,10 @@ pub(crate) struct Connection {
     early: Early,
     spoken: Spoken,
     quiet: Quiet,
+    /// Whether the link is at rest, as was said last.
+    rests: bool,
+    /// After so long a quiet a relay lets QUIC end a connection at rest.
+    idle_timeout: Option<Duration>,
 }
 
 /// What a socket did not take.
@@ -346,6 +350,9 @@ impl Connection {
             true => self.repeats.due(at),
             false => at,
         };
+        if self.rests && !self.is_handshake_open() && self.down.is_none() {
+            return self.idle_timeout.map(|idle| at.max(self.quiet.since + idle));
+        }
         let Some(heard) = self.early.heard.filter(|_| !self.is_connected && self.quic.side().is_server())
         else {
             return Some(at);
@@ -377,6 +384,12 @@ impl Connection {
         }
     }
 
+    /// Whether the link is at rest: then nothing waits for QUIC's acknowledgements, and its timers would only ask for them. They
+    /// go on when the link does.
+    pub(crate) fn set_rests(&mut self, rests: bool) {
+        self.rests = rests;
+    }
+
     /// Sends what there is to send unless that is at most an acknowledgement that can wait for something to ride with. Call
     /// [`Connection::poll_unsent`] afterwards.
     pub(crate) fn transmit_if_due(&mut self) {
@@ -390,6 +403,8 @@ impl Connection {
             && stats.udp_rx.datagrams < self.spoken.datagrams + LONE_ACK_DATAGRAMS;
         if !can_wait {
             self.transmit();
+        } else if self.rests {
+            self.spoken.ack_due = None;
         } else if stats.udp_rx.datagrams > self.spoken.datagrams {
             self.spoken.ack_due.get_or_insert_with(|| Instant::now() + LONE_ACK_WAIT);
         }
@@ -494,6 +509,7 @@ impl Owned {
         endpoint: mpsc::UnboundedSender<Command>,
         socket: Arc<dyn AsyncUdpSocket>,
         clock: Clock,
+        idle_timeout: Option<Duration>,
     ) -> Self {
         let began = Instant::now();
         let rtt = from_quic(quic.rtt());
@@ -520,6 +536,8 @@ impl Owned {
             early: Early { began, heard: None, crypto_frames },
             spoken: Spoken { is_stale: true, prompts: 0, remote, datagrams: 0, ack_due: None, room },
             quiet: Quiet::new(),
+            rests: false,
+            idle_timeout,
         })))
     }
 }

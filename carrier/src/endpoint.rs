@@ -11,7 +11,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 use quinn::udp::{self, RecvMeta};
 use quinn::{AsyncUdpSocket, Runtime};
-use quinn_proto::{ConnectionHandle, DatagramEvent, EcnCodepoint, EndpointConfig, ServerConfig};
+use quinn_proto::{ConnectionHandle, DatagramEvent, EcnCodepoint, EndpointConfig};
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{debug, warn};
 
@@ -69,7 +69,7 @@ impl Endpoint {
     /// When the socket cannot be used.
     pub fn listen(
         config: EndpointConfig,
-        server: ServerConfig,
+        server: quic::Server,
         socket: Arc<dyn AsyncUdpSocket>,
         runtime: &Arc<dyn Runtime>,
     ) -> io::Result<(Self, Accepting)> {
@@ -156,6 +156,8 @@ struct Router {
     /// How many connections have their other end at an address.
     remotes: HashMap<SocketAddr, u32>,
     is_relay: bool,
+    /// After how long a relay forgets silent connections.
+    idle_timeout: Option<Duration>,
     /// What a relay needs for new connections. No strong handle, or the task would keep itself alive.
     commands: Option<mpsc::WeakUnboundedSender<Command>>,
     incoming: Option<mpsc::UnboundedSender<Incoming>>,
@@ -165,7 +167,7 @@ struct Router {
 impl Task {
     fn new(
         config: EndpointConfig,
-        server: Option<ServerConfig>,
+        server: Option<quic::Server>,
         socket: Arc<dyn AsyncUdpSocket>,
         runtime: Arc<dyn Runtime>,
         ordered: mpsc::UnboundedReceiver<Command>,
@@ -173,15 +175,17 @@ impl Task {
         let buffer_bytes = config.get_max_udp_payload_size() as usize * socket.max_receive_segments();
         let may_discover_mtu = !socket.may_fragment();
         let config = Arc::new(config);
-        let is_relay = server.is_some();
+        let (is_relay, idle_timeout) = (server.is_some(), server.as_ref().map(|server| server.idle_timeout));
+        let server = server.map(|server| Arc::new(server.config));
         Self {
             router: Router {
-                quic: quinn_proto::Endpoint::new(config, server.map(Arc::new), may_discover_mtu, None),
+                quic: quinn_proto::Endpoint::new(config, server, may_discover_mtu, None),
                 socket,
                 clock: Clock::start(),
                 connections: BTreeMap::new(),
                 remotes: HashMap::new(),
                 is_relay,
+                idle_timeout,
                 commands: None,
                 incoming: None,
                 open: watch::Sender::new(0),
@@ -301,7 +305,7 @@ impl Router {
         self.connections.insert(handle.0, Place { owner: events, remote });
         *self.remotes.entry(remote).or_default() += 1;
         self.count();
-        Owned::new(handle, connection, received, commands, self.socket.clone(), self.clock)
+        Owned::new(handle, connection, received, commands, self.socket.clone(), self.clock, self.idle_timeout)
     }
 
     fn turn_away(&mut self, incoming: quinn_proto::Incoming, how: TurnedAway) {

@@ -89,11 +89,14 @@ fn transport() -> TransportConfig {
 }
 
 /// A relay's side.
-pub fn server(
-    identity: &Identity,
-    sessions: Arc<dyn StoresServerSessions>,
-    limits: ServerLimits,
-) -> ServerConfig {
+#[derive(Debug)]
+pub struct Server {
+    pub(crate) config: ServerConfig,
+    pub(crate) idle_timeout: Duration,
+}
+
+/// How a relay with this key speaks to devices.
+pub fn server(identity: &Identity, sessions: Arc<dyn StoresServerSessions>, limits: ServerLimits) -> Server {
     let crypto = QuicServerConfig::try_from(tls::server(identity, sessions))
         .expect("the cipher suites include QUIC's initial one");
     let mut transport = transport();
@@ -108,7 +111,7 @@ pub fn server(
         .max_incoming(limits.incoming_max)
         .incoming_buffer_size(limits.incoming_bytes_max.0)
         .incoming_buffer_size_total(limits.incoming_bytes_max.1);
-    config
+    Server { config, idle_timeout: limits.idle_timeout }
 }
 
 /// A device's side, for one relay. Keep it for as long as the process lives: 0-RTT needs the session

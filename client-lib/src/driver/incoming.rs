@@ -170,8 +170,9 @@ impl Driver {
         }
         self.relay.address = self.address as u8;
         incoming.position = Some(welcome.cursor);
-        incoming.keys_left = welcome.keys_left.into();
-        incoming.keys_are_foreign = incoming.keys_left > self.seals.one_time_keys_unused();
+        let keys_left = usize::from(welcome.keys_left);
+        incoming.keys_are_foreign = keys_left > self.seals.one_time_keys_unused();
+        incoming.keys_left = incoming.keys_left.max(keys_left);
         self.retry.succeeded();
         self.set_state(LinkState::Online);
         Ok(())

@@ -1,7 +1,8 @@
 //! One-time keys: this device's at the relay, for others, and those of contacts, for the first message to them.
 //!
-//! Both are said when there is nothing better to say: the mailbox has been read and no message is on its way. A
-//! message never waits for a key; without one it is sealed with the pre-key of the ticket.
+//! Both are said when there is nothing better to say: the mailbox has been read and no message is on its way; or where
+//! a new device's keys fill what would be padding. A message never waits for a key; without one it is sealed with the
+//! pre-key of the ticket.
 
 use thinpost_wire::frame::ToRelay;
 use thinpost_wire::ids::{AccountKey, Handle, OneTimeKey};
@@ -16,6 +17,10 @@ use crate::seal::Identity;
 /// takes 320 bytes once.
 pub(super) const KEYS_KEPT: usize = 10;
 
+/// A device without keys says its first beside so many bytes at most, before the relay has answered: they fit into the same
+/// datagram, which is padded during a handshake.
+const BESIDE_BYTES: usize = 420;
+
 /// Most contacts that keys are claimed of on one link; the next link goes on with the others.
 pub(super) const CLAIMS_MAX: usize = 8;
 
@@ -27,11 +32,16 @@ fn missing(left: usize, unused: usize) -> Option<usize> {
 }
 
 impl Driver {
+    /// Whether keys may go before the relay has said how many it holds. If none is unused, whatever it holds is of no use.
+    pub(super) fn may_put_early(&self, backlog_bytes: usize) -> bool {
+        self.seals.one_time_keys_unused() == 0 && backlog_bytes <= BESIDE_BYTES
+    }
+
     /// New keys for the relay once half of them are gone, or when it has some that nobody can use. Their secret halves are on disk when this returns:
     /// a key is put on one link only, whatever becomes of it.
     pub(super) async fn refill(&mut self, incoming: &mut Incoming) -> Result<Option<Frame>, StoreError> {
         let unused = self.seals.one_time_keys_unused();
-        let replaces = std::mem::take(&mut incoming.keys_are_foreign);
+        let replaces = std::mem::take(&mut incoming.keys_are_foreign) || unused == 0;
         let left = if replaces { 0 } else { incoming.keys_left };
         let Some(missing) = missing(left, unused) else { return Ok(None) };
         incoming.keys_left = KEYS_KEPT;

@@ -227,9 +227,13 @@ impl<'a> Session<'a> {
             }
             self.driver.feed(link).await.map_err(End::Store)?;
         }
-        if may_send && self.incoming.is_caught_up() && self.driver.outbox.pending() == 0 {
+        let has_leisure = self.incoming.is_caught_up() && self.driver.outbox.pending() == 0;
+        if may_send && (has_leisure || self.driver.may_put_early(self.channel.link().backlog_bytes())) {
             let keys = self.driver.refill(&mut self.incoming).await.map_err(End::Store)?;
-            for frame in keys.into_iter().chain(self.driver.claims(self.outgoing)) {
+            keys.into_iter().for_each(|frame| self.outgoing.push(self.channel.link(), frame));
+        }
+        if may_send && has_leisure {
+            for frame in self.driver.claims(self.outgoing) {
                 self.outgoing.push(self.channel.link(), frame);
             }
         }
