@@ -17,6 +17,9 @@ use crate::limits::{BATCH_CONTENT_BYTES, WINDOW_ITEMS};
 /// Longest item, bytes: with everything around it, it fits the smallest datagram of a QUIC path.
 pub(super) const ITEM_BYTES_MAX: usize = 1_000;
 
+/// So long after an item there may be more.
+const TALKING: Duration = Duration::from_secs(30);
+
 #[derive(Debug)]
 struct Entry {
     bytes: Bytes,
@@ -56,6 +59,8 @@ pub(super) struct Outbound {
     objects: ObjectsOutbound,
     pace: Pace,
     silence: Silence,
+    /// When an item last left for the first time.
+    said_at: Option<Time>,
     /// Polls that are to leave.
     polls: u32,
     /// One datagram may leave even though the window is full.
@@ -83,6 +88,7 @@ impl Outbound {
             objects: ObjectsOutbound::default(),
             pace: Pace::default(),
             silence: Silence::new(poll_pause_max),
+            said_at: None,
             polls: 0,
             probe: false,
             gathered: Duration::ZERO,
@@ -352,12 +358,14 @@ impl Outbound {
         };
         self.left(now, &datagram);
         self.ratio = (self.ratio * 3.0 + datagram.len() as f64 / content_len as f64) / 4.0;
+        let has_chunks = self.objects.flying().next().is_some();
         for number in numbers {
             let entry = &mut self.entries[(number - self.settled - 1) as usize];
             let share = (datagram.len() * entry.bytes.len()).div_ceil(content_len) as u64;
             entry.state = State::Flying { datagram: self.datagrams, at: now, wire_bytes: share };
             self.flying_bytes += share;
             if entry.sent == 0 {
+                self.said_at = if has_chunks { Some(now) } else { self.said_at };
                 self.unsent -= 1;
                 self.backlog_bytes -= entry.bytes.len();
             } else {
@@ -380,6 +388,8 @@ impl Outbound {
         if !self.pace.may_send(now, self.objects.flying_bytes(), self.loss.is_high()) && !self.probe {
             return None;
         }
+        let is_talking = self.said_at.is_some_and(|at| now.since(at) < TALKING);
+        let bytes_max = if is_talking { bytes_max.min(self.pace.talking_bytes()) } else { bytes_max };
         let mut datagram = Vec::with_capacity(bytes_max);
         let mut content = Vec::with_capacity(bytes_max);
         base.encode(&mut content);

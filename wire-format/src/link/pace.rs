@@ -42,6 +42,11 @@ const BEYOND_LOSSY: f64 = 9.0;
 /// The rate is measured over so many chunks.
 const MEASURED: usize = 16;
 
+/// While texts come and go, a chunk takes so long to leave at most, if it need not be smaller than this for it: for what it takes, a text
+/// waits that is written just after it has left.
+const TALKING_CHUNK: Duration = Duration::from_millis(250);
+const TALKING_CHUNK_MIN: f64 = 400.0;
+
 /// For how long the shortest round trip is believed, at least.
 const LEAST_FOR: Duration = Duration::from_secs(30);
 
@@ -95,6 +100,12 @@ impl Pace {
     /// Whether a chunk may leave now.
     pub(super) fn may_send(&self, now: Time, flying_bytes: u64, is_lossy: bool) -> bool {
         self.next_at <= now && self.has_room(flying_bytes, is_lossy)
+    }
+
+    /// The largest datagram that a chunk may fill while texts come and go.
+    pub(super) fn talking_bytes(&self) -> usize {
+        let rate = self.rate.unwrap_or(f64::INFINITY);
+        (rate * TALKING_CHUNK.as_secs_f64()).clamp(TALKING_CHUNK_MIN, PACKET) as usize
     }
 
     fn least(&self) -> Option<f64> {

@@ -73,6 +73,7 @@ struct Pair {
     written: Vec<u8>,
     holds: std::collections::VecDeque<(Time, Range<u64>)>,
     chunk_bytes: u64,
+    chunks: u64,
 }
 
 const OBJECT: Transfer = Transfer(1);
@@ -103,6 +104,7 @@ impl Pair {
             written: Vec::new(),
             holds: Default::default(),
             chunk_bytes: 0,
+            chunks: 0,
         }
     }
 
@@ -135,6 +137,7 @@ impl Pair {
                     Event::Chunk { transfer, offset, bytes } => {
                         assert_eq!((from, transfer), (1, OBJECT));
                         self.chunk_bytes += bytes.len() as u64;
+                        self.chunks += 1;
                         self.written[offset as usize..][..bytes.len()].copy_from_slice(&bytes);
                         let at = self.now + Duration::from_millis(self.path.settle_ms);
                         self.holds.push_back((at, offset..offset + bytes.len() as u64));
@@ -439,6 +442,28 @@ fn a_text_meets_one_chunk_at_most() {
         pair.run(pair.now.since_start() + Duration::from_millis(1_600));
         assert_eq!(pair.arrived.len() as u64, n + 1);
     }
+}
+
+#[test]
+fn chunks_are_smaller_while_texts_come_and_go() {
+    let mut pair = Pair::new(THIN, 2);
+    pair.send_object(400_000, RangeSet::new());
+    pair.run(Duration::from_secs(20));
+    // How long the chunks of so many seconds are.
+    let mut mean_bytes = |pair: &mut Pair, from: u64, upto: u64| {
+        pair.run(Duration::from_secs(from));
+        let before = (pair.chunk_bytes, pair.chunks);
+        pair.run(Duration::from_secs(upto));
+        (pair.chunk_bytes - before.0) / (pair.chunks - before.1)
+    };
+    assert!(mean_bytes(&mut pair, 20, 30) > 1_100);
+    for n in 0..3 {
+        pair.ends[0].push(frame(n));
+        let began = 30 + n as u64 * 25;
+        let mean = mean_bytes(&mut pair, began + 2, began + 25);
+        assert!((500..700).contains(&mean), "250 ms of 2,500 bytes a second: {mean}");
+    }
+    assert!(mean_bytes(&mut pair, 115, 125) > 1_100);
 }
 
 #[test]
