@@ -247,7 +247,7 @@ impl Channel {
         } else if self.link.backlog_bytes() == 0 {
             // It may have arrived, and what the relay said to it could not be read. To ask costs nothing, beside the end of
             // the handshake.
-            self.link.poke(now);
+            self.link.ask();
         }
     }
 

@@ -251,6 +251,12 @@ impl Link {
         self.outbound.poke(now);
     }
 
+    /// Asks the other end to say again what has arrived: it may have said so, and could not be read. A batch that does leaves
+    /// next.
+    pub fn ask(&mut self) {
+        self.outbound.ask();
+    }
+
     /// A datagram with so much room leaves in any case: the oldest of what is not acknowledged may ride in it, also in a
     /// silence. To be called just before [`Link::poll_transmit`].
     pub fn ride(&mut self, bytes_max: usize) {

@@ -332,6 +332,11 @@ impl Outbound {
         self.lose_all();
     }
 
+    /// Asks the other end what has arrived.
+    pub(super) fn ask(&mut self) {
+        self.polls = 1;
+    }
+
     /// Whether the next datagram is to be a poll.
     pub(super) fn take_poll(&mut self) -> bool {
         let polls = self.polls > 0;
