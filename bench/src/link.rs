@@ -149,11 +149,13 @@ pub(crate) enum Figure {
     Share,
     /// Bytes in the hour before the message.
     Hour,
+    /// Bytes that came twice, for each cut.
+    Twice,
 }
 
 impl Figure {
-    const ALL: [Self; 7] =
-        [Self::P50, Self::P95, Self::P99, Self::Bytes, Self::BytesEach, Self::Share, Self::Hour];
+    const ALL: [Self; 8] =
+        [Self::P50, Self::P95, Self::P99, Self::Bytes, Self::BytesEach, Self::Share, Self::Hour, Self::Twice];
 
     /// Whether a bar for it is the least that it may be.
     pub(crate) fn more_is_better(self) -> bool {
@@ -169,6 +171,7 @@ impl Figure {
             Self::BytesEach => ("a message", "B"),
             Self::Share => ("of the rate", "%"),
             Self::Hour => ("the hour", "B"),
+            Self::Twice => ("twice a cut", "B"),
         }
     }
 
@@ -179,6 +182,11 @@ impl Figure {
             quantile(&quantiles, if is_one_each { share } else { 0.5 })
         };
         let median = |of: fn(&Figures) -> f64| quantile(&runs.iter().map(of).collect::<Vec<_>>(), 0.5);
+        // If each has one.
+        let median_of_all = |of: fn(&Figures) -> Option<f64>| {
+            let values: Option<Vec<f64>> = runs.iter().map(of).collect();
+            quantile(&values?, 0.5)
+        };
         match self {
             Self::P50 => seconds(0.5),
             Self::P95 => seconds(0.95),
@@ -188,15 +196,9 @@ impl Figure {
                 let many = runs.iter().all(|run| run.messages > 1);
                 many.then(|| median(|run| run.bytes as f64 / run.messages as f64)).flatten()
             }
-            Self::Share => {
-                let shares: Option<Vec<f64>> = runs.iter().map(|run| run.share_percent).collect();
-                shares.and_then(|shares| quantile(&shares, 0.5))
-            }
-            Self::Hour => {
-                let hours: Option<Vec<f64>> =
-                    runs.iter().map(|run| run.hour_bytes.map(|bytes| bytes as f64)).collect();
-                quantile(&hours?, 0.5)
-            }
+            Self::Share => median_of_all(|run| run.share_percent),
+            Self::Hour => median_of_all(|run| run.hour_bytes.map(|bytes| bytes as f64)),
+            Self::Twice => median_of_all(|run| run.twice_bytes.map(|bytes| bytes as f64)),
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -92,6 +93,8 @@ pub(crate) struct Shared {
     pub(crate) admission: Admission,
     pub(crate) limits: Limits,
     pub(crate) config: Config,
+    /// See [`Relay::repeated_chunk_bytes`].
+    pub(crate) repeated_chunk_bytes: AtomicU64,
     sessions: Mutex<Sessions>,
 }
 
@@ -197,6 +200,7 @@ impl Relay {
             admission: Admission::new(&config, parts.invites, parts.unix_time_s),
             limits: Limits::new(&config.limits),
             config,
+            repeated_chunk_bytes: AtomicU64::new(0),
             sessions: Mutex::default(),
         });
         let (stop, stopped) = watch::channel(None);
@@ -232,6 +236,11 @@ impl Relay {
     /// Devices connected now.
     pub fn connected(&self) -> usize {
         self.shared.connected()
+    }
+
+    /// Bytes of objects that devices have sent in vain on links that have ended, because the relay had them already.
+    pub fn repeated_chunk_bytes(&self) -> u64 {
+        self.shared.repeated_chunk_bytes.load(Ordering::Relaxed)
     }
 
     /// Waits until the relay has stopped, by [`Relay::shutdown`] or because its store failed.

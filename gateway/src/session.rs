@@ -13,7 +13,7 @@ mod refusals;
 
 use std::cmp::Ordering;
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::sync::{Arc, atomic};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -91,6 +91,8 @@ pub(crate) async fn run(incoming: Incoming, shared: Arc<Shared>) {
         called_at: None,
     };
     let end = session.serve().await;
+    let repeated = session.channel.link().repeated_chunk_bytes();
+    shared.repeated_chunk_bytes.fetch_add(repeated, atomic::Ordering::Relaxed);
     debug!(%device, %end, "session over");
     session.finish(end).await;
 }

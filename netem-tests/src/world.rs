@@ -154,6 +154,11 @@ impl World {
         self.store = store;
     }
 
+    /// The relay, while it runs.
+    pub fn relay(&self) -> Option<&Relay> {
+        self.relay.as_ref()
+    }
+
     /// The relay's store.
     pub fn store(&self) -> &Arc<dyn Store> {
         &self.store

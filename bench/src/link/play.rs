@@ -7,6 +7,7 @@ use anyhow::Result;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use thinpost_client::{Message, MessageId};
+use thinpost_gateway::Relay;
 use thinpost_netem::Profile;
 use tokio::time::{Instant, sleep, sleep_until};
 
@@ -49,11 +50,13 @@ pub(crate) struct Figures {
     pub(crate) share_percent: Option<f64>,
     /// The same bytes in an hour before, where there is one.
     pub(crate) hour_bytes: Option<u64>,
+    /// Bytes of an object that came twice, for each time that the connection was cut.
+    pub(crate) twice_bytes: Option<u64>,
 }
 
 impl Figures {
     pub(crate) fn new(seconds: Vec<f64>, bytes: u64, messages: usize) -> Self {
-        Self { seconds, bytes, messages, share_percent: None, hour_bytes: None }
+        Self { seconds, bytes, messages, share_percent: None, hour_bytes: None, twice_bytes: None }
     }
 }
 
@@ -236,7 +239,7 @@ async fn object_texts(pair: Pair, link: &Profile, seed: u64) -> Result<Figures> 
     Ok(Figures::new(seconds, pair.air_bytes() - bytes, texts.len()))
 }
 
-/// Ann hands over an object, and her connection breaks again and again.
+/// Ann hands over an object, and her link is cut again and again: what is on its way is lost, and she connects anew.
 async fn object_cuts(pair: Pair, link: &Profile, seed: u64) -> Result<Figures> {
     let mut news = pair.news();
     let lasts = Duration::from_secs_f64(OBJECT_BYTES as f64 * 8.0 / carried(link));
@@ -244,12 +247,19 @@ async fn object_cuts(pair: Pair, link: &Profile, seed: u64) -> Result<Figures> {
     let id = pair.ann.client().put_object(noise(seed), None).await?;
     for _ in 0..CUTS {
         sleep(lasts / CUTS).await;
+        pair.set_outage(true);
         pair.ann.client().disconnect();
         sleep(Duration::from_secs(10)).await;
+        pair.set_outage(false);
         pair.ann.client().connect();
     }
     Pair::object_stored(&mut news, id).await?;
-    Ok(Figures::new(vec![began.elapsed().as_secs_f64()], pair.air_bytes() - bytes, 1))
+    let figures = Figures::new(vec![began.elapsed().as_secs_f64()], pair.air_bytes() - bytes, 1);
+    // A relay counts when a session ends.
+    pair.ann.client().disconnect();
+    sleep(Duration::from_secs(60)).await;
+    let repeated = pair.world.relay().map(Relay::repeated_chunk_bytes);
+    Ok(Figures { twice_bytes: repeated.map(|bytes| bytes / u64::from(CUTS)), ..figures })
 }
 
 async fn outage(pair: Pair, after: Duration) -> Result<Figures> {

@@ -31,7 +31,7 @@ pub(crate) enum Scenario {
     Object,
     /// The same, and a text every ten seconds: how long until it has arrived.
     ObjectTexts,
-    /// `object`, and the client disconnects and connects anew fifty times.
+    /// `object`, and the link is cut fifty times; what is on its way is lost, and the client connects anew.
     ObjectCuts,
     /// `queued`, with the link dead for 20 s in the middle of what the same seed takes without; seconds from when it is back.
     Outage,
@@ -115,7 +115,7 @@ impl Scenario {
 
     /// What it is to reach on the link of this name.
     pub(crate) fn bars(self, profile: &str) -> Vec<Bar> {
-        use Figure::{Bytes, BytesEach, Hour, P50, P95, P99, Share};
+        use Figure::{Bytes, BytesEach, Hour, P50, P95, P99, Share, Twice};
         let bars: &[(Figure, f64)] = match (self, profile) {
             (Self::Cold, "gprs") => &[(P50, 2.9), (Bytes, 4_200.0)],
             (Self::Cold, "gprs-bad") => &[(P50, 5.0), (P95, 14.0)],
@@ -136,6 +136,9 @@ impl Scenario {
             (Self::Queued | Self::Fetched, "gprs-bad") => &[(P50, 11.0)],
             (Self::Object, "gprs") => &[(Share, 94.0)],
             (Self::Object, "gprs-bad") => &[(Share, 90.0)],
+            // What fits into a round trip, and two packets.
+            (Self::ObjectCuts, "gprs") => &[(Twice, 2_500.0 * 0.6 + 2.0 * 1_228.0)],
+            (Self::ObjectCuts, "gprs-bad") => &[(Twice, 1_500.0 * 0.8 + 2.0 * 1_228.0)],
             (Self::ObjectTexts, "gprs") => &[(P50, 0.9), (P95, 1.3)],
             (Self::ObjectTexts, "gprs-bad") => &[(P50, 1.6), (P95, 4.0)],
             (Self::Outage, "gprs") => &[(P50, 2.0)],

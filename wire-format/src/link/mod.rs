@@ -413,6 +413,11 @@ impl Link {
         self.outbound.least_rtt()
     }
 
+    /// Bytes of chunks so far that came though they had come before on this link, or were held when it began.
+    pub fn repeated_chunk_bytes(&self) -> u64 {
+        self.objects.repeated_bytes()
+    }
+
     /// Items sent more than once so far.
     pub fn resent_items(&self) -> u64 {
         self.outbound.resent_items()

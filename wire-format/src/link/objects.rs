@@ -44,6 +44,11 @@ fn bytes_of(set: &RangeSet<u64>) -> u64 {
     set.iter().map(|range| range.end - range.start).sum()
 }
 
+/// How many bytes are in the set and in the range.
+fn bytes_of_both(set: &RangeSet<u64>, range: &Range<u64>) -> u64 {
+    set.overlapping(range).map(|part| part.end.min(range.end) - part.start.max(range.start)).sum()
+}
+
 /// Whether the set has all of the range, which is not empty.
 fn has_all(set: &RangeSet<u64>, range: &Range<u64>) -> bool {
     set.get(&range.start).is_some_and(|has| has.end >= range.end)

@@ -6,7 +6,7 @@ use std::ops::Range;
 use bytes::Bytes;
 use rangemap::RangeSet;
 
-use super::{bytes_of, has_all, to_ack};
+use super::{bytes_of, bytes_of_both, has_all, to_ack};
 use crate::batch::{Chunk, Held, Transfer};
 use crate::limits::{HOLD_BYTES_MAX, TRANSFERS_MAX};
 use crate::link::LinkError;
@@ -25,6 +25,8 @@ pub(in crate::link) struct ObjectsInbound {
     chunks: VecDeque<(Transfer, u64, Bytes)>,
     /// How many bytes the shell has, or is to be given, and does not hold yet.
     arrived_bytes: u64,
+    /// How many bytes came that had come before.
+    repeated_bytes: u64,
 }
 
 #[derive(Debug)]
@@ -84,6 +86,8 @@ impl ObjectsInbound {
             return Ok(false);
         };
         let range = offset..offset + bytes.len() as u64;
+        self.repeated_bytes +=
+            bytes_of_both(&incoming.held, &range) + bytes_of_both(&incoming.arrived, &range);
         if has_all(&incoming.held, &range) {
             incoming.is_news = true;
             return Ok(true);
@@ -96,6 +100,10 @@ impl ObjectsInbound {
             self.chunks.push_back((transfer, offset, Bytes::copy_from_slice(bytes)));
         }
         Ok(false)
+    }
+
+    pub(in crate::link) fn repeated_bytes(&self) -> u64 {
+        self.repeated_bytes
     }
 
     pub(in crate::link) fn poll_chunk(&mut self) -> Option<(Transfer, u64, Bytes)> {
