@@ -17,6 +17,11 @@ use crate::limits::{BATCH_CONTENT_BYTES, WINDOW_ITEMS};
 /// Longest item, bytes: with everything around it, it fits the smallest datagram of a QUIC path.
 pub(super) const ITEM_BYTES_MAX: usize = 1_000;
 
+/// Where losses are no exception, items of so many bytes leave again between chunks, until they have left so often: a text
+/// does not wait for its loss to be noticed, which takes two round trips beside an object.
+const COPIED_BYTES: usize = 256;
+const COPIED_UNTIL_SENT: u32 = 4;
+
 /// So long after an item there may be more.
 const TALKING: Duration = Duration::from_secs(30);
 
@@ -59,6 +64,8 @@ pub(super) struct Outbound {
     objects: ObjectsOutbound,
     pace: Pace,
     silence: Silence,
+    /// The newest datagram with a chunk.
+    newest_chunk: u64,
     /// When an item last left for the first time.
     said_at: Option<Time>,
     /// Polls that are to leave.
@@ -88,6 +95,7 @@ impl Outbound {
             objects: ObjectsOutbound::default(),
             pace: Pace::default(),
             silence: Silence::new(poll_pause_max),
+            newest_chunk: 0,
             said_at: None,
             polls: 0,
             probe: false,
@@ -298,6 +306,22 @@ impl Outbound {
         self.waits()
     }
 
+    /// Takes the oldest items on their way for lost if a chunk has left since, a few times.
+    fn repeat_between_chunks(&mut self) {
+        let mut bytes = 0;
+        for entry in &mut self.entries {
+            let State::Flying { datagram, wire_bytes, .. } = entry.state else { continue };
+            bytes += entry.bytes.len();
+            if bytes > COPIED_BYTES {
+                break;
+            }
+            if entry.sent < COPIED_UNTIL_SENT && datagram < self.newest_chunk {
+                entry.state = State::Waiting;
+                self.flying_bytes -= wire_bytes;
+            }
+        }
+    }
+
     /// The other end was heard, but does not answer for what was sent: perhaps nothing of it has arrived. In a silence
     /// that is reason enough to send the first of it, or to ask.
     pub(super) fn heard_unasked(&mut self, now: Time) {
@@ -356,6 +380,11 @@ impl Outbound {
         if self.silence.is_on() && !self.probe {
             return None;
         }
+        let may_send_chunk =
+            self.pace.may_send(now, self.objects.flying_bytes(), self.loss.is_high()) && self.objects.waits();
+        if may_send_chunk && self.loss.is_high() {
+            self.repeat_between_chunks();
+        }
         let is_full = self.flying_bytes > 0 && self.flying_bytes >= self.window.bytes() && !self.probe;
         let items = if is_full { None } else { self.fill(bytes_max, base.clone(), peer_has) };
         let Some(Filled { numbers, datagram, content_len, says_all }) = items else {
@@ -394,7 +423,7 @@ impl Outbound {
             return None;
         }
         let is_talking = self.said_at.is_some_and(|at| now.since(at) < TALKING);
-        let bytes_max = if is_talking { bytes_max.min(self.pace.talking_bytes()) } else { bytes_max };
+        let bytes_max = bytes_max.min(self.pace.set_talking(is_talking));
         let mut datagram = Vec::with_capacity(bytes_max);
         let mut content = Vec::with_capacity(bytes_max);
         base.encode(&mut content);
@@ -406,6 +435,7 @@ impl Outbound {
         Batch { chunk, ..base }.encode(&mut content);
         codec::encode_as(Codec::Raw, &content, &mut datagram);
         let sent_bytes = self.left(now, &datagram);
+        self.newest_chunk = self.datagrams;
         let flight = Flight {
             datagram: self.datagrams,
             at: now,

@@ -22,8 +22,9 @@ const FIRST_PACKETS: f64 = 2.0;
 /// The slowest pace, bytes a second: a packet in ten seconds still finds out that the path has become faster.
 const RATE_MIN: f64 = PACKET / 10.0;
 
-/// How much of a queue is aimed at, in packets.
+/// How much of a queue is aimed at, in packets: so that the path is never idle, or, while texts come and go, so that they do not wait.
 const QUEUE: f64 = 0.4;
+const TALKING_QUEUE: f64 = 0.3;
 
 /// How much faster than the measured rate the pace is at most, until a queue shows for the first time and from then on;
 /// how much slower at most.
@@ -60,6 +61,7 @@ pub(super) struct Pace {
     taken: VecDeque<(Time, u64)>,
     /// Bytes a second.
     rate: Option<f64>,
+    is_talking: bool,
     /// Whether a queue has shown.
     has_queued: bool,
     /// Round trips of chunks, seconds: smoothed, and the least of this span of time and of the one before it.
@@ -75,6 +77,7 @@ impl Default for Pace {
             sent_bytes: 0,
             taken: VecDeque::new(),
             rate: None,
+            is_talking: false,
             has_queued: false,
             smoothed: 0.0,
             least: [f64::INFINITY; 2],
@@ -102,9 +105,10 @@ impl Pace {
         self.next_at <= now && self.has_room(flying_bytes, is_lossy)
     }
 
-    /// The largest datagram that a chunk may fill while texts come and go.
-    pub(super) fn talking_bytes(&self) -> usize {
-        let rate = self.rate.unwrap_or(f64::INFINITY);
+    /// Says whether texts come and go. Returns the largest datagram that a chunk may fill.
+    pub(super) fn set_talking(&mut self, is_talking: bool) -> usize {
+        self.is_talking = is_talking;
+        let rate = self.rate.filter(|_| is_talking).unwrap_or(f64::INFINITY);
         (rate * TALKING_CHUNK.as_secs_f64()).clamp(TALKING_CHUNK_MIN, PACKET) as usize
     }
 
@@ -136,7 +140,7 @@ impl Pace {
     /// more.
     fn shortfall(&self) -> f64 {
         let Some((rate, least)) = self.rate.zip(self.least()) else { return 0.0 };
-        let aim = QUEUE * PACKET / rate;
+        let aim = if self.is_talking { TALKING_QUEUE } else { QUEUE } * PACKET / rate;
         (1.0 - (self.smoothed - least) / aim).clamp(-1.0, 1.0)
     }
 

@@ -467,6 +467,26 @@ fn chunks_are_smaller_while_texts_come_and_go() {
 }
 
 #[test]
+fn where_losses_are_no_exception_a_text_leaves_again_between_chunks() {
+    let resent = |path| {
+        let mut pair = Pair::new(path, 5);
+        pair.send_object(400_000, RangeSet::new());
+        pair.run(Duration::from_secs(60));
+        for n in 0..10 {
+            pair.run(Duration::from_secs(60 + 10 * n));
+            pair.ends[0].push(frame(n as usize));
+        }
+        pair.run(Duration::from_secs(170));
+        assert_eq!(pair.arrived.len(), 10);
+        pair.ends[0].resent_items()
+    };
+    assert_eq!(resent(THIN), 0);
+    // Three times each, unless its arrival is known before.
+    let resent = resent(GPRS_BAD);
+    assert!((20..=50).contains(&resent), "{resent}");
+}
+
+#[test]
 fn what_is_held_from_before_is_not_sent_again() {
     let mut pair = Pair::new(CLEAN, 3);
     let held = [0..70_000, 80_000..100_000, 199_000..200_000];
