@@ -4,7 +4,8 @@
 //! Bytes are IP bytes that were put on the air of the thin link in both directions: headers, acknowledgements, lost
 //! packets and handshakes. Times are virtual, so that the same seeds give the same figures on every machine.
 
-use std::path::PathBuf;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
@@ -25,7 +26,7 @@ mod scenario;
 /// What a message costs in seconds and bytes on thin links, in virtual time.
 #[derive(Args, Debug)]
 pub(crate) struct LinkArgs {
-    /// Links, by name; `all` for every one there is
+    /// Links, by name, or by the path of a file like those in `netem-tests/profiles`; `all` for every one that has a name
     #[arg(long = "profile", value_name = "NAME", default_values = ["gprs", "gprs-bad"])]
     profiles: Vec<String>,
     /// Scenarios, by name; all if none is given
@@ -57,7 +58,7 @@ pub(crate) fn run(args: &LinkArgs, report: &mut Report) -> Result<()> {
         [all] if all == "all" => Profile::names().collect(),
         names => names.iter().map(String::as_str).collect(),
     };
-    let profiles: Vec<Profile> = names.into_iter().map(Profile::named).collect::<Result<_, _>>()?;
+    let profiles: Vec<Profile> = names.into_iter().map(profile).collect::<Result<_>>()?;
     let scenarios = if args.scenarios.is_empty() { Scenario::ALL } else { &args.scenarios };
     let mut measured = Vec::new();
     for profile in &profiles {
@@ -76,6 +77,17 @@ pub(crate) fn run(args: &LinkArgs, report: &mut Report) -> Result<()> {
         }
     }
     args.baseline.as_ref().map_or(Ok(()), |file| baseline::compare(&measured, file))
+}
+
+/// The link of this name, or in this file.
+fn profile(name: &str) -> Result<Profile> {
+    let path = Path::new(name);
+    if path.extension().is_none_or(|extension| extension != "toml") {
+        return Ok(Profile::named(name)?);
+    }
+    let text = fs::read_to_string(path).with_context(|| format!("cannot read {name}"))?;
+    let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+    Profile::from_toml(&stem, &text).with_context(|| format!("in {name}"))
 }
 
 /// Every seed's figures, in order.
