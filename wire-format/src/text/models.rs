@@ -51,49 +51,49 @@ pub static NUMBERED: [Numbered; 11] = [
         "english",
         "models-en",
         &[Latin],
-        "33cf42d2949a3cb06bd8a88b6d145d9c334c1aec763f5fc239a1e5487e882c86"
+        "3e79cd38b06ff2a084509e88f29fb7ee22fc11e3970fbc4bf72ec4b2caaeae1d"
     ),
     numbered!(
         "russian",
         "models-ru",
         &[Cyrillic],
-        "2e765493e06b362b5d15ef705ea26c6192406da79ae01738b14a0b8f89b84a6e"
+        "d41aee99947e5d8561e77bd99de343ea206903c8df9aec84841181430964ace3"
     ),
     numbered!(
         "spanish",
         "models-es",
         &[Latin],
-        "cd29ab3336ba4456bf38bd661b4d38d54fbaa694b723e85cc35e0084549ad4b9"
+        "94b09f479e4824fa8b7f0201dbcb9e7a10f8242cd32725d8ed0ca365110c7531"
     ),
     numbered!(
         "portuguese",
         "models-pt",
         &[Latin],
-        "efeb73156cb01b50c2101f374c5b43c04ee4de08de056222760eeb7fec01a0a7"
+        "4413d7125c8381dc91c723548de8312ef8599af09ce735daae5bb8a5b0b51f40"
     ),
     numbered!(
         "french",
         "models-fr",
         &[Latin],
-        "b19a219b08648ef800d5ae15ecaf8533a4934a3c0e2998950317af1e109a97e6"
+        "b0b1ef7ed7048c9490eef734899e08298dcf7157bbae3f8cdec4846a36fd6676"
     ),
     numbered!(
         "arabic",
         "models-ar",
         &[Arabic],
-        "48d74a1c9448b48eba9bfcc60c49390d75e5c2be2f495f3124afd2957c8527df"
+        "7b5755ad28402689be92209ca39485e00a96c15fdeb2c8456022348e000a56d6"
     ),
     numbered!(
         "hindi",
         "models-hi",
         &[Devanagari, Latin],
-        "3afd70b4603c9cdd36f43e555a7cf9e1cc1b47a6c89863488341f01b9409671e"
+        "1c3d643fc94ef530dddb79b7f29ce3dbf88e8d84e262c6810a561f1b39c5bc0e"
     ),
     numbered!(
         "indonesian",
         "models-id",
         &[Latin],
-        "7d1000889af3d39a531e6a9e1d6dbf8245b76c4cd19b1906cd2ade93ea1406e5"
+        "c689aecb2f9fb4b2c433c3a7f320f7b57ab71fbf5f1ced546157ec88dde96d06"
     ),
     numbered!(
         "swahili",
