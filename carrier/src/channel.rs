@@ -193,6 +193,10 @@ impl Channel {
                 self.look_at_early();
                 return Poll::Ready(Ok(News::Connected));
             }
+            if let Some(left_at) = self.connection.take_end_answered() {
+                // What has arrived until then was acknowledged beside.
+                self.link.lose_until(Time::after_start(left_at.saturating_duration_since(self.started)));
+            }
             if self.connection.take_stirring() {
                 self.path_is_open();
             }

@@ -77,6 +77,10 @@ pub(crate) struct Connection {
     repeated_rtt: Option<Duration>,
     /// Whether the end of the handshake leaves again, until the owner knows.
     repeats_end: bool,
+    /// Whether the relay is known to have completed the handshake, at a device.
+    is_confirmed: bool,
+    /// When the end that it has answered left last, if any was repeated, until the owner knows.
+    end_answered: Option<Instant>,
     /// Whether something was heard that did not answer what was repeated, until the owner knows.
     stirs: bool,
     down: Option<Down>,
@@ -135,6 +139,11 @@ impl Connection {
     /// Whether the end of the handshake is about to leave again, if not asked before.
     pub(crate) fn take_end_again(&mut self) -> bool {
         std::mem::take(&mut self.repeats_end)
+    }
+
+    /// When the end of a handshake left last that needed repeats, once the relay has answered it, if not asked before.
+    pub(crate) fn take_end_answered(&mut self) -> Option<Instant> {
+        self.end_answered.take()
     }
 
     /// Whether the handshake needed repeats.
@@ -218,6 +227,10 @@ impl Connection {
         if heard {
             self.stirs = self.unheard_for().is_some() && self.repeats.is_overdue();
             self.repeats.heard();
+            if !self.is_confirmed && self.quic.stats().frame_rx.handshake_done > 0 {
+                self.is_confirmed = true;
+                self.end_answered = self.repeats.said_again();
+            }
             // A relay that speaks, but not of the end of the handshake, may not have heard of it.
             self.repeat_end_if_overdue();
         }
@@ -336,10 +349,7 @@ impl Connection {
 
     /// Whether it is not certain that the other end has completed the handshake.
     fn is_handshake_open(&self) -> bool {
-        !self.is_connected
-            || self.quic.side().is_client()
-                && self.quic.stats().frame_rx.handshake_done == 0
-                && self.down.is_none()
+        !self.is_connected || self.quic.side().is_client() && !self.is_confirmed && self.down.is_none()
     }
 
     /// When QUIC's next timer is to run out.
@@ -531,6 +541,8 @@ impl Owned {
             repeats: Repeats::new(rtt),
             repeated_rtt: None,
             repeats_end: false,
+            is_confirmed: false,
+            end_answered: None,
             stirs: false,
             down: None,
             early: Early { began, heard: None, crypto_frames },

@@ -154,6 +154,11 @@ impl Repeats {
         (self.count > 0).then(|| self.said.elapsed().max(self.first_pause / ROUND_TRIPS))
     }
 
+    /// When this end has said its part last, if anything was repeated.
+    pub(crate) fn said_again(&self) -> Option<Instant> {
+        self.any().then_some(self.said)
+    }
+
     /// Whether anything was repeated.
     pub(crate) fn any(&self) -> bool {
         self.count > 0

@@ -10,7 +10,7 @@ use thinpost_wire::codec::DictionarySet;
 use thinpost_wire::link::{Link, LinkConfig, Time};
 
 fuzz_target!(|bytes: &[u8]| {
-    let config = LinkConfig { initial_rtt: Duration::from_secs(1), peer_has: DictionarySet::compiled_in(), poll_pause_max: Duration::from_secs(45) };
+    let config = LinkConfig { initial_rtt: Duration::from_secs(1), is_rtt_measured: false, peer_has: DictionarySet::compiled_in(), poll_pause_max: Duration::from_secs(45) };
     let mut link = Link::new(config);
     let mut now = Time::default();
     for n in 0..4u8 {

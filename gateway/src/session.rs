@@ -68,6 +68,7 @@ pub(crate) async fn run(incoming: Incoming, shared: Arc<Shared>) {
     let mut session = Session {
         channel: connecting.open(LinkConfig {
             initial_rtt: Duration::from_millis(700),
+            is_rtt_measured: false,
             peer_has: DictionarySet::default(),
             poll_pause_max: POLL_PAUSE_MAX,
         }),

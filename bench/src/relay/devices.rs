@@ -81,6 +81,7 @@ async fn connect_one(relay: &RelayTicket, number: u32) -> Result<Device> {
     let initial_rtt = connecting.rtt();
     let mut channel = connecting.open(LinkConfig {
         initial_rtt,
+        is_rtt_measured: true,
         peer_has: DictionarySet::EMPTY,
         poll_pause_max: Duration::from_secs(45),
     });

@@ -26,6 +26,7 @@ const DEVICE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 2
 
 const LINK: LinkConfig = LinkConfig {
     initial_rtt: Duration::from_millis(700),
+    is_rtt_measured: false,
     peer_has: DictionarySet::EMPTY,
     poll_pause_max: Duration::from_secs(45),
 };

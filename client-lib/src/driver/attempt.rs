@@ -62,6 +62,7 @@ impl Driver {
         // rides in the first datagram, or in the last of the handshake.
         let mut channel = connecting.open(LinkConfig {
             initial_rtt,
+            is_rtt_measured: !early,
             peer_has: DictionarySet::from_bits(self.relay.dictionaries),
             poll_pause_max: POLL_PAUSE_MAX,
         });

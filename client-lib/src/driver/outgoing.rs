@@ -317,6 +317,7 @@ mod tests {
     fn what_was_refused_is_not_custody_when_it_is_settled() {
         let mut link = Link::new(LinkConfig {
             initial_rtt: Duration::from_secs(1),
+            is_rtt_measured: false,
             peer_has: DictionarySet::EMPTY,
             poll_pause_max: Duration::from_secs(45),
         });

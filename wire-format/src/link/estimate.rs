@@ -21,11 +21,13 @@ pub(super) struct Rtt {
     variation: Duration,
     latest: Duration,
     least: Option<Duration>,
+    /// Whether what it began with was measured, if not by this link.
+    is_initial_measured: bool,
 }
 
 impl Rtt {
-    pub(super) fn new(initial: Duration) -> Self {
-        Self { smoothed: initial, variation: initial / 2, latest: initial, least: None }
+    pub(super) fn new(initial: Duration, is_initial_measured: bool) -> Self {
+        Self { smoothed: initial, variation: initial / 2, latest: initial, least: None, is_initial_measured }
     }
 
     /// Takes in a sample of an item that was sent only once (Karn's rule).
@@ -60,11 +62,11 @@ impl Rtt {
 
     /// How long to wait for an answer.
     pub(super) fn resend_after(&self) -> Duration {
-        match self.least {
-            Some(_) => (self.smoothed + self.variation.mul_f64(VARIATIONS)).max(RTO_MIN),
-            // The first flight may take longer to leave than a round trip takes.
-            None => (self.smoothed * UNMEASURED).max(RTO_MIN),
-        }
+        let after = match self.least {
+            None if !self.is_initial_measured => self.smoothed * UNMEASURED,
+            _ => self.smoothed + self.variation.mul_f64(VARIATIONS),
+        };
+        after.max(RTO_MIN)
     }
 
     /// Whether a round trip was measured on this link.

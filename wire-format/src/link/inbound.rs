@@ -132,9 +132,11 @@ impl Inbound {
         self.ack_due = None;
     }
 
-    /// What to acknowledge with whatever leaves next; none when it would say nothing new.
-    pub(super) fn ack(&self) -> Option<Ack> {
-        self.ack_due?;
+    /// What to acknowledge with whatever leaves next; none when it would say nothing new, unless it is to be said again.
+    pub(super) fn ack(&self, again: bool) -> Option<Ack> {
+        if self.ack_due.is_none() && !(again && self.taken > 0) {
+            return None;
+        }
         let mut received: Vec<(u64, u64)> = Vec::new();
         if self.taken > self.watermark {
             received.push((self.watermark + 1, self.taken));

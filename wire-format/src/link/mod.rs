@@ -70,6 +70,8 @@ pub struct LinkConfig {
     /// The round-trip time assumed until one was measured. The carrier's handshake has usually measured
     /// one; otherwise what is remembered of this network.
     pub initial_rtt: Duration,
+    /// Whether that was measured on this path just now.
+    pub is_rtt_measured: bool,
     /// The dictionaries that the other end is known to have.
     pub peer_has: DictionarySet,
     /// The longest pause between two polls of a path that has fallen silent.
@@ -160,7 +162,7 @@ impl Link {
     /// A link that has just been opened.
     pub fn new(config: LinkConfig) -> Self {
         Self {
-            outbound: Outbound::new(config.initial_rtt, config.poll_pause_max),
+            outbound: Outbound::new(&config),
             inbound: Inbound::default(),
             objects: ObjectsInbound::default(),
             peer_has: config.peer_has,
@@ -249,6 +251,11 @@ impl Link {
     /// heard shows in [`Link::last_heard`].
     pub fn poke(&mut self, now: Time) {
         self.outbound.poke(now);
+    }
+
+    /// Sends again what left at this time or before and is still on its way: the carrier knows that it is lost.
+    pub fn lose_until(&mut self, at: Time) {
+        self.outbound.lose_until(at);
     }
 
     /// Asks the other end to say again what has arrived: it may have said so, and could not be read. A batch that does leaves
@@ -345,8 +352,9 @@ impl Link {
     /// The next datagram to send, until there is none. `bytes_max` is what the carrier takes in one.
     pub fn poll_transmit(&mut self, now: Time, bytes_max: usize) -> Option<Vec<u8>> {
         let ack_is_due = self.inbound.ack_due().is_some_and(|due| due <= now);
-        let ack = self.inbound.ack();
         let poll = self.outbound.take_poll();
+        // What is sent again was lost, perhaps with an acknowledgement that rode with it.
+        let ack = self.inbound.ack(poll || self.outbound.sends_again());
         let held = if ack.is_some() { self.objects.statements() } else { Vec::new() };
         let base = Batch { unreadable: self.unreadable, poll, ack, held, ..Batch::default() };
         if !poll

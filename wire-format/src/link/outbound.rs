@@ -9,7 +9,7 @@ use super::estimate::{Loss, Rtt, Window};
 use super::objects::{Flight, ObjectsOutbound};
 use super::pace::Pace;
 use super::silence::{Ask, Pauses, Silence};
-use super::{LinkError, Time};
+use super::{LinkConfig, LinkError, Time};
 use crate::batch::{self, Ack, Batch, Chunk, Held, Item};
 use crate::codec::{self, Codec, DictionarySet};
 use crate::limits::{BATCH_CONTENT_BYTES, WINDOW_ITEMS};
@@ -80,7 +80,7 @@ pub(super) struct Outbound {
 }
 
 impl Outbound {
-    pub(super) fn new(initial_rtt: Duration, poll_pause_max: Duration) -> Self {
+    pub(super) fn new(config: &LinkConfig) -> Self {
         Self {
             settled: 0,
             entries: VecDeque::new(),
@@ -89,12 +89,12 @@ impl Outbound {
             flying_bytes: 0,
             newest_acked: 0,
             datagrams: 0,
-            rtt: Rtt::new(initial_rtt),
+            rtt: Rtt::new(config.initial_rtt, config.is_rtt_measured),
             loss: Loss::default(),
             window: Window::default(),
             objects: ObjectsOutbound::default(),
             pace: Pace::default(),
-            silence: Silence::new(poll_pause_max),
+            silence: Silence::new(config.poll_pause_max),
             newest_chunk: 0,
             said_at: None,
             polls: 0,
@@ -194,6 +194,11 @@ impl Outbound {
         self.entries.iter().any(|entry| entry.state == State::Waiting) || self.objects.waits()
     }
 
+    /// Whether what leaves next has left before.
+    pub(super) fn sends_again(&self) -> bool {
+        self.entries.iter().find(|entry| entry.state == State::Waiting).is_some_and(|entry| entry.sent > 0)
+    }
+
     /// The other end gathers what it acknowledges for so long.
     pub(super) fn expect_gathered(&mut self, at_most: Duration) {
         self.gathered = at_most;
@@ -202,6 +207,11 @@ impl Outbound {
     /// Everything on its way must be sent again: the other end could not read it.
     pub(super) fn lose_all(&mut self) {
         self.lose(|_, _| true);
+    }
+
+    /// What left at this time or before must be sent again.
+    pub(super) fn lose_until(&mut self, until: Time) {
+        self.lose(|_, at| at <= until);
     }
 
     /// Loses what left so long before something that has arrived that it cannot be on its way.

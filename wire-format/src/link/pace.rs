@@ -26,6 +26,12 @@ const RATE_MIN: f64 = PACKET / 10.0;
 const QUEUE: f64 = 0.4;
 const TALKING_QUEUE: f64 = 0.3;
 
+/// Where packets are shorter than this, it stands for one: delays vary by as much without any queue, and nobody notices.
+const QUEUE_UNIT_MIN: Duration = Duration::from_millis(500);
+const QUEUE_UNIT_MAX: Duration = Duration::from_secs(1);
+const UNSTEADY: f64 = 6.0;
+const CHANGES_SMOOTHING: f64 = 1.0 / 16.0;
+
 /// How much faster than the measured rate the pace is at most, until a queue shows for the first time and from then on;
 /// how much slower at most.
 const FASTER_FIRST: f64 = 1.0;
@@ -66,6 +72,8 @@ pub(super) struct Pace {
     has_queued: bool,
     /// Round trips of chunks, seconds: smoothed, and the least of this span of time and of the one before it.
     smoothed: f64,
+    /// By how much each differs from those before.
+    changes: f64,
     least: [f64; 2],
     span_began: Time,
 }
@@ -80,6 +88,7 @@ impl Default for Pace {
             is_talking: false,
             has_queued: false,
             smoothed: 0.0,
+            changes: 0.0,
             least: [f64::INFINITY; 2],
             span_began: Time::default(),
         }
@@ -140,7 +149,9 @@ impl Pace {
     /// more.
     fn shortfall(&self) -> f64 {
         let Some((rate, least)) = self.rate.zip(self.least()) else { return 0.0 };
-        let aim = if self.is_talking { TALKING_QUEUE } else { QUEUE } * PACKET / rate;
+        let share = if self.is_talking { TALKING_QUEUE } else { QUEUE };
+        let unsteady = (UNSTEADY * self.changes).min(QUEUE_UNIT_MAX.as_secs_f64());
+        let aim = share * (PACKET / rate).max(QUEUE_UNIT_MIN.as_secs_f64()).max(unsteady);
         (1.0 - (self.smoothed - least) / aim).clamp(-1.0, 1.0)
     }
 
@@ -173,6 +184,7 @@ impl Pace {
             self.least = [rtt, self.least[0]];
         }
         self.least[0] = self.least[0].min(rtt);
+        self.changes += ((rtt - self.smoothed).abs() - self.changes) * CHANGES_SMOOTHING;
         self.smoothed += (rtt - self.smoothed) * SMOOTHING;
     }
 

@@ -82,6 +82,7 @@ impl Pair {
     fn new(path: Path, seed: u64) -> Self {
         let config = LinkConfig {
             initial_rtt: Duration::from_millis(700),
+            is_rtt_measured: false,
             peer_has: DictionarySet::compiled_in(),
             poll_pause_max: Duration::from_secs(45),
         };
@@ -510,6 +511,7 @@ fn bytes_that_come_twice_are_counted() {
 fn chunks_that_come_before_their_transfer_is_known_are_kept_as_far_as_there_is_room() {
     let config = LinkConfig {
         initial_rtt: Duration::from_millis(700),
+        is_rtt_measured: false,
         peer_has: DictionarySet::default(),
         poll_pause_max: Duration::from_secs(45),
     };
