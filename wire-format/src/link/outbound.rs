@@ -159,15 +159,16 @@ impl Outbound {
             }
         }
         self.flying_bytes -= newly.bytes;
-        let was_silent = self.silence.is_on();
+        let silent_for = self.silent_for(now);
+        let was_silent = silent_for.is_some();
         let news = newly.any || moved;
         self.probe &= !news;
         // After a silence that anybody hears is news, if there is something to send.
         let waits = self.waits();
         let more = waits || self.entries.len() > self.unsent || self.objects.flying().next().is_some();
         self.silence.heard(now, news || was_silent && waits, more);
-        if was_silent {
-            self.start_anew();
+        if let Some(silence) = silent_for {
+            self.start_anew(silence);
         }
         self.newest_acked = self.newest_acked.max(newly.datagram);
         if let Some(sent_bytes) = newly.chunk_sent_bytes {
@@ -349,14 +350,15 @@ impl Outbound {
     pub(super) fn path_is_open(&mut self, now: Time) {
         self.lose_all();
         let waits = self.waits();
+        let silence = self.silent_for(now);
         self.silence.heard(now, true, waits);
-        self.start_anew();
+        self.start_anew(silence.unwrap_or_default());
     }
 
     /// What is known of the path is from before a silence.
-    fn start_anew(&mut self) {
+    fn start_anew(&mut self, silence: Duration) {
         self.window = Window::default();
-        self.pace.reset();
+        self.pace.after_silence(silence);
     }
 
     /// Asks the other end for a sign of life.

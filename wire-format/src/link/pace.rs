@@ -46,8 +46,8 @@ const SMOOTHING: f64 = 0.7;
 const BEYOND: f64 = 6.0;
 const BEYOND_LOSSY: f64 = 9.0;
 
-/// The rate is measured over so many chunks.
-const MEASURED: usize = 16;
+/// The rate is measured over so many bytes: sixteen full packets.
+const MEASURED_BYTES: u64 = 16 * PACKET as u64;
 
 /// While texts come and go, a chunk takes so long to leave at most, if it need not be smaller than this for it: for what it takes, a text
 /// waits that is written just after it has left.
@@ -164,7 +164,7 @@ impl Pace {
             return;
         }
         self.taken.push_back((now, sent_bytes));
-        if self.taken.len() > MEASURED {
+        while self.taken.get(1).is_some_and(|&(_, second)| sent_bytes - second >= MEASURED_BYTES) {
             self.taken.pop_front();
         }
         let (Some(first), Some(last)) = (self.taken.front(), self.taken.back()) else { return };
@@ -188,8 +188,13 @@ impl Pace {
         self.smoothed += (rtt - self.smoothed) * SMOOTHING;
     }
 
-    /// The path may be another one now.
-    pub(super) fn reset(&mut self) {
-        *self = Self::default();
+    /// Nothing was heard for so long: after some time the path may be another one. After less, what was learned counts still; to
+    /// learn it anew while what was sent before still queues would take the queue for the path.
+    pub(super) fn after_silence(&mut self, silence: Duration) {
+        if silence >= LEAST_FOR {
+            *self = Self::default();
+        } else {
+            self.taken.clear();
+        }
     }
 }

@@ -451,7 +451,7 @@ fn chunks_are_smaller_while_texts_come_and_go() {
     pair.send_object(400_000, RangeSet::new());
     pair.run(Duration::from_secs(20));
     // How long the chunks of so many seconds are.
-    let mut mean_bytes = |pair: &mut Pair, from: u64, upto: u64| {
+    let mean_bytes = |pair: &mut Pair, from: u64, upto: u64| {
         pair.run(Duration::from_secs(from));
         let before = (pair.chunk_bytes, pair.chunks);
         pair.run(Duration::from_secs(upto));
