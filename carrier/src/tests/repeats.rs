@@ -98,3 +98,28 @@ async fn once_the_path_is_known_to_be_open_everything_leaves_again() {
         assert_eq!(frame(&mut device, &mut relay).await, noise(expected));
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_rode_with_the_end_of_a_handshake_leaves_at_once_when_the_end_alone_has_arrived() {
+    let mut scene = Scene::new();
+    let mut device = scene.connect();
+    let mut relay = {
+        let accepted = async { scene.relay.accept().await };
+        let (relay, connected) = tokio::join!(accepted, device.connected());
+        connected.unwrap();
+        relay
+    };
+    let mut device = device.open(LINK);
+    scene.wire.set_fate(DEVICE, Fate::Lost);
+    device.link().push(noise(400));
+    device.flush().unwrap();
+    assert_eq!(run(&mut device, Duration::from_millis(3_500)).await, None);
+    let [.., with, alone] = &scene.wire.sent(DEVICE)[..] else { panic!("it leaves again, twice") };
+    assert!(*with > 600 && *alone < 300, "{with}, {alone}");
+    scene.wire.set_fate(DEVICE, Fate::Arrives);
+    scene.wire.repeat_last(DEVICE, 1);
+    relay.connected().await.unwrap();
+    let mut relay = relay.open(LINK);
+    let arrived = timeout(Duration::from_millis(100), frame(&mut device, &mut relay)).await;
+    assert_eq!(arrived.unwrap(), noise(400));
+}

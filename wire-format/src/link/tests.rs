@@ -274,6 +274,26 @@ fn what_arrived_but_stays_unsettled_is_asked_after() {
 }
 
 #[test]
+fn an_acknowledgement_that_was_lost_rides_with_what_is_sent_again() {
+    let mut pair = Pair::new(CLEAN, 9);
+    let at = |ms| Time::after_start(Duration::from_millis(ms));
+    let [one, other] = &mut pair.ends;
+    one.push(frame(1));
+    let datagram = one.poll_transmit(at(0), 1_160).unwrap();
+    other.handle_datagram(at(300), &datagram).unwrap();
+    assert!(matches!(other.poll_event(), Some(Event::Frame { number: 1, .. })));
+    other.settle(at(300), 1);
+    other.push(frame(2));
+    assert!(other.poll_transmit(at(300), 1_160).is_some(), "the frame, and custody of the other with it");
+    assert_eq!(other.poll_transmit(at(300), 1_160), None);
+    let resend_at = other.poll_timeout().unwrap();
+    other.handle_timeout(resend_at);
+    let again = other.poll_transmit(resend_at, 1_160).unwrap();
+    one.handle_datagram(resend_at, &again).unwrap();
+    assert_eq!(one.poll_event(), Some(Event::Settled { upto: 1 }));
+}
+
+#[test]
 fn after_an_outage_everything_arrives_soon() {
     let mut pair = Pair::new(CLEAN, 1);
     let numbers: Vec<_> = (0..40).map(|n| pair.ends[0].push(frame(n))).collect();
