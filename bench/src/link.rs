@@ -22,6 +22,7 @@ mod baseline;
 mod pair;
 mod play;
 mod scenario;
+mod script;
 
 /// What a message costs in seconds and bytes on thin links, in virtual time.
 #[derive(Args, Debug)]
