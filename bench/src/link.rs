@@ -15,10 +15,12 @@ use clap::{Args, ValueEnum};
 use thinpost_netem::Profile;
 
 use crate::report::{Report, Row};
+use fairness::Shares;
 use play::Figures;
 use scenario::Scenario;
 
 mod baseline;
+mod fairness;
 mod pair;
 mod peer;
 mod play;
@@ -31,7 +33,7 @@ pub(crate) struct LinkArgs {
     /// Links, by name, or by the path of a file like those in `netem-tests/profiles`; `all` for every one that has a name
     #[arg(long = "profile", value_name = "NAME", default_values = ["gprs", "gprs-bad"])]
     profiles: Vec<String>,
-    /// Scenarios, by name; all if none is given
+    /// Scenarios, by name; all but `fairness` if none is given
     #[arg(long = "scenario", value_name = "NAME")]
     scenarios: Vec<Scenario>,
     /// Let another play what it can of them in Thinpost's place, to compare with
@@ -99,7 +101,11 @@ pub(crate) fn run(args: &LinkArgs, report: &mut Report) -> Result<()> {
     let mut measured = Vec::new();
     for profile in &profiles {
         for &scenario in &scenarios {
-            for (row, bound) in scenario_rows(profile, scenario, args)? {
+            let rows = match scenario {
+                Scenario::Fairness => fairness_rows(profile, args)?,
+                _ => scenario_rows(profile, scenario, args)?,
+            };
+            for (row, bound) in rows {
                 report.row(row.clone())?;
                 bound.into_iter().try_for_each(|row| report.row(row))?;
                 measured.push(row);
@@ -199,6 +205,24 @@ fn scenario_rows(profile: &Profile, scenario: Scenario, args: &LinkArgs) -> Resu
         let bound = if figure.more_is_better() { "at least" } else { "at most" };
         let bound = bar.map(|bar| row(figure, bound, bar.bound));
         Some((row(figure, mode, figure.of(&runs)?), bound))
+    });
+    Ok(rows.collect())
+}
+
+/// Medians of the shares.
+fn fairness_rows(profile: &Profile, args: &LinkArgs) -> Result<Vec<RowAndBound>> {
+    let scenario = Scenario::Fairness;
+    let runs: Vec<Shares> =
+        runs(profile, scenario, args, |seed| in_virtual_time(fairness::play(profile, seed)))?;
+    if args.each {
+        for (seed, shares) in (args.from..).zip(&runs) {
+            eprintln!("{} {} seed {seed}: {shares}", profile.name, scenario.name());
+        }
+    }
+    let rows = Shares::MODES.into_iter().filter_map(|(mode, share)| {
+        let median = quantile(&runs.iter().map(share).collect::<Vec<_>>(), 0.5)?;
+        let row = Row::new("link", "share", median, "%").profile(profile.name.clone());
+        Some((row.scenario(scenario.title()).mode(mode).seeds(args.seeds()), None))
     });
     Ok(rows.collect())
 }
@@ -328,8 +352,8 @@ mod tests {
         };
         let all = scenarios("--peer quinn").unwrap();
         assert!(!all.is_empty() && all.iter().all(|&scenario| peer::plays(scenario)));
-        let named = scenarios("--peer quinn --scenario cold --scenario steady-saver --scenario silent-60");
+        let named = scenarios("--peer quinn --scenario cold --scenario steady-saver --scenario fairness");
         let error = named.unwrap_err().to_string();
-        assert!(error.contains("steady-saver, silent-60") && !error.contains("cold"), "{error}");
+        assert!(error.contains("steady-saver, fairness") && !error.contains("cold"), "{error}");
     }
 }

@@ -22,13 +22,13 @@ use super::script::{
 };
 use host::{Arrivals, Device, Sent, Server};
 
-mod host;
+pub(crate) mod host;
 
 const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));
 
 /// Priorities of streams: an object lets texts pass.
-const TEXTS: i32 = 0;
-const OBJECTS: i32 = -1;
+pub(crate) const TEXTS: i32 = 0;
+pub(crate) const OBJECTS: i32 = -1;
 
 /// What a plain client can play. The others are about what it has not: saver mode, reachability, resumed objects, hints.
 pub(crate) fn plays(scenario: Scenario) -> bool {

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use thinpost_client::{Message, MessageId};
 use thinpost_gateway::Relay;
 use thinpost_netem::Profile;
@@ -99,6 +99,7 @@ pub(crate) async fn play(link: &Profile, scenario: Scenario, seed: u64, packets:
         Scenario::Silent300 => silent(Pair::behind_nat(&stage, LONG_MEMORY).await?).await,
         Scenario::Reachable60 => reachable(Pair::behind_nat(&stage, SHORT_MEMORY).await?).await,
         Scenario::Reachable300 => reachable(Pair::behind_nat(&stage, LONG_MEMORY).await?).await,
+        Scenario::Fairness => bail!("fairness has figures of its own"),
     }
 }
 
