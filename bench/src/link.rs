@@ -10,18 +10,22 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-use anyhow::{Context, Result};
-use clap::Args;
+use anyhow::{Context, Result, ensure};
+use clap::{Args, ValueEnum};
 use thinpost_netem::Profile;
 
 use crate::report::{Report, Row};
+use fairness::Shares;
 use play::Figures;
 use scenario::Scenario;
 
 mod baseline;
+mod fairness;
 mod pair;
+mod peer;
 mod play;
 mod scenario;
+mod script;
 
 /// What a message costs in seconds and bytes on thin links, in virtual time.
 #[derive(Args, Debug)]
@@ -29,9 +33,12 @@ pub(crate) struct LinkArgs {
     /// Links, by name, or by the path of a file like those in `netem-tests/profiles`; `all` for every one that has a name
     #[arg(long = "profile", value_name = "NAME", default_values = ["gprs", "gprs-bad"])]
     profiles: Vec<String>,
-    /// Scenarios, by name; all if none is given
+    /// Scenarios, by name; all but `fairness` if none is given
     #[arg(long = "scenario", value_name = "NAME")]
     scenarios: Vec<Scenario>,
+    /// Let another play what it can of them in Thinpost's place, to compare with
+    #[arg(long, value_name = "NAME")]
+    peer: Option<Peer>,
     /// How many runs of each, with seeds from 0 on
     #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u64).range(1..=100_000))]
     seeds: u64,
@@ -49,27 +56,56 @@ pub(crate) struct LinkArgs {
     packets: bool,
 }
 
+/// Who plays in Thinpost's place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Peer {
+    /// Plain quinn endpoints with Cubic, a stream a message
+    Quinn,
+}
+
+impl LinkArgs {
+    fn profiles(&self) -> Result<Vec<Profile>> {
+        let names: Vec<&str> = match &self.profiles[..] {
+            [all] if all == "all" => Profile::names().collect(),
+            names => names.iter().map(String::as_str).collect(),
+        };
+        names.into_iter().map(profile).collect()
+    }
+
+    /// What is to be played; an error if the peer cannot play what was named.
+    fn scenarios(&self) -> Result<Vec<Scenario>> {
+        let all = if self.scenarios.is_empty() { Scenario::ALL } else { &self.scenarios };
+        let Some(Peer::Quinn) = self.peer else { return Ok(all.to_vec()) };
+        let (plays, refused): (Vec<_>, Vec<_>) = all.iter().copied().partition(|&each| peer::plays(each));
+        let refused: Vec<String> = refused.into_iter().map(Scenario::name).collect();
+        ensure!(
+            self.scenarios.is_empty() || refused.is_empty(),
+            "plain quinn has nothing to play {} with: leave it out, or leave out --peer",
+            refused.join(", ")
+        );
+        Ok(plays)
+    }
+
+    fn seeds(&self) -> Vec<u64> {
+        (self.from..self.from + self.seeds).collect()
+    }
+}
+
 /// Runs what was asked for, on all processors.
 ///
 /// # Errors
-/// For an unknown profile; when a message is lost, comes twice or out of order; and when a figure exceeds the baseline.
+/// For an unknown profile, or a scenario that the peer does not play; when a message is lost, comes twice or out of order; and when
+/// a figure exceeds the baseline.
 pub(crate) fn run(args: &LinkArgs, report: &mut Report) -> Result<()> {
-    let names: Vec<&str> = match &args.profiles[..] {
-        [all] if all == "all" => Profile::names().collect(),
-        names => names.iter().map(String::as_str).collect(),
-    };
-    let profiles: Vec<Profile> = names.into_iter().map(profile).collect::<Result<_>>()?;
-    let scenarios = if args.scenarios.is_empty() { Scenario::ALL } else { &args.scenarios };
+    let (profiles, scenarios) = (args.profiles()?, args.scenarios()?);
     let mut measured = Vec::new();
     for profile in &profiles {
-        for &scenario in scenarios {
-            let runs = runs(profile, scenario, args)?;
-            if args.each {
-                for (seed, figures) in (args.from..).zip(&runs) {
-                    eprintln!("{} {} seed {seed}: {figures}", profile.name, scenario.name());
-                }
-            }
-            for (row, bound) in rows(profile, scenario, args, &runs) {
+        for &scenario in &scenarios {
+            let rows = match scenario {
+                Scenario::Fairness => fairness_rows(profile, args)?,
+                _ => scenario_rows(profile, scenario, args)?,
+            };
+            for (row, bound) in rows {
                 report.row(row.clone())?;
                 bound.into_iter().try_for_each(|row| report.row(row))?;
                 measured.push(row);
@@ -90,11 +126,16 @@ fn profile(name: &str) -> Result<Profile> {
     Profile::from_toml(&stem, &text).with_context(|| format!("in {name}"))
 }
 
-/// Every seed's figures, in order.
-fn runs(profile: &Profile, scenario: Scenario, args: &LinkArgs) -> Result<Vec<Figures>> {
+/// Plays every seed, on all processors, and gives what each gave, in order.
+fn runs<T: Send>(
+    profile: &Profile,
+    scenario: Scenario,
+    args: &LinkArgs,
+    play: impl Fn(u64) -> Result<T> + Sync,
+) -> Result<Vec<T>> {
     let (from, seeds) = (args.from, args.seeds);
     let next = AtomicUsize::new(0);
-    let done: Mutex<Vec<Option<Result<Figures>>>> = Mutex::new((0..seeds).map(|_| None).collect());
+    let done: Mutex<Vec<Option<Result<T>>>> = Mutex::new((0..seeds).map(|_| None).collect());
     thread::scope(|scope| {
         for _ in 0..thread::available_parallelism().map_or(1, usize::from) {
             scope.spawn(|| {
@@ -103,8 +144,8 @@ fn runs(profile: &Profile, scenario: Scenario, args: &LinkArgs) -> Result<Vec<Fi
                     if index as u64 >= seeds {
                         return;
                     }
-                    let figures = one_run(profile, scenario, from + index as u64, args.packets);
-                    done.lock().expect("no run panics with the lock held")[index] = Some(figures);
+                    let run = play(from + index as u64);
+                    done.lock().expect("no run panics with the lock held")[index] = Some(run);
                 }
             });
         }
@@ -112,39 +153,78 @@ fn runs(profile: &Profile, scenario: Scenario, args: &LinkArgs) -> Result<Vec<Fi
     let done = done.into_inner().expect("as above");
     let name = |index| {
         let (profile, scenario) = (&profile.name, scenario.name());
-        format!("again: bench link --profile {profile} --scenario {scenario} --seeds 1 --from {index}")
+        let peer = args.peer.map_or("", |Peer::Quinn| " --peer quinn");
+        format!("again: bench link --profile {profile} --scenario {scenario}{peer} --seeds 1 --from {index}")
     };
     done.into_iter()
         .zip(from..)
-        .map(|(figures, seed)| figures.context("a run came to no end")?.with_context(|| name(seed)))
+        .map(|(run, seed)| run.context("a run came to no end")?.with_context(|| name(seed)))
         .collect()
 }
 
-fn one_run(profile: &Profile, scenario: Scenario, seed: u64, packets: bool) -> Result<Figures> {
+fn in_virtual_time<T>(play: impl Future<Output = Result<T>>) -> Result<T> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build()?;
-    runtime.block_on(play::play(profile, scenario, seed, packets))
+    runtime.block_on(play)
+}
+
+fn one_run(
+    profile: &Profile,
+    scenario: Scenario,
+    peer: Option<Peer>,
+    seed: u64,
+    packets: bool,
+) -> Result<Figures> {
+    match peer {
+        None => in_virtual_time(play::play(profile, scenario, seed, packets)),
+        Some(Peer::Quinn) => in_virtual_time(peer::play(profile, scenario, seed, packets)),
+    }
 }
 
 /// What was measured, and what it is to be.
-fn rows(
-    profile: &Profile,
-    scenario: Scenario,
-    args: &LinkArgs,
-    runs: &[Figures],
-) -> impl Iterator<Item = (Row, Option<Row>)> {
-    let seeds: Vec<u64> = (args.from..args.from + args.seeds).collect();
-    let bars = scenario.bars(&profile.name);
-    let row = move |figure: Figure, mode, value| {
+type RowAndBound = (Row, Option<Row>);
+
+fn scenario_rows(profile: &Profile, scenario: Scenario, args: &LinkArgs) -> Result<Vec<RowAndBound>> {
+    let runs =
+        runs(profile, scenario, args, |seed| one_run(profile, scenario, args.peer, seed, args.packets))?;
+    if args.each {
+        for (seed, figures) in (args.from..).zip(&runs) {
+            eprintln!("{} {} seed {seed}: {figures}", profile.name, scenario.name());
+        }
+    }
+    let (mode, bars) = match args.peer {
+        None => ("measured", scenario.bars(&profile.name)),
+        Some(Peer::Quinn) => ("quinn", Vec::new()),
+    };
+    let row = |figure: Figure, mode, value| {
         let (metric, unit) = figure.column();
         let row = Row::new("link", metric, value, unit);
-        row.profile(profile.name.clone()).scenario(scenario.title()).mode(mode).seeds(seeds.clone())
+        row.profile(profile.name.clone()).scenario(scenario.title()).mode(mode).seeds(args.seeds())
     };
-    Figure::ALL.into_iter().filter_map(move |figure| {
+    let rows = Figure::ALL.into_iter().filter_map(|figure| {
         let bar = bars.iter().find(|bar| bar.figure == figure);
         let bound = if figure.more_is_better() { "at least" } else { "at most" };
         let bound = bar.map(|bar| row(figure, bound, bar.bound));
-        Some((row(figure, "measured", figure.of(runs)?), bound))
-    })
+        Some((row(figure, mode, figure.of(&runs)?), bound))
+    });
+    Ok(rows.collect())
+}
+
+/// Medians of the shares.
+fn fairness_rows(profile: &Profile, args: &LinkArgs) -> Result<Vec<RowAndBound>> {
+    let scenario = Scenario::Fairness;
+    let runs: Vec<Shares> =
+        runs(profile, scenario, args, |seed| in_virtual_time(fairness::play(profile, seed)))?;
+    if args.each {
+        for (seed, shares) in (args.from..).zip(&runs) {
+            eprintln!("{} {} seed {seed}: {shares}", profile.name, scenario.name());
+        }
+    }
+    let rows = Shares::MODES.into_iter().filter_map(|(mode, share)| {
+        let median = quantile(&runs.iter().map(share).collect::<Vec<_>>(), 0.5)?;
+        let row = Row::new("link", "share", median, "%").profile(profile.name.clone());
+        Some((row.scenario(scenario.title()).mode(mode).seeds(args.seeds()), None))
+    });
+    Ok(rows.collect())
 }
 
 /// What is told of a scenario's runs.
@@ -225,6 +305,8 @@ fn quantile(values: &[f64], share: f64) -> Option<f64> {
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser;
+
     use super::*;
 
     #[test]
@@ -250,8 +332,28 @@ mod tests {
     #[test]
     fn a_scenario_gives_the_same_figures_again() {
         let gprs = Profile::named("gprs").unwrap();
-        let once = one_run(&gprs, Scenario::Resumed, 7, false).unwrap();
-        assert_eq!(once, one_run(&gprs, Scenario::Resumed, 7, false).unwrap());
-        assert_ne!(once, one_run(&gprs, Scenario::Resumed, 8, false).unwrap());
+        for peer in [None, Some(Peer::Quinn)] {
+            let run = |seed| one_run(&gprs, Scenario::Resumed, peer, seed, false).unwrap();
+            let once = run(7);
+            assert_eq!(once, run(7), "{peer:?}");
+            assert_ne!(once, run(8), "{peer:?}");
+        }
+    }
+
+    #[test]
+    fn a_peer_plays_what_it_can_and_refuses_by_name_what_it_cannot() {
+        #[derive(Debug, Parser)]
+        struct Line {
+            #[command(flatten)]
+            args: LinkArgs,
+        }
+        let scenarios = |line: &str| {
+            Line::try_parse_from(["link"].into_iter().chain(line.split(' '))).unwrap().args.scenarios()
+        };
+        let all = scenarios("--peer quinn").unwrap();
+        assert!(!all.is_empty() && all.iter().all(|&scenario| peer::plays(scenario)));
+        let named = scenarios("--peer quinn --scenario cold --scenario steady-saver --scenario fairness");
+        let error = named.unwrap_err().to_string();
+        assert!(error.contains("steady-saver, fairness") && !error.contains("cold"), "{error}");
     }
 }

@@ -21,7 +21,7 @@ mod quiet;
 mod repeats;
 #[cfg(test)]
 mod tests;
-mod tls;
+pub mod tls;
 
 pub use channel::{Channel, News};
 pub use clock::SLOWER;

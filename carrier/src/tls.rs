@@ -28,7 +28,7 @@ fn provider() -> Arc<CryptoProvider> {
 }
 
 /// A relay's side. Sessions must be stateful: a ticket that carries its own state can be replayed.
-pub(crate) fn server(identity: &Identity, sessions: Arc<dyn StoresServerSessions>) -> ServerConfig {
+pub fn server(identity: &Identity, sessions: Arc<dyn StoresServerSessions>) -> ServerConfig {
     let provider = provider();
     let verifier = RawKeys { expected: None, algorithms: provider.signature_verification_algorithms };
     let mut config = ServerConfig::builder_with_provider(provider)
@@ -44,7 +44,7 @@ pub(crate) fn server(identity: &Identity, sessions: Arc<dyn StoresServerSessions
 }
 
 /// A device's side, for one relay. Reuse it: the sessions that 0-RTT needs live in it.
-pub(crate) fn client(identity: &Identity, relay: RelayKey) -> ClientConfig {
+pub fn client(identity: &Identity, relay: RelayKey) -> ClientConfig {
     let provider = provider();
     let verifier = RawKeys { expected: Some(relay), algorithms: provider.signature_verification_algorithms };
     let mut config = ClientConfig::builder_with_provider(provider)

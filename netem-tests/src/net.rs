@@ -1,7 +1,7 @@
 //! A network in virtual time, on which unmodified quinn endpoints run.
 //!
-//! Every host stands behind a pair of [`Link`]s, up and down, that all sockets of its IP address share; unless
-//! [attached](Net::attach) to others they are [`LinkParams::DIRECT`](crate::LinkParams::DIRECT). A datagram crosses the sender's up link and the receiver's
+//! Every host stands behind a pair of [`Link`]s, up and down, that all sockets of its IP address share, and perhaps a
+//! [neighbour](Net::attach_beside); unless [attached](Net::attach) to others they are [`LinkParams::DIRECT`](crate::LinkParams::DIRECT). A datagram crosses the sender's up link and the receiver's
 //! down link. Run it under tokio's paused clock (`#[tokio::test(start_paused = true)]`): whenever every task waits, time
 //! jumps to the next thing due, so that a minute of 2G takes milliseconds, and the same seed gives the same world.
 //!
@@ -159,6 +159,15 @@ impl Net {
         self.attach(ip, up, down);
     }
 
+    /// Puts a host behind the links of another, `neighbour`: both fill the same queues. Links, outages and counters are those of
+    /// both from now on, whichever of the two they are asked of; NATs are not.
+    ///
+    /// # Panics
+    /// If the host has been seen before: what is under way on its own links would be nowhere.
+    pub fn attach_beside(&self, ip: IpAddr, neighbour: IpAddr) {
+        self.core.update(|state, _| state.attach_beside(ip, neighbour));
+    }
+
     /// Changes the address by which others see the socket at `local`, as when a NAT forgets it. Packets from it, even those on
     /// their way up, come from `public` from now on; packets to the address seen before go nowhere. The mapping stays when the
     /// socket is closed; `public` equal to `local` removes it.
@@ -191,8 +200,7 @@ impl Net {
 
     /// What went through the links of the host with this IP address until now. Nothing, if it was never seen.
     pub fn counters(&self, ip: IpAddr) -> PathCounters {
-        self.core
-            .update(|state, now| state.paths.get_mut(&ip).map(|path| path.counters(now)).unwrap_or_default())
+        self.core.update(|state, now| state.known_path(ip).map(|path| path.counters(now)).unwrap_or_default())
     }
 
     /// Calls `hook` for all that happens to packets from now on, in order. The hook must not use

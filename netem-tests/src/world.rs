@@ -171,9 +171,18 @@ impl World {
 
     /// Somebody new behind a link of this profile, with a fresh home and no client.
     pub fn person(&mut self, name: &'static str, profile: &Profile) -> Person {
+        self.settle(name, |net, ip| net.attach_profile(ip, profile))
+    }
+
+    /// The same behind the link of somebody else, whose queues both fill.
+    pub fn person_beside(&mut self, name: &'static str, neighbour: &Person) -> Person {
+        self.settle(name, |net, ip| net.attach_beside(ip, neighbour.ip))
+    }
+
+    fn settle(&mut self, name: &'static str, attach: impl FnOnce(&Net, IpAddr)) -> Person {
         self.people += 1;
         let ip = IpAddr::V4(Ipv4Addr::new(10, 0, 0, self.people));
-        self.net.attach_profile(ip, profile);
+        attach(&self.net, ip);
         let seed = self.seed.wrapping_mul(1_000).wrapping_add(self.people.into());
         let storage = MemoryStorage::new();
         Home::create_seeded(&storage, &Ticket::Relay(self.relay_ticket()), seed)

@@ -6,7 +6,6 @@ use std::path::Path;
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
-use super::Figure;
 use crate::report::Row;
 
 /// By how much a figure may grow.
@@ -28,7 +27,7 @@ pub(crate) fn compare(rows: &[Row], file: &Path) -> Result<()> {
         let is_same = |other: &&Value| {
             ["profile", "scenario", "mode", "metric", "unit"].iter().all(|key| other[key] == now[key])
         };
-        let is_share = now["metric"] == Figure::Share.column().0;
+        let is_share = now["unit"] == "%";
         let name = format!("{} {} {}", now["profile"], now["scenario"], now["metric"]);
         let was = before.iter().find(is_same).with_context(|| format!("{} has no {name}", file.display()))?;
         ensure!(was["seeds"] == now["seeds"], "{name}: {} has figures of other seeds", file.display());

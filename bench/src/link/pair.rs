@@ -6,11 +6,13 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use thinpost_client::{Event, InboxNumber, Message, MessageId, ObjectId, ReceivedContent, Subscription};
-use thinpost_netem::{Leg, Nat, Person, Profile, Trace, World};
+use thinpost_netem::{Leg, Nat, Net, Person, Profile, Trace, World};
 use tokio::time::{Instant, sleep, timeout};
 
+use super::script::TEXT;
+
 /// What has not happened by then never will.
-const PATIENCE: Duration = Duration::from_secs(3 * 3600);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(3 * 3600);
 
 /// No receipt leaves alone sooner than this after what it is for, and none later than that.
 pub(crate) const RECEIPT_DELAY_MIN: Duration = Duration::from_secs(14);
@@ -19,9 +21,6 @@ pub(crate) const RECEIPT_DELAY_MAX: Duration = Duration::from_secs(120);
 /// Where Ann is seen when she is behind a NAT.
 const NAT_OUTSIDE: IpAddr = IpAddr::V4(Ipv4Addr::new(198, 51, 100, 1));
 
-/// 45 characters.
-pub(crate) const TEXT: &str = "can you pick me up at eight, same place as us";
-
 /// Where it is played.
 #[derive(Clone, Copy)]
 pub(crate) struct Stage<'a> {
@@ -29,6 +28,21 @@ pub(crate) struct Stage<'a> {
     pub(crate) seed: u64,
     /// Tell of every packet on the thin link.
     pub(crate) packets: bool,
+}
+
+impl Stage<'_> {
+    /// Tells of the packets of whoever is behind the thin link here, if that was asked for.
+    pub(crate) fn watch(&self, net: &Net, thin: IpAddr) {
+        if self.packets {
+            net.set_trace(move |trace| tell(thin, trace));
+        }
+    }
+}
+
+/// IP bytes on somebody's link so far, both ways.
+pub(crate) fn air_bytes(net: &Net, ip: IpAddr) -> u64 {
+    let path = net.counters(ip);
+    path.up.offered.ip_bytes + path.down.offered.ip_bytes
 }
 
 /// One line for a packet that is offered to the thin link, and where it was lost.
@@ -55,10 +69,7 @@ impl Pair {
     pub(crate) async fn strangers_to_the_relay(stage: &Stage<'_>) -> Result<Self> {
         let mut world = World::new(stage.seed);
         let mut ann = world.person("ann", stage.link);
-        if stage.packets {
-            let thin = ann.ip();
-            world.net().set_trace(move |trace| tell(thin, trace));
-        }
+        stage.watch(world.net(), ann.ip());
         let mut bob = world.person("bob", &Profile::named("clean")?);
         // No keep-alives: they would be counted, too.
         ann.open_with(|builder| builder);
@@ -110,8 +121,7 @@ impl Pair {
 
     /// IP bytes on Ann's link so far, both ways.
     pub(crate) fn air_bytes(&self) -> u64 {
-        let path = self.world.net().counters(self.ann.ip());
-        path.up.offered.ip_bytes + path.down.offered.ip_bytes
+        air_bytes(self.world.net(), self.ann.ip())
     }
 
     /// Ann's link is cut, or mended.
@@ -193,16 +203,4 @@ impl Pair {
         let inbox = person.client().inbox(InboxNumber(0), usize::MAX).await?;
         Ok(inbox.last().map_or(InboxNumber(0), |message| message.number))
     }
-}
-
-/// Real chat lines, English and Russian in turn: 62 UTF-8 bytes on average.
-pub(crate) fn lines(count: usize) -> Vec<String> {
-    let english = include_str!("../../corpora/demo/en-chat.txt").lines();
-    let russian = include_str!("../../corpora/demo/ru-social.txt").lines();
-    english
-        .zip(russian)
-        .flat_map(|(english, russian)| [english, russian])
-        .take(count)
-        .map(str::to_owned)
-        .collect()
 }

@@ -3,31 +3,19 @@
 use std::fmt;
 use std::time::Duration;
 
-use anyhow::Result;
-use rand::{RngExt, SeedableRng};
-use rand_chacha::ChaCha8Rng;
+use anyhow::{Result, bail};
 use thinpost_client::{Message, MessageId};
 use thinpost_gateway::Relay;
 use thinpost_netem::Profile;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::pair::{Pair, RECEIPT_DELAY_MAX, RECEIPT_DELAY_MIN, Stage, TEXT, lines};
+use super::pair::{Pair, RECEIPT_DELAY_MAX, RECEIPT_DELAY_MIN, Stage};
 use super::scenario::Scenario;
-
-/// Mean time between two messages of the steady scenarios.
-const GAP: Duration = Duration::from_secs(3);
-const STEADY_MESSAGES: usize = 100;
-const QUEUED_MESSAGES: usize = 200;
-
-const OBJECT_BYTES: usize = 200_000;
-const TEXT_GAP: Duration = Duration::from_secs(10);
-const CUTS: u32 = 50;
-
-/// For how long the link is dead in `outage`.
-const OUTAGE: Duration = Duration::from_secs(20);
-
-const BLACKOUT: Duration = Duration::from_secs(30 * 60);
-const BLACKOUT_MESSAGES: usize = 240;
+use super::script::{
+    BLACKOUT, BLACKOUT_MESSAGES, CUTS, OBJECT_BYTES, OUTAGE, QUEUED_MESSAGES, STEADY_MESSAGES, TEXT,
+    TEXT_GAP, blackout_pause, first_text_after, lines, noise, object_lasts, object_share_percent, one,
+    steady_gaps, texts_beside_an_object,
+};
 
 const HOUR: Duration = Duration::from_secs(3_600);
 
@@ -87,9 +75,9 @@ pub(crate) async fn play(link: &Profile, scenario: Scenario, seed: u64, packets:
             pair.ann.client().save_bytes(true);
             steady(pair, seed, true).await
         }
-        Scenario::Queued => send_offline(Pair::apart(&stage).await?, many(QUEUED_MESSAGES)).await,
+        Scenario::Queued => send_offline(Pair::apart(&stage).await?, lines(QUEUED_MESSAGES)).await,
         Scenario::QueuedCold => {
-            send_offline(Pair::strangers_to_the_relay(&stage).await?, many(QUEUED_MESSAGES)).await
+            send_offline(Pair::strangers_to_the_relay(&stage).await?, lines(QUEUED_MESSAGES)).await
         }
         Scenario::Fetched => fetched(Pair::apart(&stage).await?).await,
         Scenario::Object => object(Pair::acquainted(&stage).await?, link, seed).await,
@@ -97,7 +85,7 @@ pub(crate) async fn play(link: &Profile, scenario: Scenario, seed: u64, packets:
         Scenario::ObjectCuts => object_cuts(Pair::acquainted(&stage).await?, link, seed).await,
         Scenario::Outage => {
             let quietly = Stage { packets: false, ..stage };
-            let undisturbed = send_offline(Pair::apart(&quietly).await?, many(QUEUED_MESSAGES)).await?;
+            let undisturbed = send_offline(Pair::apart(&quietly).await?, lines(QUEUED_MESSAGES)).await?;
             let middle = undisturbed.seconds[0] / 2.0;
             outage(Pair::apart(&stage).await?, Duration::from_secs_f64(middle)).await
         }
@@ -111,15 +99,8 @@ pub(crate) async fn play(link: &Profile, scenario: Scenario, seed: u64, packets:
         Scenario::Silent300 => silent(Pair::behind_nat(&stage, LONG_MEMORY).await?).await,
         Scenario::Reachable60 => reachable(Pair::behind_nat(&stage, SHORT_MEMORY).await?).await,
         Scenario::Reachable300 => reachable(Pair::behind_nat(&stage, LONG_MEMORY).await?).await,
+        Scenario::Fairness => bail!("fairness has figures of its own"),
     }
-}
-
-fn one() -> Vec<String> {
-    vec![TEXT.to_owned()]
-}
-
-fn many(count: usize) -> Vec<String> {
-    lines(count)
 }
 
 fn messages(texts: &[String]) -> Vec<Message> {
@@ -158,11 +139,10 @@ async fn steady(pair: Pair, seed: u64, relay_visible: bool) -> Result<Figures> {
     let after = Pair::inbox_head(&pair.bob).await?;
     let bytes = pair.air_bytes();
     let writes = async {
-        let mut random = ChaCha8Rng::seed_from_u64(seed);
         let mut times = Vec::new();
         let mut at = Instant::now();
-        for text in &texts {
-            at += GAP.mul_f64(-(1.0 - random.random::<f64>()).ln());
+        for (text, gap) in texts.iter().zip(steady_gaps(seed)) {
+            at += gap;
             sleep_until(at).await;
             let message = Message::from(text.as_str());
             pair.send(vec![if relay_visible { message.relay_visible() } else { message }]).await?;
@@ -178,7 +158,7 @@ async fn steady(pair: Pair, seed: u64, relay_visible: bool) -> Result<Figures> {
 
 /// Bob has written while Ann was away; how long from the connect until she has all.
 async fn fetched(pair: Pair) -> Result<Figures> {
-    let texts = many(QUEUED_MESSAGES);
+    let texts = lines(QUEUED_MESSAGES);
     let after = Pair::inbox_head(&pair.ann).await?;
     pair.bob.client().send_all("ann", messages(&texts)).await?;
     sleep(Duration::from_secs(60)).await;
@@ -190,42 +170,27 @@ async fn fetched(pair: Pair) -> Result<Figures> {
     Ok(Figures::new(vec![seconds], pair.air_bytes() - bytes, texts.len()))
 }
 
-/// What no codec makes shorter.
-fn noise(seed: u64) -> Vec<u8> {
-    let mut bytes = vec![0; OBJECT_BYTES];
-    ChaCha8Rng::seed_from_u64(seed).fill(&mut bytes[..]);
-    bytes
-}
-
-/// How many bits a second arrive at most.
-fn carried(link: &Profile) -> f64 {
-    link.up.rate_bit_s.get() as f64 * (1.0 - link.up.loss.fraction())
-}
-
 /// Ann hands over an object; how long until the relay has it.
 async fn object(pair: Pair, link: &Profile, seed: u64) -> Result<Figures> {
     let mut news = pair.news();
     let (began, bytes) = (Instant::now(), pair.air_bytes());
-    let id = pair.ann.client().put_object(noise(seed), None).await?;
+    let id = pair.ann.client().put_object(noise(seed, OBJECT_BYTES), None).await?;
     Pair::object_stored(&mut news, id).await?;
     let seconds = began.elapsed().as_secs_f64();
-    let share_percent = OBJECT_BYTES as f64 * 8.0 / carried(link) / seconds * 100.0;
-    let figures = Figures::new(vec![seconds], pair.air_bytes() - bytes, 1);
-    Ok(Figures { share_percent: Some(share_percent), ..figures })
+    let share_percent = Some(object_share_percent(link, seconds));
+    Ok(Figures { share_percent, ..Figures::new(vec![seconds], pair.air_bytes() - bytes, 1) })
 }
 
 /// Ann writes while she hands over an object; how long until Bob has each text.
 async fn object_texts(pair: Pair, link: &Profile, seed: u64) -> Result<Figures> {
-    let lasts = OBJECT_BYTES as f64 * 8.0 / carried(link);
-    let texts = lines(((lasts / TEXT_GAP.as_secs_f64()) as usize).max(1));
+    let texts = texts_beside_an_object(link);
     let after = Pair::inbox_head(&pair.bob).await?;
     let mut news = pair.news();
     let bytes = pair.air_bytes();
-    let id = pair.ann.client().put_object(noise(seed), None).await?;
+    let id = pair.ann.client().put_object(noise(seed, OBJECT_BYTES), None).await?;
     let writes = async {
         let mut times = Vec::new();
-        // Not in step with anything.
-        sleep(TEXT_GAP.mul_f64(ChaCha8Rng::seed_from_u64(seed).random())).await;
+        sleep(first_text_after(seed)).await;
         for text in &texts {
             times.push(Instant::now());
             pair.send(vec![text.as_str().into()]).await?;
@@ -242,11 +207,10 @@ async fn object_texts(pair: Pair, link: &Profile, seed: u64) -> Result<Figures> 
 /// Ann hands over an object, and her link is cut again and again: what is on its way is lost, and she connects anew.
 async fn object_cuts(pair: Pair, link: &Profile, seed: u64) -> Result<Figures> {
     let mut news = pair.news();
-    let lasts = Duration::from_secs_f64(OBJECT_BYTES as f64 * 8.0 / carried(link));
     let (began, bytes) = (Instant::now(), pair.air_bytes());
-    let id = pair.ann.client().put_object(noise(seed), None).await?;
+    let id = pair.ann.client().put_object(noise(seed, OBJECT_BYTES), None).await?;
     for _ in 0..CUTS {
-        sleep(lasts / CUTS).await;
+        sleep(object_lasts(link) / CUTS).await;
         pair.set_outage(true);
         pair.ann.client().disconnect();
         sleep(Duration::from_secs(10)).await;
@@ -263,7 +227,7 @@ async fn object_cuts(pair: Pair, link: &Profile, seed: u64) -> Result<Figures> {
 }
 
 async fn outage(pair: Pair, after: Duration) -> Result<Figures> {
-    let texts = many(QUEUED_MESSAGES);
+    let texts = lines(QUEUED_MESSAGES);
     let head = Pair::inbox_head(&pair.bob).await?;
     let mut news = pair.news();
     let sent = pair.send(messages(&texts)).await?;
@@ -281,13 +245,13 @@ async fn outage(pair: Pair, after: Duration) -> Result<Figures> {
 /// Ann writes while her link is dead; how long from its return until the relay answers for the first, and what went
 /// on the air until then.
 async fn blackout(pair: Pair, count: usize, hint: bool) -> Result<Figures> {
-    let texts = many(count);
+    let texts = lines(count);
     let after = Pair::inbox_head(&pair.bob).await?;
     let mut news = pair.news();
     pair.set_outage(true);
     let bytes = pair.air_bytes();
     let mut sent: Vec<MessageId> = Vec::new();
-    let pause = BLACKOUT / 2 / count as u32;
+    let pause = blackout_pause(count);
     for message in messages(&texts) {
         sleep(pause).await;
         sent.extend(pair.send(vec![message]).await?);

@@ -55,6 +55,8 @@ pub(crate) enum Scenario {
     /// The same where the NAT forgets after five minutes.
     #[value(name = "reachable-300")]
     Reachable300,
+    /// Two uploads at a time on one link: two clients, a client beside plain quinn with Cubic, and two of those. Only if asked for.
+    Fairness,
 }
 
 /// A figure that a scenario is to reach on a link.
@@ -66,6 +68,7 @@ pub(crate) struct Bar {
 }
 
 impl Scenario {
+    /// What is played if none is asked for.
     pub(crate) const ALL: &[Self] = &[
         Self::Cold,
         Self::Resumed,
@@ -99,6 +102,7 @@ impl Scenario {
     /// As it is called in tables: with its number among the ten that the project is judged by.
     pub(crate) fn title(self) -> String {
         let number = match self {
+            Self::Fairness => return self.name(),
             Self::Cold => 1,
             Self::Resumed | Self::Warm => 2,
             Self::Steady | Self::SteadyVisible | Self::SteadySaver | Self::SteadyVisibleSaver => 3,

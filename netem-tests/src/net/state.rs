@@ -22,7 +22,9 @@ pub(super) struct State {
     seed: u64,
     /// The latest time seen.
     clock: Duration,
-    pub(super) paths: BTreeMap<IpAddr, Path>,
+    paths: BTreeMap<IpAddr, Path>,
+    /// Hosts that are behind the links of another, and of which.
+    beside: BTreeMap<IpAddr, IpAddr>,
     /// Open sockets by their own address.
     pub(super) sockets: BTreeMap<SocketAddr, Socket>,
     sockets_opened: u64,
@@ -81,6 +83,7 @@ impl State {
             seed,
             clock: Duration::ZERO,
             paths: BTreeMap::new(),
+            beside: BTreeMap::new(),
             sockets: BTreeMap::new(),
             sockets_opened: 0,
             public_of: BTreeMap::new(),
@@ -135,7 +138,7 @@ impl State {
     fn route(&mut self, now: Duration, mut datagram: Datagram) {
         let public = self.seen_as(now, datagram.from);
         match self.reached_at(now, datagram.to) {
-            Some(to) if self.paths.contains_key(&to.ip()) => {
+            Some(to) if self.known_path(to.ip()).is_some() => {
                 datagram.to = to;
                 datagram.from = public;
                 self.offer(now, Leg::Down, datagram);
@@ -251,9 +254,28 @@ impl State {
         }
     }
 
+    pub(super) fn attach_beside(&mut self, ip: IpAddr, neighbour: IpAddr) {
+        assert!(self.known_path(ip).is_none(), "{ip} has links already");
+        let behind = self.behind(neighbour);
+        self.path(behind);
+        self.beside.insert(ip, behind);
+    }
+
+    /// Whose links this host is behind.
+    fn behind(&self, ip: IpAddr) -> IpAddr {
+        self.beside.get(&ip).copied().unwrap_or(ip)
+    }
+
+    /// The links of a host that was seen before.
+    pub(super) fn known_path(&mut self, ip: IpAddr) -> Option<&mut Path> {
+        let behind = self.behind(ip);
+        self.paths.get_mut(&behind)
+    }
+
     pub(super) fn path(&mut self, ip: IpAddr) -> &mut Path {
-        let seed = self.seed_for(ip);
-        self.paths.entry(ip).or_insert_with(|| Path::direct(seed))
+        let behind = self.behind(ip);
+        let seed = self.seed_for(behind);
+        self.paths.entry(behind).or_insert_with(|| Path::direct(seed))
     }
 
     pub(super) fn seed_for(&self, ip: IpAddr) -> u64 {

@@ -96,6 +96,29 @@ async fn sockets_of_one_phone_share_its_link() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn neighbours_share_a_link_with_its_outages_and_counters() {
+    let net = Net::new(1);
+    let neighbour = addr("10.0.0.3:5000");
+    net.attach_profile(phone().ip(), &slow());
+    net.attach_beside(neighbour.ip(), phone().ip());
+    let at_relay = net.host(relay()).unwrap();
+    let (first, second) = (net.host(phone()).unwrap(), net.host(neighbour).unwrap());
+    send(&first, relay(), &[1; 972]).unwrap();
+    send(&second, relay(), &[2; 972]).unwrap();
+    assert_eq!(receive(&at_relay).await.unwrap(), (vec![1; 972], phone()));
+    assert_eq!(receive(&at_relay).await.unwrap(), (vec![2; 972], neighbour));
+    assert_eq!(net.now(), Duration::from_millis(2_501));
+    assert_eq!(net.counters(neighbour.ip()), net.counters(phone().ip()));
+    assert_eq!(net.counters(phone().ip()).up.delivered, Tally { packets: 2, ip_bytes: 2_000 });
+
+    send(&at_relay, neighbour, &[3; 72]).unwrap();
+    assert_eq!(receive(&second).await.unwrap(), (vec![3; 72], relay()));
+    net.set_outage(phone().ip(), true);
+    send(&second, relay(), &[4; 972]).unwrap();
+    assert!(stays_silent(&at_relay).await);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_relay_that_restarts_gets_its_address_back() {
     let net = Net::new(1);
     let (from_phone, at_relay) = (net.host(phone()).unwrap(), net.host(relay()).unwrap());
