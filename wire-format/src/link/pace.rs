@@ -22,14 +22,14 @@ const FIRST_PACKETS: f64 = 2.0;
 /// The slowest pace, bytes a second: a packet in ten seconds still finds out that the path has become faster.
 const RATE_MIN: f64 = PACKET / 10.0;
 
-/// How much of a queue is aimed at, in packets: so that the path is never idle, or, while texts come and go, so that they do not wait.
+/// How much of a queue is aimed at, in units: so that the path is never idle, or, while texts come and go, so that they do not wait. A
+/// unit is a packet at the measured rate, and what delays vary by without any queue. The first part is longer for whoever has the
+/// smaller share of a path, so that two of them come together.
 const QUEUE: f64 = 0.4;
-const TALKING_QUEUE: f64 = 0.3;
-
-/// Where packets are shorter than this, it stands for one: delays vary by as much without any queue, and nobody notices.
-const QUEUE_UNIT_MIN: Duration = Duration::from_millis(500);
-const QUEUE_UNIT_MAX: Duration = Duration::from_secs(1);
-const UNSTEADY: f64 = 6.0;
+const TALKING_QUEUE: f64 = 0.2;
+const STEADY: Duration = Duration::from_millis(250);
+const STEADY_MAX: Duration = Duration::from_millis(500);
+const UNSTEADY: f64 = 3.0;
 const CHANGES_SMOOTHING: f64 = 1.0 / 16.0;
 
 /// How much faster than the measured rate the pace is at most, until a queue shows for the first time and from then on;
@@ -150,8 +150,8 @@ impl Pace {
     fn shortfall(&self) -> f64 {
         let Some((rate, least)) = self.rate.zip(self.least()) else { return 0.0 };
         let share = if self.is_talking { TALKING_QUEUE } else { QUEUE };
-        let unsteady = (UNSTEADY * self.changes).min(QUEUE_UNIT_MAX.as_secs_f64());
-        let aim = share * (PACKET / rate).max(QUEUE_UNIT_MIN.as_secs_f64()).max(unsteady);
+        let varies = (UNSTEADY * self.changes).clamp(STEADY.as_secs_f64(), STEADY_MAX.as_secs_f64());
+        let aim = share * (PACKET / rate + varies);
         (1.0 - (self.smoothed - least) / aim).clamp(-1.0, 1.0)
     }
 
