@@ -103,12 +103,14 @@ async fn once_the_path_is_known_to_be_open_everything_leaves_again() {
 async fn what_rode_with_the_end_of_a_handshake_leaves_at_once_when_the_end_alone_has_arrived() {
     let mut scene = Scene::new();
     let mut device = scene.connect();
-    let mut relay = {
-        let accepted = async { scene.relay.accept().await };
-        let (relay, connected) = tokio::join!(accepted, device.connected());
-        connected.unwrap();
-        relay
+    let mut relay = tokio::select! {
+        relay = scene.relay.accept() => relay,
+        _ = device.connected() => panic!("nobody has answered"),
     };
+    tokio::select! {
+        connected = device.connected() => connected.unwrap(),
+        _ = relay.connected() => panic!("the device has not said the end"),
+    }
     let mut device = device.open(LINK);
     scene.wire.set_fate(DEVICE, Fate::Lost);
     device.link().push(noise(400));
