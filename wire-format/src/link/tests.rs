@@ -521,7 +521,7 @@ fn what_is_held_from_before_is_not_sent_again() {
 #[test]
 fn bytes_that_come_twice_are_counted() {
     let mut pair = Pair::new(Path { double_percent: 100, ..CLEAN }, 3);
-    pair.send_object(20_000, [0..5_000].into_iter().collect());
+    pair.send_object(20_000, std::iter::once(0..5_000).collect());
     pair.run(Duration::from_secs(60));
     assert_eq!(pair.written, pair.object);
     assert_eq!(pair.ends[1].repeated_chunk_bytes(), 15_000);
