@@ -502,9 +502,9 @@ fn where_losses_are_no_exception_a_text_leaves_again_between_chunks() {
         pair.ends[0].resent_items()
     };
     assert_eq!(resent(THIN), 0);
-    // Three times each, unless its arrival is known before.
+    // Up to three times each, while losses are no exception; one or two would be lost and sent again anyhow.
     let resent = resent(GPRS_BAD);
-    assert!((20..=50).contains(&resent), "{resent}");
+    assert!((8..=50).contains(&resent), "{resent}");
 }
 
 #[test]
