@@ -228,7 +228,10 @@ impl<'a> Session<'a> {
             self.driver.feed(link).await.map_err(End::Store)?;
         }
         let has_leisure = self.incoming.is_caught_up() && self.driver.outbox.pending() == 0;
-        if may_send && (has_leisure || self.driver.may_put_early(self.channel.link().backlog_bytes())) {
+        // A relay acts on nothing that comes after keys before the handshake is complete.
+        let may_put_early =
+            self.channel.is_connected() && self.driver.may_put_early(self.channel.link().backlog_bytes());
+        if may_send && (has_leisure || may_put_early) {
             let keys = self.driver.refill(&mut self.incoming).await.map_err(End::Store)?;
             keys.into_iter().for_each(|frame| self.outgoing.push(self.channel.link(), frame));
         }
