@@ -3,7 +3,6 @@
 //! It does nothing by itself: whoever owns it polls it. What has come is taken in first, then the owner may add to what
 //! is to be said, and only then anything leaves.
 
-use std::io;
 use std::net::SocketAddr;
 use std::ops::{Deref, DerefMut};
 use std::pin::Pin;
@@ -12,10 +11,8 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use quinn::{AsyncUdpSocket, UdpPoller, udp};
-use quinn_proto::{
-    ConnectionEvent, ConnectionHandle, ConnectionStats, EcnCodepoint, Event, Transmit, VarInt,
-};
+use quinn::{AsyncUdpSocket, UdpPoller};
+use quinn_proto::{ConnectionEvent, ConnectionHandle, ConnectionStats, Event, Transmit, VarInt};
 use thinpost_wire::frame::Close;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, Sleep, sleep_until};
@@ -26,6 +23,7 @@ use crate::endpoint::Command;
 use crate::quic::MTU;
 use crate::quiet::{Quiet, Touch};
 use crate::repeats::{INITIAL_BYTES_MIN, Opening, Repeats};
+use crate::socket::{for_socket, send};
 
 /// A connection that has ended answers latecomers for so long at most. QUIC's own bound is three probe timeouts: some
 /// 35 s, or far more where the round trip was never measured.
@@ -587,25 +585,4 @@ impl Drop for Owned {
 fn prompts(stats: &ConnectionStats) -> u64 {
     let frames = &stats.frame_rx;
     frames.crypto + frames.ping + frames.path_challenge + frames.immediate_ack
-}
-
-/// Whether a socket took a datagram. One that it refuses for another reason than being full is lost, as on the way.
-fn send(socket: &dyn AsyncUdpSocket, transmit: &Transmit, bytes: &[u8]) -> bool {
-    let sent = socket.try_send(&for_socket(transmit, bytes));
-    !sent.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
-}
-
-/// How a socket wants it.
-pub(crate) fn for_socket<'a>(transmit: &Transmit, bytes: &'a [u8]) -> udp::Transmit<'a> {
-    udp::Transmit {
-        destination: transmit.destination,
-        ecn: transmit.ecn.map(|ecn| match ecn {
-            EcnCodepoint::Ect0 => udp::EcnCodepoint::Ect0,
-            EcnCodepoint::Ect1 => udp::EcnCodepoint::Ect1,
-            EcnCodepoint::Ce => udp::EcnCodepoint::Ce,
-        }),
-        contents: &bytes[..transmit.size],
-        segment_size: transmit.segment_size,
-        src_ip: transmit.src_ip,
-    }
 }

@@ -18,10 +18,11 @@ use tracing::{debug, warn};
 use crate::Down;
 use crate::clock::Clock;
 use crate::connecting::Connecting;
-use crate::connection::{Connection, Heard, Owned, TOUCH, for_socket};
+use crate::connection::{Connection, Heard, Owned, TOUCH};
 use crate::incoming::{Accepting, Incoming, TurnedAway};
 use crate::quic::{self, SERVER_NAME};
 use crate::repeats::begins_handshake;
+use crate::socket::for_socket;
 
 /// Datagrams that may wait for the owner of a connection. Beyond it they are lost, as in a socket that is full; what
 /// the endpoint itself says, seldom and little, has places of its own.

@@ -19,6 +19,7 @@ mod incoming;
 pub mod quic;
 mod quiet;
 mod repeats;
+mod socket;
 #[cfg(test)]
 mod tests;
 pub mod tls;

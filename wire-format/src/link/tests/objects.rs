@@ -1,0 +1,228 @@
+//! Objects beside items: how they fill a path, and what texts beside them meet.
+
+use super::*;
+
+const GPRS: Path = Path { rate: 2_500, jitter_ms: 160, delay_ms: 220, loss_percent: 2, burst: 3, ..CLEAN };
+const GPRS_BAD: Path =
+    Path { rate: 1_500, jitter_ms: 300, delay_ms: 250, loss_percent: 15, burst: 3, ..CLEAN };
+
+/// What an upload of 200 kB makes of a path: the share of its rate that it filled, and how long a packet would have waited
+/// in its queue at the median and the 95th of a hundred moments.
+struct Upload {
+    filled: f64,
+    queue: [Duration; 2],
+}
+
+fn upload(path: Path, seed: u64) -> Upload {
+    let mut pair = Pair::new(path, seed);
+    pair.ends[0].push(frame(0));
+    pair.run(Duration::from_secs(60));
+    let (began, up_bytes) = (pair.now, pair.up_bytes);
+    pair.send_object(200_000, RangeSet::new());
+    let mut queues = Vec::new();
+    while !pair.ends[0].is_at_rest() {
+        pair.run(pair.now.since_start() + Duration::from_millis(100));
+        pair.now = pair.now + Duration::from_millis(100);
+        queues.push(pair.free_at.since(pair.now));
+    }
+    assert_eq!(pair.written, pair.object);
+    queues.sort();
+    let filled = (pair.up_bytes - up_bytes) as f64 / path.rate as f64 / pair.now.since(began).as_secs_f64();
+    Upload { filled, queue: [50, 95].map(|percent| queues[queues.len() * percent / 100]) }
+}
+
+#[test]
+fn an_object_fills_the_path_and_leaves_its_queue_short() {
+    for (path, filled_min, queue_max_ms) in
+        [(THIN, 0.98, [500, 1_000]), (GPRS, 0.97, [500, 1_100]), (GPRS_BAD, 0.92, [900, 2_600])]
+    {
+        let mut uploads: Vec<_> = (0..9).map(|seed| upload(path, 7_919 * seed)).collect();
+        let mut median = |of: &dyn Fn(&Upload) -> Duration| {
+            uploads.sort_by_key(of);
+            of(&uploads[4])
+        };
+        let queue = [0, 1].map(|which| median(&move |upload| upload.queue[which]));
+        assert!(queue <= queue_max_ms.map(Duration::from_millis), "{path:?}: {queue:?}");
+        uploads.sort_by(|a, b| a.filled.total_cmp(&b.filled));
+        assert!(uploads[4].filled > filled_min, "{path:?}: {}", uploads[4].filled);
+    }
+}
+
+/// `gprs`, without loss.
+const THIN: Path = Path { loss_percent: 0, ..GPRS };
+
+#[test]
+fn a_text_meets_one_chunk_at_most() {
+    let mut pair = Pair::new(THIN, 2);
+    pair.send_object(200_000, RangeSet::new());
+    pair.run(Duration::from_secs(20));
+    for n in 0..10 {
+        pair.run(Duration::from_millis(20_000 + n * 3_100));
+        let queue = pair.free_at.since(pair.now);
+        assert!(queue < Duration::from_millis(1_000), "{queue:?}");
+        pair.ends[0].push(frame(n as usize));
+        pair.run(pair.now.since_start() + Duration::from_millis(1_600));
+        assert_eq!(pair.arrived.len() as u64, n + 1);
+    }
+}
+
+#[test]
+fn chunks_are_smaller_while_texts_come_and_go() {
+    let mut pair = Pair::new(THIN, 2);
+    pair.send_object(400_000, RangeSet::new());
+    pair.run(Duration::from_secs(20));
+    // How long the chunks of so many seconds are.
+    let mean_bytes = |pair: &mut Pair, from: u64, upto: u64| {
+        pair.run(Duration::from_secs(from));
+        let before = (pair.chunk_bytes, pair.chunks);
+        pair.run(Duration::from_secs(upto));
+        (pair.chunk_bytes - before.0) / (pair.chunks - before.1)
+    };
+    assert!(mean_bytes(&mut pair, 20, 30) > 1_100);
+    for n in 0..3 {
+        pair.ends[0].push(frame(n));
+        let began = 30 + n as u64 * 25;
+        let mean = mean_bytes(&mut pair, began + 2, began + 25);
+        assert!((500..700).contains(&mean), "250 ms of 2,500 bytes a second: {mean}");
+    }
+    assert!(mean_bytes(&mut pair, 115, 125) > 1_100);
+}
+
+#[test]
+fn where_losses_are_no_exception_a_text_leaves_again_between_chunks() {
+    let resent = |path| {
+        let mut pair = Pair::new(path, 5);
+        pair.send_object(400_000, RangeSet::new());
+        pair.run(Duration::from_secs(60));
+        for n in 0..10 {
+            pair.run(Duration::from_secs(60 + 10 * n));
+            pair.ends[0].push(frame(n as usize));
+        }
+        pair.run(Duration::from_secs(170));
+        assert_eq!(pair.arrived.len(), 10);
+        pair.ends[0].resent_items()
+    };
+    assert_eq!(resent(THIN), 0);
+    // Up to three times each, while losses are no exception; one or two would be lost and sent again anyhow.
+    let resent = resent(GPRS_BAD);
+    assert!((8..=50).contains(&resent), "{resent}");
+}
+
+#[test]
+fn what_is_held_from_before_is_not_sent_again() {
+    let mut pair = Pair::new(CLEAN, 3);
+    let held = [0..70_000, 80_000..100_000, 199_000..200_000];
+    pair.send_object(200_000, held.into_iter().collect());
+    pair.run(Duration::from_secs(600));
+    assert_eq!(pair.written, pair.object);
+    assert_eq!(pair.chunk_bytes, 109_000);
+    assert_eq!(pair.ends[1].repeated_chunk_bytes(), 0);
+}
+
+#[test]
+fn bytes_that_come_twice_are_counted() {
+    let mut pair = Pair::new(Path { double_percent: 100, ..CLEAN }, 3);
+    pair.send_object(20_000, std::iter::once(0..5_000).collect());
+    pair.run(Duration::from_secs(60));
+    assert_eq!(pair.written, pair.object);
+    assert_eq!(pair.ends[1].repeated_chunk_bytes(), 15_000);
+}
+
+#[test]
+fn chunks_that_come_before_their_transfer_is_known_are_kept_as_far_as_there_is_room() {
+    let config = LinkConfig {
+        initial_rtt: Duration::from_millis(700),
+        is_rtt_measured: false,
+        peer_has: DictionarySet::default(),
+        poll_pause_max: Duration::from_secs(45),
+    };
+    let (mut from, mut to) = (Link::new(config), Link::new(config));
+    from.send_object(OBJECT, 60_000, RangeSet::new());
+    from.supply(OBJECT, 0, Bytes::from(vec![7; 60_000]));
+    let mut now = Time::default();
+    while let Some(at) = from.poll_timeout().filter(|at| *at < Time::after_start(Duration::from_secs(2))) {
+        now = now.max(at);
+        while let Some(datagram) = from.poll_transmit(now, 1_160) {
+            to.handle_datagram(now, &datagram).unwrap();
+        }
+        from.handle_timeout(now);
+    }
+    assert_eq!(to.poll_event(), None);
+    assert_eq!(to.receive_object(OBJECT, 10, RangeSet::new()), Err(LinkError::ChunkBeyondEnd(OBJECT)));
+    let mut other = to;
+    assert_eq!(other.receive_object(OBJECT, 60_000, RangeSet::new()), Ok(()));
+}
+
+#[test]
+fn an_object_does_not_wait_for_what_a_fast_path_has_taken_long_ago() {
+    let mut pair = Pair::new(CLEAN, 6);
+    for n in 0..400 {
+        pair.ends[0].push_noise(vec![n as u8; 900]);
+    }
+    pair.run(Duration::from_secs(60));
+    assert_eq!(pair.settled, 400);
+    let began = pair.now;
+    pair.send_object(2_000, RangeSet::new());
+    pair.run(Duration::from_secs(600));
+    assert_eq!(pair.written, pair.object);
+    assert!(pair.now.since(began) < Duration::from_secs(5), "{:?}", pair.now.since(began));
+}
+
+#[test]
+fn objects_are_wanted_one_after_the_other() {
+    let mut pair = Pair::new(CLEAN, 5);
+    let link = &mut pair.ends[0];
+    for transfer in [Transfer(1), Transfer(2)] {
+        link.send_object(transfer, 40_000, RangeSet::new());
+    }
+    assert_eq!(link.want(), Some(Want { transfer: Transfer(1), bytes: 0..32_768 }));
+    link.supply(Transfer(1), 0, Bytes::from(vec![1; 32_768]));
+    assert_eq!(link.want(), None, "enough of the first is here");
+    link.stop_object(Transfer(1));
+    assert_eq!(link.want(), Some(Want { transfer: Transfer(2), bytes: 0..32_768 }));
+}
+
+#[test]
+fn what_is_beyond_an_objects_end_is_refused() {
+    let mut pair = Pair::new(CLEAN, 4);
+    pair.send_object(1_000, RangeSet::new());
+    let coded = |batch: Batch<'_>| {
+        let (mut content, mut datagram) = (Vec::new(), Vec::new());
+        batch.encode(&mut content);
+        codec::encode_as(codec::Codec::Raw, &content, &mut datagram);
+        datagram
+    };
+    let chunk = Chunk { transfer: OBJECT, offset: 999, bytes: b"ab" };
+    let beyond = coded(Batch { chunk: Some(chunk), ..Batch::default() });
+    assert_eq!(pair.ends[1].handle_datagram(pair.now, &beyond), Err(LinkError::ChunkBeyondEnd(OBJECT)));
+    let bytes = batch::Ack { watermark: 1_001, received: Vec::new() };
+    let beyond = coded(Batch { held: vec![batch::Held { transfer: OBJECT, bytes }], ..Batch::default() });
+    assert_eq!(pair.ends[0].handle_datagram(pair.now, &beyond), Err(LinkError::HeldBeyondEnd(OBJECT)));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn an_object_arrives_whole_on_any_path_with_texts_between(
+        seed: u64,
+        loss_percent in 0u64..35,
+        double_percent in 0u64..20,
+        jitter_ms in 0u64..200,
+        rate in prop::sample::select(vec![1_000u64, 2_500, 16_000, u64::MAX]),
+        size in 1usize..30_000,
+        texts in 0usize..5,
+    ) {
+        let path = Path { loss_percent, double_percent, jitter_ms, rate, ..CLEAN };
+        let mut pair = Pair::new(path, seed);
+        pair.send_object(size, RangeSet::new());
+        for n in 0..texts {
+            pair.run(pair.now.since_start() + Duration::from_secs(2));
+            pair.ends[0].push(frame(n));
+        }
+        pair.run(Duration::from_secs(24 * 3_600));
+        prop_assert_eq!(&pair.written, &pair.object);
+        prop_assert_eq!(pair.settled, texts as u64);
+        prop_assert!(pair.ends.iter().all(Link::is_at_rest));
+    }
+}
