@@ -63,6 +63,7 @@ impl Rtt {
     /// How long to wait for an answer.
     pub(super) fn resend_after(&self) -> Duration {
         let after = match self.least {
+            // The first flight may take longer to leave than a round trip takes.
             None if !self.is_initial_measured => self.smoothed * UNMEASURED,
             _ => self.smoothed + self.variation.mul_f64(VARIATIONS),
         };

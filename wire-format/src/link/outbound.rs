@@ -66,7 +66,7 @@ pub(super) struct Outbound {
     silence: Silence,
     /// The newest datagram with a chunk.
     newest_chunk: u64,
-    /// When an item last left for the first time.
+    /// When an item last left for the first time while chunks were on their way.
     said_at: Option<Time>,
     /// Polls that are to leave.
     polls: u32,
@@ -392,15 +392,17 @@ impl Outbound {
         if self.silence.is_on() && !self.probe {
             return None;
         }
-        let may_send_chunk =
-            self.pace.may_send(now, self.objects.flying_bytes(), self.loss.is_high()) && self.objects.waits();
-        if may_send_chunk && self.loss.is_high() {
+        let is_lossy = self.loss.is_high();
+        let may_send_chunk = self.pace.may_send(now, self.objects.flying_bytes(), is_lossy);
+        if may_send_chunk && is_lossy && self.objects.waits() {
             self.repeat_between_chunks();
         }
         let is_full = self.flying_bytes > 0 && self.flying_bytes >= self.window.bytes() && !self.probe;
         let items = if is_full { None } else { self.fill(bytes_max, base.clone(), peer_has) };
         let Some(Filled { numbers, datagram, content_len, says_all }) = items else {
-            return self.transmit_chunk(now, bytes_max, base).map(|datagram| (datagram, true));
+            let may_send_chunk = may_send_chunk || self.probe;
+            let chunk = may_send_chunk.then(|| self.transmit_chunk(now, bytes_max, base)).flatten();
+            return chunk.map(|datagram| (datagram, true));
         };
         self.left(now, &datagram);
         self.ratio = (self.ratio * 3.0 + datagram.len() as f64 / content_len as f64) / 4.0;
@@ -411,7 +413,9 @@ impl Outbound {
             entry.state = State::Flying { datagram: self.datagrams, at: now, wire_bytes: share };
             self.flying_bytes += share;
             if entry.sent == 0 {
-                self.said_at = if has_chunks { Some(now) } else { self.said_at };
+                if has_chunks {
+                    self.said_at = Some(now);
+                }
                 self.unsent -= 1;
                 self.backlog_bytes -= entry.bytes.len();
             } else {
@@ -431,9 +435,6 @@ impl Outbound {
     }
 
     fn transmit_chunk(&mut self, now: Time, bytes_max: usize, base: Batch<'_>) -> Option<Vec<u8>> {
-        if !self.pace.may_send(now, self.objects.flying_bytes(), self.loss.is_high()) && !self.probe {
-            return None;
-        }
         let is_talking = self.said_at.is_some_and(|at| now.since(at) < TALKING);
         let bytes_max = bytes_max.min(self.pace.set_talking(is_talking));
         let mut datagram = Vec::with_capacity(bytes_max);

@@ -4,7 +4,7 @@
 //! rate at which the path takes them. That rate is measured: between two acknowledgements the path has taken all that
 //! was sent between the two chunks that they speak of, whether it arrived or not. It is too low where the path could take
 //! more, so the pace is above it while round trips say that nothing queues, and below it while they say that more does than
-//! 0.4 packets. Loss says nothing: it is what the air does.
+//! is aimed at. Loss says nothing: it is what the air does.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -23,13 +23,17 @@ const FIRST_PACKETS: f64 = 2.0;
 const RATE_MIN: f64 = PACKET / 10.0;
 
 /// How much of a queue is aimed at, in units: so that the path is never idle, or, while texts come and go, so that they do not wait. A
-/// unit is a packet at the measured rate, and what delays vary by without any queue. The first part is longer for whoever has the
-/// smaller share of a path, so that two of them come together.
+/// unit is a packet at the measured rate, and what delays are taken to vary by without any queue. The first part is longer for
+/// whoever has the smaller share of a path, so that two of them come together.
 const QUEUE: f64 = 0.4;
 const TALKING_QUEUE: f64 = 0.2;
-const STEADY: Duration = Duration::from_millis(250);
-const STEADY_MAX: Duration = Duration::from_millis(500);
-const UNSTEADY: f64 = 3.0;
+
+/// The second part of a unit: so many times the mean change of round trips, within these bounds.
+const VARIES_CHANGES: f64 = 3.0;
+const VARIES_MIN: Duration = Duration::from_millis(250);
+const VARIES_MAX: Duration = Duration::from_millis(500);
+
+/// How much the latest change counts in their mean.
 const CHANGES_SMOOTHING: f64 = 1.0 / 16.0;
 
 /// How much faster than the measured rate the pace is at most, until a queue shows for the first time and from then on;
@@ -67,12 +71,13 @@ pub(super) struct Pace {
     taken: VecDeque<(Time, u64)>,
     /// Bytes a second.
     rate: Option<f64>,
+    /// Whether texts come and go.
     is_talking: bool,
     /// Whether a queue has shown.
     has_queued: bool,
     /// Round trips of chunks, seconds: smoothed, and the least of this span of time and of the one before it.
     smoothed: f64,
-    /// By how much each differs from those before.
+    /// By how much each differs from the smoothed ones before it, on average.
     changes: f64,
     least: [f64; 2],
     span_began: Time,
@@ -150,7 +155,8 @@ impl Pace {
     fn shortfall(&self) -> f64 {
         let Some((rate, least)) = self.rate.zip(self.least()) else { return 0.0 };
         let share = if self.is_talking { TALKING_QUEUE } else { QUEUE };
-        let varies = (UNSTEADY * self.changes).clamp(STEADY.as_secs_f64(), STEADY_MAX.as_secs_f64());
+        let varies =
+            (VARIES_CHANGES * self.changes).clamp(VARIES_MIN.as_secs_f64(), VARIES_MAX.as_secs_f64());
         let aim = share * (PACKET / rate + varies);
         (1.0 - (self.smoothed - least) / aim).clamp(-1.0, 1.0)
     }
