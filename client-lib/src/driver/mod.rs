@@ -49,6 +49,10 @@ use retry::{End, Next, Retry};
 /// Assumed until a round trip was measured: 2G's.
 const RTT_UNKNOWN: Duration = Duration::from_secs(1);
 
+/// Assumed at least where round trips were quick: three of them are more than a full packet takes through a quiet modem of
+/// 20 kbit/s, if the next network is such a one.
+const RTT_QUICK: Duration = Duration::from_millis(500);
+
 /// How often the outbox is searched for what has expired, at least.
 const EXPIRY_INTERVAL: Duration = Duration::from_secs(3600);
 
@@ -525,10 +529,11 @@ impl Driver {
         self.status.send_modify(|status| status.pending = self.outbox.pending());
     }
 
-    /// What a round trip may take on the next network: as long as on the last, and never less than on 2G.
+    /// What a round trip may take on the next network: as long as on the last, and not less than on 2G unless that was much quicker.
     /// Too high a guess costs time when a handshake's packet is lost; too low a guess costs kilobytes of
     /// needless repeats on the links that can afford it least.
     fn rtt_expected(&self) -> Duration {
-        Duration::from_micros(self.relay.rtt_us).max(RTT_UNKNOWN)
+        let last = Duration::from_micros(self.relay.rtt_us);
+        if last.is_zero() { RTT_UNKNOWN } else { (last * 2).clamp(RTT_QUICK, RTT_UNKNOWN).max(last) }
     }
 }

@@ -14,6 +14,11 @@ const VARIATIONS: f64 = 2.5;
 /// How many assumed round trips the timer waits while none was measured, as QUIC's does (RFC 9002, section 6.2.2).
 const UNMEASURED: u32 = 3;
 
+/// From so many silences on without a sample between them, each doubles the resend timer, up to so many times: the path may
+/// take longer than the timer waits, so that all leaves twice and nothing gives a sample.
+const SILENCES: u32 = 2;
+const DOUBLED_MAX: u32 = 5;
+
 /// Round-trip time as RFC 6298 smooths it.
 #[derive(Debug)]
 pub(super) struct Rtt {
@@ -23,16 +28,26 @@ pub(super) struct Rtt {
     least: Option<Duration>,
     /// Whether what it began with was measured, if not by this link.
     is_initial_measured: bool,
+    /// How many silences there were since the latest sample.
+    silences: u32,
 }
 
 impl Rtt {
     pub(super) fn new(initial: Duration, is_initial_measured: bool) -> Self {
-        Self { smoothed: initial, variation: initial / 2, latest: initial, least: None, is_initial_measured }
+        Self {
+            smoothed: initial,
+            variation: initial / 2,
+            latest: initial,
+            least: None,
+            is_initial_measured,
+            silences: 0,
+        }
     }
 
     /// Takes in a sample of an item that was sent only once (Karn's rule).
     pub(super) fn sample(&mut self, rtt: Duration) {
         self.latest = rtt;
+        self.silences = 0;
         match self.least {
             None => {
                 self.smoothed = rtt;
@@ -67,7 +82,12 @@ impl Rtt {
             None if !self.is_initial_measured => self.smoothed * UNMEASURED,
             _ => self.smoothed + self.variation.mul_f64(VARIATIONS),
         };
-        after.max(RTO_MIN)
+        after.max(RTO_MIN) * (1 << self.silences.saturating_sub(SILENCES).min(DOUBLED_MAX))
+    }
+
+    /// The resend timer has run out.
+    pub(super) fn silence_began(&mut self) {
+        self.silences = self.silences.saturating_add(1);
     }
 
     /// Whether a round trip was measured on this link.

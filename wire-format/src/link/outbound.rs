@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::estimate::{Loss, Rtt, Window};
 use super::objects::{Flight, ObjectsOutbound};
-use super::pace::Pace;
+use super::pace::{Pace, Path};
 use super::silence::{Ask, Pauses, Silence};
 use super::{LinkConfig, LinkError, Time};
 use crate::batch::{self, Ack, Batch, Chunk, Held, Item};
@@ -21,6 +21,9 @@ pub(super) const ITEM_BYTES_MAX: usize = 1_000;
 /// does not wait for its loss to be noticed, which takes two round trips beside an object.
 const COPIED_BYTES: usize = 256;
 const COPIED_UNTIL_SENT: u32 = 4;
+
+/// What left so many datagrams before one that has arrived is lost (RFC 9002, section 6.1.1).
+const REORDERED: u64 = 3;
 
 /// So long after an item there may be more.
 const TALKING: Duration = Duration::from_secs(30);
@@ -172,7 +175,12 @@ impl Outbound {
         }
         self.newest_acked = self.newest_acked.max(newly.datagram);
         if let Some(sent_bytes) = newly.chunk_sent_bytes {
-            self.pace.held(now, newly.chunk_sent_once_at.map(|at| now.since(at)), sent_bytes);
+            let rtt = newly.chunk_sent_once_at.map(|at| now.since(at));
+            let path = Path {
+                least_rtt: self.rtt.least().unwrap_or(self.rtt.smoothed()),
+                flying_bytes: self.objects.flying_bytes(),
+            };
+            self.pace.held(now, rtt, sent_bytes, path);
         }
         // What is gathered says nothing of the path.
         let sent_once_at = newly.sent_once_at.filter(|_| self.gathered.is_zero());
@@ -219,8 +227,13 @@ impl Outbound {
     fn lose_overtaken(&mut self, now: Time) {
         let newest_acked = self.newest_acked;
         let loss_after = self.rtt.loss_after();
-        if self.lose(|datagram, at| datagram < newest_acked && at + loss_after <= now) {
+        let flying_bytes = self.objects.flying_bytes();
+        let is_lost = |datagram: u64, at: Time| {
+            datagram + REORDERED <= newest_acked || datagram < newest_acked && at + loss_after <= now
+        };
+        if self.lose(is_lost) {
             self.loss.count(true);
+            self.pace.lost(now, flying_bytes);
         }
     }
 
@@ -282,6 +295,7 @@ impl Outbound {
         let is_first = !self.silence.is_awaiting_again();
         let ask = self.silence.timed_out(now, self.is_quick());
         if is_first {
+            self.rtt.silence_began();
             self.loss.count(true);
         }
         if self.silence.is_on() {

@@ -6,9 +6,12 @@
 //! more, so the pace is above it while round trips say that nothing queues, and below it while they say that more does than
 //! is aimed at. Loss says nothing: it is what the air does.
 
+mod contest;
+
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use self::contest::Contest;
 use super::Time;
 
 /// What a datagram weighs on the air beside its content: IPv4 and UDP headers, QUIC's short header with a connection id of
@@ -61,6 +64,23 @@ const TALKING_CHUNK_MIN: f64 = 400.0;
 /// For how long the shortest round trip is believed, at least.
 const LEAST_FOR: Duration = Duration::from_secs(30);
 
+/// A queue of so many units, or so long, is another's if it has not become shorter for so long, and for a round trip: by this share of
+/// what a pace below the measured rate would have taken out of it. No link of this kind keeps such a queue, unless its share
+/// of the path is a tenth.
+const FOREIGN_UNITS: f64 = 3.0;
+const FOREIGN: Duration = Duration::from_secs(6);
+const FOREIGN_AFTER: Duration = Duration::from_secs(4);
+const FOREIGN_SHARE: f64 = 0.5;
+
+/// What else is known of the path when a chunk is held.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Path {
+    /// The shortest round trip of all.
+    pub(super) least_rtt: Duration,
+    /// How many bytes of chunks are on their way.
+    pub(super) flying_bytes: u64,
+}
+
 /// The pace of chunks.
 #[derive(Debug)]
 pub(super) struct Pace {
@@ -81,6 +101,12 @@ pub(super) struct Pace {
     changes: f64,
     least: [f64; 2],
     span_began: Time,
+    /// The shortest round trip of the connection, when the first chunk was held or as a contest has shown it, seconds.
+    path: Option<f64>,
+    /// Since when the queue is too long and does not become shorter, and how long round trips were then.
+    too_long: Option<(Time, f64)>,
+    /// While the queue is another's.
+    contest: Option<Contest>,
 }
 
 impl Default for Pace {
@@ -96,6 +122,9 @@ impl Default for Pace {
             changes: 0.0,
             least: [f64::INFINITY; 2],
             span_began: Time::default(),
+            path: None,
+            too_long: None,
+            contest: None,
         }
     }
 }
@@ -109,6 +138,9 @@ impl Pace {
     /// Whether a chunk may leave while so many bytes of chunks are on their way, when it is time. `is_lossy`: losses are no
     /// exception.
     pub(super) fn has_room(&self, flying_bytes: u64, is_lossy: bool) -> bool {
+        if let Some(contest) = &self.contest {
+            return (flying_bytes as f64) < contest.window();
+        }
         let path = self.rate.zip(self.least()).map_or(0.0, |(rate, least)| rate * least);
         let beyond = if is_lossy { BEYOND_LOSSY } else { BEYOND };
         (flying_bytes as f64) < path + beyond * PACKET
@@ -144,7 +176,10 @@ impl Pace {
             _ if self.has_queued => FASTER,
             _ => FASTER_FIRST,
         };
-        let pace = rate * (1.0 + most * shortfall);
+        let pace = match &self.contest {
+            Some(contest) => contest.pace(self.smoothed),
+            None => rate * (1.0 + most * shortfall),
+        };
         // Items may leave faster than is known to be possible; a chunk does not wait for more of them than fill a round trip.
         self.next_at = self.next_at.clamp(now, now + rtt) + Duration::from_secs_f64(bytes as f64 / pace);
         self.sent_bytes
@@ -153,18 +188,24 @@ impl Pace {
     /// By how much the queue is too short, as a share of what is aimed at: 1 if there is none, -1 if it is twice that or
     /// more.
     fn shortfall(&self) -> f64 {
-        let Some((rate, least)) = self.rate.zip(self.least()) else { return 0.0 };
+        let Some((queued, unit)) = self.queue() else { return 0.0 };
         let share = if self.is_talking { TALKING_QUEUE } else { QUEUE };
+        (1.0 - queued / (share * unit)).clamp(-1.0, 1.0)
+    }
+
+    /// How long round trips queue, and how long a unit is, seconds.
+    fn queue(&self) -> Option<(f64, f64)> {
+        let (rate, least) = self.rate.zip(self.least())?;
         let varies =
             (VARIES_CHANGES * self.changes).clamp(VARIES_MIN.as_secs_f64(), VARIES_MAX.as_secs_f64());
-        let aim = share * (PACKET / rate + varies);
-        (1.0 - (self.smoothed - least) / aim).clamp(-1.0, 1.0)
+        Some((self.smoothed - least, PACKET / rate + varies))
     }
 
     /// A chunk is held. `rtt`: so long after it left, if it left once; `sent_bytes`: what had left with it.
-    pub(super) fn held(&mut self, now: Time, rtt: Option<Duration>, sent_bytes: u64) {
+    pub(super) fn held(&mut self, now: Time, rtt: Option<Duration>, sent_bytes: u64, path: Path) {
         if let Some(rtt) = rtt {
             self.sample(now, rtt.as_secs_f64());
+            self.contend(now, path);
         }
         if self.taken.back().is_some_and(|&(at, bytes)| at >= now || bytes >= sent_bytes) {
             return;
@@ -185,13 +226,52 @@ impl Pace {
         if self.least().is_none() {
             (self.smoothed, self.span_began) = (rtt, now);
         }
-        if now.since(self.span_began) >= LEAST_FOR {
+        // While the queue is another's, or may be, round trips say nothing of the path.
+        if now.since(self.span_began) >= LEAST_FOR && self.too_long.is_none() && self.contest.is_none() {
             self.span_began = now;
             self.least = [rtt, self.least[0]];
         }
         self.least[0] = self.least[0].min(rtt);
         self.changes += ((rtt - self.smoothed).abs() - self.changes) * CHANGES_SMOOTHING;
         self.smoothed += (rtt - self.smoothed) * SMOOTHING;
+    }
+
+    /// Finds out whether the queue is another's.
+    fn contend(&mut self, now: Time, path: Path) {
+        let Some(((queued, unit), rate)) = self.queue().zip(self.rate) else { return };
+        let smoothed = self.smoothed;
+        let least = *self.path.get_or_insert(path.least_rtt.as_secs_f64());
+        // The shortest of the last minute may have queued, too.
+        let queued = queued.max(smoothed - least - PACKET / rate);
+        if let Some(contest) = &mut self.contest {
+            if let Some(rtt) = contest.held(now, smoothed, queued) {
+                self.contest = None;
+                (self.least, self.span_began) = ([rtt.max(smoothed - queued), f64::INFINITY], now);
+                self.path = Some(self.least[0]);
+            }
+            return;
+        }
+        if queued < FOREIGN.as_secs_f64().min(FOREIGN_UNITS * unit) {
+            self.too_long = None;
+            return;
+        }
+        let (since, before) = *self.too_long.get_or_insert((now, smoothed));
+        let seconds = now.since(since).as_secs_f64();
+        if seconds < FOREIGN_AFTER.as_secs_f64().max(smoothed) {
+            return;
+        }
+        let gets_shorter = before - smoothed > FOREIGN_SHARE * SLOWER * seconds;
+        self.too_long = gets_shorter.then_some((now, smoothed));
+        if !gets_shorter {
+            self.contest = Some(Contest::new(now, smoothed, path.flying_bytes));
+        }
+    }
+
+    /// Something was lost while so many bytes of chunks were on their way.
+    pub(super) fn lost(&mut self, now: Time, flying_bytes: u64) {
+        if let Some(contest) = &mut self.contest {
+            contest.lost(now, self.smoothed, flying_bytes);
+        }
     }
 
     /// Nothing was heard for so long: after some time the path may be another one. After less, what was learned counts still; to

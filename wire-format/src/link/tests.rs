@@ -66,6 +66,8 @@ struct Pair {
     /// When the path has taken all that has left end 0, and how much that was.
     free_at: Time,
     up_bytes: u64,
+    /// Somebody else fills the path's queue whenever it is shorter. It takes two fifths more.
+    foreign_queue: Option<Duration>,
     /// Whether a burst of losses is under way, and when the last datagram arrives: none overtakes it on a path that has a
     /// rate. For each direction.
     is_bursting: [bool; 2],
@@ -101,6 +103,7 @@ impl Pair {
             is_cut: false,
             free_at: Time::default(),
             up_bytes: 0,
+            foreign_queue: None,
             is_bursting: [false; 2],
             last_arrival: [Time::default(); 2],
             object: Bytes::new(),
@@ -160,7 +163,11 @@ impl Pair {
                 self.sent += 1;
                 if from == 0 {
                     self.up_bytes += datagram.len() as u64 + 53;
-                    let free_at = self.free_at.max(self.now);
+                    let full = self.foreign_queue.map(|queue| self.now + queue);
+                    let free_at = self.free_at.max(full.unwrap_or(self.now));
+                    if self.foreign_queue.is_some_and(|queue| free_at.since(self.now) > queue * 7 / 5) {
+                        continue;
+                    }
                     let micros = (datagram.len() as u64 + 53) * 1_000_000 / self.path.rate;
                     self.free_at = free_at + Duration::from_micros(micros);
                 }
