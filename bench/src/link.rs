@@ -4,8 +4,7 @@
 //! Bytes are IP bytes that were put on the air of the thin link in both directions: headers, acknowledgements, lost
 //! packets and handshakes. Times are virtual, so that the same seeds give the same figures on every machine.
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
@@ -69,7 +68,7 @@ impl LinkArgs {
             [all] if all == "all" => Profile::names().collect(),
             names => names.iter().map(String::as_str).collect(),
         };
-        names.into_iter().map(profile).collect()
+        Ok(names.into_iter().map(Profile::find).collect::<Result<_, _>>()?)
     }
 
     /// What is to be played; an error if the peer cannot play what was named.
@@ -113,17 +112,6 @@ pub(crate) fn run(args: &LinkArgs, report: &mut Report) -> Result<()> {
         }
     }
     args.baseline.as_ref().map_or(Ok(()), |file| baseline::compare(&measured, file))
-}
-
-/// The link of this name, or in this file.
-fn profile(name: &str) -> Result<Profile> {
-    let path = Path::new(name);
-    if path.extension().is_none_or(|extension| extension != "toml") {
-        return Ok(Profile::named(name)?);
-    }
-    let text = fs::read_to_string(path).with_context(|| format!("cannot read {name}"))?;
-    let stem = path.file_stem().unwrap_or_default().to_string_lossy();
-    Profile::from_toml(&stem, &text).with_context(|| format!("in {name}"))
 }
 
 /// Plays every seed, on all processors, and gives what each gave, in order.

@@ -23,9 +23,11 @@ mod socket;
 pub mod storm;
 pub mod world;
 
-pub use link::{Link, LinkCounters, LinkParams, LossCause, PathCounters, Tally, Verdict};
+pub use link::{
+    Gaps, Link, LinkCounters, LinkParams, LossCause, PathCounters, RateStep, Sleep, Tally, Verdict,
+};
 pub use loss::{Burst, Loss, LossError};
-pub use net::{Fate, Leg, Nat, Net, Trace};
+pub use net::{Censorship, Fate, Leg, Mapping, Nat, Net, Trace};
 pub use profile::{Profile, ProfileError};
 pub use proxy::UdpProxy;
 pub use socket::NetRuntime;

@@ -7,7 +7,7 @@
 use std::{
     collections::VecDeque,
     num::{NonZeroU64, NonZeroUsize},
-    ops::AddAssign,
+    ops::{AddAssign, Range},
     time::Duration,
 };
 
@@ -20,37 +20,99 @@ use crate::loss::{Loss, LossProcess};
 mod tests;
 
 /// What one direction of a link is like.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct LinkParams {
     /// Serialisation rate of IP bytes, in bit/s.
     pub rate_bit_s: NonZeroU64,
+    /// Rates that replace it from a time on, in order of time.
+    pub steps: Vec<RateStep>,
     /// Mean propagation delay, one way, added to queueing and serialisation.
     pub delay: Duration,
     /// Each packet's propagation delay is drawn evenly from `delay - jitter` to `delay + jitter` (not below zero), and then
     /// raised where needed so that no packet overtakes another: radio link layers deliver in order.
     pub jitter: Duration,
+    /// Whether packets overtake each other all the same.
+    pub reorders: bool,
     /// Packets lost on the air. They take their place in the queue and their time at the rate all the same.
     pub loss: Loss,
     /// Packets that may wait or be in serialisation at a time; one more is dropped (tail drop).
     pub queue_packets: NonZeroUsize,
+    /// The largest packet that passes, IP bytes. Larger ones vanish without a word, as where a path's MTU is not told.
+    pub mtu_bytes: Option<usize>,
+    /// A radio that falls asleep.
+    pub sleep: Option<Sleep>,
+    /// Gaps in which nothing is sent, as while a phone changes cells. The queue waits.
+    pub gaps: Option<Gaps>,
+    /// Share of the packets that arrive twice, 0 to 1.
+    pub doubled: f64,
+    /// Share of the packets that arrive with a bit changed, 0 to 1.
+    pub damaged: f64,
+}
+
+/// A change of a link's rate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RateStep {
+    /// Since the start of the world.
+    pub at: Duration,
+    /// In bit/s.
+    pub rate_bit_s: NonZeroU64,
+}
+
+/// A radio that falls asleep and takes its time to wake up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sleep {
+    /// After so long without a packet in this direction.
+    pub after: Duration,
+    /// So long later the next packet begins to go out.
+    pub wakes_in: Duration,
+}
+
+/// Gaps in a link's service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Gaps {
+    /// Mean time from the end of one to the begin of the next; drawn evenly from half of it to half as much again.
+    pub every: Duration,
+    /// How long each lasts.
+    pub lasting: Duration,
 }
 
 impl LinkParams {
     /// A wire so good that it never matters: 100 Gbit/s, 50 µs, no loss.
     pub const DIRECT: Self = Self {
         rate_bit_s: NonZeroU64::new(100_000_000_000).expect("not zero"),
+        steps: Vec::new(),
         delay: Duration::from_micros(50),
         jitter: Duration::ZERO,
+        reorders: false,
         loss: Loss::NONE,
         queue_packets: NonZeroUsize::new(100_000).expect("not zero"),
+        mtu_bytes: None,
+        sleep: None,
+        gaps: None,
+        doubled: 0.0,
+        damaged: 0.0,
     };
 
-    /// How long `ip_bytes` take to go out, rounded up to a nanosecond so that the rate is never exceeded.
+    /// How long `ip_bytes` take to go out at the first rate, rounded up to a nanosecond so that the rate is never exceeded.
     pub fn serialisation(&self, ip_bytes: usize) -> Duration {
-        let bit_ns = ip_bytes as u128 * 8 * 1_000_000_000;
-        let ns = bit_ns.div_ceil(u128::from(self.rate_bit_s.get()));
-        Duration::from_nanos(u64::try_from(ns).unwrap_or(u64::MAX))
+        Duration::from_nanos(nanos_for(bit_nanos(ip_bytes), self.rate_bit_s))
     }
+
+    /// The rate at this time, and until when it is that, if it changes.
+    fn rate_at(&self, at: Duration) -> (NonZeroU64, Option<Duration>) {
+        let later = self.steps.partition_point(|step| step.at <= at);
+        let rate = later.checked_sub(1).map_or(self.rate_bit_s, |now| self.steps[now].rate_bit_s);
+        (rate, self.steps.get(later).map(|step| step.at))
+    }
+}
+
+/// Bits times nanoseconds in a second: a rate in bit/s takes this many of them in a nanosecond.
+fn bit_nanos(ip_bytes: usize) -> u128 {
+    ip_bytes as u128 * 8 * 1_000_000_000
+}
+
+fn nanos_for(bit_nanos: u128, rate_bit_s: NonZeroU64) -> u64 {
+    u64::try_from(bit_nanos.div_ceil(u128::from(rate_bit_s.get()))).unwrap_or(u64::MAX)
 }
 
 /// What becomes of a packet offered to a [`Link`].
@@ -61,11 +123,40 @@ pub enum Verdict {
         /// Time since the start of the world.
         at: Duration,
     },
+    /// The same, with a bit changed.
+    Damage {
+        /// Time since the start of the world.
+        at: Duration,
+    },
+    /// It comes out twice.
+    Double {
+        /// Time since the start of the world.
+        at: Duration,
+        /// When it comes out again.
+        again: Duration,
+    },
     /// It never arrives.
     Lost {
         /// Why.
         cause: LossCause,
     },
+}
+
+impl Verdict {
+    /// When it comes out, in order of time.
+    pub fn arrivals(&self) -> impl Iterator<Item = Duration> {
+        let (first, second) = match *self {
+            Self::Deliver { at } | Self::Damage { at } => (Some(at), None),
+            Self::Double { at, again } => (Some(at), Some(again)),
+            Self::Lost { .. } => (None, None),
+        };
+        first.into_iter().chain(second)
+    }
+
+    /// Whether what comes out differs from what went in.
+    pub fn is_damaged(&self) -> bool {
+        matches!(self, Self::Damage { .. })
+    }
 }
 
 /// Why a packet was lost.
@@ -77,6 +168,8 @@ pub enum LossCause {
     Queue,
     /// Offered or under way during an outage.
     Outage,
+    /// Larger than what passes.
+    Size,
 }
 
 /// A number of packets and the IP bytes in them.
@@ -104,11 +197,13 @@ impl AddAssign for Tally {
 
 /// What went through one direction of a link so far.
 ///
-/// `offered` = `delivered` + the three losses + what is still under way.
+/// `offered` + `doubled` = `delivered` + the four losses + what is still under way.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LinkCounters {
     /// All that was handed to the link: what the sender's data plan pays for.
     pub offered: Tally,
+    /// What was to come out once more.
+    pub doubled: Tally,
     /// What has come out at the other end.
     pub delivered: Tally,
     /// Lost on the air.
@@ -117,6 +212,8 @@ pub struct LinkCounters {
     pub lost_queue: Tally,
     /// Offered or under way during an outage.
     pub lost_outage: Tally,
+    /// Larger than what passes.
+    pub lost_size: Tally,
 }
 
 impl LinkCounters {
@@ -125,6 +222,7 @@ impl LinkCounters {
         let mut lost = self.lost_loss;
         lost += self.lost_queue;
         lost += self.lost_outage;
+        lost += self.lost_size;
         lost
     }
 
@@ -132,8 +230,8 @@ impl LinkCounters {
     pub fn under_way(&self) -> Tally {
         let lost = self.lost();
         Tally {
-            packets: self.offered.packets - self.delivered.packets - lost.packets,
-            ip_bytes: self.offered.ip_bytes - self.delivered.ip_bytes - lost.ip_bytes,
+            packets: self.offered.packets + self.doubled.packets - self.delivered.packets - lost.packets,
+            ip_bytes: self.offered.ip_bytes + self.doubled.ip_bytes - self.delivered.ip_bytes - lost.ip_bytes,
         }
     }
 }
@@ -141,10 +239,12 @@ impl LinkCounters {
 impl AddAssign for LinkCounters {
     fn add_assign(&mut self, other: Self) {
         self.offered += other.offered;
+        self.doubled += other.doubled;
         self.delivered += other.delivered;
         self.lost_loss += other.lost_loss;
         self.lost_queue += other.lost_queue;
         self.lost_outage += other.lost_outage;
+        self.lost_size += other.lost_size;
     }
 }
 
@@ -166,13 +266,17 @@ impl AddAssign for PathCounters {
 
 /// One direction of a link.
 ///
-/// Calls must come in order of time; a `now` before the latest one is taken as the latest one. Loss and
-/// jitter are drawn from separate generators, so that changing the one leaves the other's draws as they were.
+/// Calls must come in order of time; a `now` before the latest one is taken as the latest one. Loss, jitter, gaps and what else befalls packets
+/// are drawn from separate generators, so that changing the one leaves the others' draws as they were.
 #[derive(Debug)]
 pub struct Link {
     params: LinkParams,
     loss: LossProcess,
     jitter_rng: ChaCha8Rng,
+    mishaps_rng: ChaCha8Rng,
+    gaps_rng: ChaCha8Rng,
+    /// The gap that is on or comes next.
+    gap: Option<Range<Duration>>,
     /// Latest time that a caller has shown.
     clock: Duration,
     /// When the transmitter has sent all it accepted.
@@ -191,9 +295,12 @@ impl Link {
     /// An idle link at time zero.
     pub fn new(params: LinkParams, seed: u64) -> Self {
         Self {
-            params,
             loss: LossProcess::new(params.loss, derive_seed(seed, 1)),
+            params,
             jitter_rng: ChaCha8Rng::seed_from_u64(derive_seed(seed, 2)),
+            mishaps_rng: ChaCha8Rng::seed_from_u64(derive_seed(seed, 3)),
+            gaps_rng: ChaCha8Rng::seed_from_u64(derive_seed(seed, 4)),
+            gap: None,
             clock: Duration::ZERO,
             free_at: Duration::ZERO,
             queue: VecDeque::new(),
@@ -218,12 +325,16 @@ impl Link {
             self.counters.lost_outage.count(ip_bytes);
             return Verdict::Lost { cause: LossCause::Outage };
         }
+        if self.params.mtu_bytes.is_some_and(|mtu| ip_bytes > mtu) {
+            self.counters.lost_size.count(ip_bytes);
+            return Verdict::Lost { cause: LossCause::Size };
+        }
         if self.queue.len() >= self.params.queue_packets.get() {
             self.counters.lost_queue.count(ip_bytes);
             return Verdict::Lost { cause: LossCause::Queue };
         }
 
-        let leaves = self.free_at.max(now).saturating_add(self.params.serialisation(ip_bytes));
+        let leaves = self.transmit(now, ip_bytes);
         self.free_at = leaves;
         self.queue.push_back(leaves);
         if self.loss.strikes(leaves) {
@@ -231,10 +342,75 @@ impl Link {
             return Verdict::Lost { cause: LossCause::Loss };
         }
 
-        let at = leaves.saturating_add(self.propagation()).max(self.last_arrival);
-        self.last_arrival = at;
-        self.under_way.push_back((at, ip_bytes));
+        let at = self.arrival(leaves, ip_bytes);
+        if self.befalls(self.params.damaged) {
+            return Verdict::Damage { at };
+        }
+        if self.befalls(self.params.doubled) {
+            self.counters.doubled.count(ip_bytes);
+            let again = self.arrival(leaves, ip_bytes).max(at);
+            return Verdict::Double { at, again };
+        }
         Verdict::Deliver { at }
+    }
+
+    /// When a packet that is handed over now has gone out.
+    fn transmit(&mut self, now: Duration, ip_bytes: usize) -> Duration {
+        let mut at = self.free_at.max(now);
+        if let Some(sleep) = self.params.sleep
+            && now.saturating_sub(self.free_at) >= sleep.after
+        {
+            at = at.saturating_add(sleep.wakes_in);
+        }
+        let mut left = bit_nanos(ip_bytes);
+        loop {
+            let gap = self.gap_at(at);
+            if let Some(gap) = &gap
+                && gap.contains(&at)
+            {
+                at = gap.end;
+                continue;
+            }
+            let (rate, changes_at) = self.params.rate_at(at);
+            let gone_at = at.saturating_add(Duration::from_nanos(nanos_for(left, rate)));
+            let until = [changes_at, gap.map(|gap| gap.start)].into_iter().flatten().min();
+            let Some(until) = until.filter(|&until| until < gone_at) else { return gone_at };
+            left -= (until - at).as_nanos() * u128::from(rate.get());
+            at = until;
+        }
+    }
+
+    /// The gap that is on at this time or comes after it. Times must not go back.
+    fn gap_at(&mut self, at: Duration) -> Option<Range<Duration>> {
+        let gaps = self.params.gaps?;
+        let rng = &mut self.gaps_rng;
+        let mut next = |end: Duration| {
+            let start = end + rng.random_range(gaps.every / 2..=gaps.every * 3 / 2);
+            start..start + gaps.lasting
+        };
+        let mut gap = self.gap.take().unwrap_or_else(|| next(Duration::ZERO));
+        while gap.end <= at {
+            gap = next(gap.end);
+        }
+        self.gap = Some(gap.clone());
+        Some(gap)
+    }
+
+    /// When what has gone out arrives; it is under way until then.
+    fn arrival(&mut self, leaves: Duration, ip_bytes: usize) -> Duration {
+        let mut at = leaves.saturating_add(self.propagation());
+        if !self.params.reorders {
+            at = at.max(self.last_arrival);
+            self.last_arrival = at;
+        }
+        let place = self.under_way.partition_point(|&(other, _)| other <= at);
+        self.under_way.insert(place, (at, ip_bytes));
+        at
+    }
+
+    /// Whether something that befalls this share of packets does.
+    fn befalls(&mut self, share: f64) -> bool {
+        share > 0.0 && self.mishaps_rng.random::<f64>() < share
     }
 
     /// Begins (`true`) or ends (`false`) a total outage. What is in the queue, in transmission or on the air when it begins,

@@ -13,7 +13,7 @@
 
 use std::{
     fmt, io,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     task::{Context, Poll},
     time::Duration,
@@ -37,8 +37,8 @@ mod state;
 #[cfg(test)]
 mod tests;
 
-pub use nat::Nat;
-use state::{Datagram, Due, State};
+pub use nat::{Mapping, Nat};
+use state::{Censor, Datagram, Due, State};
 
 /// Datagrams that wait in a socket until its owner reads them; more are dropped, as by a kernel's receive buffer.
 const INBOX_DATAGRAMS_MAX: usize = 4_096;
@@ -83,6 +83,8 @@ pub enum Leg {
 pub enum Fate {
     /// The packet was offered to the link of this leg. A packet said to be delivered is traced again only if it is not.
     Offered(Verdict),
+    /// Somebody between the host and its links took it, see [`Net::set_censorship`].
+    Censored,
     /// It was under way when an outage began, or when the host was attached to other links.
     CutOff,
     /// At the end of [`Leg::Up`] no host was known by its destination.
@@ -91,6 +93,18 @@ pub enum Fate {
     NoSocket,
     /// At the end of [`Leg::Down`] the receiving socket held as many datagrams as it may.
     InboxFull,
+}
+
+/// What is taken out of a host's traffic.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Censorship {
+    /// Nothing.
+    #[default]
+    None,
+    /// All UDP.
+    NoUdp,
+    /// Whatever a flow, which is a pair of addresses and ports, carries beyond so many IP bytes, both ways together. A new port begins anew.
+    FlowsUpTo(u64),
 }
 
 impl Net {
@@ -151,12 +165,15 @@ impl Net {
         });
     }
 
-    /// Puts the host with this IP address behind such a link. Its draws depend on the network's seed and on the
+    /// Puts the host with this IP address behind such a link, with what else the profile says of the way: NAT, censors. Its draws depend on the network's seed and on the
     /// address, not on what else was attached when.
     pub fn attach_profile(&self, ip: IpAddr, profile: &Profile) {
         let seed = self.core.update(|state, _| state.seed_for(ip));
         let (up, down) = profile.links(seed);
         self.attach(ip, up, down);
+        self.set_censorship(ip, profile.censorship);
+        let outside = outside_of(ip);
+        self.set_nat(ip, profile.nat.map(|mapping| Nat { outside, mapping }));
     }
 
     /// Puts a host behind the links of another, `neighbour`: both fill the same queues. Links, outages and counters are those of
@@ -182,6 +199,17 @@ impl Net {
     /// meet the NAT between the host's up link and the receiver's down link, and before the host's down link.
     pub fn set_nat(&self, ip: IpAddr, nat: Option<Nat>) {
         self.core.update(|state, _| state.set_nat(ip, nat));
+    }
+
+    /// Lets somebody look into the traffic of the host with this IP address, and of those [beside](Net::attach_beside) it. What has
+    /// passed before is forgotten.
+    pub fn set_censorship(&self, ip: IpAddr, censorship: Censorship) {
+        self.core.update(|state, _| state.path(ip).censor = Censor::new(censorship));
+    }
+
+    /// Begins or ends a total outage of one of the links of the host with this IP address: the other one may go on.
+    pub fn set_outage_of(&self, ip: IpAddr, leg: Leg, outage: bool) {
+        self.core.update(|state, now| state.path(ip).set_outage_of(now, leg, outage));
     }
 
     /// Begins or ends a total outage of both links of the host with this IP address, see [`Link::set_outage`].
@@ -214,6 +242,15 @@ impl Net {
 impl fmt::Debug for Net {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Net").field("now", &self.now()).finish_non_exhaustive()
+    }
+}
+
+/// The outside of the NAT that a host with a profile of its own has: within the addresses of carriers' NATs (RFC 6598) as the host
+/// is among the others.
+fn outside_of(ip: IpAddr) -> IpAddr {
+    match ip {
+        IpAddr::V4(ip) => Ipv4Addr::from_bits(ip.to_bits() & 0x003f_ffff | 0x6440_0000).into(),
+        IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() ^ 1 << 127).into(),
     }
 }
 

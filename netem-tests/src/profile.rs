@@ -1,6 +1,6 @@
 //! Named link profiles: what a thin link is like, as data with a source.
 //!
-//! A profile is a TOML file of up to three tables. `[both]` holds for both directions; `[up]` (from the phone) and
+//! A profile is a TOML file of up to four tables. `[both]` holds for both directions; `[up]` (from the phone) and
 //! `[down]` (to the phone) override single keys of it:
 //!
 //! | key | unit, range | without it |
@@ -12,36 +12,38 @@
 //! | `loss_burst_packets` | mean packets lost in a row, 1 to 10,000 | independent losses |
 //! | `loss_burst_ms` | mean time during which all is lost, above 0 to 3,600,000 | independent losses |
 //! | `queue_packets` | packets that wait before the newest is dropped, 1 to 100,000 | refused |
+//! | `reorders` | whether packets overtake each other as the delay varies | false |
+//! | `doubled_percent`, `damaged_percent` | % of packets that arrive twice, or with a bit changed, 0 to 100 | 0 |
+//! | `mtu_bytes` | IP bytes of the largest packet that passes, 28 to 65,535 | all pass |
+//! | `sleeps_after_ms`, `wakes_in_ms` | ms of silence after which the radio sleeps, ms that the next packet waits for it | never sleeps |
+//! | `gap_every_s`, `gap_ms` | s between gaps in which nothing is sent, on average, and ms that they last | no gaps |
+//! | `rate_steps` | rates from a time on: `[{ at_s = 60, rate_kbit_s = 10 }]`, in order of time | none |
 //!
-//! Only one of the two burst keys may stand in a table, and a direction's burst replaces that of `[both]`. The
+//! Only one of the two burst keys may stand in a table, and a direction's burst replaces that of `[both]`. The keys of one line that
+//! has two belong together, and stand in the same table.
+//!
+//! `[path]` says what else is between the phone and the network:
+//!
+//! | key | unit, range | without it |
+//! |---|---|---|
+//! | `nat_forgets_after_s` | s without a packet after which a NAT forgets a mapping, 0.001 to 1,000,000 | no NAT |
+//! | `nat_keeps_ports` | whether it gives the same port again | false |
+//! | `nat_inbound_refreshes` | whether packets from outside count as well | false |
+//! | `udp` | whether UDP passes | true |
+//! | `flow_kbytes_max` | kB (1,000 bytes) of IP that a pair of addresses and ports may carry, both ways, 0.001 to 1,000,000,000 | no limit |
+//!
+//! The
 //! top-level key `source` says in words where the figures come from. Anything else is refused with its line.
 
-use std::{
-    num::{NonZeroU64, NonZeroUsize},
-    ops::{Range, RangeInclusive},
-    time::Duration,
-};
-
-use serde::Deserialize;
 use thiserror::Error;
-use toml::Spanned;
 
 use crate::link::{Link, LinkParams, derive_seed};
-use crate::loss::{Burst, Loss};
+use crate::net::{Censorship, Mapping};
 
-/// Profiles compiled in, from the tamest to the worst within each generation.
-const BUILT_IN: [(&str, &str); 10] = [
-    ("clean", include_str!("../profiles/clean.toml")),
-    ("hspa-lossy", include_str!("../profiles/hspa-lossy.toml")),
-    ("umts", include_str!("../profiles/umts.toml")),
-    ("edge", include_str!("../profiles/edge.toml")),
-    ("edge-lossy-atc", include_str!("../profiles/edge-lossy-atc.toml")),
-    ("gprs", include_str!("../profiles/gprs.toml")),
-    ("2g-rural", include_str!("../profiles/2g-rural.toml")),
-    ("gprs-bad", include_str!("../profiles/gprs-bad.toml")),
-    ("gprs-bad-t", include_str!("../profiles/gprs-bad-t.toml")),
-    ("terrible", include_str!("../profiles/terrible.toml")),
-];
+mod reader;
+
+/// Profiles compiled in, by name: the files in `profiles/`.
+const BUILT_IN: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/profiles.rs"));
 
 /// A link profile: both directions of a link, and where its figures come from.
 #[derive(Clone, Debug, PartialEq)]
@@ -54,6 +56,10 @@ pub struct Profile {
     pub up: LinkParams,
     /// From the network to the phone.
     pub down: LinkParams,
+    /// How the NAT maps, if there is one.
+    pub nat: Option<Mapping>,
+    /// What does not pass.
+    pub censorship: Censorship,
 }
 
 /// A profile that cannot be used. Nothing was changed; the text of the profile, or the name, must be.
@@ -65,6 +71,14 @@ pub enum ProfileError {
     NoSuchProfile {
         /// The name asked for.
         name: String,
+    },
+    /// The file cannot be read.
+    #[error("profile {file}: {problem}")]
+    Unreadable {
+        /// As it was given.
+        file: String,
+        /// What the system says.
+        problem: String,
     },
     /// The text is not TOML.
     #[error("profile {profile}, line {line}: {problem}")]
@@ -111,9 +125,23 @@ impl Profile {
         Self::from_toml(name, text)
     }
 
-    /// Names of the built-in profiles, from the tamest to the worst.
+    /// Names of the built-in profiles, in alphabetical order.
     pub fn names() -> impl ExactSizeIterator<Item = &'static str> {
         BUILT_IN.iter().map(|(name, _)| *name)
+    }
+
+    /// The built-in profile of this name, or the one in this file if it ends in `.toml`, named after it.
+    ///
+    /// # Errors
+    /// As [`Profile::named`] and [`Profile::from_toml`]; [`ProfileError::Unreadable`] when there is no such file.
+    pub fn find(name_or_file: &str) -> Result<Self, ProfileError> {
+        let Some(name) = name_or_file.strip_suffix(".toml") else { return Self::named(name_or_file) };
+        let name = name.rsplit(['/', '\\']).next().unwrap_or(name);
+        let text = std::fs::read_to_string(name_or_file).map_err(|error| ProfileError::Unreadable {
+            file: name_or_file.to_owned(),
+            problem: error.to_string(),
+        })?;
+        Self::from_toml(name, &text)
     }
 
     /// Reads a profile from the text of a file, see the [module](self).
@@ -121,207 +149,21 @@ impl Profile {
     /// # Errors
     /// [`ProfileError`] naming the line and the key when the text is not a profile.
     pub fn from_toml(name: &str, text: &str) -> Result<Self, ProfileError> {
-        let reader = Reader { profile: name, text };
-        let document = toml::Deserializer::parse(text).map_err(|error| reader.syntax(&error))?;
-        let file = File::deserialize(document).map_err(|error| reader.mistyped(&error))?;
-        let source = file.source.ok_or_else(|| reader.missing("source"))?;
-        if source.get_ref().trim().is_empty() {
-            return Err(reader.bad(source.span(), "source", "says nothing"));
-        }
-        Ok(Self {
-            name: name.to_owned(),
-            source: source.into_inner().trim().to_owned(),
-            up: reader.direction(&file.up, &file.both)?,
-            down: reader.direction(&file.down, &file.both)?,
-        })
+        reader::read(name, text)
     }
 
     /// The two directions of one such link, up and down, with draws unrelated to each other.
     pub fn links(&self, seed: u64) -> (Link, Link) {
-        (Link::new(self.up, derive_seed(seed, 0)), Link::new(self.down, derive_seed(seed, 1)))
+        (Link::new(self.up.clone(), derive_seed(seed, 0)), Link::new(self.down.clone(), derive_seed(seed, 1)))
     }
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct File {
-    source: Option<Spanned<String>>,
-    #[serde(default)]
-    both: Table,
-    #[serde(default)]
-    up: Table,
-    #[serde(default)]
-    down: Table,
-}
-
-/// One table as written. Numbers keep their place in the text, so that a bad one can be shown.
-#[derive(Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Table {
-    rate_kbit_s: Option<Spanned<f64>>,
-    delay_ms: Option<Spanned<f64>>,
-    jitter_ms: Option<Spanned<f64>>,
-    loss_percent: Option<Spanned<f64>>,
-    loss_burst_packets: Option<Spanned<f64>>,
-    loss_burst_ms: Option<Spanned<f64>>,
-    queue_packets: Option<Spanned<i64>>,
-}
-
-/// How a table says that losses cluster, and where it says so.
-struct Clustered {
-    burst: Burst,
-    key: &'static str,
-    span: Range<usize>,
-}
-
-/// The text of a profile, to say where in it something is wrong.
-struct Reader<'a> {
-    profile: &'a str,
-    text: &'a str,
-}
-
-impl Reader<'_> {
-    fn direction(&self, own: &Table, both: &Table) -> Result<LinkParams, ProfileError> {
-        let rate = own.rate_kbit_s.as_ref().or(both.rate_kbit_s.as_ref());
-        let rate = rate.ok_or_else(|| self.missing("rate_kbit_s"))?;
-        let rate_kbit_s = self.within(rate, "rate_kbit_s", 0.001..=10_000_000.0)?;
-        let rate_bit_s = NonZeroU64::new((rate_kbit_s * 1_000.0).round() as u64);
-        let rate_bit_s =
-            rate_bit_s.ok_or_else(|| self.bad(rate.span(), "rate_kbit_s", "must be above zero"))?;
-
-        let delay = own.delay_ms.as_ref().or(both.delay_ms.as_ref());
-        let delay = delay.ok_or_else(|| self.missing("delay_ms"))?;
-        let delay_ms = self.within(delay, "delay_ms", 0.0..=600_000.0)?;
-
-        let jitter_ms = match own.jitter_ms.as_ref().or(both.jitter_ms.as_ref()) {
-            Some(jitter) => {
-                let jitter_ms = self.within(jitter, "jitter_ms", 0.0..=600_000.0)?;
-                if jitter_ms > delay_ms {
-                    let problem = format!(
-                        "must not exceed delay_ms ({delay_ms}): packets would arrive before they left"
-                    );
-                    return Err(self.bad(jitter.span(), "jitter_ms", problem));
-                }
-                jitter_ms
-            }
-            None => 0.0,
-        };
-
-        let queue = own.queue_packets.as_ref().or(both.queue_packets.as_ref());
-        let queue = queue.ok_or_else(|| self.missing("queue_packets"))?;
-        let queue_packets = match usize::try_from(*queue.get_ref()).ok().and_then(NonZeroUsize::new) {
-            Some(packets) if packets.get() <= 100_000 => packets,
-            _ => {
-                let problem = format!("must be from 1 to 100000, not {}", queue.get_ref());
-                return Err(self.bad(queue.span(), "queue_packets", problem));
-            }
-        };
-
-        Ok(LinkParams {
-            rate_bit_s,
-            delay: duration_of_ms(delay_ms),
-            jitter: duration_of_ms(jitter_ms),
-            loss: self.loss(own, both)?,
-            queue_packets,
-        })
-    }
-
-    fn loss(&self, own: &Table, both: &Table) -> Result<Loss, ProfileError> {
-        let clustered = match self.burst(own)? {
-            None => self.burst(both)?,
-            found => found,
-        };
-        let Some(loss) = own.loss_percent.as_ref().or(both.loss_percent.as_ref()) else {
-            return match clustered {
-                Some(Clustered { key, span, .. }) => Err(self.bad(span, key, "stands without loss_percent")),
-                None => Ok(Loss::NONE),
-            };
-        };
-        let percent = self.within(loss, "loss_percent", 0.0..=100.0)?;
-        let burst = clustered.as_ref().map_or(Burst::None, |clustered| clustered.burst);
-        Loss::new(percent / 100.0, burst).map_err(|error| {
-            let (key, span) =
-                clustered.map_or(("loss_percent", loss.span()), |clustered| (clustered.key, clustered.span));
-            self.bad(span, key, error.to_string())
-        })
-    }
-
-    fn burst(&self, table: &Table) -> Result<Option<Clustered>, ProfileError> {
-        match (&table.loss_burst_packets, &table.loss_burst_ms) {
-            (None, None) => Ok(None),
-            (Some(packets), None) => {
-                let key = "loss_burst_packets";
-                let burst = Burst::Packets(self.within(packets, key, 1.0..=10_000.0)?);
-                Ok(Some(Clustered { burst, key, span: packets.span() }))
-            }
-            (None, Some(ms)) => {
-                let key = "loss_burst_ms";
-                let burst = Burst::Time(duration_of_ms(self.within(ms, key, 0.001..=3_600_000.0)?));
-                Ok(Some(Clustered { burst, key, span: ms.span() }))
-            }
-            (Some(_), Some(ms)) => {
-                Err(self.bad(ms.span(), "loss_burst_ms", "stands beside loss_burst_packets: choose one"))
-            }
-        }
-    }
-
-    fn within(
-        &self,
-        number: &Spanned<f64>,
-        key: &'static str,
-        range: RangeInclusive<f64>,
-    ) -> Result<f64, ProfileError> {
-        let value = *number.get_ref();
-        if range.contains(&value) {
-            return Ok(value);
-        }
-        let problem = format!("must be from {} to {}, not {value}", range.start(), range.end());
-        Err(self.bad(number.span(), key, problem))
-    }
-
-    fn bad(&self, span: Range<usize>, key: &str, problem: impl Into<String>) -> ProfileError {
-        let (line, _) = self.line_at(span.start);
-        ProfileError::BadKey {
-            profile: self.profile.to_owned(),
-            line,
-            key: key.to_owned(),
-            problem: problem.into(),
-        }
-    }
-
-    fn missing(&self, key: &'static str) -> ProfileError {
-        ProfileError::MissingKey { profile: self.profile.to_owned(), key }
-    }
-
-    fn syntax(&self, error: &toml::de::Error) -> ProfileError {
-        let (line, _) = self.line_at(error.span().map_or(0, |span| span.start));
-        let problem = error.message().replace('\n', ", ");
-        ProfileError::Syntax { profile: self.profile.to_owned(), line, problem }
-    }
-
-    /// An unknown key or a value of the wrong type: TOML's error knows the place, the line there begins with the key.
-    fn mistyped(&self, error: &toml::de::Error) -> ProfileError {
-        let start = error.span().map_or(0, |span| span.start);
-        let (_, content) = self.line_at(start);
-        let key = content.split('=').next().unwrap_or_default().trim();
-        self.bad(start..start, key, error.message().replace('\n', ", "))
-    }
-
-    /// The number (from 1) and the text of the line that holds the byte at `offset`.
-    fn line_at(&self, offset: usize) -> (usize, &str) {
-        let before = self.text.get(..offset).unwrap_or(self.text);
-        let line = before.matches('\n').count();
-        (line + 1, self.text.lines().nth(line).unwrap_or_default())
-    }
-}
-
-fn duration_of_ms(ms: f64) -> Duration {
-    Duration::from_nanos((ms * 1e6).round() as u64)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::loss::{Burst, Loss};
 
     const GOOD: &str = "source = 'a test'\n\n[both]\nrate_kbit_s = 20\ndelay_ms = 300\nqueue_packets = 30\n";
 
@@ -388,6 +230,20 @@ mod tests {
             ("[up]\nrate_kbit_s = -20", "line 8: rate_kbit_s: must be from 0.001"),
             ("[down]\nqueue_packets = 0", "line 8: queue_packets: must be from 1 to 100000, not 0"),
             ("[down]\nqueue_packets = 1.5", "line 8: queue_packets: invalid type"),
+            ("doubled_percent = 101", "line 7: doubled_percent: must be from 0 to 100, not 101"),
+            ("mtu_bytes = 20", "line 7: mtu_bytes: must be from 28"),
+            ("gap_ms = 900", "line 7: gap_ms: stands without gap_every_s"),
+            ("sleeps_after_ms = 900", "line 7: sleeps_after_ms: stands without wakes_in_ms"),
+            ("rate_steps = [{ at_s = 1, rate_kbit_s = -1 }]", "line 7: rate_kbit_s: must be from 0.001"),
+            (
+                "rate_steps = [\n{ at_s = 2, rate_kbit_s = 1 },\n{ at_s = 2, rate_kbit_s = 3 }]",
+                "line 9: at_s: must be later",
+            ),
+            ("rate_steps = [{ at_ms = 1 }]", "line 7: rate_steps: unknown field"),
+            ("[path]\nnat_keeps_ports = true", "line 8: nat_keeps_ports: stands without nat_forgets_after_s"),
+            ("[path]\nnat_forgets_after_s = 0", "line 8: nat_forgets_after_s: must be from 0.001"),
+            ("[path]\nflow_kbytes_max = 0", "line 8: flow_kbytes_max: must be from 0.001"),
+            ("[path]\nudp = 'no'", "line 8: udp: invalid type"),
             ("[sideways]\ndelay_ms = 1", "line 7: [sideways]: unknown field"),
             ("loss_percent = ", "line 7: "),
         ];

@@ -3,7 +3,7 @@
 //! A client sends to [`UdpProxy::addr`] instead of to the relay. What it sends crosses the link's up direction, what the
 //! relay answers its down direction, in real time and by the same model as in [`net`](crate::net). Each source address gets
 //! an upstream socket of its own, so that the relay tells clients apart; they all share the one link, as sockets of
-//! one phone do. Give each phone its own proxy.
+//! one phone do. Give each phone its own proxy. Of a profile's `[path]` nothing counts here, and no bits change.
 
 use std::{
     collections::BTreeMap,
@@ -23,7 +23,7 @@ use tokio::{
 use crate::{
     IP_UDP_HEADER_BYTES,
     agenda::Agenda,
-    link::{Link, PathCounters, Verdict},
+    link::{Link, PathCounters},
     profile::Profile,
 };
 
@@ -133,7 +133,7 @@ struct UnderWay {
     cuts: u64,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Datagram {
     direction: Direction,
     client: SocketAddr,
@@ -159,8 +159,9 @@ impl Wire {
         self.collect_arrived(now);
         let link = self.link(datagram.direction);
         let cuts = link.cuts();
-        if let Verdict::Deliver { at } = link.offer(now, datagram.payload.len() + IP_UDP_HEADER_BYTES) {
-            self.agenda.push(at, UnderWay { datagram, cuts });
+        let verdict = link.offer(now, datagram.payload.len() + IP_UDP_HEADER_BYTES);
+        for at in verdict.arrivals() {
+            self.agenda.push(at, UnderWay { datagram: datagram.clone(), cuts });
         }
     }
 

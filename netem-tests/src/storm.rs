@@ -18,9 +18,10 @@ use thinpost_client::{InboxNumber, Message, Models, ReceivedContent, Status};
 use thinpost_gateway::config::{Config, Registration};
 use tokio::time::{Instant, sleep};
 
+use crate::link::derive_seed;
 use crate::models::with_greek;
 use crate::world::KEEPALIVE;
-use crate::{Person, Profile, ProfileError, World};
+use crate::{Leg, Person, Profile, ProfileError, World};
 
 const PEOPLE: [&str; 3] = ["ann", "bob", "carol"];
 
@@ -88,16 +89,34 @@ pub async fn storm(seed: u64, link: Option<&Profile>) -> Result<Calm, Broken> {
     Storm::new(seed, link).await.run().await
 }
 
-/// The links that a storm draws from.
-///
-/// # Errors
-/// When a profile of this crate cannot be read.
-pub fn links() -> Result<Vec<Profile>, ProfileError> {
-    Profile::names().map(Profile::named).collect()
+/// Thin links, from the tamest to the worst within each generation.
+const LINKS: [&str; 10] = [
+    "clean",
+    "hspa-lossy",
+    "umts",
+    "edge",
+    "edge-lossy-atc",
+    "gprs",
+    "2g-rural",
+    "gprs-bad",
+    "gprs-bad-t",
+    "terrible",
+];
+
+/// Links on which something else is wrong.
+const ODD_LINKS: [&str; 4] = ["censored", "mangled", "sleepy", "train"];
+
+/// Draws somebody's link.
+fn draw_link(random: &mut ChaCha8Rng, odd: &mut ChaCha8Rng) -> Result<Profile, ProfileError> {
+    let name = LINKS.choose(random).expect("there are links");
+    let is_odd = odd.random_ratio(1, 4);
+    Profile::named(if is_odd { ODD_LINKS.choose(odd).expect("there are such links") } else { name })
 }
 
 struct Storm {
     random: ChaCha8Rng,
+    /// For what was added later: what the other draws for a seed stays as it was.
+    odd: ChaCha8Rng,
     world: World,
     people: Vec<Person>,
     /// Whether each person's link is dead, and whether they want to be online.
@@ -120,14 +139,15 @@ impl Storm {
         let mut world = World::with_config(seed, config(&mut random));
         let loses_disks = random.random_ratio(1, 4);
         let changes_models = random.random_ratio(1, 4);
-        let all = links().expect("the profiles of this crate are sound");
+        let mut odd = ChaCha8Rng::seed_from_u64(derive_seed(seed, 1));
         let mut people = Vec::new();
         for name in PEOPLE {
-            let drawn = all.choose(&mut random).expect("there are profiles");
-            people.push(world.person(name, link.unwrap_or(drawn)));
+            let drawn = draw_link(&mut random, &mut odd).expect("the profiles of this crate are sound");
+            people.push(world.person(name, link.unwrap_or(&drawn)));
         }
         let mut storm = Self {
             random,
+            odd,
             world,
             people,
             outages: Default::default(),
@@ -232,7 +252,13 @@ impl Storm {
     fn set_outage(&mut self, who: usize, outage: bool) {
         self.faults += u64::from(outage);
         self.outages[who] = outage;
-        self.world.net().set_outage(self.people[who].ip(), outage);
+        let (net, ip) = (self.world.net(), self.people[who].ip());
+        if outage && self.odd.random_ratio(1, 3) {
+            let leg = if self.odd.random() { Leg::Up } else { Leg::Down };
+            net.set_outage_of(ip, leg, true);
+        } else {
+            net.set_outage(ip, outage);
+        }
     }
 
     async fn turn_relay(&mut self) {

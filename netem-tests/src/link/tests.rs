@@ -10,6 +10,7 @@ fn params(rate_bit_s: u64, delay_ms: u64, jitter_ms: u64, loss: Loss, queue_pack
         jitter: Duration::from_millis(jitter_ms),
         loss,
         queue_packets: NonZeroUsize::new(queue_packets).unwrap(),
+        ..LinkParams::DIRECT
     }
 }
 
@@ -60,13 +61,13 @@ proptest! {
     /// Between any two arrivals no more comes out than the rate allows; jitter may squeeze a window by its own width.
     #[test]
     fn throughput_never_exceeds_the_rate(params in any_params(), traffic in any_traffic(), seed: u64) {
-        let verdicts = run(&mut Link::new(params, seed), &traffic);
+        let verdicts = run(&mut Link::new(params.clone(), seed), &traffic);
         let arrivals: Vec<(Duration, usize)> = verdicts
             .iter()
             .zip(&traffic)
             .filter_map(|(verdict, &(_, bytes))| match verdict {
                 Verdict::Deliver { at } => Some((*at, bytes)),
-                Verdict::Lost { .. } => None,
+                _ => None,
             })
             .collect();
         for (index, &(first, _)) in arrivals.iter().enumerate() {
@@ -80,7 +81,7 @@ proptest! {
 
     #[test]
     fn the_same_seed_gives_the_same_verdicts(params in any_params(), traffic in any_traffic(), seed: u64) {
-        let first = run(&mut Link::new(params, seed), &traffic);
+        let first = run(&mut Link::new(params.clone(), seed), &traffic);
         let second = run(&mut Link::new(params, seed), &traffic);
         prop_assert_eq!(first, second);
     }
@@ -203,5 +204,102 @@ fn long_run_loss_over_the_whole_link_is_what_its_profile_says() {
         let share = counters.lost_loss.packets as f64 / counters.offered.packets as f64;
         assert!((share / 0.15 - 1.0).abs() < 0.1, "{share} with seed {seed}");
         assert_eq!(counters.lost_queue.packets, 0);
+    }
+}
+
+/// Takes a second for 125 bytes, and 0.1 s more.
+fn slow() -> LinkParams {
+    params(1_000, 100, 0, Loss::NONE, 30)
+}
+
+fn at(ms: u64) -> Verdict {
+    Verdict::Deliver { at: Duration::from_millis(ms) }
+}
+
+fn rate(bit_s: u64) -> NonZeroU64 {
+    NonZeroU64::new(bit_s).unwrap()
+}
+
+#[test]
+fn a_rate_step_counts_for_what_is_still_to_go_out() {
+    let steps = vec![
+        RateStep { at: Duration::from_millis(500), rate_bit_s: rate(2_000) },
+        RateStep { at: Duration::from_secs(10), rate_bit_s: rate(500) },
+    ];
+    let mut link = Link::new(LinkParams { steps, ..slow() }, 1);
+    assert_eq!(link.offer(Duration::ZERO, 125), at(500 + 250 + 100));
+    assert_eq!(link.offer(Duration::from_secs(20), 125), at(20_000 + 2_000 + 100));
+}
+
+#[test]
+fn a_radio_that_sleeps_makes_the_first_packet_wait() {
+    let sleep = Sleep { after: Duration::from_secs(5), wakes_in: Duration::from_millis(700) };
+    let mut link = Link::new(LinkParams { sleep: Some(sleep), ..slow() }, 1);
+    assert_eq!(link.offer(Duration::ZERO, 125), at(1_100));
+    assert_eq!(link.offer(Duration::from_millis(5_900), 125), at(7_000));
+    assert_eq!(link.offer(Duration::from_millis(11_900), 125), at(11_900 + 700 + 1_100));
+    assert_eq!(link.offer(Duration::from_millis(11_950), 125), at(11_900 + 700 + 2_100));
+}
+
+#[test]
+fn in_a_gap_the_queue_waits_and_nothing_is_lost() {
+    let gaps = Gaps { every: Duration::from_secs(20), lasting: Duration::from_secs(3) };
+    let mut link = Link::new(LinkParams { gaps: Some(gaps), ..slow() }, 4);
+    let mut delays: Vec<u64> = Vec::new();
+    for n in 0..300 {
+        let now = Duration::from_millis(1_500 * n);
+        let Verdict::Deliver { at } = link.offer(now, 125) else { panic!("lost on a lossless link") };
+        delays.push((at - now).as_millis() as u64);
+    }
+    let longest = *delays.iter().max().unwrap();
+    assert!((3_000..=4_100).contains(&longest), "a gap, at most: {longest}");
+    // 450 s hold some 20 gaps of 3 s, each of which delays two packets and those that wait behind them.
+    let late = delays.iter().filter(|&&delay| delay > 1_100).count();
+    assert!((40..160).contains(&late), "{late}");
+    assert_eq!(link.counters(Duration::from_secs(1_000)).delivered.packets, 300);
+}
+
+#[test]
+fn what_is_too_large_vanishes_and_takes_no_time() {
+    let mut link = Link::new(LinkParams { mtu_bytes: Some(1_000), ..slow() }, 1);
+    assert_eq!(link.offer(Duration::ZERO, 1_001), Verdict::Lost { cause: LossCause::Size });
+    assert_eq!(link.offer(Duration::ZERO, 1_000), at(8_100));
+    assert_eq!(link.counters(Duration::from_secs(9)).lost().ip_bytes, 1_001);
+}
+
+#[test]
+fn packets_overtake_only_where_they_may() {
+    let overtakes = |reorders| {
+        let path = LinkParams { reorders, ..params(1_000_000, 200, 150, Loss::NONE, 1_000) };
+        let mut link = Link::new(path, 1);
+        let arrivals: Vec<Duration> = (0..500)
+            .flat_map(|n| link.offer(Duration::from_millis(20 * n), 125).arrivals().collect::<Vec<_>>())
+            .collect();
+        let overtaken = arrivals.windows(2).filter(|pair| pair[1] < pair[0]).count();
+        let counters = link.counters(Duration::from_secs(60));
+        assert_eq!((counters.delivered.packets, counters.under_way()), (500, Tally::default()));
+        overtaken
+    };
+    assert_eq!(overtakes(false), 0);
+    assert!(overtakes(true) > 100);
+}
+
+proptest! {
+    /// Whatever befalls packets, none is unaccounted for, and the shares are what was asked for.
+    #[test]
+    fn mishaps_are_counted(seed: u64, doubled in 0.0..0.5, damaged in 0.0..0.5) {
+        let path = LinkParams { doubled, damaged, reorders: true, ..params(1_000_000, 50, 40, Loss::NONE, 4_000) };
+        let mut link = Link::new(path, seed);
+        let verdicts = run(&mut link, &vec![(3, 200); 4_000]);
+        let share = |is: fn(&Verdict) -> bool| {
+            verdicts.iter().filter(|verdict| is(verdict)).count() as f64 / verdicts.len() as f64
+        };
+        prop_assert!((share(Verdict::is_damaged) - damaged).abs() < 0.04);
+        let expected = doubled * (1.0 - damaged);
+        let twice = share(|verdict| verdict.arrivals().count() == 2);
+        prop_assert!((twice - expected).abs() < 0.04);
+        let counters = link.counters(Duration::from_secs(100));
+        prop_assert_eq!(counters.under_way(), Tally::default());
+        prop_assert_eq!(counters.delivered.packets, verdicts.iter().map(|v| v.arrivals().count() as u64).sum::<u64>());
     }
 }

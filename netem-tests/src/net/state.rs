@@ -11,11 +11,11 @@ use std::{
 use bytes::Bytes;
 use quinn::udp::EcnCodepoint;
 
-use super::{Fate, INBOX_DATAGRAMS_MAX, Leg, Nat, SocketId, Trace, nat::Translator};
+use super::{Censorship, Fate, INBOX_DATAGRAMS_MAX, Leg, Nat, SocketId, Trace, nat::Translator};
 use crate::{
     IP_UDP_HEADER_BYTES,
     agenda::Agenda,
-    link::{Link, LinkParams, PathCounters, Verdict, derive_seed},
+    link::{Link, LinkParams, PathCounters, derive_seed},
 };
 
 pub(super) struct State {
@@ -44,6 +44,7 @@ pub(super) struct Socket {
     pub(super) waker: Option<Waker>,
 }
 
+#[derive(Clone)]
 pub(super) struct Datagram {
     pub(super) from: SocketAddr,
     pub(super) to: SocketAddr,
@@ -54,6 +55,16 @@ pub(super) struct Datagram {
 impl Datagram {
     fn ip_bytes(&self) -> usize {
         self.payload.len() + IP_UDP_HEADER_BYTES
+    }
+
+    /// Changes a bit, which one depends on the time. Over IPv4 a UDP checksum would tell, but need not be there.
+    fn damage(&mut self, at: Duration) {
+        let mut bytes = self.payload.to_vec();
+        let which = (at.as_nanos() as usize).checked_rem(bytes.len() * 8);
+        if let Some(bit) = which {
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            self.payload = bytes.into();
+        }
     }
 }
 
@@ -122,14 +133,22 @@ impl State {
 
     /// Hands a datagram to the link of `leg`.
     pub(super) fn offer(&mut self, now: Duration, leg: Leg, datagram: Datagram) {
-        let path = match leg {
-            Leg::Up => self.path(datagram.from.ip()),
-            Leg::Down => self.path(datagram.to.ip()),
+        let (host, flow) = match leg {
+            Leg::Up => (datagram.from.ip(), (datagram.from, datagram.to)),
+            Leg::Down => (datagram.to.ip(), (datagram.to, datagram.from)),
         };
+        let path = self.path(host);
+        if !path.censor.lets_pass(flow, datagram.ip_bytes()) {
+            return self.trace(now, leg, &datagram, Fate::Censored);
+        }
         let verdict = path.link(leg).offer(now, datagram.ip_bytes());
         let stamp = path.stamp(leg);
         self.trace(now, leg, &datagram, Fate::Offered(verdict));
-        if let Verdict::Deliver { at } = verdict {
+        for at in verdict.arrivals() {
+            let mut datagram = datagram.clone();
+            if verdict.is_damaged() {
+                datagram.damage(at);
+            }
             self.agenda.push(at, Due::Arrival { leg, datagram, stamp });
         }
     }
@@ -294,8 +313,38 @@ impl State {
     }
 }
 
+/// Whose links a packet takes, and with whom it speaks.
+type Flow = (SocketAddr, SocketAddr);
+
+/// Who looks into a host's traffic. It stands between the host and its links: what it takes costs nothing on the air.
+#[derive(Default)]
+pub(super) struct Censor {
+    censorship: Censorship,
+    /// How much has passed of each flow, both ways, IP bytes.
+    passed: BTreeMap<Flow, u64>,
+}
+
+impl Censor {
+    pub(super) fn new(censorship: Censorship) -> Self {
+        Self { censorship, passed: BTreeMap::new() }
+    }
+
+    fn lets_pass(&mut self, flow: Flow, ip_bytes: usize) -> bool {
+        match self.censorship {
+            Censorship::None => true,
+            Censorship::NoUdp => false,
+            Censorship::FlowsUpTo(bytes_max) => {
+                let passed = self.passed.entry(flow).or_default();
+                *passed += ip_bytes as u64;
+                *passed <= bytes_max
+            }
+        }
+    }
+}
+
 /// The links of one host.
 pub(super) struct Path {
+    pub(super) censor: Censor,
     up: Link,
     down: Link,
     /// How often links were attached, to know packets under way on earlier ones.
@@ -308,7 +357,7 @@ impl Path {
     fn direct(seed: u64) -> Self {
         let up = Link::new(LinkParams::DIRECT, derive_seed(seed, 0));
         let down = Link::new(LinkParams::DIRECT, derive_seed(seed, 1));
-        Self { up, down, attached: 0, before: PathCounters::default() }
+        Self { censor: Censor::default(), up, down, attached: 0, before: PathCounters::default() }
     }
 
     pub(super) fn replace(&mut self, now: Duration, up: Link, down: Link) {
@@ -331,8 +380,12 @@ impl Path {
     }
 
     pub(super) fn set_outage(&mut self, now: Duration, outage: bool) {
-        self.up.set_outage(now, outage);
-        self.down.set_outage(now, outage);
+        self.set_outage_of(now, Leg::Up, outage);
+        self.set_outage_of(now, Leg::Down, outage);
+    }
+
+    pub(super) fn set_outage_of(&mut self, now: Duration, leg: Leg, outage: bool) {
+        self.link(leg).set_outage(now, outage);
     }
 
     pub(super) fn counters(&mut self, now: Duration) -> PathCounters {

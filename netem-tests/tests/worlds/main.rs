@@ -12,6 +12,7 @@ mod links;
 mod models;
 mod notices;
 mod objects;
+mod odd_links;
 mod people;
 mod reaching;
 mod receipts;

@@ -78,7 +78,8 @@ async fn who_stays_reachable_has_messages_at_once_behind_a_nat_that_forgets() {
 #[tokio::test(start_paused = true)]
 async fn a_nat_that_gives_the_same_port_again_does_not_deceive_who_stays_reachable() {
     let mut world = World::new(2);
-    let nat = Nat { keeps_ports: true, inbound_refreshes: true, ..minute_nat() };
+    let mut nat = minute_nat();
+    (nat.mapping.keeps_ports, nat.mapping.inbound_refreshes) = (true, true);
     let (ann, bob) = ann_behind_a_nat_and_bob(&mut world, nat).await;
     stays_reachable(&world, &ann, &bob).await;
 }

@@ -45,7 +45,7 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &Args) -> anyhow::Result<Report> {
-    let profile = Profile::named(&args.profile)?;
+    let profile = Profile::find(&args.profile)?;
     let plan = Plan::new(args.messages as usize, args.seed)?;
     let mut runtime = tokio::runtime::Builder::new_current_thread();
     runtime.enable_all().start_paused(args.fast);

@@ -1,0 +1,80 @@
+//! Links on which something else is wrong than that they are thin.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use thinpost_client::{LinkState, Message};
+use thinpost_netem::{Fate, Leg, LossCause, Trace, Verdict, World};
+use tokio::time::{sleep, timeout};
+
+use crate::people::{DAY, ann_and_bob, expected, inbox, line};
+
+/// Two people on such links say sixty things to each other in half an hour; what happened to the packets.
+async fn half_an_hour(link: &str) -> Vec<Trace> {
+    let mut world = World::new(7);
+    let traces = Arc::new(Mutex::new(Vec::new()));
+    let seen = traces.clone();
+    world.net().set_trace(move |trace| seen.lock().unwrap().push(*trace));
+    let (ann, bob) = ann_and_bob(&mut world, link).await;
+    ann.client().connect();
+    bob.client().connect();
+    for n in 0..60 {
+        sleep(Duration::from_secs(30)).await;
+        ann.client().send("bob", Message::from(line("ann", n))).await.unwrap();
+        bob.client().send("ann", Message::from(line("bob", n))).await.unwrap();
+    }
+    assert_eq!(inbox(&bob, 60).await, expected("ann", 60));
+    assert_eq!(inbox(&ann, 60).await, expected("bob", 60));
+    let traces = traces.lock().unwrap();
+    traces.clone()
+}
+
+fn count(traces: &[Trace], is: impl Fn(&Fate) -> bool) -> usize {
+    traces.iter().filter(|trace| is(&trace.fate)).count()
+}
+
+#[tokio::test(start_paused = true)]
+async fn packets_that_come_twice_changed_or_out_of_order_harm_nothing() {
+    let traces = half_an_hour("mangled").await;
+    assert!(count(&traces, |fate| matches!(fate, Fate::Offered(Verdict::Double { .. }))) > 5);
+    assert!(count(&traces, |fate| matches!(fate, Fate::Offered(Verdict::Damage { .. }))) > 5);
+    let too_large = Fate::Offered(Verdict::Lost { cause: LossCause::Size });
+    assert_eq!(count(&traces, |fate| *fate == too_large), 0, "nothing is sent that a path may not carry");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_flow_that_a_censor_cuts_is_replaced() {
+    let traces = half_an_hour("censored").await;
+    assert!(count(&traces, |fate| *fate == Fate::Censored) > 0);
+    let mut flows: Vec<_> =
+        traces.iter().filter(|trace| trace.leg == Leg::Up).map(|trace| trace.from).collect();
+    flows.sort();
+    flows.dedup();
+    assert!(flows.len() > 3, "ports: {}", flows.len());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_radio_that_sleeps_and_a_train_that_moves_lose_nothing() {
+    half_an_hour("sleepy").await;
+    half_an_hour("train").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_is_heard_by_nobody_or_hears_nobody_goes_on_when_the_way_is_whole_again() {
+    for leg in [Leg::Up, Leg::Down] {
+        let mut world = World::new(3);
+        let (ann, bob) = ann_and_bob(&mut world, "umts").await;
+        bob.client().connect();
+        ann.client().connect();
+        let mut status = ann.client().link_status();
+        let online = status.wait_for(|status| status.state == LinkState::Online);
+        timeout(DAY, online).await.unwrap().unwrap();
+        world.net().set_outage_of(ann.ip(), leg, true);
+        ann.client().send("bob", Message::from("through one way")).await.unwrap();
+        sleep(Duration::from_secs(600)).await;
+        let arrived = bob.client().status().await.unwrap().received.0;
+        assert_eq!(arrived, if leg == Leg::Up { 0 } else { 1 }, "{leg:?}");
+        world.net().set_outage_of(ann.ip(), leg, false);
+        assert_eq!(inbox(&bob, 1).await, [("ann".to_owned(), "through one way".to_owned())]);
+    }
+}
