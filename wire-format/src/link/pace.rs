@@ -20,7 +20,7 @@ const PACKET_OVERHEAD: u64 = 53;
 const PACKET: f64 = 1_228.0;
 
 /// So many full packets a round trip at first.
-const FIRST_PACKETS: f64 = 2.0;
+const FIRST_PACKETS: f64 = 4.0;
 
 /// The slowest pace, bytes a second: a packet in ten seconds still finds out that the path has become faster.
 const RATE_MIN: f64 = PACKET / 10.0;
@@ -45,6 +45,9 @@ const FASTER_FIRST: f64 = 1.0;
 const FASTER: f64 = 0.15;
 const SLOWER: f64 = 0.15;
 
+/// From so many times more than what is aimed at on, the pace is not slower still.
+const SHORTFALL_MAX: f64 = 4.0;
+
 /// How much the latest round trip counts.
 const SMOOTHING: f64 = 0.7;
 
@@ -52,6 +55,9 @@ const SMOOTHING: f64 = 0.7;
 /// stroke. Where losses are no exception, it must not bind while a burst of them swallows acknowledgements.
 const BEYOND: f64 = 6.0;
 const BEYOND_LOSSY: f64 = 9.0;
+
+/// How many packets may be on their way until anything is known.
+const BEYOND_FIRST: f64 = 4.0;
 
 /// The rate is measured over so many bytes: sixteen full packets.
 const MEASURED_BYTES: u64 = 16 * PACKET as u64;
@@ -70,7 +76,12 @@ const LEAST_FOR: Duration = Duration::from_secs(30);
 const FOREIGN_UNITS: f64 = 3.0;
 const FOREIGN: Duration = Duration::from_secs(6);
 const FOREIGN_AFTER: Duration = Duration::from_secs(4);
-const FOREIGN_SHARE: f64 = 0.5;
+const FOREIGN_SHARE: f64 = 0.7;
+
+/// Beside another's queue, as much may be on its way at first as would have kept this share of the rate of before, or as many packets, as any new
+/// flow may have (RFC 6928), whichever is more.
+const CONTEST_SHARE: f64 = 0.7;
+const CONTEST_PACKETS: f64 = 10.0;
 
 /// What else is known of the path when a chunk is held.
 #[derive(Clone, Copy, Debug)]
@@ -105,6 +116,10 @@ pub(super) struct Pace {
     path: Option<f64>,
     /// Since when the queue is too long and does not become shorter, and how long round trips were then.
     too_long: Option<(Time, f64)>,
+    /// The rate when the queue was last no longer than twice what is aimed at.
+    rate_before: f64,
+    /// No queue is too long before.
+    suspects_from: Time,
     /// While the queue is another's.
     contest: Option<Contest>,
 }
@@ -124,6 +139,8 @@ impl Default for Pace {
             span_began: Time::default(),
             path: None,
             too_long: None,
+            rate_before: 0.0,
+            suspects_from: Time::default(),
             contest: None,
         }
     }
@@ -141,9 +158,11 @@ impl Pace {
         if let Some(contest) = &self.contest {
             return (flying_bytes as f64) < contest.window();
         }
-        let path = self.rate.zip(self.least()).map_or(0.0, |(rate, least)| rate * least);
-        let beyond = if is_lossy { BEYOND_LOSSY } else { BEYOND };
-        (flying_bytes as f64) < path + beyond * PACKET
+        let room = match self.rate.zip(self.least()) {
+            None => BEYOND_FIRST * PACKET,
+            Some((rate, least)) => rate * least + if is_lossy { BEYOND_LOSSY } else { BEYOND } * PACKET,
+        };
+        (flying_bytes as f64) < room
     }
 
     /// Whether a chunk may leave now.
@@ -185,12 +204,11 @@ impl Pace {
         self.sent_bytes
     }
 
-    /// By how much the queue is too short, as a share of what is aimed at: 1 if there is none, -1 if it is twice that or
-    /// more.
+    /// By how much the queue is too short, as a share of what is aimed at: 1 if there is none, -1 if it is twice that.
     fn shortfall(&self) -> f64 {
         let Some((queued, unit)) = self.queue() else { return 0.0 };
         let share = if self.is_talking { TALKING_QUEUE } else { QUEUE };
-        (1.0 - queued / (share * unit)).clamp(-1.0, 1.0)
+        (1.0 - queued / (share * unit)).clamp(-SHORTFALL_MAX, 1.0)
     }
 
     /// How long round trips queue, and how long a unit is, seconds.
@@ -244,14 +262,21 @@ impl Pace {
         // The shortest of the last minute may have queued, too.
         let queued = queued.max(smoothed - least - PACKET / rate);
         if let Some(contest) = &mut self.contest {
-            if let Some(rtt) = contest.held(now, smoothed, queued) {
+            if let Some(rtt) = contest.held(now, smoothed, queued, path.flying_bytes) {
                 self.contest = None;
                 (self.least, self.span_began) = ([rtt.max(smoothed - queued), f64::INFINITY], now);
                 self.path = Some(self.least[0]);
+                // What left before shows for another round trip.
+                self.too_long = None;
+                self.suspects_from = now + Duration::from_secs_f64(2.0 * smoothed - rtt);
             }
             return;
         }
-        if queued < FOREIGN.as_secs_f64().min(FOREIGN_UNITS * unit) {
+        let shortfall = self.shortfall();
+        if shortfall > -1.0 {
+            self.rate_before = rate;
+        }
+        if now < self.suspects_from || queued < FOREIGN.as_secs_f64().min(FOREIGN_UNITS * unit) {
             self.too_long = None;
             return;
         }
@@ -260,10 +285,11 @@ impl Pace {
         if seconds < FOREIGN_AFTER.as_secs_f64().max(smoothed) {
             return;
         }
-        let gets_shorter = before - smoothed > FOREIGN_SHARE * SLOWER * seconds;
+        let gets_shorter = before - smoothed > FOREIGN_SHARE * SLOWER * (-shortfall).max(1.0) * seconds;
         self.too_long = gets_shorter.then_some((now, smoothed));
         if !gets_shorter {
-            self.contest = Some(Contest::new(now, smoothed, path.flying_bytes));
+            let window = (self.rate_before * smoothed * CONTEST_SHARE).max(CONTEST_PACKETS * PACKET);
+            self.contest = Some(Contest::new(now, smoothed, window));
         }
     }
 

@@ -36,6 +36,8 @@ struct Path {
     rate: u64,
     /// How many datagrams are lost in a row, on average.
     burst: u64,
+    /// How many full datagrams wait for their turn from end 0, one more is dropped.
+    queue_packets: u64,
 }
 
 const CLEAN: Path = Path {
@@ -46,6 +48,7 @@ const CLEAN: Path = Path {
     settle_ms: 3,
     rate: u64::MAX,
     burst: 1,
+    queue_packets: u64::MAX,
 };
 
 /// A datagram under way: when it arrives, what orders it among others of that moment, where, and what.
@@ -165,7 +168,13 @@ impl Pair {
                     self.up_bytes += datagram.len() as u64 + 53;
                     let full = self.foreign_queue.map(|queue| self.now + queue);
                     let free_at = self.free_at.max(full.unwrap_or(self.now));
-                    if self.foreign_queue.is_some_and(|queue| free_at.since(self.now) > queue * 7 / 5) {
+                    let queue_max = match self.foreign_queue {
+                        Some(queue) => queue * 7 / 5,
+                        None => Duration::from_millis(
+                            self.path.queue_packets.saturating_mul(1_228_000) / self.path.rate,
+                        ),
+                    };
+                    if free_at.since(self.now) > queue_max {
                         continue;
                     }
                     let micros = (datagram.len() as u64 + 53) * 1_000_000 / self.path.rate;

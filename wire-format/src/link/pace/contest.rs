@@ -2,8 +2,8 @@
 //!
 //! Whoever keeps queues short gets nothing beside a flow that fills them. So while one does, the link takes what such a flow would: a
 //! window that grows with the time since the last loss and not with round trips, which last seconds by then, as Cubic's
-//! does (RFC 9438, sections 4.2 and 4.6). Now and then it tries whether the other has gone: half the window halves the queue
-//! of whoever is alone.
+//! does (RFC 9438, sections 4.2 and 4.6). Now and then it tries whether the other has gone: half of what is on its way makes half a
+//! queue for whoever is alone.
 
 use std::time::Duration;
 
@@ -46,19 +46,20 @@ pub(super) struct Contest {
     trial: Option<Trial>,
 }
 
-/// Half the window. The longest round trip since it began is one that began before.
+/// Half of what was on its way. The longest round trip since it began is one that began before.
 #[derive(Clone, Copy, Debug)]
 struct Trial {
     began: Time,
+    window: f64,
     /// Seconds, and how many of them it queued.
     longest_rtt: f64,
     queued: f64,
 }
 
 impl Contest {
-    /// Begins with what is on its way. `rtt`: seconds.
-    pub(super) fn new(now: Time, rtt: f64, flying_bytes: u64) -> Self {
-        let window = (flying_bytes as f64).max(WINDOW_MIN);
+    /// Begins with a window of so many bytes. `rtt`: seconds.
+    pub(super) fn new(now: Time, rtt: f64, window: f64) -> Self {
+        let window = window.max(WINDOW_MIN);
         Self {
             window,
             before_cut: window,
@@ -72,17 +73,17 @@ impl Contest {
 
     /// How many bytes may be on their way.
     pub(super) fn window(&self) -> f64 {
-        if self.trial.is_some() { self.window / 2.0 } else { self.window }
+        self.trial.map_or(self.window, |trial| trial.window)
     }
 
-    /// `rtt`: seconds.
-    fn grow(&mut self, now: Time, rtt: f64) {
+    /// `rtt`: seconds. What is not used does not grow.
+    fn grow(&mut self, now: Time, rtt: f64, flying_bytes: u64) {
         let back_after = ((self.before_cut - self.after_cut) / PACKET / GROWTH).cbrt();
         let seconds = now.since(self.cut_at).as_secs_f64() - back_after;
         let cubic = self.before_cut + GROWTH * seconds.powi(3) * PACKET;
         let round_trips = now.since(self.grown_at).as_secs_f64() / rtt;
         self.grown_at = now;
-        if self.trial.is_none() {
+        if self.trial.is_none() && flying_bytes as f64 * 2.0 > self.window {
             self.window = cubic.min(self.window * GROWTH_MAX.powf(round_trips)).max(WINDOW_MIN);
         }
     }
@@ -105,18 +106,19 @@ impl Contest {
 
     /// A chunk is held, and its round trip, of so many seconds, queued for so many. If the other has gone, returns how long one
     /// takes on the path itself: what half a queue less left of it, less the other half.
-    pub(super) fn held(&mut self, now: Time, rtt: f64, queued: f64) -> Option<f64> {
-        self.grow(now, rtt);
+    pub(super) fn held(&mut self, now: Time, rtt: f64, queued: f64, flying_bytes: u64) -> Option<f64> {
+        self.grow(now, rtt, flying_bytes);
         let Some(trial) = &mut self.trial else {
             if now >= self.try_at {
-                self.trial = Some(Trial { began: now, longest_rtt: rtt, queued });
+                let window = self.window.min(flying_bytes as f64) / 2.0;
+                self.trial = Some(Trial { began: now, window, longest_rtt: rtt, queued });
             }
             return None;
         };
         if rtt > trial.longest_rtt {
             (trial.longest_rtt, trial.queued) = (rtt, queued);
         }
-        let Trial { began, longest_rtt, queued: queued_before } = *trial;
+        let Trial { began, longest_rtt, queued: queued_before, .. } = *trial;
         if now.since(began).as_secs_f64() < SHOWS_AFTER_ROUND_TRIPS * longest_rtt {
             return None;
         }
