@@ -4,6 +4,7 @@
 //! - [`link`]: one direction of a link as a pure function of time, packets and a seed; [`loss`] is its loss process.
 //! - [`net`]: a whole network in virtual time, on which unmodified quinn endpoints run under tokio's paused clock.
 //! - [`world`]: the real relay and real clients on that network, with faults, by seed.
+//! - [`capture`]: what happens on it, written down.
 //! - [`storm`]: worlds in which everything fails that may fail, with the checker of what must hold.
 //! - [`proxy`]: the same links on real UDP sockets, between a client and a relay on this machine.
 //!
@@ -12,6 +13,7 @@
 //! UDP payload plus [`IP_UDP_HEADER_BYTES`].
 
 mod agenda;
+pub mod capture;
 pub mod crash;
 pub mod link;
 pub mod loss;

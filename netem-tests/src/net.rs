@@ -53,7 +53,7 @@ pub struct Net {
 }
 
 /// One thing that happened to a packet, as shown to the hook of [`Net::set_trace`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Trace {
     /// Time since the start of the world.
     pub at: Duration,
@@ -67,6 +67,8 @@ pub struct Trace {
     pub ip_bytes: usize,
     /// What happened.
     pub fate: Fate,
+    /// What UDP carries.
+    pub payload: Bytes,
 }
 
 /// Half of a packet's way.

@@ -21,9 +21,16 @@ use tokio::time::{Instant, sleep};
 use crate::link::derive_seed;
 use crate::models::with_greek;
 use crate::world::KEEPALIVE;
-use crate::{Leg, Person, Profile, ProfileError, World};
+use crate::{Leg, Net, Person, Profile, ProfileError, World};
 
-const PEOPLE: [&str; 3] = ["ann", "bob", "carol"];
+/// Who may live in a storm, in the order in which they come.
+const NAMES: [&str; 26] = [
+    "ann", "bob", "carol", "dan", "eve", "frank", "grace", "hugo", "iris", "jack", "kim", "leo", "mia",
+    "noah", "olga", "paul", "quinn", "rosa", "sam", "tara", "uma", "vera", "will", "xenia", "yuri", "zoe",
+];
+
+/// How many do, unless it is said otherwise.
+const PEOPLE: usize = 3;
 
 /// When the weather has cleared, everything must arrive within this: a contact is asked after once an
 /// hour at least, and each time a small mailbox takes a few.
@@ -77,16 +84,38 @@ pub enum Broken {
     },
 }
 
-/// Runs the storm of this seed, on links drawn from the seed or all on `link`. Must be called within a
-/// runtime whose clock is paused.
+/// What a storm is to be like. [`Weather::new`] draws all from the seed.
+#[derive(Clone, Debug)]
+pub struct Weather {
+    /// What all is drawn from.
+    pub seed: u64,
+    /// Everyone's link, instead of one drawn for each.
+    pub link: Option<Profile>,
+    /// How many people there are, 2 to 26.
+    pub people: usize,
+    /// How long it lasts at least, instead of as long as is drawn.
+    pub lasting: Option<Duration>,
+}
+
+impl Weather {
+    /// Three people on links drawn from the seed.
+    pub fn new(seed: u64) -> Self {
+        Self { seed, link: None, people: PEOPLE, lasting: None }
+    }
+
+    /// The largest number of people.
+    pub const PEOPLE_MAX: usize = NAMES.len();
+}
+
+/// Runs a storm. `watch` is given the network before anything happens. Must be called within a runtime whose clock is paused.
 ///
 /// # Errors
 /// What did not hold.
 ///
 /// # Panics
-/// When a home in memory fails, or outside a runtime.
-pub async fn storm(seed: u64, link: Option<&Profile>) -> Result<Calm, Broken> {
-    Storm::new(seed, link).await.run().await
+/// When a home in memory fails, with fewer people than two or more than there are names, or outside a runtime.
+pub async fn storm(weather: &Weather, watch: impl FnOnce(&Net)) -> Result<Calm, Broken> {
+    Storm::new(weather, watch).await.run(weather.lasting).await
 }
 
 /// Thin links, from the tamest to the worst within each generation.
@@ -120,8 +149,8 @@ struct Storm {
     world: World,
     people: Vec<Person>,
     /// Whether each person's link is dead, and whether they want to be online.
-    outages: [bool; PEOPLE.len()],
-    online: [bool; PEOPLE.len()],
+    outages: Vec<bool>,
+    online: Vec<bool>,
     relay_is_up: bool,
     /// Whether the relay's disk is lost now and then.
     loses_disks: bool,
@@ -129,37 +158,41 @@ struct Storm {
     /// Whether a home is opened now with a text model more and now without. What cannot be read comes again, later.
     changes_models: bool,
     /// What each has sent to each.
-    sent: [[Vec<String>; PEOPLE.len()]; PEOPLE.len()],
+    sent: Vec<Vec<Vec<String>>>,
     faults: u64,
 }
 
 impl Storm {
-    async fn new(seed: u64, link: Option<&Profile>) -> Self {
+    async fn new(weather: &Weather, watch: impl FnOnce(&Net)) -> Self {
+        let &Weather { seed, people: count, .. } = weather;
+        let names = &NAMES[..count];
+        assert!(count >= 2, "somebody to talk to");
         let mut random = ChaCha8Rng::seed_from_u64(seed);
         let mut world = World::with_config(seed, config(&mut random));
+        watch(world.net());
         let loses_disks = random.random_ratio(1, 4);
         let changes_models = random.random_ratio(1, 4);
         let mut odd = ChaCha8Rng::seed_from_u64(derive_seed(seed, 1));
         let mut people = Vec::new();
-        for name in PEOPLE {
+        for name in names {
             let drawn = draw_link(&mut random, &mut odd).expect("the profiles of this crate are sound");
-            people.push(world.person(name, link.unwrap_or(&drawn)));
+            people.push(world.person(name, weather.link.as_ref().unwrap_or(&drawn)));
         }
         let mut storm = Self {
             random,
             odd,
             world,
             people,
-            outages: Default::default(),
-            online: Default::default(),
+            outages: vec![false; count],
+            online: vec![false; count],
             relay_is_up: true,
             loses_disks,
             disks_lost: 0,
             changes_models,
-            sent: Default::default(),
+            sent: vec![vec![Vec::new(); count]; count],
             faults: 0,
         };
-        for who in 0..PEOPLE.len() {
+        for who in 0..count {
             storm.open(who);
         }
         storm.introduce().await;
@@ -168,23 +201,24 @@ impl Storm {
 
     async fn introduce(&mut self) {
         for (who, person) in self.people.iter().enumerate() {
-            for (other, contact) in self.people.iter().enumerate().filter(|(other, _)| *other != who) {
+            for (_, contact) in self.people.iter().enumerate().filter(|(other, _)| *other != who) {
                 let ticket = if self.random.random_ratio(1, 3) {
                     contact.client().ticket()
                 } else {
-                    let ticket = contact.client().ticket_for(PEOPLE[who]).await;
+                    let ticket = contact.client().ticket_for(person.name()).await;
                     ticket.expect("a home in memory gives tickets")
                 };
-                let added = person.client().add_contact(PEOPLE[other], &ticket).await;
+                let added = person.client().add_contact(contact.name(), &ticket).await;
                 added.expect("a home in memory takes a contact");
             }
         }
     }
 
-    async fn run(mut self) -> Result<Calm, Broken> {
-        let steps = self.random.random_range(20..120);
-        for _ in 0..steps {
+    async fn run(mut self, lasting: Option<Duration>) -> Result<Calm, Broken> {
+        let mut steps: i32 = self.random.random_range(20..120);
+        while lasting.map_or(steps > 0, |lasting| self.world.age() < lasting) {
             self.step().await;
+            steps -= 1;
         }
         self.clear().await;
         let began = Instant::now();
@@ -206,7 +240,7 @@ impl Storm {
     async fn step(&mut self) {
         let pause_ms = [0, 50, 1_000, 5_000, 40_000].choose(&mut self.random).copied().unwrap_or_default();
         sleep(Duration::from_millis(self.random.random_range(0..=pause_ms))).await;
-        let who = self.random.random_range(0..PEOPLE.len());
+        let who = self.random.random_range(0..self.people.len());
         match self.random.random_range(0..100) {
             0..56 => self.say(who).await,
             56..60 => self.befriend(who).await,
@@ -219,7 +253,7 @@ impl Storm {
     }
 
     async fn say(&mut self, who: usize) {
-        let to = (who + self.random.random_range(1..PEOPLE.len())) % PEOPLE.len();
+        let to = (who + self.random.random_range(1..self.people.len())) % self.people.len();
         for _ in 0..self.random.random_range(1..6) {
             let count = self.sent[who][to].len();
             let length =
@@ -232,8 +266,8 @@ impl Storm {
                     |_| ['ν', 'α', 'ι', 'ο', 'χ', ' '].choose(&mut self.random).expect("there are letters");
                 (0..length / 2).map(letter).collect()
             };
-            let text = format!("{} to {} {count} {words}", PEOPLE[who], PEOPLE[to]);
-            let sent = self.people[who].client().send(PEOPLE[to], Message::from(text.as_str())).await;
+            let text = format!("{} to {} {count} {words}", NAMES[who], NAMES[to]);
+            let sent = self.people[who].client().send(NAMES[to], Message::from(text.as_str())).await;
             sent.expect("a home in memory takes a message");
             self.sent[who][to].push(text);
         }
@@ -241,11 +275,11 @@ impl Storm {
 
     /// Somebody gets a new token from somebody, while messages may be on their way under another.
     async fn befriend(&mut self, who: usize) {
-        let other = (who + self.random.random_range(1..PEOPLE.len())) % PEOPLE.len();
-        let name = format!("{} {}", PEOPLE[who], self.random.random_range(0..3));
+        let other = (who + self.random.random_range(1..self.people.len())) % self.people.len();
+        let name = format!("{} {}", NAMES[who], self.random.random_range(0..3));
         let ticket = self.people[other].client().ticket_for(&name).await;
         let token = ticket.expect("a home in memory gives tickets").token;
-        let put = self.people[who].client().put_token(PEOPLE[other], token).await;
+        let put = self.people[who].client().put_token(NAMES[other], token).await;
         put.expect("a home in memory takes a token");
     }
 
@@ -306,7 +340,7 @@ impl Storm {
         if !self.relay_is_up {
             self.turn_relay().await;
         }
-        for who in 0..PEOPLE.len() {
+        for who in 0..self.people.len() {
             self.set_outage(who, false);
             self.set_online(who, true);
         }
@@ -333,9 +367,9 @@ impl Storm {
                 return Err(Broken::Unfinished { who: person.name(), failed, waiting, unconfirmed });
             }
             let inbox = person.client().inbox(InboxNumber(0), usize::MAX).await;
-            let mut read: [Vec<String>; PEOPLE.len()] = Default::default();
+            let mut read: Vec<Vec<String>> = vec![Vec::new(); self.people.len()];
             for message in inbox.expect("a home in memory can be read") {
-                let from = PEOPLE.iter().position(|name| message.contact.as_deref() == Some(*name));
+                let from = NAMES.iter().position(|name| message.contact.as_deref() == Some(*name));
                 let text = match message.content {
                     ReceivedContent::Text(text) => text,
                     other => format!("{other:?}"),

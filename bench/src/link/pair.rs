@@ -47,7 +47,7 @@ pub(crate) fn air_bytes(net: &Net, ip: IpAddr) -> u64 {
 
 /// One line for a packet that is offered to the thin link, and where it was lost.
 fn tell(thin: IpAddr, trace: &Trace) {
-    let Trace { at, leg, from, to, ip_bytes, fate } = trace;
+    let Trace { at, leg, from, to, ip_bytes, fate, .. } = trace;
     let host = match leg {
         Leg::Up => from.ip(),
         Leg::Down => to.ip(),

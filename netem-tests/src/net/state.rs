@@ -307,8 +307,9 @@ impl State {
 
     fn trace(&mut self, at: Duration, leg: Leg, datagram: &Datagram, fate: Fate) {
         if let Some(traces) = &mut self.traces {
-            let Datagram { from, to, .. } = *datagram;
-            traces.push(Trace { at, leg, from, to, ip_bytes: datagram.ip_bytes(), fate });
+            let Datagram { from, to, ref payload, .. } = *datagram;
+            let (ip_bytes, payload) = (datagram.ip_bytes(), payload.clone());
+            traces.push(Trace { at, leg, from, to, ip_bytes, fate, payload });
         }
     }
 }

@@ -54,7 +54,7 @@ async fn stays_silent(socket: &Arc<dyn AsyncUdpSocket>) -> bool {
 fn record(net: &Net) -> Arc<Mutex<Vec<Trace>>> {
     let traces = Arc::new(Mutex::new(Vec::new()));
     let record = traces.clone();
-    net.set_trace(move |trace| record.lock().unwrap().push(*trace));
+    net.set_trace(move |trace| record.lock().unwrap().push(trace.clone()));
     traces
 }
 

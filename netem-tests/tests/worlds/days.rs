@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use thinpost_client::MessageState;
 use thinpost_netem::World;
-use thinpost_netem::storm::storm;
+use thinpost_netem::storm::{Weather, storm};
 use tokio::time::sleep;
 
 use crate::people::{ann_and_bob, expected, inbox, line, strays};
@@ -143,7 +143,7 @@ fn a_storm_loses_repeats_and_reorders_nothing() {
     for seed in (0..24).chain([1319, 1883, 2842]) {
         let mut runtime = tokio::runtime::Builder::new_current_thread();
         let runtime = runtime.enable_time().start_paused(true).build().unwrap();
-        let outcome = runtime.block_on(storm(seed, None));
+        let outcome = runtime.block_on(storm(&Weather::new(seed), |_| ()));
         assert!(outcome.is_ok(), "{outcome:?}; again: cargo run --bin world -- --seeds 1 --from {seed}");
     }
 }

@@ -14,7 +14,7 @@ async fn half_an_hour(link: &str) -> Vec<Trace> {
     let mut world = World::new(7);
     let traces = Arc::new(Mutex::new(Vec::new()));
     let seen = traces.clone();
-    world.net().set_trace(move |trace| seen.lock().unwrap().push(*trace));
+    world.net().set_trace(move |trace| seen.lock().unwrap().push(trace.clone()));
     let (ann, bob) = ann_and_bob(&mut world, link).await;
     ann.client().connect();
     bob.client().connect();
