@@ -5,6 +5,7 @@
 //! - [`net`]: a whole network in virtual time, on which unmodified quinn endpoints run under tokio's paused clock.
 //! - [`world`]: the real relay and real clients on that network, with faults, by seed.
 //! - [`capture`]: what happens on it, written down.
+//! - [`ladder`]: the same day of messages on ever worse links.
 //! - [`storm`]: worlds in which everything fails that may fail, with the checker of what must hold.
 //! - [`proxy`]: the same links on real UDP sockets, between a client and a relay on this machine.
 //!
@@ -15,6 +16,7 @@
 mod agenda;
 pub mod capture;
 pub mod crash;
+pub mod ladder;
 pub mod link;
 pub mod loss;
 pub mod models;

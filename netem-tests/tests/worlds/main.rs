@@ -7,6 +7,7 @@ mod days;
 mod durable;
 mod introductions;
 mod keys;
+mod ladder;
 mod limits;
 mod links;
 mod models;
