@@ -14,6 +14,7 @@ use clap::{Args, ValueEnum};
 use thinpost_netem::Profile;
 
 use crate::report::{Report, Row};
+use baseline::Baseline;
 use fairness::Shares;
 use play::Figures;
 use scenario::Scenario;
@@ -65,7 +66,7 @@ enum Peer {
 impl LinkArgs {
     fn profiles(&self) -> Result<Vec<Profile>> {
         let names: Vec<&str> = match &self.profiles[..] {
-            [all] if all == "all" => Profile::names().collect(),
+            names if names.iter().any(|name| name == "all") => Profile::names().collect(),
             names => names.iter().map(String::as_str).collect(),
         };
         Ok(names.into_iter().map(Profile::find).collect::<Result<_, _>>()?)
@@ -86,7 +87,7 @@ impl LinkArgs {
     }
 
     fn seeds(&self) -> Vec<u64> {
-        (self.from..self.from + self.seeds).collect()
+        (self.from..self.from.saturating_add(self.seeds)).collect()
     }
 }
 
@@ -97,6 +98,7 @@ impl LinkArgs {
 /// a figure exceeds the baseline.
 pub(crate) fn run(args: &LinkArgs, report: &mut Report) -> Result<()> {
     let (profiles, scenarios) = (args.profiles()?, args.scenarios()?);
+    let baseline = args.baseline.as_deref().map(Baseline::read).transpose()?;
     let mut measured = Vec::new();
     for profile in &profiles {
         for &scenario in &scenarios {
@@ -111,7 +113,7 @@ pub(crate) fn run(args: &LinkArgs, report: &mut Report) -> Result<()> {
             }
         }
     }
-    args.baseline.as_ref().map_or(Ok(()), |file| baseline::compare(&measured, file))
+    baseline.map_or(Ok(()), |baseline| baseline.compare(&measured))
 }
 
 /// Plays every seed, on all processors, and gives what each gave, in order.

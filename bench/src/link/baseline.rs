@@ -11,38 +11,55 @@ use crate::report::Row;
 /// By how much a figure may grow.
 const GROWTH_MAX: f64 = 1.05;
 
-/// Compares what was measured with a file of the same command's `--json` lines.
-///
-/// # Errors
-/// When the file cannot be read, lacks a figure or has one of other seeds, or when a figure has grown by more than a twentieth.
-pub(crate) fn compare(rows: &[Row], file: &Path) -> Result<()> {
-    let text = fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
-    let parse = |(index, line): (usize, &str)| {
-        serde_json::from_str(line).with_context(|| format!("{}, line {}", file.display(), index + 1))
-    };
-    let before: Vec<Value> = text.lines().enumerate().map(parse).collect::<Result<_>>()?;
-    let mut grown = Vec::new();
-    for row in rows {
-        let now = serde_json::to_value(row)?;
-        let is_same = |other: &&Value| {
-            ["profile", "scenario", "mode", "metric", "unit"].iter().all(|key| other[key] == now[key])
+/// A file of the same command's `--json` lines.
+pub(crate) struct Baseline<'a> {
+    file: &'a Path,
+    rows: Vec<Value>,
+}
+
+impl<'a> Baseline<'a> {
+    /// Reads it.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub(crate) fn read(file: &'a Path) -> Result<Self> {
+        let text = fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+        let parse = |(index, line): (usize, &str)| {
+            serde_json::from_str(line).with_context(|| format!("{}, line {}", file.display(), index + 1))
         };
-        let is_share = now["unit"] == "%";
-        let name = format!("{} {} {}", now["profile"], now["scenario"], now["metric"]);
-        let was = before.iter().find(is_same).with_context(|| format!("{} has no {name}", file.display()))?;
-        ensure!(was["seeds"] == now["seeds"], "{name}: {} has figures of other seeds", file.display());
-        let [was, now] =
-            [was, &now].map(|row| row["value"].as_f64().with_context(|| format!("{name} has no value")));
-        let (was, now) = (was?, now?);
-        let (worse, better) = if is_share { (was, now) } else { (now, was) };
-        if worse > better * GROWTH_MAX {
-            grown.push(format!("{name}: {now:.2}, was {was:.2}"));
+        Ok(Self { file, rows: text.lines().enumerate().map(parse).collect::<Result<_>>()? })
+    }
+
+    /// Compares what was measured with it.
+    ///
+    /// # Errors
+    /// When it lacks a figure or has one of other seeds, or when a figure has grown by more than a twentieth.
+    pub(crate) fn compare(&self, measured: &[Row]) -> Result<()> {
+        let Self { file, rows } = self;
+        let mut grown = Vec::new();
+        for row in measured {
+            let now = serde_json::to_value(row)?;
+            let is_same = |other: &&Value| {
+                ["profile", "scenario", "mode", "metric", "unit"].iter().all(|key| other[key] == now[key])
+            };
+            let is_share = now["unit"] == "%";
+            let name = format!("{} {} {}", now["profile"], now["scenario"], now["metric"]);
+            let was =
+                rows.iter().find(is_same).with_context(|| format!("{} has no {name}", file.display()))?;
+            ensure!(was["seeds"] == now["seeds"], "{name}: {} has figures of other seeds", file.display());
+            let [was, now] =
+                [was, &now].map(|row| row["value"].as_f64().with_context(|| format!("{name} has no value")));
+            let (was, now) = (was?, now?);
+            let (worse, better) = if is_share { (was, now) } else { (now, was) };
+            if worse > better * GROWTH_MAX {
+                grown.push(format!("{name}: {now:.2}, was {was:.2}"));
+            }
         }
+        if !grown.is_empty() {
+            bail!("figures have grown by more than 5 %:\n{}", grown.join("\n"));
+        }
+        Ok(())
     }
-    if !grown.is_empty() {
-        bail!("figures have grown by more than 5 %:\n{}", grown.join("\n"));
-    }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -56,7 +73,7 @@ mod tests {
     fn compared(before: &str, now: f64) -> Result<()> {
         let file = tempfile::NamedTempFile::new()?;
         fs::write(file.path(), before)?;
-        compare(&[row(now)], file.path())
+        Baseline::read(file.path())?.compare(&[row(now)])
     }
 
     #[test]

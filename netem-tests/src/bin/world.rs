@@ -40,7 +40,7 @@ struct Args {
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(2..=Weather::PEOPLE_MAX as i64))]
     clients: u8,
     /// How long each storm lasts at least, in its own time; by default so many steps as the seed says
-    #[arg(long)]
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     minutes: Option<u64>,
     /// Write a line for each packet to this file
     #[arg(long, value_name = "FILE", requires = "seed")]
@@ -106,7 +106,7 @@ fn main() -> ExitCode {
             if index >= seeds {
                 return;
             }
-            let seed = first + index;
+            let seed = first.wrapping_add(index);
             let outcome = run(&args.weather(seed, link.as_ref()), &files);
             let mut total = total.lock().unwrap_or_else(PoisonError::into_inner);
             match outcome {

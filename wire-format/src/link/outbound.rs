@@ -461,6 +461,9 @@ impl Outbound {
         let chunk = Some(Chunk { transfer, offset: range.start, bytes: &bytes });
         Batch { chunk, ..base }.encode(&mut content);
         codec::encode_as(Codec::Raw, &content, &mut datagram);
+        if self.objects.flying_bytes() == 0 {
+            self.pace.rested(now);
+        }
         let sent_bytes = self.left(now, &datagram);
         self.newest_chunk = self.datagrams;
         let flight = Flight {

@@ -199,6 +199,7 @@ impl Pace {
             Some(contest) => contest.pace(self.smoothed),
             None => rate * (1.0 + most * shortfall),
         };
+        let pace = pace.max(RATE_MIN);
         // Items may leave faster than is known to be possible; a chunk does not wait for more of them than fill a round trip.
         self.next_at = self.next_at.clamp(now, now + rtt) + Duration::from_secs_f64(bytes as f64 / pace);
         self.sent_bytes
@@ -293,6 +294,13 @@ impl Pace {
         }
     }
 
+    /// A chunk leaves, and none was on its way.
+    pub(super) fn rested(&mut self, now: Time) {
+        if let Some(contest) = &mut self.contest {
+            contest.rested(now);
+        }
+    }
+
     /// Something was lost while so many bytes of chunks were on their way.
     pub(super) fn lost(&mut self, now: Time, flying_bytes: u64) {
         if let Some(contest) = &mut self.contest {
@@ -304,7 +312,7 @@ impl Pace {
     /// learn it anew while what was sent before still queues would take the queue for the path.
     pub(super) fn after_silence(&mut self, silence: Duration) {
         if silence >= LEAST_FOR {
-            *self = Self::default();
+            *self = Self { sent_bytes: self.sent_bytes, ..Self::default() };
         } else {
             self.taken.clear();
         }

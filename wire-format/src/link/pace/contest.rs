@@ -88,6 +88,12 @@ impl Contest {
         }
     }
 
+    /// Nothing was on its way until now. What was not tried is not known, so that time does not count (RFC 9438, section 5.8).
+    pub(super) fn rested(&mut self, now: Time) {
+        self.cut_at = self.cut_at + now.since(self.grown_at);
+        self.grown_at = now;
+    }
+
     /// At which pace chunks leave, bytes a second. `rtt`: seconds, smoothed.
     pub(super) fn pace(&self, rtt: f64) -> f64 {
         SPREAD * self.window() / rtt
@@ -109,8 +115,8 @@ impl Contest {
     pub(super) fn held(&mut self, now: Time, rtt: f64, queued: f64, flying_bytes: u64) -> Option<f64> {
         self.grow(now, rtt, flying_bytes);
         let Some(trial) = &mut self.trial else {
-            if now >= self.try_at {
-                let window = self.window.min(flying_bytes as f64) / 2.0;
+            let window = self.window.min(flying_bytes as f64) / 2.0;
+            if now >= self.try_at && window >= WINDOW_MIN {
                 self.trial = Some(Trial { began: now, window, longest_rtt: rtt, queued });
             }
             return None;

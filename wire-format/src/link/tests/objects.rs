@@ -94,6 +94,74 @@ fn an_object_holds_its_own_beside_a_flow_that_fills_the_queue_until_that_has_gon
     }
 }
 
+/// An object that ends while the queue is another's.
+fn ended_in_a_contest() -> Pair {
+    let mut pair = Pair::new(Path { rate: 10_000, queue_packets: 30, ..THIN }, 7_919);
+    pair.send_object(600_000, RangeSet::new());
+    pair.run(Duration::from_secs(30));
+    pair.foreign_queue = Some(Duration::from_secs(6));
+    while !pair.ends[0].is_at_rest() {
+        pair.run(pair.now.since_start() + Duration::from_secs(5));
+    }
+    pair
+}
+
+/// Nothing happens for so long, and then another object is sent, for so long.
+fn another_object(pair: &mut Pair, after: Duration, size: usize, lasting: Duration) {
+    pair.now = pair.now + after;
+    pair.ends.iter_mut().for_each(|end| end.stop_object(OBJECT));
+    pair.send_object(size, RangeSet::new());
+    pair.run(pair.now.since_start() + lasting);
+}
+
+#[test]
+fn a_small_object_long_after_a_contest_stops_neither_texts_nor_other_objects() {
+    let minute = Duration::from_secs(60);
+    let mut pair = ended_in_a_contest();
+    another_object(&mut pair, minute * 2, 500, minute);
+    assert_eq!(pair.written, pair.object);
+    pair.ends[0].push(frame(0));
+    pair.run(pair.now.since_start() + minute);
+    assert_eq!(pair.arrived.len(), 1);
+    another_object(&mut pair, Duration::ZERO, 5_000, minute * 2);
+    assert_eq!(pair.written, pair.object);
+}
+
+#[test]
+fn a_rest_does_not_widen_the_window_of_a_contest() {
+    let [short, long] = [2, 3_600].map(|rest| {
+        let mut pair = ended_in_a_contest();
+        pair.foreign_queue = None;
+        pair.path.queue_packets = u64::MAX;
+        another_object(&mut pair, Duration::from_secs(rest), 2_000_000, Duration::from_secs(25));
+        pair.free_at.since(pair.now)
+    });
+    assert!(long < short * 5 / 4, "after two seconds {short:?}, after an hour {long:?}");
+}
+
+#[test]
+fn the_rate_is_measured_anew_after_a_silence_whatever_ends_it() {
+    for unasked in [false, true] {
+        let mut pair = Pair::new(Path { rate: 50_000, jitter_ms: 0, queue_packets: 200, ..CLEAN }, 7_919);
+        pair.send_object(20_000_000, RangeSet::new());
+        pair.run(Duration::from_secs(200));
+        pair.is_cut = true;
+        pair.run(Duration::from_secs(260));
+        pair.now = Time::after_start(Duration::from_secs(260));
+        pair.is_cut = false;
+        if unasked {
+            pair.ends[1].poke(pair.now);
+        } else {
+            pair.ends[0].ride(1_160);
+        }
+        pair.run(Duration::from_secs(330));
+        let before = pair.chunk_bytes;
+        pair.run(Duration::from_secs(400));
+        let rate = (pair.chunk_bytes - before) / 70;
+        assert!(rate > 40_000, "{rate} bytes a second");
+    }
+}
+
 #[test]
 fn chunks_are_smaller_while_texts_come_and_go() {
     let mut pair = Pair::new(THIN, 2);
