@@ -11,6 +11,7 @@ use rand_chacha::ChaCha8Rng;
 use thinpost_client::{Event, InboxNumber, Message, MessageId, ReceivedContent};
 use tokio::time::{Instant, sleep, timeout};
 
+use crate::profile::THIN_LINKS;
 use crate::{Profile, ProfileError, World};
 
 /// Messages of a day, one in so long on average.
@@ -20,32 +21,19 @@ const MEAN_GAP: Duration = Duration::from_secs(360);
 /// So long after the last one, what has not arrived is missing.
 const PATIENCE: Duration = Duration::from_secs(24 * 3600);
 
-/// The rungs, from the best link to those on which nobody could talk, in TOML: rate in kbit/s, delay and jitter in ms, loss in % and its bursts in packets.
+/// Rungs below all links of a phone, down to those on which nobody could talk: rate in kbit/s, delay and jitter in ms, loss in % and its bursts in packets.
 const BEYOND: [(&str, f64, u32, u32, u32, u32); 4] = [
     ("8 kbit/s, 40 %", 8.0, 600, 200, 40, 4),
     ("4 kbit/s, 50 %", 4.0, 800, 300, 50, 5),
     ("2 kbit/s, 60 %", 2.0, 1_200, 500, 60, 8),
     ("1 kbit/s, 80 %", 1.0, 2_000, 1_000, 80, 12),
 ];
-const NAMED: [&str; 10] = [
-    "clean",
-    "hspa-lossy",
-    "umts",
-    "edge",
-    "edge-lossy-atc",
-    "gprs",
-    "2g-rural",
-    "gprs-bad",
-    "gprs-bad-t",
-    "terrible",
-];
-
 /// The links of the ladder, from the best on.
 ///
 /// # Errors
 /// When a profile of this crate cannot be read.
 pub fn rungs() -> Result<Vec<Profile>, ProfileError> {
-    let named = NAMED.into_iter().map(Profile::named);
+    let named = THIN_LINKS.into_iter().map(Profile::named);
     let beyond = BEYOND.into_iter().map(|(name, rate, delay, jitter, loss, burst)| {
         let text = format!(
             "source = \"worse than any link of a phone\"\n[both]\nrate_kbit_s = {rate}\ndelay_ms = {delay}\n\

@@ -45,6 +45,20 @@ mod reader;
 /// Profiles compiled in, by name: the files in `profiles/`.
 const BUILT_IN: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/profiles.rs"));
 
+/// Thin links, from the tamest to the worst within each generation.
+pub(crate) const THIN_LINKS: [&str; 10] = [
+    "clean",
+    "hspa-lossy",
+    "umts",
+    "edge",
+    "edge-lossy-atc",
+    "gprs",
+    "2g-rural",
+    "gprs-bad",
+    "gprs-bad-t",
+    "terrible",
+];
+
 /// A link profile: both directions of a link, and where its figures come from.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Profile {

@@ -20,6 +20,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::link::derive_seed;
 use crate::models::with_greek;
+use crate::profile::THIN_LINKS;
 use crate::world::KEEPALIVE;
 use crate::{Leg, Net, Person, Profile, ProfileError, World};
 
@@ -118,26 +119,12 @@ pub async fn storm(weather: &Weather, watch: impl FnOnce(&Net)) -> Result<Calm, 
     Storm::new(weather, watch).await.run(weather.lasting).await
 }
 
-/// Thin links, from the tamest to the worst within each generation.
-const LINKS: [&str; 10] = [
-    "clean",
-    "hspa-lossy",
-    "umts",
-    "edge",
-    "edge-lossy-atc",
-    "gprs",
-    "2g-rural",
-    "gprs-bad",
-    "gprs-bad-t",
-    "terrible",
-];
-
 /// Links on which something else is wrong.
 const ODD_LINKS: [&str; 4] = ["censored", "mangled", "sleepy", "train"];
 
 /// Draws somebody's link.
 fn draw_link(random: &mut ChaCha8Rng, odd: &mut ChaCha8Rng) -> Result<Profile, ProfileError> {
-    let name = LINKS.choose(random).expect("there are links");
+    let name = THIN_LINKS.choose(random).expect("there are links");
     let is_odd = odd.random_ratio(1, 4);
     Profile::named(if is_odd { ODD_LINKS.choose(odd).expect("there are such links") } else { name })
 }
