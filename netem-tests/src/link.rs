@@ -93,11 +93,6 @@ impl LinkParams {
         damaged: 0.0,
     };
 
-    /// How long `ip_bytes` take to go out at the first rate, rounded up to a nanosecond so that the rate is never exceeded.
-    pub fn serialisation(&self, ip_bytes: usize) -> Duration {
-        Duration::from_nanos(nanos_for(bit_nanos(ip_bytes), self.rate_bit_s))
-    }
-
     /// The rate at this time, and until when it is that, if it changes.
     fn rate_at(&self, at: Duration) -> (NonZeroU64, Option<Duration>) {
         let later = self.steps.partition_point(|step| step.at <= at);

@@ -73,7 +73,7 @@ proptest! {
         for (index, &(first, _)) in arrivals.iter().enumerate() {
             let mut on_air = Duration::ZERO;
             for &(at, bytes) in &arrivals[index + 1..] {
-                on_air += params.serialisation(bytes);
+                on_air += Duration::from_nanos(nanos_for(bit_nanos(bytes), params.rate_bit_s));
                 prop_assert!(at - first + params.jitter * 2 >= on_air);
             }
         }

@@ -98,15 +98,15 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     fn direction(&self, own: &Table, both: &Table) -> Result<LinkParams, ProfileError> {
-        let rate = own.rate_kbit_s.as_ref().or(both.rate_kbit_s.as_ref());
+        let rate = either(own, both, |table| &table.rate_kbit_s);
         let rate = rate.ok_or_else(|| self.missing("rate_kbit_s"))?;
         let rate_bit_s = self.rate(rate)?;
 
-        let delay = own.delay_ms.as_ref().or(both.delay_ms.as_ref());
+        let delay = either(own, both, |table| &table.delay_ms);
         let delay = delay.ok_or_else(|| self.missing("delay_ms"))?;
         let delay_ms = self.within(delay, "delay_ms", 0.0..=600_000.0)?;
 
-        let jitter_ms = match own.jitter_ms.as_ref().or(both.jitter_ms.as_ref()) {
+        let jitter_ms = match either(own, both, |table| &table.jitter_ms) {
             Some(jitter) => {
                 let jitter_ms = self.within(jitter, "jitter_ms", 0.0..=600_000.0)?;
                 if jitter_ms > delay_ms {
@@ -120,7 +120,7 @@ impl Reader<'_> {
             None => 0.0,
         };
 
-        let queue = own.queue_packets.as_ref().or(both.queue_packets.as_ref());
+        let queue = either(own, both, |table| &table.queue_packets);
         let queue = queue.ok_or_else(|| self.missing("queue_packets"))?;
         let queue_packets = match usize::try_from(*queue.get_ref()).ok().and_then(NonZeroUsize::new) {
             Some(packets) if packets.get() <= 100_000 => packets,
@@ -136,8 +136,8 @@ impl Reader<'_> {
             jitter: duration_of_ms(jitter_ms),
             loss: self.loss(own, both)?,
             queue_packets,
-            steps: self.steps(own.rate_steps.as_ref().or(both.rate_steps.as_ref()))?,
-            reorders: own.reorders.or(both.reorders).unwrap_or(false),
+            steps: self.steps(either(own, both, |table| &table.rate_steps))?,
+            reorders: either(own, both, |table| &table.reorders).is_some_and(|reorders| *reorders),
             mtu_bytes: self
                 .number(own, both, |table| &table.mtu_bytes, "mtu_bytes", 28.0..=65_535.0)?
                 .map(|bytes| bytes as usize),
@@ -222,8 +222,7 @@ impl Reader<'_> {
         key: &'static str,
         range: RangeInclusive<f64>,
     ) -> Result<Option<f64>, ProfileError> {
-        let value = field(own).as_ref().or(field(both).as_ref());
-        value.map(|value| self.within(value, key, range)).transpose()
+        either(own, both, field).map(|value| self.within(value, key, range)).transpose()
     }
 
     fn share<'a>(
@@ -268,7 +267,7 @@ impl Reader<'_> {
             None => self.burst(both)?,
             found => found,
         };
-        let Some(loss) = own.loss_percent.as_ref().or(both.loss_percent.as_ref()) else {
+        let Some(loss) = either(own, both, |table| &table.loss_percent) else {
             return match clustered {
                 Some(Clustered { key, span, .. }) => Err(self.bad(span, key, "stands without loss_percent")),
                 None => Ok(Loss::NONE),
@@ -350,6 +349,15 @@ impl Reader<'_> {
         let line = before.matches('\n').count();
         (line + 1, self.text.lines().nth(line).unwrap_or_default())
     }
+}
+
+/// What a direction says of its own, or what holds for both.
+fn either<'a, T>(
+    own: &'a Table,
+    both: &'a Table,
+    field: impl Fn(&'a Table) -> &'a Option<T>,
+) -> Option<&'a T> {
+    field(own).as_ref().or(field(both).as_ref())
 }
 
 fn duration_of_ms(ms: f64) -> Duration {

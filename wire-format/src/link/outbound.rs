@@ -1,18 +1,20 @@
-//! The sending half: keeps items until they are settled, and decides what goes into the next datagram.
+//! The sending half: keeps items until they are settled, and decides what leaves, and when.
+
+mod fill;
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use bytes::Bytes;
 
+use self::fill::Filled;
 use super::estimate::{Loss, Rtt, Window};
 use super::objects::{Flight, ObjectsOutbound};
 use super::pace::{Pace, Path};
 use super::silence::{Ask, Pauses, Silence};
 use super::{LinkConfig, LinkError, Time};
-use crate::batch::{self, Ack, Batch, Chunk, Held, Item};
+use crate::batch::{Ack, Batch, Chunk, Held};
 use crate::codec::{self, Codec, DictionarySet};
-use crate::limits::{BATCH_CONTENT_BYTES, WINDOW_ITEMS};
 
 /// Longest item, bytes: with everything around it, it fits the smallest datagram of a QUIC path.
 pub(super) const ITEM_BYTES_MAX: usize = 1_000;
@@ -477,64 +479,6 @@ impl Outbound {
         Some(datagram)
     }
 
-    /// Gathers what waits, oldest first, into one batch that fits when coded. How well it shrinks shows
-    /// only afterwards: start from how the last batches did, and leave items off until it fits.
-    fn fill(&self, bytes_max: usize, mut batch: Batch<'_>, peer_has: DictionarySet) -> Option<Filled> {
-        let mut says_all = true;
-        let ranges = batch.ack.as_ref().map_or(0, |ack| ack.received.len());
-        let room =
-            bytes_max.saturating_sub(1 + batch::head_bytes_max(ranges) + batch::held_bytes(&batch.held));
-        let content_max = ((room as f64 / self.ratio) as usize).clamp(room, BATCH_CONTENT_BYTES);
-        let (mut content_len, mut has_noise) = (0, false);
-        let mut chosen: Vec<Item<'_>> = Vec::new();
-        for (entry, number) in self.entries.iter().zip(self.settled + 1..) {
-            if entry.state != State::Waiting {
-                continue;
-            }
-            let len = entry.bytes.len() + batch::item_overhead_max(entry.bytes.len());
-            // Beside noise nothing shrinks.
-            let content_max = if has_noise || entry.is_noise { room } else { content_max };
-            if content_len + len > content_max && !chosen.is_empty() || number > self.settled + WINDOW_ITEMS {
-                break;
-            }
-            content_len += len;
-            has_noise |= entry.is_noise;
-            chosen.push(Item { number, more: entry.more, bytes: &entry.bytes });
-        }
-        if chosen.is_empty() {
-            return None;
-        }
-        let (mut content, mut datagram) = (Vec::new(), Vec::new());
-        loop {
-            let numbers: Vec<u64> = chosen.iter().map(|item| item.number).collect();
-            let mut trial = Batch { items: std::mem::take(&mut chosen), ..batch.clone() };
-            content.clear();
-            datagram.clear();
-            trial.encode(&mut content);
-            if has_noise {
-                codec::encode_as(Codec::Raw, &content, &mut datagram);
-            } else {
-                codec::encode_best(&content, peer_has, &mut datagram);
-            }
-            if datagram.len() <= bytes_max {
-                return Some(Filled { numbers, datagram, content_len: content.len(), says_all });
-            }
-            if trial.items.len() == 1 {
-                // A single item fits, unless what is acknowledged beside it is much, or the carrier takes less than it
-                // did when the item was cut.
-                if !says_all {
-                    return None;
-                }
-                says_all = false;
-                batch = Batch { ack: None, held: Vec::new(), ..batch };
-            } else {
-                let keep = trial.items.len() * bytes_max / datagram.len();
-                trial.items.truncate(keep.clamp(1, trial.items.len() - 1));
-            }
-            chosen = trial.items;
-        }
-    }
-
     pub(super) fn settled(&self) -> u64 {
         self.settled
     }
@@ -567,15 +511,6 @@ impl Outbound {
         let since = self.silence.since().filter(|_| self.silence.is_on())?;
         Some(now.since(since))
     }
-}
-
-/// A datagram with items.
-struct Filled {
-    numbers: Vec<u64>,
-    datagram: Vec<u8>,
-    content_len: usize,
-    /// Whether what is acknowledged is in it.
-    says_all: bool,
 }
 
 /// What acknowledgements newly say of what was on its way.

@@ -111,7 +111,7 @@ impl Contest {
     }
 
     /// A chunk is held, and its round trip, of so many seconds, queued for so many. If the other has gone, returns how long one
-    /// takes on the path itself: what half a queue less left of it, less the other half.
+    /// takes on the path itself: half of the queue is gone, and without the other half it would be as much shorter again.
     pub(super) fn held(&mut self, now: Time, rtt: f64, queued: f64, flying_bytes: u64) -> Option<f64> {
         self.grow(now, rtt, flying_bytes);
         let Some(trial) = &mut self.trial else {
