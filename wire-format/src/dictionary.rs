@@ -83,7 +83,7 @@ macro_rules! dictionary {
 
 /// All dictionaries of this build, by number.
 pub static DICTIONARIES: [Dictionary; 6] = [
-    dictionary!(0, "english", Latin, "4152008ee74b102658c5c314aeb692ef3d597b2034e1abaaace00802e12ee711"),
+    dictionary!(0, "english", Latin, "fa311c688f242a4f6a8609588b8315007917408cf18fc60a17d548ef1ba36328"),
     dictionary!(1, "cyrillic", Cyrillic, "f580fd7e4b9ce05a4512e581a5df535fc8f938f17192f5b4534e8dbc30ca5bac"),
     dictionary!(2, "latin", Latin, "0b24aca414f872427cb33b43edb83ceb8be68872cc5a5c33a198881cc7fcd912"),
     dictionary!(3, "arabic", Arabic, "271829e91ba65b320c4069e2235d4af267fa25111af74af2759d9bc6880be8e5"),

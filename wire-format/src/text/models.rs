@@ -51,67 +51,67 @@ pub static NUMBERED: [Numbered; 11] = [
         "english",
         "models-en",
         &[Latin],
-        "3e79cd38b06ff2a084509e88f29fb7ee22fc11e3970fbc4bf72ec4b2caaeae1d"
+        "a3691f15fbb2d5a88da3a1fa4ece2c76a0287d0dff23a0d89a99e1d7bcfb161b"
     ),
     numbered!(
         "russian",
         "models-ru",
         &[Cyrillic],
-        "d41aee99947e5d8561e77bd99de343ea206903c8df9aec84841181430964ace3"
+        "16054ff02bf1fc09c444083de7f0c91c28fea60146624cd34d6584f2629dd8d6"
     ),
     numbered!(
         "spanish",
         "models-es",
         &[Latin],
-        "94b09f479e4824fa8b7f0201dbcb9e7a10f8242cd32725d8ed0ca365110c7531"
+        "3f7abf87bb94a32dfae13456d63683997bcee3f60c449ce2ae0a12bd009cee78"
     ),
     numbered!(
         "portuguese",
         "models-pt",
         &[Latin],
-        "4413d7125c8381dc91c723548de8312ef8599af09ce735daae5bb8a5b0b51f40"
+        "4bfe9fc1c9cfc1180c7cf3b1c0579cc7b17aa044cdd2e33d934b3425d351e733"
     ),
     numbered!(
         "french",
         "models-fr",
         &[Latin],
-        "b0b1ef7ed7048c9490eef734899e08298dcf7157bbae3f8cdec4846a36fd6676"
+        "d9ccaac375ea34272ca1ca550219e5605db297539d4c88fd7912261eaf1baea9"
     ),
     numbered!(
         "arabic",
         "models-ar",
         &[Arabic],
-        "7b5755ad28402689be92209ca39485e00a96c15fdeb2c8456022348e000a56d6"
+        "f1e1bfa2cbdc457439b7e3b83e6fdc5a941de57398d9ddeed73fc565fdf9cce9"
     ),
     numbered!(
         "hindi",
         "models-hi",
         &[Devanagari, Latin],
-        "1c3d643fc94ef530dddb79b7f29ce3dbf88e8d84e262c6810a561f1b39c5bc0e"
+        "66b9d2f34f067141ff656c63289ca8ab348041ba84c23cb0300b6e11469e9c40"
     ),
     numbered!(
         "indonesian",
         "models-id",
         &[Latin],
-        "c689aecb2f9fb4b2c433c3a7f320f7b57ab71fbf5f1ced546157ec88dde96d06"
+        "bf2699c76bf8f15a5abc8135f663bc51de6f25bf48cf315c0168b3b7cd2a2969"
     ),
     numbered!(
         "swahili",
         "models-sw",
         &[Latin],
-        "2f4e94328b8547ff3547dd07aee1672741b58f60e2a76bcedaaf93d28d417613"
+        "49edb659c244c837fd6899e0d5366072543cf75ed4412a0b4e24a74ce057af0c"
     ),
     numbered!(
         "multilingual",
         "models-multi",
         &[Latin, Cyrillic, Arabic, Devanagari, Json, Other],
-        "536a5511f52c325205f418566add116f35f1b43200f8cdd5cc1714ad14833dff"
+        "9e0aeebbf7f33b198596a73a57eb9c999b150895a733ab7ad1cc6f66dadfa405"
     ),
     numbered!(
         "json",
         "models-json",
         &[Json],
-        "30a49a22d702138d8625c729ca2e2e8dc0b5f5f7317ddc921e2bc4f3ba61d407"
+        "1fd98fd887d3fa8858d700a7931c1d19b3707ed0f7ae6fd7d4d6f8e6db5a6542"
     ),
 ];
 
