@@ -13,6 +13,7 @@ use thinpost_wire::batch::Transfer;
 use thinpost_wire::frame::Close;
 use thinpost_wire::link::{Event, Link, LinkConfig, Time};
 use tokio::time::{Instant, sleep_until};
+use tracing::debug;
 
 use crate::Down;
 use crate::connection::Owned;
@@ -242,6 +243,9 @@ impl Channel {
         let quic = self.connection.quic();
         let is_client = quic.side().is_client();
         if is_client && !quic.accepted_0rtt() {
+            if quic.has_0rtt() {
+                debug!("early data was refused");
+            }
             self.link.resend_all();
         } else if !self.connection.was_repeated() {
             // What is acknowledged comes with the answer to the handshake.
@@ -276,12 +280,17 @@ impl Channel {
         let mut room = if is_unheard { 0 } else { self.first_bytes_max(bytes_max) };
         let mut datagrams = self.connection.quic().datagrams();
         let mut has_more = false;
+        let resent = self.link.resent_items();
         while !is_unheard
             && datagrams.send_buffer_space() >= bytes_max
             && let Some(datagram) = self.link.poll_transmit(now, room)
         {
             (room, has_more) = (bytes_max, true);
             datagrams.send(datagram.into(), false).map_err(|error| Down::Failed(error.to_string()))?;
+        }
+        let resent = self.link.resent_items() - resent;
+        if resent > 0 {
+            debug!(resent, "items are sent again");
         }
         self.held_until = None;
         self.connection.set_rests(self.link.is_at_rest());

@@ -16,6 +16,7 @@ use quinn_proto::{ConnectionEvent, ConnectionHandle, ConnectionStats, Event, Tra
 use thinpost_wire::frame::Close;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, Sleep, sleep_until};
+use tracing::debug;
 
 use crate::Down;
 use crate::clock::{Clock, SLOWER, from_quic};
@@ -216,7 +217,11 @@ impl Connection {
                 continue;
             };
             let datagrams = self.quic.stats().udp_rx.datagrams;
+            let remote = self.quic.remote_address();
             self.quic.handle_event(*event);
+            if self.quic.remote_address() != remote {
+                debug!("the other end has another address");
+            }
             if self.quic.stats().udp_rx.datagrams > datagrams {
                 self.quiet.heard();
             }
@@ -258,6 +263,7 @@ impl Connection {
 
     /// Lets what this end has said of the handshake leave again.
     fn repeat(&mut self) {
+        debug!("the handshake is said again");
         self.repeats.repeated();
         if self.repeats_opening() {
             return self.copy_opening();

@@ -131,6 +131,7 @@ impl Shared {
         if sessions.is_closed {
             let _ = end.send(Close::Restarting);
         } else if let Some((_, before)) = sessions.by_device.insert(device, (id, end)) {
+            debug!("a session takes the place of another one of its device");
             let _ = before.send(Close::Superseded);
         }
         (id, ended)

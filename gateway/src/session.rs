@@ -446,6 +446,7 @@ impl Session {
     }
 
     fn refuse(&mut self, submit: u64, origin: Origin, to: Handle, reason: Refusal) {
+        debug!(%reason, "refused");
         let number = self.channel.link().push(ToDevice::Refused { origin, reason }.encode());
         self.refusals.said(number, submit, to, reason);
     }
@@ -457,6 +458,7 @@ impl Session {
             // Neither origin nor position: a log must not lead from an envelope to who submitted it.
             trace!(device = %self.device, upto, accepted = verdict.is_ok(), "answered");
             match (what, verdict) {
+                (What::Submit { .. }, Ok(Done::Repeat)) => debug!("an envelope was submitted again"),
                 (What::Submit { number, origin, to, unless_repeat }, Err(refusal)) => {
                     let reason = match refusal {
                         // If one before it in the same group was refused, then for the same reason.

@@ -6,7 +6,8 @@
 //! - [`world`]: the real relay and real clients on that network, with faults, by seed.
 //! - [`capture`]: what happens on it, written down.
 //! - [`ladder`]: the same day of messages on ever worse links.
-//! - [`storm`]: worlds in which everything fails that may fail, with the checker of what must hold.
+//! - [`storm`]: worlds in which everything fails that may fail, with the checker of what must hold; [`sometimes`] counts what
+//!   they reach, [`disk`] fails when it is told to.
 //! - [`proxy`]: the same links on real UDP sockets, between a client and a relay on this machine.
 //!
 //! Time is a [`Duration`](std::time::Duration) since the start of the world, and all randomness comes from a `u64` seed:
@@ -16,6 +17,7 @@
 mod agenda;
 pub mod capture;
 pub mod crash;
+pub mod disk;
 pub mod ladder;
 pub mod link;
 pub mod loss;
@@ -24,6 +26,7 @@ pub mod net;
 pub mod profile;
 pub mod proxy;
 mod socket;
+pub mod sometimes;
 pub mod storm;
 pub mod world;
 

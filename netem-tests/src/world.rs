@@ -8,7 +8,7 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU16, Ordering};
 use std::time::Duration;
 
 use quinn::{AsyncUdpSocket, Runtime};
@@ -22,6 +22,7 @@ use thinpost_wire::ids::{RelayKey, StoreId};
 use thinpost_wire::ticket::{RelayTicket, Ticket};
 use tokio::time::Instant;
 
+use crate::disk::{FailingDisk, Failure};
 use crate::{Net, Profile};
 
 /// Where a world's relay listens.
@@ -41,6 +42,8 @@ pub struct World {
     config: Config,
     identity: Identity,
     store: Arc<dyn Store>,
+    /// The store as the running relay has it open.
+    disk: Arc<FailingDisk>,
     relay: Option<Relay>,
     relay_starts: u64,
     stores: u8,
@@ -54,7 +57,7 @@ pub struct Person {
     seed: u64,
     storage: MemoryStorage,
     network: Arc<dyn Network>,
-    clock: Arc<dyn WallClock>,
+    clock: Arc<Clock>,
     client: Option<Client>,
 }
 
@@ -81,6 +84,7 @@ impl World {
             began: Instant::now(),
             config,
             identity: Identity::from_seed([0x52; 32]),
+            disk: Arc::new(FailingDisk::new(store.clone())),
             store,
             relay: None,
             relay_starts: 0,
@@ -107,12 +111,13 @@ impl World {
     /// If it runs already.
     pub fn start_relay(&mut self) {
         self.relay_starts += 1;
+        self.disk = Arc::new(FailingDisk::new(self.store.clone()));
         let parts = RelayParts {
             identity: self.identity.clone(),
             reset_key: [0x53; 32],
             invites: Invites::new([0x54; 32]),
             config: self.config.clone(),
-            store: self.store.clone(),
+            store: self.disk.clone(),
             socket: self.net.host(RELAY).expect("the relay's address is free"),
             runtime: self.net.runtime(),
             commit_mode: CommitMode::Inline,
@@ -154,6 +159,11 @@ impl World {
         self.store = store;
     }
 
+    /// The next commit of the running relay fails. It stops by itself then: kill it, and start it again.
+    pub fn fail_disk(&self, failure: Failure) {
+        self.disk.fail(failure);
+    }
+
     /// The relay, while it runs.
     pub fn relay(&self) -> Option<&Relay> {
         self.relay.as_ref()
@@ -193,7 +203,7 @@ impl World {
             seed,
             storage,
             network: Arc::new(Sockets { net: self.net.clone(), ip, next_port: AtomicU16::new(40_000) }),
-            clock: Arc::new(Clock(self.began)),
+            clock: Arc::new(Clock { began: self.began, ahead_ms: AtomicI64::new(0) }),
             client: None,
         }
     }
@@ -227,6 +237,11 @@ impl Person {
         // Olm draws keys of its own, whatever the seed.
         Home::create_seeded(&storage, &Ticket::Relay(relay), self.seed).expect("an empty home can be made");
         self.restore(storage);
+    }
+
+    /// Sets the clock of their phone forth by so many seconds, or back.
+    pub fn step_clock(&self, seconds: i64) {
+        self.clock.ahead_ms.fetch_add(seconds * 1_000, Ordering::Relaxed);
     }
 
     /// Opens their client, with options of your own.
@@ -276,12 +291,16 @@ impl Network for Sockets {
     }
 }
 
-/// A wall clock that goes with the world's time.
-struct Clock(Instant);
+/// A wall clock that goes with the world's time, though it may be set wrong.
+struct Clock {
+    began: Instant,
+    ahead_ms: AtomicI64,
+}
 
 impl WallClock for Clock {
     fn unix_ms(&self) -> u64 {
-        BEGINNING_UNIX_S * 1_000 + self.0.elapsed().as_millis() as u64
+        let right_ms = BEGINNING_UNIX_S * 1_000 + self.began.elapsed().as_millis() as u64;
+        right_ms.saturating_add_signed(self.ahead_ms.load(Ordering::Relaxed))
     }
 }
 

@@ -158,6 +158,7 @@ impl Driver {
             }
             other_store => {
                 if let Some((store, _)) = other_store {
+                    tracing::debug!("the relay's store is another one");
                     self.relay.has_left(store);
                     self.relay_lost_all();
                 }
@@ -181,7 +182,7 @@ impl Driver {
     fn refused(&mut self, outgoing: &mut Outgoing, origin: Origin, reason: Refusal) {
         // A repeat of what was said on an earlier link, perhaps.
         let Some(id) = outgoing.resolve(origin) else { return };
-        tracing::debug!(message = id.0, %reason, "refused");
+        tracing::debug!(id = id.0, %reason, "refused");
         if reason.is_temporary() {
             if reason != Refusal::UnknownHandle
                 && !id.is_notes()

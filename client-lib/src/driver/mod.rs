@@ -449,7 +449,7 @@ impl Driver {
         let (delivered, read) = (ids(&changes.delivered), ids(&changes.read));
         for (carrier, left) in changes.custody {
             for (message, queued) in self.outbox.remove(carrier) {
-                tracing::trace!(message = message.0, "custody");
+                tracing::trace!(id = message.0, "custody");
                 if queued.is_first_time(message) {
                     self.tell(Event::Custody { message, app_id: queued.app_id });
                 }

@@ -83,6 +83,11 @@ impl Objects {
         }
     }
 
+    /// Whether any is on its way, so that the relay has something to say of it.
+    pub(super) fn are_on_link(&self) -> bool {
+        !self.transfers.is_empty()
+    }
+
     /// When something that was refused may be tried again.
     pub(super) fn next_retry(&self) -> Option<Instant> {
         self.pending

@@ -107,6 +107,11 @@ impl Outgoing {
         self.claims.contains_key(of)
     }
 
+    /// Whether the relay has not answered a claim yet.
+    pub(super) fn awaits_keys(&self) -> bool {
+        self.claims.values().any(Option::is_some)
+    }
+
     /// Notes a claim.
     pub(super) fn claim(&mut self, of: Identity, to: Handle) {
         self.claims.insert(of, Some(to));
@@ -131,7 +136,7 @@ impl Outgoing {
     fn submit(&mut self, to: Handle, departure: &Departure, now_unix_ms: u64) -> Vec<Frame> {
         let Departure { id, row, sealed } = departure;
         let origin = row.number.expect("rows are numbered when they are handed over");
-        tracing::trace!(message = id.0, ?origin, to = to.0, "submit");
+        tracing::trace!(id = id.0, ?origin, to = to.0, "submit");
         let mut frames = Vec::new();
         if self.numbering != Some(origin) {
             frames.push((Said::Other, ToRelay::Numbering(origin).encode()));

@@ -24,6 +24,10 @@ const KNOCK_AFTER_ROUND_TRIPS: u32 = 10;
 /// knocks pass.
 const SILENT_FOR_MAX: Duration = Duration::from_secs(3_600);
 
+/// Where the relay owes an answer or bytes of an object and the link has been at rest for so long, the device asks whether it is
+/// there still: what the relay says may have been lost with the way to here, and silence alone would never tell.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(20);
+
 /// For how long acknowledgements are gathered, if they are, seconds: QUIC's own do not wait longer.
 const GATHER_S: u8 = 10;
 
@@ -269,7 +273,7 @@ impl<'a> Session<'a> {
     fn wake_at(&mut self, give_up_at: Option<Instant>) -> Instant {
         let now = Instant::now();
         let check_at = if self.channel.link().is_at_rest() {
-            self.driver.options.keepalive.map(|after| self.at_rest_since.unwrap_or(now) + after)
+            self.ping_after().map(|after| self.at_rest_since.unwrap_or(now) + after)
         } else {
             Some(now + self.channel.link().rtt().max(Duration::from_secs(1)))
         };
@@ -303,7 +307,7 @@ impl<'a> Session<'a> {
         } else {
             self.knocks.knock_if_due(self.channel.unheard_for(), self.driver);
         }
-        if let (Some(after), Some(since)) = (self.driver.options.keepalive, self.at_rest_since)
+        if let (Some(after), Some(since)) = (self.ping_after(), self.at_rest_since)
             && since.elapsed() >= after
         {
             self.outgoing.push(self.channel.link(), (Said::Other, ToRelay::Ping.encode()));
@@ -320,6 +324,13 @@ impl<'a> Session<'a> {
             }
         }
         Ok(())
+    }
+
+    /// After how long a rest the relay is asked whether it is there still; none if it is not.
+    fn ping_after(&self) -> Option<Duration> {
+        let awaits_answer = self.driver.objects.are_on_link() || self.outgoing.awaits_keys();
+        let answers = awaits_answer.then_some(ANSWERS_WITHIN);
+        self.driver.options.keepalive.into_iter().chain(answers).min()
     }
 
     /// Whether it is time to keep the way open: what is under way does so itself.

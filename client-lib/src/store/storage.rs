@@ -90,6 +90,11 @@ impl MemoryStorage {
         self.memory().is_full = true;
     }
 
+    /// Takes back [`MemoryStorage::fill`]. A client that was open meanwhile stays failed.
+    pub fn make_room(&self) {
+        self.memory().is_full = false;
+    }
+
     /// Nothing inside can panic halfway through a change.
     fn memory(&self) -> MutexGuard<'_, Memory> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)

@@ -54,6 +54,35 @@ async fn a_flow_that_a_censor_cuts_is_replaced() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_object_passes_a_censor_who_cuts_flows_that_are_shorter_than_it() {
+    let mut world = World::new(8);
+    let (mut ann, mut bob) = ann_and_bob(&mut world, "censored").await;
+    // Nothing else is said that could tell that a way is cut.
+    for person in [&mut ann, &mut bob] {
+        person.kill().await;
+        sleep(Duration::from_millis(2)).await;
+        person.open_with(|builder| builder).connect();
+    }
+    sleep(Duration::from_secs(60)).await;
+    let bytes: Vec<u8> = (0..40_000_u32).map(|n| (n * n >> 5) as u8).collect();
+    let id = ann.client().put_object(bytes.clone(), None).await.unwrap();
+    let stored = async {
+        while ann.client().object_state(id).await.unwrap().is_some() {
+            sleep(Duration::from_secs(1)).await;
+        }
+    };
+    timeout(Duration::from_secs(600), stored).await.unwrap();
+    bob.client().fetch_object(id).await.unwrap();
+    let arrived = async {
+        while bob.client().object(id).await.unwrap().is_none() {
+            sleep(Duration::from_secs(1)).await;
+        }
+    };
+    timeout(Duration::from_secs(600), arrived).await.unwrap();
+    assert_eq!(bob.client().object(id).await.unwrap(), Some(bytes));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_radio_that_sleeps_and_a_train_that_moves_lose_nothing() {
     half_an_hour("sleepy").await;
     half_an_hour("train").await;

@@ -1,0 +1,146 @@
+//! Counts how often rare paths are taken, so that a run of storms that never takes one of them does not pass.
+//!
+//! Client, relay and storms say in their logs what happens to them. [`Sometimes`] is a layer of [`tracing`] that counts what
+//! is said, by its words; [`MUST_HAPPEN`] are the words that must be said at least once. A message that is
+//! worded otherwise one day is missed at once.
+
+use std::collections::BTreeMap;
+use std::fmt::{self, Write};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tracing::field::{Field, Visit};
+use tracing::level_filters::LevelFilter;
+use tracing::{Event, Subscriber};
+use tracing_subscriber::Layer;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::Context;
+use tracing_subscriber::registry::LookupSpan;
+
+/// In so many storms that are left to their seeds, all of [`MUST_HAPPEN`] do.
+pub const STORMS: u64 = 200;
+
+/// What must be said in [`STORMS`] storms, by whom.
+pub const MUST_HAPPEN: &[(&str, &str)] = &[
+    ("thinpost_carrier", "early data was refused"),
+    ("thinpost_carrier", "items are sent again"),
+    ("thinpost_carrier", "the handshake is said again"),
+    ("thinpost_carrier", "the other end has another address"),
+    ("thinpost_client", "a contact has coded with a text model that is not here"),
+    ("thinpost_client", "an envelope came again"),
+    ("thinpost_client", "messages are sent again"),
+    ("thinpost_client", "refused: the recipient's mailbox is full"),
+    ("thinpost_client", "refused: the relay does not know the handle"),
+    ("thinpost_client", "refused: too many messages for now; again in # s"),
+    ("thinpost_client", "the home's file failed"),
+    ("thinpost_client", "the relay's store is another one"),
+    ("thinpost_gateway", "a session takes the place of another one of its device"),
+    ("thinpost_gateway", "an envelope was submitted again"),
+    ("thinpost_netem", "a commit of the relay failed: After"),
+    ("thinpost_netem", "a commit of the relay failed: Before"),
+    ("thinpost_netem", "a home took no message: its disk is full"),
+    ("thinpost_netem", "one direction of a link is dead"),
+    ("thinpost_netem", "packets came twice"),
+    ("thinpost_netem", "packets met a dead link"),
+    ("thinpost_netem", "packets met a full queue"),
+    ("thinpost_netem", "packets were lost on the air"),
+];
+
+/// How often each thing was said, by the crate that said it.
+pub type Counts = BTreeMap<(String, String), u64>;
+
+/// Counts what is said. Clones count together.
+#[derive(Clone, Debug, Default)]
+pub struct Sometimes(Arc<Mutex<Counts>>);
+
+impl Sometimes {
+    /// The layer for a subscriber, which passes over all that is not ours.
+    pub fn layer<S: Subscriber + for<'a> LookupSpan<'a>>(&self) -> impl Layer<S> + use<S> {
+        self.clone().with_filter(Targets::new().with_target("thinpost", LevelFilter::DEBUG))
+    }
+
+    /// What was counted since the last call.
+    pub fn take(&self) -> Counts {
+        std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// What of [`MUST_HAPPEN`] has not.
+pub fn missing(counts: &Counts) -> impl Iterator<Item = &'static (&'static str, &'static str)> + use<'_> {
+    MUST_HAPPEN.iter().filter(|(who, what)| {
+        let said = (String::from(*who), String::from(*what));
+        counts.get(&said).is_none_or(|&count| count == 0)
+    })
+}
+
+impl<S: Subscriber> Layer<S> for Sometimes {
+    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        let mut words = Words::default();
+        event.record(&mut words);
+        let who = event.metadata().target().split("::").next().unwrap_or_default();
+        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        *counts.entry((who.to_owned(), words.together())).or_default() += 1;
+    }
+}
+
+/// What an event says, and why.
+#[derive(Default)]
+struct Words {
+    message: String,
+    reason: String,
+}
+
+impl Visit for Words {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        let words = match field.name() {
+            "message" => &mut self.message,
+            "reason" => &mut self.reason,
+            _ => return,
+        };
+        let _ = write!(words, "{value:?}");
+    }
+}
+
+impl Words {
+    /// Both, with `#` in the place of each number.
+    fn together(self) -> String {
+        let Self { mut message, reason } = self;
+        if !reason.is_empty() {
+            let _ = write!(message, ": {reason}");
+        }
+        let mut words = String::new();
+        for letter in message.chars() {
+            match letter {
+                '0'..='9' if words.ends_with('#') => {}
+                '0'..='9' => words.push('#'),
+                _ => words.push(letter),
+            }
+        }
+        words
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tracing_subscriber::layer::SubscriberExt;
+
+    use super::*;
+
+    #[test]
+    fn what_is_said_is_counted_by_its_words() {
+        let sometimes = Sometimes::default();
+        let subscriber = tracing_subscriber::registry().with(sometimes.layer());
+        tracing::subscriber::with_default(subscriber, || {
+            tracing::debug!(target: "thinpost_client::driver", reason = "again in 17 s", "refused");
+            tracing::debug!(target: "thinpost_client::outbox", reason = %"again in 2 s", message = "refused");
+            tracing::debug!(target: "quinn", "refused");
+            tracing::trace!(target: "thinpost_client", "refused");
+        });
+        let counts = sometimes.take();
+        let said = ("thinpost_client".to_owned(), "refused: again in # s".to_owned());
+        assert!(missing(&counts).count() == MUST_HAPPEN.len());
+        // One says its reason with quotation marks.
+        assert_eq!(counts.values().sum::<u64>(), 2);
+        assert_eq!(counts.get(&said), Some(&1));
+        assert_eq!(sometimes.take(), Counts::new());
+    }
+}

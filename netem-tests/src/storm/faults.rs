@@ -1,0 +1,131 @@
+//! What fails in a storm.
+
+use std::time::Duration;
+
+use rand::RngExt;
+use rand::seq::IndexedRandom;
+use thinpost_client::ObjectId;
+use tokio::time::sleep;
+use tracing::debug;
+
+use super::{Put, Storm, draw_link};
+use crate::Leg;
+use crate::disk::Failure;
+
+/// How far a phone's clock may be set forth or back, seconds.
+const CLOCK_STEPS_S: [i64; 4] = [1, 60, 3_600, 12 * 3_600];
+
+/// Sizes of objects, bytes.
+const OBJECT_BYTES: [usize; 3] = [900, 5_000, 30_000];
+
+impl Storm {
+    pub(super) fn set_outage(&mut self, who: usize, outage: bool) {
+        self.faults += u64::from(outage);
+        self.lives[who].has_outage = outage;
+        let (net, ip) = (self.world.net(), self.lives[who].person.ip());
+        if outage && self.odd.random_ratio(1, 3) {
+            debug!("one direction of a link is dead");
+            let leg = if self.odd.random() { Leg::Up } else { Leg::Down };
+            net.set_outage_of(ip, leg, true);
+        } else {
+            net.set_outage(ip, outage);
+        }
+    }
+
+    pub(super) async fn turn_relay(&mut self) {
+        if !self.relay_is_up {
+            if self.loses_disks && self.random.random_ratio(1, 2) {
+                self.world.lose_store();
+                self.disks_lost += 1;
+                self.faults += 1;
+            }
+            self.world.start_relay();
+        } else if self.random.random() {
+            self.world.kill_relay();
+        } else {
+            self.world.stop_relay().await;
+        }
+        self.faults += u64::from(self.relay_is_up);
+        self.relay_is_up = !self.relay_is_up;
+    }
+
+    /// The relay's next commit fails, and the relay stops; somebody starts it again one day.
+    pub(super) fn fail_relay_disk(&mut self) {
+        self.faults += 1;
+        let failure = if self.odd.random() { Failure::Before } else { Failure::After };
+        self.world.fail_disk(failure);
+    }
+
+    /// Ends somebody's client, and opens it anew; there is room on the disk then.
+    pub(super) async fn kill(&mut self, who: usize) {
+        self.faults += 1;
+        let life = &mut self.lives[who];
+        life.person.kill().await;
+        life.person.storage().make_room();
+        life.disk_is_full = false;
+        // A seeded client opened twice in one millisecond would draw the same numbers twice.
+        sleep(Duration::from_millis(2)).await;
+        self.open(who);
+    }
+
+    pub(super) fn fill_disk(&mut self, who: usize) {
+        self.faults += 1;
+        self.lives[who].person.storage().fill();
+        self.lives[who].disk_is_full = true;
+    }
+
+    pub(super) fn step_clock(&mut self, who: usize) {
+        self.faults += 1;
+        let step_s = *CLOCK_STEPS_S.choose(&mut self.odd).expect("there are steps");
+        let is_back = self.odd.random();
+        self.lives[who].person.step_clock(if is_back { -step_s } else { step_s });
+    }
+
+    /// Somebody's phone finds itself in another network, and is told so now and then.
+    pub(super) fn move_house(&mut self, who: usize) {
+        self.faults += 1;
+        let link = draw_link(&mut self.random, &mut self.odd).expect("the profiles of this crate are sound");
+        let life = &mut self.lives[who];
+        self.world.net().attach_profile(life.person.ip(), &link);
+        self.world.net().set_outage(life.person.ip(), life.has_outage);
+        if self.odd.random() {
+            life.person.client().network_changed();
+        }
+    }
+
+    pub(super) async fn put_object(&mut self, who: usize) {
+        let len = *OBJECT_BYTES.choose(&mut self.odd).expect("there are sizes");
+        let mut bytes = vec![0; len];
+        self.odd.fill(&mut bytes[..]);
+        let id = ObjectId::of(&bytes);
+        let put = self.lives[who].person.client().put_object(bytes.clone(), None).await;
+        if let Err(error) = put {
+            assert!(self.lives[who].disk_is_full, "a home in memory takes an object: {error}");
+            self.kill(who).await;
+            let state = self.lives[who].person.client().object_state(id).await;
+            if state.expect("a home in memory can be read").is_none() {
+                return;
+            }
+        }
+        self.objects.push(Put { who, id, bytes });
+    }
+
+    /// Says what has happened to packets.
+    pub(super) fn tell_of_links(&self) {
+        for life in &self.lives {
+            let path = self.world.net().counters(life.person.ip());
+            for link in [path.up, path.down] {
+                let happened = [
+                    (link.lost_loss, "packets were lost on the air"),
+                    (link.lost_queue, "packets met a full queue"),
+                    (link.lost_outage, "packets met a dead link"),
+                    (link.lost_size, "packets were too large for a link"),
+                    (link.doubled, "packets came twice"),
+                ];
+                for (_, what) in happened.iter().filter(|(tally, _)| tally.packets > 0) {
+                    debug!("{what}");
+                }
+            }
+        }
+    }
+}
