@@ -170,12 +170,12 @@ impl Storm {
         Ok(())
     }
 
-    /// What went on the air is what all that happened can account for.
-    pub(super) fn check_budget(&self, bytes: u64) -> Result<(), Broken> {
+    /// What went on the air until everything had arrived is what all that happened can account for.
+    pub(super) fn check_budget(&self, took: Duration, bytes: u64) -> Result<(), Broken> {
         let texts: usize = self.sent.iter().flatten().flatten().map(String::len).sum();
         let objects: usize = self.objects.iter().map(|put| put.bytes.len()).sum();
         let content = texts as u64 + self.messages() * MESSAGE_BYTES + objects as u64;
-        let hours = self.world.age().as_secs_f64() / 3_600.0;
+        let hours = took.as_secs_f64() / 3_600.0;
         let kept_alive = (hours * (KEPT_ALIVE_BYTES * self.lives.len() as u64) as f64) as u64;
         let budget = content * TIMES + self.faults * FAULT_BYTES + kept_alive;
         if bytes > budget { Err(Broken::OverBudget { bytes, budget }) } else { Ok(()) }

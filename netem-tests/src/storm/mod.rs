@@ -220,12 +220,12 @@ impl Storm {
             sleep(Duration::from_secs(60)).await;
         }
         let took = self.world.age();
+        let air_bytes = self.air_bytes();
         let resting_bytes = self.rest().await;
         self.check().await?;
         self.check_rest(resting_bytes)?;
         self.check_objects().await?;
-        let air_bytes = self.air_bytes();
-        self.check_budget(air_bytes)?;
+        self.check_budget(took, air_bytes)?;
         self.tell_of_links();
         let messages = self.messages();
         Ok(Calm { messages, faults: self.faults, air_bytes, took })

@@ -64,7 +64,7 @@ async fn an_object_passes_a_censor_who_cuts_flows_that_are_shorter_than_it() {
         person.open_with(|builder| builder).connect();
     }
     sleep(Duration::from_secs(60)).await;
-    let bytes: Vec<u8> = (0..40_000_u32).map(|n| (n * n >> 5) as u8).collect();
+    let bytes: Vec<u8> = (0..40_000_u32).map(|n| ((n * n) >> 5) as u8).collect();
     let id = ann.client().put_object(bytes.clone(), None).await.unwrap();
     let stored = async {
         while ann.client().object_state(id).await.unwrap().is_some() {
