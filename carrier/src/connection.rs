@@ -23,7 +23,7 @@ use crate::clock::{Clock, SLOWER, from_quic};
 use crate::endpoint::Command;
 use crate::quic::MTU;
 use crate::quiet::{Quiet, Touch};
-use crate::repeats::{INITIAL_BYTES_MIN, Opening, Repeats};
+use crate::repeats::{INITIAL_BYTES_MIN, Opening, Part, Repeats};
 use crate::socket::{for_socket, send};
 
 /// A connection that has ended answers latecomers for so long at most. QUIC's own bound is three probe timeouts: some
@@ -52,8 +52,8 @@ pub(crate) const TOUCH: [u8; 1] = [0xff];
 
 /// What an endpoint gives to a connection.
 pub(crate) enum Heard {
-    /// Something for QUIC, and whether it is a datagram that begins a handshake.
-    Quic { event: Box<ConnectionEvent>, begins: bool },
+    /// Something for QUIC, and which part of a handshake it holds, if it is a datagram with one.
+    Quic { event: Box<ConnectionEvent>, part: Option<Part> },
     /// The answer to a touch.
     Touch,
 }
@@ -204,13 +204,14 @@ impl Connection {
 
     /// Takes in what has come.
     pub(crate) fn poll_input(&mut self, cx: &mut Context<'_>) {
-        let (mut heard, mut begun) = (false, false);
+        let (mut heard, mut begun, mut ended) = (false, false, false);
+        let was_connected = self.is_connected;
         while let Poll::Ready(event) = self.events.poll_recv(cx) {
             let Some(event) = event else {
                 self.down.get_or_insert_with(|| Down::Failed("the socket failed".to_owned()));
                 break;
             };
-            let Heard::Quic { event, begins } = event else {
+            let Heard::Quic { event, part } = event else {
                 if self.quiet.touch == Touch::Left {
                     self.quiet.touch = Touch::Answered;
                 }
@@ -225,7 +226,9 @@ impl Connection {
             if self.quic.stats().udp_rx.datagrams > datagrams {
                 self.quiet.heard();
             }
-            (heard, begun) = (true, begun || begins);
+            heard = true;
+            begun |= part == Some(Part::Begin);
+            ended |= part == Some(Part::End);
         }
         if heard {
             self.stirs = self.unheard_for().is_some() && self.repeats.is_overdue();
@@ -244,7 +247,25 @@ impl Connection {
             self.repeats.start_anew();
             self.repeat();
         }
+        if ended && was_connected && self.rests && self.quic.side().is_server() {
+            self.confirm_again();
+        }
         self.stirs &= !self.is_connected;
+    }
+
+    /// A device says the end of the handshake again, so it has not heard that it was understood. QUIC's timer would say so again, and rests.
+    fn confirm_again(&mut self) {
+        debug!("the end of a handshake is confirmed again");
+        self.run_timer_ahead();
+    }
+
+    /// QUIC's next timer runs out now, whenever it was to.
+    fn run_timer_ahead(&mut self) {
+        // It reckons from when packets left, so that this does no harm.
+        self.spoken.is_stale = true;
+        let now = self.clock.now();
+        let now = self.quic.poll_timeout().map_or(now, |at| at.max(now));
+        self.quic.handle_timeout(now);
     }
 
     /// Whether something was heard at last, if not asked before, and the handshake is not answered all the same: the path is
@@ -269,11 +290,7 @@ impl Connection {
             return self.copy_opening();
         }
         self.repeats_end = self.is_connected;
-        // Ours may be earlier than QUIC's timer; it reckons from when packets left, so that this does no harm.
-        self.spoken.is_stale = true;
-        let now = self.clock.now();
-        let now = self.quic.poll_timeout().map_or(now, |at| at.max(now));
-        self.quic.handle_timeout(now);
+        self.run_timer_ahead();
     }
 
     /// Whether it is the opening that is to leave again.

@@ -21,7 +21,7 @@ use crate::connecting::Connecting;
 use crate::connection::{Connection, Heard, Owned, TOUCH};
 use crate::incoming::{Accepting, Incoming, TurnedAway};
 use crate::quic::{self, SERVER_NAME};
-use crate::repeats::begins_handshake;
+use crate::repeats::Part;
 use crate::socket::for_socket;
 
 /// Datagrams that may wait for the owner of a connection. Beyond it they are lost, as in a socket that is full; what
@@ -245,7 +245,7 @@ impl Router {
                     && let Some(place) = self.connections.get(&handle.0)
                 {
                     // What it asked for too often it does not get.
-                    let _ = place.owner.try_send(Heard::Quic { event: Box::new(event), begins: false });
+                    let _ = place.owner.try_send(Heard::Quic { event: Box::new(event), part: None });
                 }
                 self.count();
             }
@@ -363,14 +363,14 @@ impl Router {
         }
         let mut bytes = Vec::new();
         let now = self.clock.now();
-        let begins = begins_handshake(&datagram);
+        let part = Part::of(&datagram);
         match self.quic.handle(now, meta.addr, meta.dst_ip, ecn, datagram, &mut bytes) {
             Some(DatagramEvent::ConnectionEvent(handle, event)) => {
                 let Some(place) = self.connections.get(&handle.0) else { return };
                 if place.owner.capacity() <= OWN_EVENTS_MAX {
                     debug!(?handle, "a datagram is lost: its connection is not looked after");
                 } else {
-                    let _ = place.owner.try_send(Heard::Quic { event: Box::new(event), begins });
+                    let _ = place.owner.try_send(Heard::Quic { event: Box::new(event), part });
                 }
             }
             Some(DatagramEvent::NewConnection(incoming)) => self.offer(incoming),

@@ -25,8 +25,28 @@ const OPENING_MAX: usize = 3;
 pub(crate) const INITIAL_BYTES_MIN: usize = 1_200;
 
 /// Whether a datagram begins with an Initial packet that is to be answered.
-pub(crate) fn begins_handshake(datagram: &[u8]) -> bool {
+fn begins_handshake(datagram: &[u8]) -> bool {
     kind(datagram) == Some(INITIAL) && datagram.len() >= INITIAL_BYTES_MIN
+}
+
+/// Which part of a handshake a datagram holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Part {
+    /// It begins one, and is to be answered.
+    Begin,
+    /// Its first packet is one of the second half.
+    End,
+}
+
+impl Part {
+    /// None of a datagram that has nothing to do with handshakes, or cannot tell.
+    pub(crate) fn of(datagram: &[u8]) -> Option<Self> {
+        match kind(datagram) {
+            Some(INITIAL) => begins_handshake(datagram).then_some(Self::Begin),
+            Some(HANDSHAKE) => Some(Self::End),
+            _ => None,
+        }
+    }
 }
 
 /// The kind of the first packet, of QUIC version 1 (RFC 9000, section 17.2). The second bit says nothing (RFC 9287).

@@ -9,6 +9,7 @@
 //! - [`storm`]: worlds in which everything fails that may fail, with the checker of what must hold; [`sometimes`] counts what
 //!   they reach, [`disk`] fails when it is told to.
 //! - [`proxy`]: the same links on real UDP sockets, between a client and a relay on this machine.
+//! - `rungs`: the same links between network namespaces, for programs as they are; and the kernel's own netem. On Linux only.
 //!
 //! Time is a [`Duration`](std::time::Duration) since the start of the world, and all randomness comes from a `u64` seed:
 //! the same seed and the same packets at the same times get the same verdicts. Sizes are IP bytes, which here means
@@ -25,9 +26,12 @@ pub mod models;
 pub mod net;
 pub mod profile;
 pub mod proxy;
+#[cfg(target_os = "linux")]
+pub mod rungs;
 mod socket;
 pub mod sometimes;
 pub mod storm;
+mod wire;
 pub mod world;
 
 pub use link::{

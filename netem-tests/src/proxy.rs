@@ -22,9 +22,9 @@ use tokio::{
 
 use crate::{
     IP_UDP_HEADER_BYTES,
-    agenda::Agenda,
-    link::{Link, PathCounters},
+    link::PathCounters,
     profile::Profile,
+    wire::{Arrived, Direction, Wire},
 };
 
 /// Client addresses served at a time; another one takes the place of the one that was silent longest.
@@ -44,7 +44,7 @@ const BUFFER_BYTES: usize = 65_536;
 pub struct UdpProxy {
     addr: SocketAddr,
     started: Instant,
-    wire: Arc<Mutex<Wire>>,
+    wire: Arc<Mutex<Wire<Datagram>>>,
     stop: watch::Sender<bool>,
     task: JoinHandle<()>,
 }
@@ -60,8 +60,7 @@ impl UdpProxy {
             if relay.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() };
         let listener = UdpSocket::bind((loopback, 0)).await?;
         let addr = listener.local_addr()?;
-        let (up, down) = profile.links(seed);
-        let wire = Arc::new(Mutex::new(Wire { up, down, agenda: Agenda::new(), arrived: Vec::new() }));
+        let wire = Arc::new(Mutex::new(Wire::new(profile, seed)));
         let started = Instant::now();
         let (stop, stopped) = watch::channel(false);
         let forwarder = Forwarder {
@@ -81,20 +80,14 @@ impl UdpProxy {
         self.addr
     }
 
-    /// Begins or ends a total outage of both directions, see [`Link::set_outage`].
+    /// Begins or ends a total outage of both directions, see [`Link::set_outage`](crate::Link::set_outage).
     pub fn set_outage(&self, outage: bool) {
-        let now = self.started.elapsed();
-        let mut wire = lock(&self.wire);
-        wire.collect_arrived(now);
-        wire.up.set_outage(now, outage);
-        wire.down.set_outage(now, outage);
+        lock(&self.wire).set_outage(self.started.elapsed(), outage);
     }
 
     /// What went through the link until now.
     pub fn counters(&self) -> PathCounters {
-        let now = self.started.elapsed();
-        let mut wire = lock(&self.wire);
-        PathCounters { up: wire.up.counters(now), down: wire.down.counters(now) }
+        lock(&self.wire).counters(self.started.elapsed())
     }
 
     /// Stops forwarding, frees all sockets, and returns the final counters. What is under way is lost, uncounted.
@@ -116,64 +109,8 @@ impl Drop for UdpProxy {
     }
 }
 
-/// Both directions of the link and what is under way on them.
-#[derive(Debug)]
-struct Wire {
-    up: Link,
-    down: Link,
-    agenda: Agenda<UnderWay>,
-    /// Arrived, and to be handed to a socket.
-    arrived: Vec<Datagram>,
-}
-
-#[derive(Debug)]
-struct UnderWay {
-    datagram: Datagram,
-    /// The link's [`Link::cuts`] when the datagram was offered.
-    cuts: u64,
-}
-
-#[derive(Clone, Debug)]
-struct Datagram {
-    direction: Direction,
-    client: SocketAddr,
-    payload: Vec<u8>,
-}
-
-#[derive(Clone, Copy, Debug)]
-enum Direction {
-    Up,
-    Down,
-}
-
-impl Wire {
-    fn link(&mut self, direction: Direction) -> &mut Link {
-        match direction {
-            Direction::Up => &mut self.up,
-            Direction::Down => &mut self.down,
-        }
-    }
-
-    fn offer(&mut self, now: Duration, datagram: Datagram) {
-        // First, so that nothing that is due by now crosses behind a later packet.
-        self.collect_arrived(now);
-        let link = self.link(datagram.direction);
-        let cuts = link.cuts();
-        let verdict = link.offer(now, datagram.payload.len() + IP_UDP_HEADER_BYTES);
-        for at in verdict.arrivals() {
-            self.agenda.push(at, UnderWay { datagram: datagram.clone(), cuts });
-        }
-    }
-
-    /// Moves what is due by `now` to `arrived`, except what an outage took.
-    fn collect_arrived(&mut self, now: Duration) {
-        while let Some((_, UnderWay { datagram, cuts })) = self.agenda.pop_due(now) {
-            if self.link(datagram.direction).cuts() == cuts {
-                self.arrived.push(datagram);
-            }
-        }
-    }
-}
+/// A datagram's payload, and the client that it comes from or goes to.
+type Datagram = (SocketAddr, Vec<u8>);
 
 /// The upstream side of one client address.
 struct Flow {
@@ -192,7 +129,7 @@ impl Drop for Flow {
 struct Forwarder {
     relay: SocketAddr,
     listener: UdpSocket,
-    wire: Arc<Mutex<Wire>>,
+    wire: Arc<Mutex<Wire<Datagram>>>,
     started: Instant,
     flows: BTreeMap<SocketAddr, Flow>,
     datagrams_seen: u64,
@@ -214,12 +151,12 @@ impl Forwarder {
                 biased;
                 _ = stopped.changed() => return,
                 () = due => {}
-                Some(datagram) = from_relay.recv() => self.offer(datagram),
+                Some(datagram) = from_relay.recv() => self.offer(Direction::Down, datagram),
                 received = self.listener.recv_from(&mut buffer) => match received {
                     Ok((len, client)) => match self.admit(client, &to_self).await {
                         Ok(()) => {
                             let payload = buffer[..len].to_vec();
-                            self.offer(Datagram { direction: Direction::Up, client, payload });
+                            self.offer(Direction::Up, (client, payload));
                         }
                         Err(error) => tracing::warn!(%client, %error, "no upstream socket for a client"),
                     },
@@ -229,18 +166,15 @@ impl Forwarder {
         }
     }
 
-    fn offer(&self, datagram: Datagram) {
-        lock(&self.wire).offer(self.started.elapsed(), datagram);
+    fn offer(&self, direction: Direction, datagram: Datagram) {
+        let ip_bytes = datagram.1.len() + IP_UDP_HEADER_BYTES;
+        lock(&self.wire).offer(self.started.elapsed(), direction, ip_bytes, datagram);
     }
 
     /// Sends what has arrived, and says when the next datagram will.
     async fn hand_over(&self) -> Option<Duration> {
-        let (arrived, next) = {
-            let mut wire = lock(&self.wire);
-            wire.collect_arrived(self.started.elapsed());
-            (std::mem::take(&mut wire.arrived), wire.agenda.next_at())
-        };
-        for Datagram { direction, client, payload } in arrived {
+        let (arrived, next) = lock(&self.wire).take_arrived(self.started.elapsed());
+        for Arrived { direction, content: (client, payload), .. } in arrived {
             let sent = match direction {
                 Direction::Down => self.listener.send_to(&payload, client).await,
                 Direction::Up => match self.flows.get(&client) {
@@ -294,7 +228,7 @@ async fn read_upstream(
         match upstream.recv_from(&mut buffer).await {
             Ok((len, from)) if from == relay => {
                 let payload = buffer[..len].to_vec();
-                if to_proxy.send(Datagram { direction: Direction::Down, client, payload }).await.is_err() {
+                if to_proxy.send((client, payload)).await.is_err() {
                     return;
                 }
             }
@@ -313,7 +247,7 @@ async fn wait_after_error(side: &str, error: &io::Error) {
     tokio::time::sleep(Duration::from_millis(10)).await;
 }
 
-fn lock(wire: &Mutex<Wire>) -> MutexGuard<'_, Wire> {
+fn lock(wire: &Mutex<Wire<Datagram>>) -> MutexGuard<'_, Wire<Datagram>> {
     wire.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

@@ -23,6 +23,7 @@ pub const STORMS: u64 = 200;
 pub const MUST_HAPPEN: &[(&str, &str)] = &[
     ("thinpost_carrier", "early data was refused"),
     ("thinpost_carrier", "items are sent again"),
+    ("thinpost_carrier", "the end of a handshake is confirmed again"),
     ("thinpost_carrier", "the handshake is said again"),
     ("thinpost_carrier", "the other end has another address"),
     ("thinpost_client", "a contact has coded with a text model that is not here"),

@@ -14,7 +14,7 @@ use crate::error::StoreError;
 use crate::message::Failure;
 use crate::seal::{BadKeys, Packed};
 use crate::store::Departure;
-use crate::store::records::SealedRow;
+use crate::store::records::{OutboxRow, SealedRow};
 
 /// Most letters' bytes that are tried together, before they are coded: with usual notes, and marks for capitals and ends,
 /// still a parcel that a text model may code.
@@ -154,7 +154,12 @@ fn groups(rows: Vec<Departure>) -> Vec<Vec<Departure>> {
         if let Some((place, bytes)) = open.get_mut(&row.mailbox) {
             let first = &groups[*place][0].row;
             let fits = *bytes + row_bytes <= LETTERS_BYTES_MAX;
-            if fits && first.seal == row.seal && first.written.incarnation == row.written.incarnation {
+            // What is sent again goes by its low number, before what was refused and waits.
+            let is_again = |row: &OutboxRow| row.again > 0;
+            let is_alike = first.seal == row.seal
+                && first.written.incarnation == row.written.incarnation
+                && is_again(first) == is_again(row);
+            if fits && is_alike {
                 *bytes += row_bytes;
                 groups[*place].push(departure);
                 continue;
@@ -181,7 +186,6 @@ mod tests {
 
     use super::*;
     use crate::message::MessageId;
-    use crate::store::records::OutboxRow;
 
     const KEYS: SealKeys = SealKeys { identity: [1; 32], pre_key: [2; 32], envelope: [3; 32] };
 
@@ -222,6 +226,14 @@ mod tests {
         rows[1].row.seal = None;
         rows[3].sealed = Some(SealedRow { body: vec![1], riders: vec![] });
         assert_eq!(ids(&groups(rows)), [vec![1], vec![2], vec![3], vec![4], vec![5]]);
+    }
+
+    #[test]
+    fn what_is_sent_again_takes_nothing_along_that_would_overtake_what_waits() {
+        let mut rows: Vec<_> = (1..=4).map(|id| departure(id, 1, 50)).collect();
+        rows[0].row.again = 1;
+        rows[1].row.again = 2;
+        assert_eq!(ids(&groups(rows)), [vec![1, 2], vec![3, 4]]);
     }
 
     #[test]

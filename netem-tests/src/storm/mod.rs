@@ -44,6 +44,9 @@ const PEOPLE: usize = 3;
 /// hour at least, and each time a small mailbox takes a few.
 const CLEARING: Duration = Duration::from_secs(2 * 24 * 3600);
 
+/// When everything has arrived, receipts for it must come within this.
+const RECEIPTS_WITHIN: Duration = Duration::from_secs(2 * 3600);
+
 /// What a storm did, when everything held.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Calm {
@@ -221,6 +224,10 @@ impl Storm {
         }
         let took = self.world.age();
         let air_bytes = self.air_bytes();
+        let began = Instant::now();
+        while !self.all_confirmed().await && began.elapsed() < RECEIPTS_WITHIN {
+            sleep(Duration::from_secs(60)).await;
+        }
         let resting_bytes = self.rest().await;
         self.check().await?;
         self.check_rest(resting_bytes)?;
@@ -353,6 +360,17 @@ impl Storm {
             self.set_outage(who, false);
             self.set_online(who, true);
         }
+    }
+
+    /// Whether everyone knows that all has arrived, and the relay has nothing left to hand over.
+    async fn all_confirmed(&self) -> bool {
+        for Life { person, .. } in &self.lives {
+            let status = person.client().status().await.expect("a home in memory can be read");
+            if status.unconfirmed > 0 {
+                return false;
+            }
+        }
+        self.world.store().counts().is_ok_and(|counts| counts.entries == 0)
     }
 
     async fn all_arrived(&self) -> bool {

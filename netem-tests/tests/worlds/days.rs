@@ -138,9 +138,9 @@ async fn a_home_restored_from_an_old_copy_loses_nothing_that_it_sends_afterwards
 
 #[test]
 fn a_storm_loses_repeats_and_reorders_nothing() {
-    // In 1883 a home is killed between a receipt and the relay's answer; in 1319 messages, and in 2842 receipts, travel with what
-    // has arrived before.
-    for seed in (0..24).chain([1319, 1883, 2842]) {
+    // In 1301 what is sent again would take along what overtakes others; in 1835 nothing tells a device that the relay has heard the
+    // end of its handshake.
+    for seed in (0..16).chain([1301, 1835]) {
         let mut runtime = tokio::runtime::Builder::new_current_thread();
         let runtime = runtime.enable_time().start_paused(true).build().unwrap();
         let outcome = runtime.block_on(storm(&Weather::new(seed), |_| ()));

@@ -5,8 +5,10 @@
 mod files;
 mod tally;
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
-use std::io;
+use std::fmt;
+use std::io::{self, IsTerminal};
 use std::ops::Range;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -20,6 +22,9 @@ use indicatif::{ProgressBar, ProgressStyle};
 use thinpost_netem::sometimes::{self, Sometimes};
 use thinpost_netem::storm::{Broken, Calm, Weather, storm};
 use thinpost_netem::{Net, Profile};
+use tokio::time::Instant;
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::time::FormatTime;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer};
@@ -103,7 +108,11 @@ fn main() -> ExitCode {
     let args = Args::parse();
     let sometimes = Sometimes::default();
     let log = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("off"));
-    let log = tracing_subscriber::fmt::layer().with_writer(io::stderr).with_filter(log);
+    let log = tracing_subscriber::fmt::layer()
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal())
+        .with_timer(WorldTime)
+        .with_filter(log);
     tracing_subscriber::registry().with(log).with(sometimes.layer()).init();
     match run(&args, &sometimes) {
         Ok(true) => ExitCode::SUCCESS,
@@ -116,6 +125,21 @@ fn main() -> ExitCode {
             eprintln!("world: {error:#}");
             ExitCode::from(EXIT_IO)
         }
+    }
+}
+
+thread_local! {
+    /// When the world of this thread began, by its own clock.
+    static BEGAN: Cell<Option<Instant>> = const { Cell::new(None) };
+}
+
+/// What the clock in a world says, for logs.
+struct WorldTime;
+
+impl FormatTime for WorldTime {
+    fn format_time(&self, w: &mut Writer<'_>) -> fmt::Result {
+        let age = BEGAN.get().map_or(0.0, |began| began.elapsed().as_secs_f64());
+        write!(w, "{age:.3}")
     }
 }
 
@@ -217,5 +241,8 @@ fn one_storm(weather: &Weather, files: &Arc<Mutex<Files>>) -> Result<Calm, Broke
             });
         }
     };
-    runtime.expect("a runtime without I/O needs nothing").block_on(storm(weather, watch))
+    runtime.expect("a runtime without I/O needs nothing").block_on(async {
+        BEGAN.set(Some(Instant::now()));
+        storm(weather, watch).await
+    })
 }
