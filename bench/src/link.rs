@@ -1,6 +1,8 @@
 //! `bench link`: the real relay and real clients over emulated links in virtual time, scenario by scenario, beside the
 //! figures that are to be reached.
 //!
+//! With `--on`, the same on real sockets.
+//!
 //! Bytes are IP bytes that were put on the air of the thin link in both directions: headers, acknowledgements, lost
 //! packets and handshakes. Times are virtual, so that the same seeds give the same figures on every machine.
 
@@ -16,6 +18,7 @@ use thinpost_netem::Profile;
 use crate::report::{Report, Row};
 use baseline::Baseline;
 use fairness::Shares;
+use pair::Stage;
 use play::Figures;
 use scenario::Scenario;
 
@@ -23,7 +26,9 @@ mod baseline;
 mod fairness;
 mod pair;
 mod peer;
+mod place;
 mod play;
+mod real;
 mod scenario;
 mod script;
 
@@ -39,6 +44,9 @@ pub(crate) struct LinkArgs {
     /// Let another play what it can of them in Thinpost's place, to compare with
     #[arg(long, value_name = "NAME")]
     peer: Option<Peer>,
+    /// Where it is played: on real sockets it takes as long as it says, all runs at a time, and needs root
+    #[arg(long, value_name = "RUNG", default_value = "virtual", conflicts_with_all = ["peer", "baseline"])]
+    on: On,
     /// How many runs of each, with seeds from 0 on
     #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u64).range(1..=100_000))]
     seeds: u64,
@@ -61,6 +69,17 @@ pub(crate) struct LinkArgs {
 enum Peer {
     /// Plain quinn endpoints with Cubic, a stream a message
     Quinn,
+}
+
+/// Where scenarios are played, from the exact to the real.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum On {
+    /// In virtual time
+    Virtual,
+    /// Between network namespaces, with an emulator on TUN devices between them
+    Tun,
+    /// The same, through the kernel's netem; `netem-tests/run-netem` helps where it has none
+    Netem,
 }
 
 impl LinkArgs {
@@ -116,6 +135,9 @@ pub(crate) fn run(args: &LinkArgs, report: &mut Report) -> Result<()> {
     baseline.map_or(Ok(()), |baseline| baseline.compare(&measured))
 }
 
+/// Most runs at a time on real sockets.
+const AT_A_TIME_MAX: u64 = 16;
+
 /// Plays every seed, on all processors, and gives what each gave, in order.
 fn runs<T: Send>(
     profile: &Profile,
@@ -126,8 +148,13 @@ fn runs<T: Send>(
     let (from, seeds) = (args.from, args.seeds);
     let next = AtomicUsize::new(0);
     let done: Mutex<Vec<Option<Result<T>>>> = Mutex::new((0..seeds).map(|_| None).collect());
+    let at_a_time = match args.on {
+        On::Virtual => thread::available_parallelism().map_or(1, usize::from),
+        // They mostly wait.
+        On::Tun | On::Netem => seeds.min(AT_A_TIME_MAX) as usize,
+    };
     thread::scope(|scope| {
-        for _ in 0..thread::available_parallelism().map_or(1, usize::from) {
+        for _ in 0..at_a_time {
             scope.spawn(|| {
                 loop {
                     let index = next.fetch_add(1, Ordering::Relaxed);
@@ -157,16 +184,15 @@ fn in_virtual_time<T>(play: impl Future<Output = Result<T>>) -> Result<T> {
     runtime.block_on(play)
 }
 
-fn one_run(
-    profile: &Profile,
-    scenario: Scenario,
-    peer: Option<Peer>,
-    seed: u64,
-    packets: bool,
-) -> Result<Figures> {
-    match peer {
-        None => in_virtual_time(play::play(profile, scenario, seed, packets)),
-        Some(Peer::Quinn) => in_virtual_time(peer::play(profile, scenario, seed, packets)),
+fn on_real_sockets<T>(play: impl Future<Output = Result<T>>) -> Result<T> {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?.block_on(play)
+}
+
+fn one_run(stage: &Stage<'_>, scenario: Scenario, peer: Option<Peer>) -> Result<Figures> {
+    match (peer, stage.on) {
+        (None, On::Virtual) => in_virtual_time(play::play(stage, scenario)),
+        (None, On::Tun | On::Netem) => on_real_sockets(play::play(stage, scenario)),
+        (Some(Peer::Quinn), _) => in_virtual_time(peer::play(stage, scenario)),
     }
 }
 
@@ -174,16 +200,20 @@ fn one_run(
 type RowAndBound = (Row, Option<Row>);
 
 fn scenario_rows(profile: &Profile, scenario: Scenario, args: &LinkArgs) -> Result<Vec<RowAndBound>> {
-    let runs =
-        runs(profile, scenario, args, |seed| one_run(profile, scenario, args.peer, seed, args.packets))?;
+    let runs = runs(profile, scenario, args, |seed| {
+        let stage = Stage { link: profile, seed, packets: args.packets, on: args.on };
+        one_run(&stage, scenario, args.peer)
+    })?;
     if args.each {
         for (seed, figures) in (args.from..).zip(&runs) {
             eprintln!("{} {} seed {seed}: {figures}", profile.name, scenario.name());
         }
     }
-    let (mode, bars) = match args.peer {
-        None => ("measured", scenario.bars(&profile.name)),
-        Some(Peer::Quinn) => ("quinn", Vec::new()),
+    let (mode, bars) = match (args.peer, args.on) {
+        (None, On::Virtual) => ("measured", scenario.bars(&profile.name)),
+        (None, On::Tun) => ("on tun", Vec::new()),
+        (None, On::Netem) => ("on netem", Vec::new()),
+        (Some(Peer::Quinn), _) => ("quinn", Vec::new()),
     };
     let row = |figure: Figure, mode, value| {
         let (metric, unit) = figure.column();
@@ -323,7 +353,8 @@ mod tests {
     fn a_scenario_gives_the_same_figures_again() {
         let gprs = Profile::named("gprs").unwrap();
         for peer in [None, Some(Peer::Quinn)] {
-            let run = |seed| one_run(&gprs, Scenario::Resumed, peer, seed, false).unwrap();
+            let stage = |seed| Stage { link: &gprs, seed, packets: false, on: On::Virtual };
+            let run = |seed| one_run(&stage(seed), Scenario::Resumed, peer).unwrap();
             let once = run(7);
             assert_eq!(once, run(7), "{peer:?}");
             assert_ne!(once, run(8), "{peer:?}");

@@ -15,8 +15,10 @@ use thinpost_client::Client;
 use thinpost_netem::{Fate, Leg, Net, Profile, Trace, Verdict};
 use tokio::time::{Instant, sleep, sleep_until};
 
+use super::On;
 use super::pair::{Pair, Stage};
 use super::peer::{OBJECTS, host};
+use super::place::VirtualPlace;
 use super::script::noise;
 
 /// Within so long both begin.
@@ -69,7 +71,7 @@ impl fmt::Display for Shares {
 /// # Errors
 /// Where the link is so fast that no object lasts, and when an upload fails.
 pub(crate) async fn play(link: &Profile, seed: u64) -> Result<Shares> {
-    let stage = Stage { link, seed, packets: false };
+    let stage = Stage { link, seed, packets: false, on: On::Virtual };
     let smaller = |percent: f64| percent.min(100.0 - percent);
     Ok(Shares {
         engines_smaller: smaller(two_engines(&stage).await?),
@@ -80,34 +82,36 @@ pub(crate) async fn play(link: &Profile, seed: u64) -> Result<Shares> {
 
 async fn two_engines(stage: &Stage<'_>) -> Result<f64> {
     let mut pair = Pair::acquainted(stage).await?;
-    let mut neighbour = pair.world.person_beside("carl", &pair.ann);
+    let VirtualPlace { world, ann, .. } = pair.simulated_mut()?;
+    let mut neighbour = world.person_beside("carl", ann);
     neighbour.open_with(|builder| builder).connect();
-    let hosts = [pair.ann.ip(), neighbour.ip()];
+    let hosts = [ann.ip(), neighbour.ip()];
     let object = endless(stage)?;
     let [one, other] = begins(stage.seed);
     let uploads = async {
         tokio::try_join!(
-            engine(pair.ann.client(), object.clone(), one),
+            engine(ann.client(), object.clone(), one),
             engine(neighbour.client(), object.clone(), other)
         )
     };
-    watched(pair.world.net(), hosts, uploads).await
+    watched(world.net(), hosts, uploads).await
 }
 
 async fn beside_cubic(stage: &Stage<'_>) -> Result<f64> {
     let pair = Pair::acquainted(stage).await?;
-    let net = pair.world.net();
-    net.attach_beside(CUBIC, pair.ann.ip());
+    let VirtualPlace { world, ann, .. } = pair.simulated()?;
+    let net = world.net();
+    net.attach_beside(CUBIC, ann.ip());
     let _server = host::Server::start(net, stage.seed)?;
     let object = endless(stage)?;
     let [one, other] = begins(stage.seed);
     let uploads = async {
         tokio::try_join!(
-            engine(pair.ann.client(), object.clone(), one),
+            engine(ann.client(), object.clone(), one),
             cubic(net, CUBIC, stage.seed, &object, other)
         )
     };
-    watched(net, [pair.ann.ip(), CUBIC], uploads).await
+    watched(net, [ann.ip(), CUBIC], uploads).await
 }
 
 async fn two_cubics(stage: &Stage<'_>) -> Result<f64> {
@@ -190,7 +194,7 @@ mod tests {
     fn two_uploads_share_one_link_and_the_same_seed_shares_it_again() {
         let link = Profile::named("gprs").unwrap();
         let share = |seed| {
-            let stage = Stage { link: &link, seed, packets: false };
+            let stage = Stage { link: &link, seed, packets: false, on: On::Virtual };
             in_virtual_time(two_cubics(&stage)).unwrap()
         };
         let once = share(3);

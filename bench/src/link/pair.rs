@@ -5,11 +5,16 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use thinpost_client::{Event, InboxNumber, Message, MessageId, ObjectId, ReceivedContent, Subscription};
-use thinpost_netem::{Leg, Nat, Net, Person, Profile, Trace, World};
+use thinpost_client::{
+    Client, Event, InboxNumber, Message, MessageId, ObjectId, ReceivedContent, Subscription,
+};
+use thinpost_netem::rungs::Rung;
+use thinpost_netem::{Leg, Nat, Net, Profile, Trace};
 use tokio::time::{Instant, sleep, timeout};
 
+use super::place::{Place, VirtualPlace};
 use super::script::TEXT;
+use super::{On, real};
 
 /// What has not happened by then never will.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(3 * 3600);
@@ -28,21 +33,28 @@ pub(crate) struct Stage<'a> {
     pub(crate) seed: u64,
     /// Tell of every packet on the thin link.
     pub(crate) packets: bool,
+    pub(crate) on: On,
 }
 
 impl Stage<'_> {
+    fn place(&self) -> Result<Place> {
+        let rung = match self.on {
+            On::Virtual => {
+                return Place::in_virtual_time(self.seed, self.link, |net, thin| self.watch(net, thin));
+            }
+            On::Tun => Rung::Tun,
+            On::Netem => Rung::Netem,
+        };
+        ensure!(!self.packets, "--packets tells of virtual time only: leave it out, or leave out --on");
+        Ok(Place::Real(real::place(rung, self.link, self.seed)?))
+    }
+
     /// Tells of the packets of whoever is behind the thin link here, if that was asked for.
     pub(crate) fn watch(&self, net: &Net, thin: IpAddr) {
         if self.packets {
             net.set_trace(move |trace| tell(thin, trace));
         }
     }
-}
-
-/// IP bytes on somebody's link so far, both ways.
-pub(crate) fn air_bytes(net: &Net, ip: IpAddr) -> u64 {
-    let path = net.counters(ip);
-    path.up.offered.ip_bytes + path.down.offered.ip_bytes
 }
 
 /// One line for a packet that is offered to the thin link, and where it was lost.
@@ -59,38 +71,50 @@ fn tell(thin: IpAddr, trace: &Trace) {
 
 /// Who is behind the thin link is called Ann.
 pub(crate) struct Pair {
-    pub(crate) world: World,
-    pub(crate) ann: Person,
-    pub(crate) bob: Person,
+    place: Place,
 }
 
 impl Pair {
     /// Both have each other's ticket, and neither has ever connected.
     pub(crate) async fn strangers_to_the_relay(stage: &Stage<'_>) -> Result<Self> {
-        let mut world = World::new(stage.seed);
-        let mut ann = world.person("ann", stage.link);
-        stage.watch(world.net(), ann.ip());
-        let mut bob = world.person("bob", &Profile::named("clean")?);
-        // No keep-alives: they would be counted, too.
-        ann.open_with(|builder| builder);
-        bob.open_with(|builder| builder);
-        for (from, to) in [(&ann, &bob), (&bob, &ann)] {
-            let ticket = from.client().ticket_for(to.name()).await?;
-            to.client().add_contact(from.name(), &ticket).await?;
+        let pair = Self { place: stage.place()? };
+        for (from, to, name) in
+            [(pair.ann(), pair.bob(), ["ann", "bob"]), (pair.bob(), pair.ann(), ["bob", "ann"])]
+        {
+            let ticket = from.ticket_for(name[1]).await?;
+            to.add_contact(name[0], &ticket).await?;
         }
-        bob.client().connect();
+        pair.bob().connect();
         sleep(Duration::from_secs(5)).await;
-        Ok(Self { world, ann, bob })
+        Ok(pair)
+    }
+
+    pub(crate) fn ann(&self) -> &Client {
+        self.place.ann()
+    }
+
+    pub(crate) fn bob(&self) -> &Client {
+        self.place.bob()
+    }
+
+    /// See [`Place::simulated`].
+    pub(crate) fn simulated(&self) -> Result<&VirtualPlace> {
+        self.place.simulated()
+    }
+
+    /// The same, to change it.
+    pub(crate) fn simulated_mut(&mut self) -> Result<&mut VirtualPlace> {
+        self.place.simulated_mut()
     }
 
     /// Both are connected, each has written and answered, and all receipts are in.
     pub(crate) async fn acquainted(stage: &Stage<'_>) -> Result<Self> {
         let pair = Self::strangers_to_the_relay(stage).await?;
-        pair.ann.client().connect();
+        pair.ann().connect();
         let mut news = pair.news();
         let sent = pair.send(vec![TEXT.into()]).await?;
         Self::custody(&mut news, &sent, 1).await?;
-        pair.bob.client().send("ann", "yes".into()).await?;
+        pair.bob().send("ann", "yes".into()).await?;
         sleep(2 * RECEIPT_DELAY_MAX).await;
         Ok(pair)
     }
@@ -98,7 +122,7 @@ impl Pair {
     /// The same, but Ann has disconnected a minute ago.
     pub(crate) async fn apart(stage: &Stage<'_>) -> Result<Self> {
         let pair = Self::acquainted(stage).await?;
-        pair.ann.client().disconnect();
+        pair.ann().disconnect();
         sleep(Duration::from_secs(60)).await;
         Ok(pair)
     }
@@ -107,31 +131,34 @@ impl Pair {
     pub(crate) async fn behind_nat(stage: &Stage<'_>, memory: Duration) -> Result<Self> {
         let pair = Self::acquainted(stage).await?;
         let nat = Nat::forgetting_after(NAT_OUTSIDE, memory);
-        pair.world.net().set_nat(pair.ann.ip(), Some(nat));
+        let place = pair.simulated()?;
+        place.world.net().set_nat(place.ann.ip(), Some(nat));
         // Nobody knows her there yet.
-        pair.ann.client().send("bob", "still here".into()).await?;
+        pair.ann().send("bob", "still here".into()).await?;
         sleep(2 * RECEIPT_DELAY_MAX).await;
         Ok(pair)
     }
 
     /// Ann writes to Bob.
     pub(crate) async fn send(&self, messages: Vec<Message>) -> Result<Vec<MessageId>> {
-        Ok(self.ann.client().send_all("bob", messages).await?)
+        Ok(self.ann().send_all("bob", messages).await?)
     }
 
     /// IP bytes on Ann's link so far, both ways.
-    pub(crate) fn air_bytes(&self) -> u64 {
-        air_bytes(self.world.net(), self.ann.ip())
+    pub(crate) fn air_bytes(&self) -> Result<u64> {
+        self.place.air_bytes()
     }
 
     /// Ann's link is cut, or mended.
-    pub(crate) fn set_outage(&self, outage: bool) {
-        self.world.net().set_outage(self.ann.ip(), outage);
+    pub(crate) fn set_outage(&self, outage: bool) -> Result<()> {
+        let place = self.simulated()?;
+        place.world.net().set_outage(place.ann.ip(), outage);
+        Ok(())
     }
 
     /// What Ann is told from now on, but for what is in her inbox.
     pub(crate) fn news(&self) -> Subscription {
-        self.ann.client().subscribe(InboxNumber(u64::MAX))
+        self.ann().subscribe(InboxNumber(u64::MAX))
     }
 
     /// Waits until the relay answers for so many of these messages.
@@ -172,11 +199,11 @@ impl Pair {
     /// What somebody has received behind this number, with the times, once it is so many; an error if any comes twice
     /// or out of order.
     pub(crate) async fn received(
-        person: &Person,
+        person: &Client,
         after: InboxNumber,
         texts: &[String],
     ) -> Result<Vec<Instant>> {
-        let mut events = person.client().subscribe(after);
+        let mut events = person.subscribe(after);
         let mut times = Vec::new();
         let all = async {
             for text in texts {
@@ -199,8 +226,8 @@ impl Pair {
     }
 
     /// The number of the newest message in somebody's inbox.
-    pub(crate) async fn inbox_head(person: &Person) -> Result<InboxNumber> {
-        let inbox = person.client().inbox(InboxNumber(0), usize::MAX).await?;
+    pub(crate) async fn inbox_head(person: &Client) -> Result<InboxNumber> {
+        let inbox = person.inbox(InboxNumber(0), usize::MAX).await?;
         Ok(inbox.last().map_or(InboxNumber(0), |message| message.number))
     }
 }

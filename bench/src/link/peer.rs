@@ -12,7 +12,8 @@ use quinn::Connection;
 use thinpost_netem::{Net, Profile};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use super::pair::{PATIENCE, RECEIPT_DELAY_MAX, RECEIPT_DELAY_MIN, Stage, air_bytes};
+use super::pair::{PATIENCE, RECEIPT_DELAY_MAX, RECEIPT_DELAY_MIN, Stage};
+use super::place::offered_bytes;
 use super::play::Figures;
 use super::scenario::Scenario;
 use super::script::{
@@ -53,26 +54,26 @@ pub(crate) fn plays(scenario: Scenario) -> bool {
 ///
 /// # Errors
 /// When a message is lost or altered, and for a scenario that it [does not play](plays).
-pub(crate) async fn play(link: &Profile, scenario: Scenario, seed: u64, packets: bool) -> Result<Figures> {
-    let stage = Stage { link, seed, packets };
+pub(crate) async fn play(stage: &Stage<'_>, scenario: Scenario) -> Result<Figures> {
+    let &Stage { link, seed, .. } = stage;
     match scenario {
-        Scenario::Cold => cold(Peers::strangers(&stage)?, &one()).await,
-        Scenario::QueuedCold => cold(Peers::strangers(&stage)?, &lines(QUEUED_MESSAGES)).await,
-        Scenario::Resumed => resumed(Peers::apart(&stage).await?, &one()).await,
-        Scenario::Queued => resumed(Peers::apart(&stage).await?, &lines(QUEUED_MESSAGES)).await,
-        Scenario::Warm => warm(Peers::acquainted(&stage).await?).await,
-        Scenario::Steady => steady(Peers::acquainted(&stage).await?, seed).await,
-        Scenario::Fetched => fetched(Peers::apart(&stage).await?).await,
-        Scenario::Object => object(Peers::acquainted(&stage).await?, link, seed).await,
-        Scenario::ObjectTexts => object_texts(Peers::acquainted(&stage).await?, link, seed).await,
+        Scenario::Cold => cold(Peers::strangers(stage)?, &one()).await,
+        Scenario::QueuedCold => cold(Peers::strangers(stage)?, &lines(QUEUED_MESSAGES)).await,
+        Scenario::Resumed => resumed(Peers::apart(stage).await?, &one()).await,
+        Scenario::Queued => resumed(Peers::apart(stage).await?, &lines(QUEUED_MESSAGES)).await,
+        Scenario::Warm => warm(Peers::acquainted(stage).await?).await,
+        Scenario::Steady => steady(Peers::acquainted(stage).await?, seed).await,
+        Scenario::Fetched => fetched(Peers::apart(stage).await?).await,
+        Scenario::Object => object(Peers::acquainted(stage).await?, link, seed).await,
+        Scenario::ObjectTexts => object_texts(Peers::acquainted(stage).await?, link, seed).await,
         Scenario::Outage => {
-            let quietly = Stage { packets: false, ..stage };
+            let quietly = Stage { packets: false, ..*stage };
             let undisturbed = resumed(Peers::apart(&quietly).await?, &lines(QUEUED_MESSAGES)).await?;
             let middle = undisturbed.seconds[0] / 2.0;
-            outage(Peers::apart(&stage).await?, Duration::from_secs_f64(middle)).await
+            outage(Peers::apart(stage).await?, Duration::from_secs_f64(middle)).await
         }
-        Scenario::Blackout => blackout(Peers::acquainted(&stage).await?, 1).await,
-        Scenario::BlackoutMany => blackout(Peers::acquainted(&stage).await?, BLACKOUT_MESSAGES).await,
+        Scenario::Blackout => blackout(Peers::acquainted(stage).await?, 1).await,
+        Scenario::BlackoutMany => blackout(Peers::acquainted(stage).await?, BLACKOUT_MESSAGES).await,
         _ => bail!("plain quinn does not play {}", scenario.name()),
     }
 }
@@ -121,7 +122,7 @@ impl Peers {
     }
 
     fn air_bytes(&self) -> u64 {
-        air_bytes(&self.net, CLIENT)
+        offered_bytes(self.net.counters(CLIENT))
     }
 
     /// Hands texts over; returns when all are answered.

@@ -56,49 +56,47 @@ impl fmt::Display for Figures {
     }
 }
 
-/// Plays a scenario, in a runtime whose clock is paused.
-pub(crate) async fn play(link: &Profile, scenario: Scenario, seed: u64, packets: bool) -> Result<Figures> {
-    let stage = Stage { link, seed, packets };
+/// Plays a scenario, in a runtime whose clock is paused, or on the rung that the stage names.
+pub(crate) async fn play(stage: &Stage<'_>, scenario: Scenario) -> Result<Figures> {
+    let &Stage { link, seed, .. } = stage;
     match scenario {
-        Scenario::Cold => send_offline(Pair::strangers_to_the_relay(&stage).await?, one()).await,
-        Scenario::Resumed => send_offline(Pair::apart(&stage).await?, one()).await,
-        Scenario::Warm => warm(Pair::acquainted(&stage).await?).await,
-        Scenario::Steady => steady(Pair::acquainted(&stage).await?, seed, false).await,
-        Scenario::SteadyVisible => steady(Pair::acquainted(&stage).await?, seed, true).await,
+        Scenario::Cold => send_offline(Pair::strangers_to_the_relay(stage).await?, one()).await,
+        Scenario::Resumed => send_offline(Pair::apart(stage).await?, one()).await,
+        Scenario::Warm => warm(Pair::acquainted(stage).await?).await,
+        Scenario::Steady => steady(Pair::acquainted(stage).await?, seed, false).await,
+        Scenario::SteadyVisible => steady(Pair::acquainted(stage).await?, seed, true).await,
         Scenario::SteadySaver => {
-            let pair = Pair::acquainted(&stage).await?;
-            pair.ann.client().save_bytes(true);
+            let pair = Pair::acquainted(stage).await?;
+            pair.ann().save_bytes(true);
             steady(pair, seed, false).await
         }
         Scenario::SteadyVisibleSaver => {
-            let pair = Pair::acquainted(&stage).await?;
-            pair.ann.client().save_bytes(true);
+            let pair = Pair::acquainted(stage).await?;
+            pair.ann().save_bytes(true);
             steady(pair, seed, true).await
         }
-        Scenario::Queued => send_offline(Pair::apart(&stage).await?, lines(QUEUED_MESSAGES)).await,
+        Scenario::Queued => send_offline(Pair::apart(stage).await?, lines(QUEUED_MESSAGES)).await,
         Scenario::QueuedCold => {
-            send_offline(Pair::strangers_to_the_relay(&stage).await?, lines(QUEUED_MESSAGES)).await
+            send_offline(Pair::strangers_to_the_relay(stage).await?, lines(QUEUED_MESSAGES)).await
         }
-        Scenario::Fetched => fetched(Pair::apart(&stage).await?).await,
-        Scenario::Object => object(Pair::acquainted(&stage).await?, link, seed).await,
-        Scenario::ObjectTexts => object_texts(Pair::acquainted(&stage).await?, link, seed).await,
-        Scenario::ObjectCuts => object_cuts(Pair::acquainted(&stage).await?, link, seed).await,
+        Scenario::Fetched => fetched(Pair::apart(stage).await?).await,
+        Scenario::Object => object(Pair::acquainted(stage).await?, link, seed).await,
+        Scenario::ObjectTexts => object_texts(Pair::acquainted(stage).await?, link, seed).await,
+        Scenario::ObjectCuts => object_cuts(Pair::acquainted(stage).await?, link, seed).await,
         Scenario::Outage => {
-            let quietly = Stage { packets: false, ..stage };
+            let quietly = Stage { packets: false, ..*stage };
             let undisturbed = send_offline(Pair::apart(&quietly).await?, lines(QUEUED_MESSAGES)).await?;
             let middle = undisturbed.seconds[0] / 2.0;
-            outage(Pair::apart(&stage).await?, Duration::from_secs_f64(middle)).await
+            outage(Pair::apart(stage).await?, Duration::from_secs_f64(middle)).await
         }
-        Scenario::Blackout => blackout(Pair::acquainted(&stage).await?, 1, false).await,
-        Scenario::BlackoutHint => blackout(Pair::acquainted(&stage).await?, 1, true).await,
-        Scenario::BlackoutMany => blackout(Pair::acquainted(&stage).await?, BLACKOUT_MESSAGES, false).await,
-        Scenario::BlackoutManyHint => {
-            blackout(Pair::acquainted(&stage).await?, BLACKOUT_MESSAGES, true).await
-        }
-        Scenario::Silent60 => silent(Pair::behind_nat(&stage, SHORT_MEMORY).await?).await,
-        Scenario::Silent300 => silent(Pair::behind_nat(&stage, LONG_MEMORY).await?).await,
-        Scenario::Reachable60 => reachable(Pair::behind_nat(&stage, SHORT_MEMORY).await?).await,
-        Scenario::Reachable300 => reachable(Pair::behind_nat(&stage, LONG_MEMORY).await?).await,
+        Scenario::Blackout => blackout(Pair::acquainted(stage).await?, 1, false).await,
+        Scenario::BlackoutHint => blackout(Pair::acquainted(stage).await?, 1, true).await,
+        Scenario::BlackoutMany => blackout(Pair::acquainted(stage).await?, BLACKOUT_MESSAGES, false).await,
+        Scenario::BlackoutManyHint => blackout(Pair::acquainted(stage).await?, BLACKOUT_MESSAGES, true).await,
+        Scenario::Silent60 => silent(Pair::behind_nat(stage, SHORT_MEMORY).await?).await,
+        Scenario::Silent300 => silent(Pair::behind_nat(stage, LONG_MEMORY).await?).await,
+        Scenario::Reachable60 => reachable(Pair::behind_nat(stage, SHORT_MEMORY).await?).await,
+        Scenario::Reachable300 => reachable(Pair::behind_nat(stage, LONG_MEMORY).await?).await,
         Scenario::Fairness => bail!("fairness has figures of its own"),
     }
 }
@@ -109,35 +107,35 @@ fn messages(texts: &[String]) -> Vec<Message> {
 
 /// Ann is offline and has written; how long from the connect until the relay answers for all.
 async fn send_offline(pair: Pair, texts: Vec<String>) -> Result<Figures> {
-    let after = Pair::inbox_head(&pair.bob).await?;
+    let after = Pair::inbox_head(pair.bob()).await?;
     let mut news = pair.news();
     let sent = pair.send(messages(&texts)).await?;
     sleep(Duration::from_secs(1)).await;
-    let (began, bytes) = (Instant::now(), pair.air_bytes());
-    pair.ann.client().connect();
+    let (began, bytes) = (Instant::now(), pair.air_bytes()?);
+    pair.ann().connect();
     Pair::custody(&mut news, &sent, sent.len()).await?;
     let seconds = began.elapsed().as_secs_f64();
     sleep(RECEIPT_DELAY_MIN).await;
-    let bytes = pair.air_bytes() - bytes;
-    Pair::received(&pair.bob, after, &texts).await?;
+    let bytes = pair.air_bytes()? - bytes;
+    Pair::received(pair.bob(), after, &texts).await?;
     Ok(Figures::new(vec![seconds], bytes, texts.len()))
 }
 
 async fn warm(pair: Pair) -> Result<Figures> {
     let mut news = pair.news();
-    let (began, bytes) = (Instant::now(), pair.air_bytes());
+    let (began, bytes) = (Instant::now(), pair.air_bytes()?);
     let sent = pair.send(vec![TEXT.into()]).await?;
     Pair::custody(&mut news, &sent, 1).await?;
     let seconds = began.elapsed().as_secs_f64();
     sleep(RECEIPT_DELAY_MIN).await;
-    Ok(Figures::new(vec![seconds], pair.air_bytes() - bytes, 1))
+    Ok(Figures::new(vec![seconds], pair.air_bytes()? - bytes, 1))
 }
 
 /// Ann writes now and then; how long until Bob has each.
 async fn steady(pair: Pair, seed: u64, relay_visible: bool) -> Result<Figures> {
     let texts = lines(STEADY_MESSAGES);
-    let after = Pair::inbox_head(&pair.bob).await?;
-    let bytes = pair.air_bytes();
+    let after = Pair::inbox_head(pair.bob()).await?;
+    let bytes = pair.air_bytes()?;
     let writes = async {
         let mut times = Vec::new();
         let mut at = Instant::now();
@@ -150,44 +148,44 @@ async fn steady(pair: Pair, seed: u64, relay_visible: bool) -> Result<Figures> {
         }
         Ok(times)
     };
-    let (written, read) = tokio::try_join!(writes, Pair::received(&pair.bob, after, &texts))?;
+    let (written, read) = tokio::try_join!(writes, Pair::received(pair.bob(), after, &texts))?;
     sleep(RECEIPT_DELAY_MAX).await;
     let seconds = read.iter().zip(&written).map(|(read, written)| (*read - *written).as_secs_f64()).collect();
-    Ok(Figures::new(seconds, pair.air_bytes() - bytes, texts.len()))
+    Ok(Figures::new(seconds, pair.air_bytes()? - bytes, texts.len()))
 }
 
 /// Bob has written while Ann was away; how long from the connect until she has all.
 async fn fetched(pair: Pair) -> Result<Figures> {
     let texts = lines(QUEUED_MESSAGES);
-    let after = Pair::inbox_head(&pair.ann).await?;
-    pair.bob.client().send_all("ann", messages(&texts)).await?;
+    let after = Pair::inbox_head(pair.ann()).await?;
+    pair.bob().send_all("ann", messages(&texts)).await?;
     sleep(Duration::from_secs(60)).await;
-    let (began, bytes) = (Instant::now(), pair.air_bytes());
-    pair.ann.client().connect();
-    Pair::received(&pair.ann, after, &texts).await?;
+    let (began, bytes) = (Instant::now(), pair.air_bytes()?);
+    pair.ann().connect();
+    Pair::received(pair.ann(), after, &texts).await?;
     let seconds = began.elapsed().as_secs_f64();
     sleep(RECEIPT_DELAY_MIN).await;
-    Ok(Figures::new(vec![seconds], pair.air_bytes() - bytes, texts.len()))
+    Ok(Figures::new(vec![seconds], pair.air_bytes()? - bytes, texts.len()))
 }
 
 /// Ann hands over an object; how long until the relay has it.
 async fn object(pair: Pair, link: &Profile, seed: u64) -> Result<Figures> {
     let mut news = pair.news();
-    let (began, bytes) = (Instant::now(), pair.air_bytes());
-    let id = pair.ann.client().put_object(noise(seed, OBJECT_BYTES), None).await?;
+    let (began, bytes) = (Instant::now(), pair.air_bytes()?);
+    let id = pair.ann().put_object(noise(seed, OBJECT_BYTES), None).await?;
     Pair::object_stored(&mut news, id).await?;
     let seconds = began.elapsed().as_secs_f64();
     let share_percent = Some(object_share_percent(link, seconds));
-    Ok(Figures { share_percent, ..Figures::new(vec![seconds], pair.air_bytes() - bytes, 1) })
+    Ok(Figures { share_percent, ..Figures::new(vec![seconds], pair.air_bytes()? - bytes, 1) })
 }
 
 /// Ann writes while she hands over an object; how long until Bob has each text.
 async fn object_texts(pair: Pair, link: &Profile, seed: u64) -> Result<Figures> {
     let texts = texts_beside_an_object(link);
-    let after = Pair::inbox_head(&pair.bob).await?;
+    let after = Pair::inbox_head(pair.bob()).await?;
     let mut news = pair.news();
-    let bytes = pair.air_bytes();
-    let id = pair.ann.client().put_object(noise(seed, OBJECT_BYTES), None).await?;
+    let bytes = pair.air_bytes()?;
+    let id = pair.ann().put_object(noise(seed, OBJECT_BYTES), None).await?;
     let writes = async {
         let mut times = Vec::new();
         sleep(first_text_after(seed)).await;
@@ -198,47 +196,48 @@ async fn object_texts(pair: Pair, link: &Profile, seed: u64) -> Result<Figures> 
         }
         Ok(times)
     };
-    let (written, read) = tokio::try_join!(writes, Pair::received(&pair.bob, after, &texts))?;
+    let (written, read) = tokio::try_join!(writes, Pair::received(pair.bob(), after, &texts))?;
     Pair::object_stored(&mut news, id).await?;
     let seconds = read.iter().zip(&written).map(|(read, written)| (*read - *written).as_secs_f64()).collect();
-    Ok(Figures::new(seconds, pair.air_bytes() - bytes, texts.len()))
+    Ok(Figures::new(seconds, pair.air_bytes()? - bytes, texts.len()))
 }
 
 /// Ann hands over an object, and her link is cut again and again: what is on its way is lost, and she connects anew.
 async fn object_cuts(pair: Pair, link: &Profile, seed: u64) -> Result<Figures> {
     let mut news = pair.news();
-    let (began, bytes) = (Instant::now(), pair.air_bytes());
-    let id = pair.ann.client().put_object(noise(seed, OBJECT_BYTES), None).await?;
+    let (began, bytes) = (Instant::now(), pair.air_bytes()?);
+    let id = pair.ann().put_object(noise(seed, OBJECT_BYTES), None).await?;
     for _ in 0..CUTS {
         sleep(object_lasts(link) / CUTS).await;
-        pair.set_outage(true);
-        pair.ann.client().disconnect();
+        pair.set_outage(true)?;
+        pair.ann().disconnect();
         sleep(Duration::from_secs(10)).await;
-        pair.set_outage(false);
-        pair.ann.client().connect();
+        pair.set_outage(false)?;
+        pair.ann().connect();
     }
     Pair::object_stored(&mut news, id).await?;
-    let figures = Figures::new(vec![began.elapsed().as_secs_f64()], pair.air_bytes() - bytes, 1);
+    let figures = Figures::new(vec![began.elapsed().as_secs_f64()], pair.air_bytes()? - bytes, 1);
     // A relay counts when a session ends.
-    pair.ann.client().disconnect();
+    pair.ann().disconnect();
     sleep(Duration::from_secs(60)).await;
-    let repeated = pair.world.relay().map(Relay::repeated_chunk_bytes);
+    let repeated = pair.simulated()?.world.relay().map(Relay::repeated_chunk_bytes);
     Ok(Figures { twice_bytes: repeated.map(|bytes| bytes / u64::from(CUTS)), ..figures })
 }
 
 async fn outage(pair: Pair, after: Duration) -> Result<Figures> {
     let texts = lines(QUEUED_MESSAGES);
-    let head = Pair::inbox_head(&pair.bob).await?;
+    let head = Pair::inbox_head(pair.bob()).await?;
     let mut news = pair.news();
     let sent = pair.send(messages(&texts)).await?;
-    let (began, bytes) = (Instant::now(), pair.air_bytes());
-    pair.world.net().schedule_outage(pair.ann.ip(), after, OUTAGE);
-    pair.ann.client().connect();
+    let (began, bytes) = (Instant::now(), pair.air_bytes()?);
+    let place = pair.simulated()?;
+    place.world.net().schedule_outage(place.ann.ip(), after, OUTAGE);
+    pair.ann().connect();
     Pair::custody(&mut news, &sent, sent.len()).await?;
     let seconds = began.elapsed().saturating_sub(after + OUTAGE).as_secs_f64();
     sleep(RECEIPT_DELAY_MIN).await;
-    let bytes = pair.air_bytes() - bytes;
-    Pair::received(&pair.bob, head, &texts).await?;
+    let bytes = pair.air_bytes()? - bytes;
+    Pair::received(pair.bob(), head, &texts).await?;
     Ok(Figures::new(vec![seconds], bytes, texts.len()))
 }
 
@@ -246,10 +245,10 @@ async fn outage(pair: Pair, after: Duration) -> Result<Figures> {
 /// on the air until then.
 async fn blackout(pair: Pair, count: usize, hint: bool) -> Result<Figures> {
     let texts = lines(count);
-    let after = Pair::inbox_head(&pair.bob).await?;
+    let after = Pair::inbox_head(pair.bob()).await?;
     let mut news = pair.news();
-    pair.set_outage(true);
-    let bytes = pair.air_bytes();
+    pair.set_outage(true)?;
+    let bytes = pair.air_bytes()?;
     let mut sent: Vec<MessageId> = Vec::new();
     let pause = blackout_pause(count);
     for message in messages(&texts) {
@@ -257,39 +256,39 @@ async fn blackout(pair: Pair, count: usize, hint: bool) -> Result<Figures> {
         sent.extend(pair.send(vec![message]).await?);
     }
     sleep(BLACKOUT - pause * count as u32).await;
-    let bytes = pair.air_bytes() - bytes;
-    pair.set_outage(false);
+    let bytes = pair.air_bytes()? - bytes;
+    pair.set_outage(false)?;
     let began = Instant::now();
     if hint {
-        pair.ann.client().network_changed();
+        pair.ann().network_changed();
     }
     Pair::custody(&mut news, &sent, 1).await?;
     let seconds = began.elapsed().as_secs_f64();
-    Pair::received(&pair.bob, after, &texts).await?;
+    Pair::received(pair.bob(), after, &texts).await?;
     Ok(Figures::new(vec![seconds], bytes, 1))
 }
 
 /// Ann is connected and at rest for an hour, and then writes; how long until the relay answers for it, and what it takes.
 async fn silent(pair: Pair) -> Result<Figures> {
-    let bytes = pair.air_bytes();
+    let bytes = pair.air_bytes()?;
     sleep(HOUR).await;
-    let hour_bytes = Some(pair.air_bytes() - bytes);
+    let hour_bytes = Some(pair.air_bytes()? - bytes);
     Ok(Figures { hour_bytes, ..warm(pair).await? })
 }
 
 /// Ann is at rest, but stays reachable. After the hour Bob writes; how long until she has it.
 async fn reachable(pair: Pair) -> Result<Figures> {
-    pair.ann.client().stay_reachable(true);
+    pair.ann().stay_reachable(true);
     sleep(LEARNING).await;
-    let bytes = pair.air_bytes();
+    let bytes = pair.air_bytes()?;
     sleep(HOUR).await;
-    let hour_bytes = Some(pair.air_bytes() - bytes);
-    let after = Pair::inbox_head(&pair.ann).await?;
-    let (began, bytes) = (Instant::now(), pair.air_bytes());
-    pair.bob.client().send_all("ann", messages(&one())).await?;
-    Pair::received(&pair.ann, after, &one()).await?;
+    let hour_bytes = Some(pair.air_bytes()? - bytes);
+    let after = Pair::inbox_head(pair.ann()).await?;
+    let (began, bytes) = (Instant::now(), pair.air_bytes()?);
+    pair.bob().send_all("ann", messages(&one())).await?;
+    Pair::received(pair.ann(), after, &one()).await?;
     let seconds = began.elapsed().as_secs_f64();
     sleep(RECEIPT_DELAY_MIN).await;
-    let figures = Figures::new(vec![seconds], pair.air_bytes() - bytes, 1);
+    let figures = Figures::new(vec![seconds], pair.air_bytes()? - bytes, 1);
     Ok(Figures { hour_bytes, ..figures })
 }

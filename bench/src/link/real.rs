@@ -1,0 +1,86 @@
+//! The same people behind real sockets: the `gateway` program in a network namespace, clients with homes on disk.
+
+use std::io::{BufRead, BufReader};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+
+use anyhow::{Context, Result, ensure};
+use tempfile::TempDir;
+use thinpost_client::ticket::{RelayTicket, Ticket};
+use thinpost_client::{Client, Home};
+use thinpost_netem::rungs::{RELAY, Rung, Site, Sockets};
+use thinpost_netem::{PathCounters, Profile};
+
+use super::place::RealPlace;
+
+/// Where the relay listens.
+const PORT: u16 = 4_433;
+
+struct Namespaces {
+    ann: Client,
+    bob: Client,
+    // In this order: the relay ends before its host does, and its folder goes last.
+    _relay: Relay,
+    site: Site,
+    _folder: TempDir,
+}
+
+/// A program that does not outlive its place.
+struct Relay(Child);
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// As in virtual time: a relay, Ann behind the thin link, Bob on the relay's own host.
+pub(crate) fn place(rung: Rung, link: &Profile, seed: u64) -> Result<Box<dyn RealPlace>> {
+    let site = Site::new(rung, link, seed)?;
+    let folder = tempfile::tempdir()?;
+    let data = folder.path().join("relay");
+    let program = std::env::current_exe()?.with_file_name("gateway");
+    ensure!(program.exists(), "{} is missing: build the programs first", program.display());
+    let gateway = |mut command: Command, what: &str| {
+        command.arg(what).arg("--data").arg(&data).stdin(Stdio::null());
+        command
+    };
+    let mut run = gateway(site.relay().command(&program), "run");
+    run.args(["--listen", &format!("0.0.0.0:{PORT}"), "--registration", "open", "--no-qr"]);
+    let mut relay = Relay(run.stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?);
+    let mut listening = String::new();
+    let stdout = relay.0.stdout.take().context("the relay's output")?;
+    BufReader::new(stdout).read_line(&mut listening)?;
+    ensure!(listening.starts_with("listening on "), "the relay does not start: {listening:?}");
+
+    let at = |ip: Ipv4Addr| SocketAddr::from((ip, PORT));
+    let mut ticket = gateway(Command::new(&program), "ticket");
+    let ticket = ticket.args(["--advertise", &at(RELAY).to_string(), "--no-qr"]).output()?;
+    let ticket: Ticket = String::from_utf8(ticket.stdout)?.trim().parse().context("the relay's ticket")?;
+    let Ticket::Relay(ticket) = ticket else { anyhow::bail!("a relay's ticket is another one") };
+    let open = |name: &str, host, relay: Ipv4Addr| -> Result<Client> {
+        let home = folder.path().join(name);
+        let ticket = RelayTicket { addresses: vec![at(relay)], ..ticket.clone() };
+        Home::create(&home, &Ticket::Relay(ticket))?;
+        Ok(Client::builder(&home).network(Arc::new(Sockets(host))).open()?)
+    };
+    let ann = open("ann", site.phone().clone(), RELAY)?;
+    let bob = open("bob", site.relay().clone(), Ipv4Addr::LOCALHOST)?;
+    Ok(Box::new(Namespaces { ann, bob, _relay: relay, site, _folder: folder }))
+}
+
+impl RealPlace for Namespaces {
+    fn ann(&self) -> &Client {
+        &self.ann
+    }
+
+    fn bob(&self) -> &Client {
+        &self.bob
+    }
+
+    fn counters(&self) -> Result<PathCounters> {
+        Ok(self.site.counters()?)
+    }
+}
