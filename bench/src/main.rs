@@ -15,6 +15,7 @@ mod heap;
 mod link;
 mod relay;
 mod report;
+mod rungs;
 mod texts;
 mod train;
 mod unseen;
@@ -37,6 +38,7 @@ enum Command {
     Corpora(corpus::CorporaArgs),
     Link(link::LinkArgs),
     Relay(relay::RelayArgs),
+    Rungs(rungs::RungsArgs),
     #[command(hide = true)]
     Serve(relay::ServeArgs),
     Texts(texts::TextsArgs),
@@ -51,6 +53,7 @@ impl Command {
             Self::Corpora(args) => corpus::run(args, report),
             Self::Link(args) => link::run(args, report),
             Self::Relay(args) => relay::run(args, report),
+            Self::Rungs(args) => rungs::run(args, report),
             Self::Serve(args) => relay::serve(args),
             Self::Texts(args) => texts::run(args, report),
             Self::Unseen(args) => unseen::run(args, report),

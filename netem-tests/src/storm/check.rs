@@ -10,9 +10,10 @@ use crate::models::with_greek;
 
 use super::{LifeCounts, NAMES, Put, Storm};
 
-/// How long nobody may have anything to say at the end, once they have been connected for so long.
+/// How long nobody may have anything to say at the end, once they have been connected for so long: what QUIC says again it says at
+/// pauses that double, and some links lose a third.
 const REST: Duration = Duration::from_secs(2 * 3_600);
-const SETTLING: Duration = Duration::from_secs(1_200);
+const SETTLING: Duration = Duration::from_secs(6 * 3_600);
 
 /// What keep-alives every 20 s and what answers them may be in an hour, on a link that loses a third.
 const KEPT_ALIVE_BYTES: u64 = 60_000;

@@ -4,6 +4,8 @@
 
 mod guests;
 mod kills;
+#[cfg(target_os = "linux")]
+mod namespaces;
 #[cfg(unix)]
 mod points;
 mod refusals;
