@@ -169,7 +169,9 @@ fn runs<T: Send>(
     });
     let done = done.into_inner().expect("as above");
     let name = |index| {
-        let (profile, scenario) = (&profile.name, scenario.name());
+        let named =
+            args.profiles.iter().find(|named| Profile::find(named).is_ok_and(|named| named == *profile));
+        let (profile, scenario) = (named.unwrap_or(&profile.name), scenario.name());
         let peer = args.peer.map_or("", |Peer::Quinn| " --peer quinn");
         format!("again: bench link --profile {profile} --scenario {scenario}{peer} --seeds 1 --from {index}")
     };

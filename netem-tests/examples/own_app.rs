@@ -35,7 +35,7 @@ impl Buddies<'_> {
 
 #[tokio::main(flavor = "current_thread", start_paused = true)]
 async fn main() -> anyhow::Result<()> {
-    let mut world = World::new(7);
+    let mut world = World::builder().seed(7).build();
     let mut ann = world.person("ann", &Profile::named("gprs")?);
     let mut bob = world.person("bob", &Profile::named("train")?);
     ann.open();

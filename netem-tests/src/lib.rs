@@ -42,7 +42,7 @@ pub use net::{Censorship, Fate, Leg, Mapping, Nat, Net, Trace};
 pub use profile::{Profile, ProfileError};
 pub use proxy::UdpProxy;
 pub use socket::NetRuntime;
-pub use world::{Person, World};
+pub use world::{Person, World, WorldBuilder};
 
 /// Bytes that IPv4 (20, no options) and UDP (8) add to each datagram.
 ///

@@ -50,6 +50,37 @@ pub struct World {
     people: u8,
 }
 
+/// What a world is to be like.
+#[derive(Clone, Debug)]
+pub struct WorldBuilder {
+    seed: u64,
+    config: Config,
+}
+
+impl WorldBuilder {
+    /// What all is drawn from; 0 if it is not set.
+    #[must_use]
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.seed = seed;
+        self
+    }
+
+    /// How the relay is configured; by default as any is, but that it admits everyone.
+    #[must_use]
+    pub fn relay_config(mut self, config: Config) -> Self {
+        self.config = config;
+        self
+    }
+
+    /// A world with a running relay, and nobody in it.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub fn build(self) -> World {
+        World::with(self.seed, self.config)
+    }
+}
+
 /// Somebody with a home, and perhaps an open client.
 pub struct Person {
     name: &'static str,
@@ -67,16 +98,17 @@ impl World {
     /// # Panics
     /// Outside a tokio runtime.
     pub fn new(seed: u64) -> Self {
-        let mut config = Config::default();
-        config.registration = Registration::Open;
-        Self::with_config(seed, config)
+        Self::builder().seed(seed).build()
     }
 
-    /// The same with a relay configured otherwise.
-    ///
-    /// # Panics
-    /// As [`World::new`].
-    pub fn with_config(seed: u64, config: Config) -> Self {
+    /// The same, with choices.
+    pub fn builder() -> WorldBuilder {
+        let mut config = Config::default();
+        config.registration = Registration::Open;
+        WorldBuilder { seed: 0, config }
+    }
+
+    fn with(seed: u64, config: Config) -> Self {
         let store = empty_store(&config, seed, 0);
         let mut world = Self {
             seed,

@@ -238,7 +238,7 @@ async fn object((mut peers, connection): (Peers, Connection), link: &Profile, se
     sent.answered().await?;
     let seconds = began.elapsed().as_secs_f64();
     received(&mut peers.server.arrivals, &[object]).await?;
-    let share_percent = Some(object_share_percent(link, seconds));
+    let share_percent = object_share_percent(link, seconds);
     Ok(Figures { share_percent, ..Figures::new(vec![seconds], peers.air_bytes() - bytes, 1) })
 }
 

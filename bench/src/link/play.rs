@@ -175,7 +175,7 @@ async fn object(pair: Pair, link: &Profile, seed: u64) -> Result<Figures> {
     let id = pair.ann().put_object(noise(seed, OBJECT_BYTES), None).await?;
     Pair::object_stored(&mut news, id).await?;
     let seconds = began.elapsed().as_secs_f64();
-    let share_percent = Some(object_share_percent(link, seconds));
+    let share_percent = object_share_percent(link, seconds);
     Ok(Figures { share_percent, ..Figures::new(vec![seconds], pair.air_bytes()? - bytes, 1) })
 }
 

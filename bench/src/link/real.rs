@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::net::{Ipv4Addr, SocketAddr};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
@@ -27,12 +27,30 @@ struct Namespaces {
 }
 
 /// A program that does not outlive its place.
-struct Relay(Child);
+struct Relay {
+    process: Child,
+    /// A relay that has nowhere to print its ticket to ends.
+    _stdout: BufReader<ChildStdout>,
+}
+
+impl Relay {
+    /// Starts it, and waits until it listens.
+    fn start(command: &mut Command) -> Result<Self> {
+        let mut process = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
+        let mut stdout = BufReader::new(process.stdout.take().context("the relay's output")?);
+        let mut line = String::new();
+        let read = stdout.read_line(&mut line);
+        let relay = Self { process, _stdout: stdout };
+        read?;
+        ensure!(line.starts_with("listening on "), "the relay does not start: {line:?}");
+        Ok(relay)
+    }
+}
 
 impl Drop for Relay {
     fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        let _ = self.process.kill();
+        let _ = self.process.wait();
     }
 }
 
@@ -49,11 +67,7 @@ pub(crate) fn place(rung: Rung, link: &Profile, seed: u64) -> Result<Box<dyn Rea
     };
     let mut run = gateway(site.relay().command(&program), "run");
     run.args(["--listen", &format!("0.0.0.0:{PORT}"), "--registration", "open", "--no-qr"]);
-    let mut relay = Relay(run.stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?);
-    let mut listening = String::new();
-    let stdout = relay.0.stdout.take().context("the relay's output")?;
-    BufReader::new(stdout).read_line(&mut listening)?;
-    ensure!(listening.starts_with("listening on "), "the relay does not start: {listening:?}");
+    let relay = Relay::start(&mut run)?;
 
     let at = |ip: Ipv4Addr| SocketAddr::from((ip, PORT));
     let mut ticket = gateway(Command::new(&program), "ticket");

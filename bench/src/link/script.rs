@@ -68,9 +68,10 @@ pub(crate) fn object_lasts(link: &Profile) -> Duration {
     Duration::from_secs_f64(OBJECT_BYTES as f64 * 8.0 / carried(link))
 }
 
-/// What of the link was of use where an object took so long, in percent.
-pub(crate) fn object_share_percent(link: &Profile, seconds: f64) -> f64 {
-    OBJECT_BYTES as f64 * 8.0 / carried(link) / seconds * 100.0
+/// What of the link was of use where an object took so long, in percent; none where the link's rate changes.
+pub(crate) fn object_share_percent(link: &Profile, seconds: f64) -> Option<f64> {
+    let share = OBJECT_BYTES as f64 * 8.0 / carried(link) / seconds * 100.0;
+    link.up.steps.is_empty().then_some(share)
 }
 
 /// A text for every [`TEXT_GAP`] of an object's way.

@@ -157,7 +157,7 @@ impl Storm {
         let names = &NAMES[..count];
         assert!(count >= 2, "somebody to talk to");
         let mut random = ChaCha8Rng::seed_from_u64(seed);
-        let mut world = World::with_config(seed, config(&mut random));
+        let mut world = World::builder().seed(seed).relay_config(config(&mut random)).build();
         watch(world.net());
         let loses_disks = random.random_ratio(1, 4);
         let changes_models = random.random_ratio(1, 4);

@@ -19,7 +19,7 @@ fn world(seed: u64, set: impl FnOnce(&mut Config)) -> World {
     let mut config = Config::default();
     config.registration = Registration::Open;
     set(&mut config);
-    World::with_config(seed, config)
+    World::builder().seed(seed).relay_config(config).build()
 }
 
 #[tokio::test(start_paused = true)]
@@ -52,7 +52,7 @@ async fn a_full_mailbox_makes_the_rest_wait_in_order_and_fails_nothing() {
 
 #[tokio::test(start_paused = true)]
 async fn an_uninvited_device_is_turned_away_and_told_why() {
-    let mut world = World::with_config(5, Config::default());
+    let mut world = World::builder().seed(5).relay_config(Config::default()).build();
     let (ann, _) = ann_and_bob(&mut world, "gprs").await;
     ann.client().connect();
     let mut link = ann.client().link_status();

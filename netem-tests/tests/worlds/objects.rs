@@ -121,7 +121,7 @@ async fn what_a_relay_does_not_take_or_have_is_said() {
     config.registration = Registration::Open;
     config.objects.object_bytes_max = 10_000;
     config.objects.bytes_max = 15_000;
-    let mut world = World::with_config(4, config);
+    let mut world = World::builder().seed(4).relay_config(config).build();
     let (ann, bob) = ann_and_bob(&mut world, "edge").await;
     ann.client().connect();
     bob.client().connect();

@@ -308,7 +308,7 @@ async fn strangers(seed: u64) -> (World, Person, Person) {
     let mut config = Config::default();
     config.registration = Registration::Open;
     config.mailbox.request_envelopes_max = 3;
-    let mut world = World::with_config(seed, config);
+    let mut world = World::builder().seed(seed).relay_config(config).build();
     let [mut ann, mut bob] = ["ann", "bob"].map(|name| world.person(name, &profile("gprs")));
     for person in [&mut ann, &mut bob] {
         person.open().connect();

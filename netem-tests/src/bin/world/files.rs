@@ -2,26 +2,22 @@
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use thinpost_netem::Trace;
 use thinpost_netem::capture::{Capture, line};
 
 /// The first failure is kept until the end.
 pub(crate) struct Files {
-    trace: Option<BufWriter<File>>,
-    pcap: Option<Capture<BufWriter<File>>>,
+    trace: Option<NamedFile>,
+    pcap: Option<Capture<NamedFile>>,
     failure: Option<io::Error>,
 }
 
 impl Files {
     pub(crate) fn create(trace: Option<&Path>, pcap: Option<&Path>) -> io::Result<Self> {
-        let create = |path: &Path| match File::create(path) {
-            Ok(file) => Ok(BufWriter::new(file)),
-            Err(error) => Err(io::Error::other(format!("{}: {error}", path.display()))),
-        };
-        let trace = trace.map(create).transpose()?;
-        let pcap = pcap.map(|path| Capture::new(create(path)?)).transpose()?;
+        let trace = trace.map(NamedFile::create).transpose()?;
+        let pcap = pcap.map(|path| Capture::new(NamedFile::create(path)?)).transpose()?;
         Ok(Self { trace, pcap, failure: None })
     }
 
@@ -38,8 +34,36 @@ impl Files {
     }
 
     pub(crate) fn finish(&mut self) -> io::Result<()> {
-        let flushed = self.trace.as_mut().map_or(Ok(()), BufWriter::flush);
+        let flushed = self.trace.as_mut().map_or(Ok(()), NamedFile::flush);
         let pcap = self.pcap.take().map_or(Ok(()), Capture::finish);
         self.failure.take().map_or(Ok(()), Err).and(flushed).and(pcap)
+    }
+}
+
+/// A file whose errors say which it is.
+#[derive(Debug)]
+struct NamedFile {
+    path: PathBuf,
+    file: BufWriter<File>,
+}
+
+impl NamedFile {
+    fn create(path: &Path) -> io::Result<Self> {
+        let file = File::create(path).map_err(|error| named(path, &error))?;
+        Ok(Self { path: path.to_owned(), file: BufWriter::new(file) })
+    }
+}
+
+fn named(path: &Path, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+}
+
+impl Write for NamedFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.file.write(bytes).map_err(|error| named(&self.path, &error))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush().map_err(|error| named(&self.path, &error))
     }
 }

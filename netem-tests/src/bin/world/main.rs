@@ -16,7 +16,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use anyhow::Context;
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
 use thinpost_netem::sometimes::{self, Sometimes};
@@ -186,7 +185,7 @@ fn run(args: &Args, sometimes: &Sometimes) -> Result<bool, Stop> {
     }
     progress.finish_and_clear();
     let mut files = files.lock().unwrap_or_else(PoisonError::into_inner);
-    files.finish().context("a file could not be written").map_err(Stop::Io)?;
+    files.finish().map_err(|error| Stop::Io(error.into()))?;
     if args.verbose || args.seed.is_some() {
         print!("{}", tally.said());
     }
