@@ -10,15 +10,19 @@ use std::path::PathBuf;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use clap::{Args, ValueEnum};
 use thinpost_netem::Profile;
+#[cfg(target_os = "linux")]
+use thinpost_netem::rungs::Rung;
+use tokio::time::timeout;
 
 use crate::report::{Report, Row};
 use baseline::Baseline;
 use fairness::Shares;
-use pair::Stage;
+use pair::{REAL_PATIENCE, Stage};
 use play::Figures;
 use scenario::Scenario;
 
@@ -28,6 +32,7 @@ mod pair;
 mod peer;
 mod place;
 mod play;
+#[cfg(target_os = "linux")]
 mod real;
 mod scenario;
 mod script;
@@ -60,7 +65,7 @@ pub(crate) struct LinkArgs {
     #[arg(long)]
     each: bool,
     /// Also one line a packet on the thin link, to standard error; best with one seed
-    #[arg(long)]
+    #[arg(long, conflicts_with = "on")]
     packets: bool,
 }
 
@@ -77,9 +82,26 @@ pub(crate) enum On {
     /// In virtual time
     Virtual,
     /// Between network namespaces, with an emulator on TUN devices between them
+    #[cfg(target_os = "linux")]
     Tun,
     /// The same, through the kernel's netem; `netem-tests/run-netem` helps where it has none
+    #[cfg(target_os = "linux")]
     Netem,
+}
+
+impl On {
+    #[cfg(target_os = "linux")]
+    fn rung(self) -> Option<Rung> {
+        match self {
+            Self::Virtual => None,
+            Self::Tun => Some(Rung::Tun),
+            Self::Netem => Some(Rung::Netem),
+        }
+    }
+
+    fn name(self) -> String {
+        self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
+    }
 }
 
 impl LinkArgs {
@@ -94,6 +116,14 @@ impl LinkArgs {
     /// What is to be played; an error if the peer cannot play what was named.
     fn scenarios(&self) -> Result<Vec<Scenario>> {
         let all = if self.scenarios.is_empty() { Scenario::ALL } else { &self.scenarios };
+        if self.on != On::Virtual {
+            let real: Vec<_> = all.iter().copied().filter(|each| each.needs_no_simulation()).collect();
+            ensure!(
+                self.scenarios.is_empty() || real.len() == all.len(),
+                "outages, NATs, cuts and shares are played in virtual time only: leave them out, or leave out --on"
+            );
+            return Ok(real);
+        }
         let Some(Peer::Quinn) = self.peer else { return Ok(all.to_vec()) };
         let (plays, refused): (Vec<_>, Vec<_>) = all.iter().copied().partition(|&each| peer::plays(each));
         let refused: Vec<String> = refused.into_iter().map(Scenario::name).collect();
@@ -135,7 +165,12 @@ pub(crate) fn run(args: &LinkArgs, report: &mut Report) -> Result<()> {
     baseline.map_or(Ok(()), |baseline| baseline.compare(&measured))
 }
 
+/// On real sockets each run begins so much later than the one before: what they do at once should not be measured.
+#[cfg(target_os = "linux")]
+const APART: Duration = Duration::from_secs(12);
+
 /// Most runs at a time on real sockets.
+#[cfg(target_os = "linux")]
 const AT_A_TIME_MAX: u64 = 16;
 
 /// Plays every seed, on all processors, and gives what each gave, in order.
@@ -151,6 +186,7 @@ fn runs<T: Send>(
     let at_a_time = match args.on {
         On::Virtual => thread::available_parallelism().map_or(1, usize::from),
         // They mostly wait.
+        #[cfg(target_os = "linux")]
         On::Tun | On::Netem => seeds.min(AT_A_TIME_MAX) as usize,
     };
     thread::scope(|scope| {
@@ -173,7 +209,10 @@ fn runs<T: Send>(
             args.profiles.iter().find(|named| Profile::find(named).is_ok_and(|named| named == *profile));
         let (profile, scenario) = (named.unwrap_or(&profile.name), scenario.name());
         let peer = args.peer.map_or("", |Peer::Quinn| " --peer quinn");
-        format!("again: bench link --profile {profile} --scenario {scenario}{peer} --seeds 1 --from {index}")
+        let on = if args.on == On::Virtual { String::new() } else { format!(" --on {}", args.on.name()) };
+        format!(
+            "again: bench link --profile {profile} --scenario {scenario}{peer}{on} --seeds 1 --from {index}"
+        )
     };
     done.into_iter()
         .zip(from..)
@@ -186,14 +225,20 @@ fn in_virtual_time<T>(play: impl Future<Output = Result<T>>) -> Result<T> {
     runtime.block_on(play)
 }
 
-fn on_real_sockets<T>(play: impl Future<Output = Result<T>>) -> Result<T> {
-    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?.block_on(play)
+#[cfg(target_os = "linux")]
+fn on_real_sockets<T>(begin_after: Duration, play: impl Future<Output = Result<T>>) -> Result<T> {
+    thread::sleep(begin_after);
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    runtime.block_on(async { timeout(REAL_PATIENCE, play).await.context("the scenario takes too long")? })
 }
 
 fn one_run(stage: &Stage<'_>, scenario: Scenario, peer: Option<Peer>) -> Result<Figures> {
     match (peer, stage.on) {
         (None, On::Virtual) => in_virtual_time(play::play(stage, scenario)),
-        (None, On::Tun | On::Netem) => on_real_sockets(play::play(stage, scenario)),
+        #[cfg(target_os = "linux")]
+        (None, On::Tun | On::Netem) => {
+            on_real_sockets(APART * (stage.seed % AT_A_TIME_MAX) as u32, play::play(stage, scenario))
+        }
         (Some(Peer::Quinn), _) => in_virtual_time(peer::play(stage, scenario)),
     }
 }
@@ -212,12 +257,11 @@ fn scenario_rows(profile: &Profile, scenario: Scenario, args: &LinkArgs) -> Resu
         }
     }
     let (mode, bars) = match (args.peer, args.on) {
-        (None, On::Virtual) => ("measured", scenario.bars(&profile.name)),
-        (None, On::Tun) => ("on tun", Vec::new()),
-        (None, On::Netem) => ("on netem", Vec::new()),
-        (Some(Peer::Quinn), _) => ("quinn", Vec::new()),
+        (None, On::Virtual) => ("measured".to_owned(), scenario.bars(&profile.name)),
+        (None, on) => (format!("on {}", on.name()), Vec::new()),
+        (Some(Peer::Quinn), _) => ("quinn".to_owned(), Vec::new()),
     };
-    let row = |figure: Figure, mode, value| {
+    let row = |figure: Figure, mode: &str, value| {
         let (metric, unit) = figure.column();
         let row = Row::new("link", metric, value, unit);
         row.profile(profile.name.clone()).scenario(scenario.title()).mode(mode).seeds(args.seeds())
@@ -226,7 +270,7 @@ fn scenario_rows(profile: &Profile, scenario: Scenario, args: &LinkArgs) -> Resu
         let bar = bars.iter().find(|bar| bar.figure == figure);
         let bound = if figure.more_is_better() { "at least" } else { "at most" };
         let bound = bar.map(|bar| row(figure, bound, bar.bound));
-        Some((row(figure, mode, figure.of(&runs)?), bound))
+        Some((row(figure, &mode, figure.of(&runs)?), bound))
     });
     Ok(rows.collect())
 }

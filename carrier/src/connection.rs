@@ -38,6 +38,9 @@ const QUIET_BEFORE_PROBE: Duration = Duration::from_millis(1_500);
 /// But it does not wait longer than this in all, as early data may be repeated for want of an answer.
 const PROBE_WAIT_MAX: Duration = Duration::from_secs(8);
 
+/// A relay probes no sooner after it has for a device that has not heard of the handshake's end.
+const CONFIRM_AGAIN_AFTER: Duration = Duration::from_secs(1);
+
 /// What a relay has said so shortly before a device begins once more may be on its way to it.
 const OPENINGS_CROSS: Duration = Duration::from_millis(500);
 
@@ -76,6 +79,8 @@ pub(crate) struct Connection {
     repeated_rtt: Option<Duration>,
     /// Whether the end of the handshake leaves again, until the owner knows.
     repeats_end: bool,
+    /// When a relay has probed last for a device that says the end of the handshake again.
+    confirmed_again: Option<Instant>,
     /// Whether the relay is known to have completed the handshake, at a device.
     is_confirmed: bool,
     /// When the end that it has answered left last, if any was repeated, until the owner knows.
@@ -247,25 +252,23 @@ impl Connection {
             self.repeats.start_anew();
             self.repeat();
         }
-        if ended && was_connected && self.rests && self.quic.side().is_server() {
+        if ended && was_connected && self.rests && self.down.is_none() && self.quic.side().is_server() {
             self.confirm_again();
         }
         self.stirs &= !self.is_connected;
     }
 
-    /// A device says the end of the handshake again, so it has not heard that it was understood. QUIC's timer would say so again, and rests.
+    /// A device says the end of the handshake again, so it has not heard that it was understood. What acknowledges a probe shows QUIC that
+    /// this was lost, and it leaves again. Anybody can say so, as the keys of a handshake are gone: no more than one probe a second.
     fn confirm_again(&mut self) {
+        let now = Instant::now();
+        if self.confirmed_again.is_some_and(|before| now < before + CONFIRM_AGAIN_AFTER) {
+            return;
+        }
         debug!("the end of a handshake is confirmed again");
-        self.run_timer_ahead();
-    }
-
-    /// QUIC's next timer runs out now, whenever it was to.
-    fn run_timer_ahead(&mut self) {
-        // It reckons from when packets left, so that this does no harm.
+        self.confirmed_again = Some(now);
         self.spoken.is_stale = true;
-        let now = self.clock.now();
-        let now = self.quic.poll_timeout().map_or(now, |at| at.max(now));
-        self.quic.handle_timeout(now);
+        self.quic.ping();
     }
 
     /// Whether something was heard at last, if not asked before, and the handshake is not answered all the same: the path is
@@ -290,7 +293,11 @@ impl Connection {
             return self.copy_opening();
         }
         self.repeats_end = self.is_connected;
-        self.run_timer_ahead();
+        // Ours may be earlier than QUIC's timer; it reckons from when packets left, so that this does no harm.
+        self.spoken.is_stale = true;
+        let now = self.clock.now();
+        let now = self.quic.poll_timeout().map_or(now, |at| at.max(now));
+        self.quic.handle_timeout(now);
     }
 
     /// Whether it is the opening that is to leave again.
@@ -562,6 +569,7 @@ impl Owned {
             repeats: Repeats::new(rtt),
             repeated_rtt: None,
             repeats_end: false,
+            confirmed_again: None,
             is_confirmed: false,
             end_answered: None,
             stirs: false,

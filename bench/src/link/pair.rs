@@ -8,16 +8,20 @@ use anyhow::{Context, Result, bail, ensure};
 use thinpost_client::{
     Client, Event, InboxNumber, Message, MessageId, ObjectId, ReceivedContent, Subscription,
 };
-use thinpost_netem::rungs::Rung;
 use thinpost_netem::{Leg, Nat, Net, Profile, Trace};
 use tokio::time::{Instant, sleep, timeout};
 
+use super::On;
 use super::place::{Place, VirtualPlace};
+#[cfg(target_os = "linux")]
+use super::real;
 use super::script::TEXT;
-use super::{On, real};
 
-/// What has not happened by then never will.
+/// What has not happened by then never will: hours of virtual time cost nothing.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(3 * 3600);
+
+/// The longest that a scenario takes on real sockets.
+pub(crate) const REAL_PATIENCE: Duration = Duration::from_secs(30 * 60);
 
 /// No receipt leaves alone sooner than this after what it is for, and none later than that.
 pub(crate) const RECEIPT_DELAY_MIN: Duration = Duration::from_secs(14);
@@ -38,15 +42,11 @@ pub(crate) struct Stage<'a> {
 
 impl Stage<'_> {
     fn place(&self) -> Result<Place> {
-        let rung = match self.on {
-            On::Virtual => {
-                return Place::in_virtual_time(self.seed, self.link, |net, thin| self.watch(net, thin));
-            }
-            On::Tun => Rung::Tun,
-            On::Netem => Rung::Netem,
-        };
-        ensure!(!self.packets, "--packets tells of virtual time only: leave it out, or leave out --on");
-        Ok(Place::Real(real::place(rung, self.link, self.seed)?))
+        #[cfg(target_os = "linux")]
+        if let Some(rung) = self.on.rung() {
+            return Ok(Place::Real(real::place(rung, self.link, self.seed)?));
+        }
+        Place::in_virtual_time(self.seed, self.link, |net, thin| self.watch(net, thin))
     }
 
     /// Tells of the packets of whoever is behind the thin link here, if that was asked for.

@@ -36,7 +36,7 @@ struct Relay {
 impl Relay {
     /// Starts it, and waits until it listens.
     fn start(command: &mut Command) -> Result<Self> {
-        let mut process = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
+        let mut process = command.stdout(Stdio::piped()).spawn()?;
         let mut stdout = BufReader::new(process.stdout.take().context("the relay's output")?);
         let mut line = String::new();
         let read = stdout.read_line(&mut line);
@@ -65,7 +65,10 @@ pub(crate) fn place(rung: Rung, link: &Profile, seed: u64) -> Result<Box<dyn Rea
         command.arg(what).arg("--data").arg(&data).stdin(Stdio::null());
         command
     };
-    let mut run = gateway(site.relay().command(&program), "run");
+    // It ends with this process, however that ends.
+    let mut held = site.relay().command("setpriv");
+    held.args(["--pdeathsig", "KILL"]).arg(&program);
+    let mut run = gateway(held, "run");
     run.args(["--listen", &format!("0.0.0.0:{PORT}"), "--registration", "open", "--no-qr"]);
     let relay = Relay::start(&mut run)?;
 

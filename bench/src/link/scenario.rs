@@ -94,6 +94,15 @@ impl Scenario {
         Self::Reachable300,
     ];
 
+    /// Whether it is nothing but sending and waiting, so that it can be played on real sockets.
+    pub(crate) fn needs_no_simulation(self) -> bool {
+        use Scenario::{Cold, Fetched, Object, ObjectTexts, Queued, QueuedCold, Resumed, Steady, Warm};
+        let is_steady =
+            matches!(self, Steady | Self::SteadyVisible | Self::SteadySaver | Self::SteadyVisibleSaver);
+        is_steady
+            || matches!(self, Cold | Resumed | Warm | Queued | QueuedCold | Fetched | Object | ObjectTexts)
+    }
+
     /// As it is called on the command line.
     pub(crate) fn name(self) -> String {
         self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()

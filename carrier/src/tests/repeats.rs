@@ -125,3 +125,51 @@ async fn what_rode_with_the_end_of_a_handshake_leaves_at_once_when_the_end_alone
     let arrived = timeout(Duration::from_millis(100), frame(&mut device, &mut relay)).await;
     assert_eq!(arrived.unwrap(), noise(400));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_relay_at_rest_confirms_a_handshake_again_whose_end_is_said_again() {
+    let mut scene = Scene::new();
+    let mut device = scene.connect();
+    let mut relay = tokio::select! {
+        relay = scene.relay.accept() => relay,
+        _ = device.connected() => panic!("nobody has answered"),
+    };
+    tokio::select! {
+        connected = device.connected() => connected.unwrap(),
+        _ = relay.connected() => panic!("the device has not said the end"),
+    }
+    let mut device = device.open(LINK);
+    device.flush().unwrap();
+    // That it is understood is lost.
+    scene.wire.set_fate(RELAY, Fate::Lost);
+    relay.connected().await.unwrap();
+    let mut relay = relay.open(LINK);
+    run_both(&mut device, &mut relay, Duration::from_millis(100)).await;
+    scene.wire.set_fate(RELAY, Fate::Arrives);
+    run_both(&mut device, &mut relay, LONG).await;
+    let before = [DEVICE, RELAY].map(|end| scene.wire.sent(end).len());
+    run_both(&mut device, &mut relay, Duration::from_secs(6 * 3600)).await;
+    assert_eq!([DEVICE, RELAY].map(|end| scene.wire.sent(end).len()), before);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_nobody_can_read_ends_no_connection_at_rest_and_costs_it_little() {
+    let mut scene = Scene::new();
+    let (mut device, mut relay) = scene.linked().await;
+    say(&mut device, &mut relay, b"I am here").await;
+    run_both(&mut device, &mut relay, LONG).await;
+    let before = scene.wire.sent(RELAY).len();
+    // A packet that claims to be of a handshake's end, for the connection id in the device's last packet.
+    let (_, last) = scene.wire.sent_bytes(DEVICE).pop().unwrap();
+    let forged = [&[0xe0, 0, 0, 0, 1, 4], &last[1..5], &[0, 0x40, 0x40], &[0x5a; 0x40]].concat();
+    let stranger = SocketAddr::from(([192, 0, 2, 99], 5));
+    for _ in 0..100 {
+        scene.wire.deliver(stranger, RELAY, forged.clone());
+        run_both(&mut device, &mut relay, Duration::from_millis(100)).await;
+    }
+    let said = &scene.wire.sent(RELAY)[before..];
+    assert!((1..=11).contains(&said.len()), "it is understood, and answered once a second: {said:?}");
+    assert!(said.iter().sum::<usize>() < 11 * 60, "{said:?}");
+    run_both(&mut device, &mut relay, Duration::from_secs(11 * 3600)).await;
+    say(&mut relay, &mut device, b"and now").await;
+}

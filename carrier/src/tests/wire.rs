@@ -84,7 +84,8 @@ impl Wire {
         }
     }
 
-    fn deliver(&self, from: SocketAddr, to: SocketAddr, bytes: Vec<u8>) {
+    /// Something comes from there that nobody has sent.
+    pub(super) fn deliver(&self, from: SocketAddr, to: SocketAddr, bytes: Vec<u8>) {
         if let Some(host) = self.hosts().get_mut(&to) {
             host.received.push_back((from, bytes));
             if let Some(waker) = host.readable.take() {

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use quinn::{AsyncUdpSocket, Runtime, TokioRuntime};
 use thinpost_client::Network;
 
-use crate::{PathCounters, Profile};
+use crate::{Censorship, PathCounters, Profile};
 
 pub use self::namespace::Namespace;
 
@@ -59,6 +59,10 @@ impl Site {
     /// When namespaces or devices cannot be made, as without root, when a program of iproute2 or util-linux is missing, or when netem
     /// cannot do what the profile asks for.
     pub fn new(rung: Rung, profile: &Profile, seed: u64) -> io::Result<Self> {
+        if profile.nat.is_some() || profile.censorship != Censorship::None {
+            let text = format!("{}: NATs and censors are in virtual time only", profile.name);
+            return Err(io::Error::new(io::ErrorKind::Unsupported, text));
+        }
         let (phone, relay) = (Arc::new(Namespace::new()?), Arc::new(Namespace::new()?));
         let path = match rung {
             Rung::Tun => Path::Tun(tun::TunPath::lay(&phone, &relay, profile, seed)?),
@@ -81,10 +85,10 @@ impl Site {
     /// [`PathCounters::down`]`.offered`. The other counters are the emulator's only.
     ///
     /// # Errors
-    /// When the kernel does not say.
+    /// When the kernel does not say, or the emulator has ended because a device failed.
     pub fn counters(&self) -> io::Result<PathCounters> {
         match &self.path {
-            Path::Tun(path) => Ok(path.counters()),
+            Path::Tun(path) => path.counters(),
             Path::Netem(path) => path.counters(),
         }
     }

@@ -54,8 +54,11 @@ impl TunPath {
         Ok(Self { started, wire, task })
     }
 
-    pub(super) fn counters(&self) -> PathCounters {
-        lock(&self.wire).counters(self.started.elapsed())
+    pub(super) fn counters(&self) -> io::Result<PathCounters> {
+        if self.task.is_finished() {
+            return Err(io::Error::other("the emulated link has ended: a device failed"));
+        }
+        Ok(lock(&self.wire).counters(self.started.elapsed()))
     }
 }
 

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use rand::RngExt;
 use rand::seq::IndexedRandom;
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
 use thinpost_client::ObjectId;
 use tokio::time::sleep;
 use tracing::debug;
@@ -84,7 +85,8 @@ impl Storm {
     /// Somebody's phone finds itself in another network, and is told so now and then.
     pub(super) fn move_house(&mut self, who: usize) {
         self.faults += 1;
-        let link = draw_link(&mut self.random, &mut self.odd).expect("the profiles of this crate are sound");
+        let mut odd = ChaCha8Rng::seed_from_u64(self.odd.random());
+        let link = draw_link(&mut self.odd, &mut odd).expect("the profiles of this crate are sound");
         let life = &mut self.lives[who];
         self.world.net().attach_profile(life.person.ip(), &link);
         self.world.net().set_outage(life.person.ip(), life.has_outage);

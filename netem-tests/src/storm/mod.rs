@@ -106,7 +106,7 @@ fn draw_link(random: &mut ChaCha8Rng, odd: &mut ChaCha8Rng) -> Result<Profile, P
 
 struct Storm {
     random: ChaCha8Rng,
-    /// For what was added later: what the other draws for a seed stays as it was.
+    /// For what was added later, so that less changes for a seed when more is.
     odd: ChaCha8Rng,
     world: World,
     lives: Vec<Life>,
@@ -222,12 +222,18 @@ impl Storm {
         while !self.all_arrived().await && began.elapsed() < CLEARING {
             sleep(Duration::from_secs(60)).await;
         }
+        if let Some(put) = self.object_under_way().await {
+            let what = "it is still on its way to the relay".to_owned();
+            return Err(Broken::Object { who: NAMES[put.who], id: put.id, what });
+        }
         let took = self.world.age();
         let air_bytes = self.air_bytes();
         let began = Instant::now();
         while !self.all_confirmed().await && began.elapsed() < RECEIPTS_WITHIN {
             sleep(Duration::from_secs(60)).await;
         }
+        // Before anybody is opened anew, which would mend what hangs; and after that, as something may come twice.
+        self.check().await?;
         let resting_bytes = self.rest().await;
         self.check().await?;
         self.check_rest(resting_bytes)?;
@@ -381,13 +387,18 @@ impl Storm {
                 return false;
             }
         }
+        self.object_under_way().await.is_none()
+    }
+
+    /// An object that its relay does not have.
+    async fn object_under_way(&self) -> Option<&Put> {
         for put in &self.objects {
             let state = self.lives[put.who].person.client().object_state(put.id).await;
             if state.expect("a home in memory can be read").is_some() {
-                return false;
+                return Some(put);
             }
         }
-        true
+        None
     }
 }
 

@@ -135,6 +135,13 @@ impl Town {
     }
 }
 
+/// What this machine does not allow cannot be tested; where that must not be, as in CI, this fails.
+#[track_caller]
+pub(crate) fn skipped(why: &str) {
+    assert!(std::env::var_os("THINPOST_TESTS_MUST_NOT_SKIP").is_none(), "{why}");
+    eprintln!("skipped: {why}");
+}
+
 /// The one line of a program that failed with this code.
 #[track_caller]
 pub(crate) fn failure(output: &Output, code: i32) -> String {

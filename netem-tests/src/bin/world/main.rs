@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::io::{self, IsTerminal};
 use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,7 +20,7 @@ use std::time::Duration;
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
 use thinpost_netem::sometimes::{self, Sometimes};
-use thinpost_netem::storm::{Broken, Calm, Weather, storm};
+use thinpost_netem::storm::{Calm, Weather, storm};
 use thinpost_netem::{Net, Profile};
 use tokio::time::Instant;
 use tracing_subscriber::fmt::format::Writer;
@@ -155,15 +156,17 @@ fn run(args: &Args, sometimes: &Sometimes) -> Result<bool, Stop> {
     let files = Files::create(args.trace.as_deref(), args.pcap.as_deref());
     let files = Arc::new(Mutex::new(files.map_err(|error| Stop::Io(error.into()))?));
     let (first, seeds) = args.seed.map_or((args.from, args.seeds), |seed| (seed, 1));
+    let run = tally::Run::new(args.again(None), link.as_ref()).map_err(Stop::Io)?;
     let mut tally = match &args.resume {
-        Some(file) => Tally::load(file, &args.again(None)).map_err(Stop::Usage)?,
+        Some(file) => Tally::load(file, &run).map_err(Stop::Usage)?,
         None => Tally::default(),
     };
     let progress = ProgressBar::new(seeds).with_style(style()).with_position(tally.storms);
     while tally.storms < seeds {
-        let block = first.wrapping_add(tally.storms)..first.wrapping_add(seeds.min(tally.storms + BLOCK));
-        let outcomes = storms(args, link.as_ref(), block, &files, &progress);
-        for (seed, outcome) in outcomes {
+        let block = tally.storms..seeds.min(tally.storms + BLOCK);
+        let outcomes = storms(args, first, link.as_ref(), block, &files, &progress);
+        for (index, outcome) in outcomes {
+            let seed = first.wrapping_add(index);
             match outcome {
                 Ok(calm) => {
                     if args.verbose || args.seed.is_some() {
@@ -180,7 +183,7 @@ fn run(args: &Args, sometimes: &Sometimes) -> Result<bool, Stop> {
         }
         tally.add_said(sometimes.take());
         if let Some(file) = &args.resume {
-            tally.save(file, &args.again(None)).map_err(Stop::Io)?;
+            tally.save(file, &run).map_err(Stop::Io)?;
         }
     }
     progress.finish_and_clear();
@@ -190,9 +193,9 @@ fn run(args: &Args, sometimes: &Sometimes) -> Result<bool, Stop> {
         print!("{}", tally.said());
     }
     println!("{tally}");
-    // Whoever chooses a link or a seed chooses what cannot happen.
-    let drawn = args.seed.is_none() && args.profile.is_none() && seeds >= sometimes::STORMS;
-    let missing = if drawn { tally.missing() } else { Vec::new() };
+    // Whoever chooses a link, or how many and how long, chooses what cannot happen.
+    let all_drawn = args.again(None) == format!("world --from {}", args.from) && seeds >= sometimes::STORMS;
+    let missing = if all_drawn { tally.missing() } else { Vec::new() };
     for (who, what) in &missing {
         println!("never happened: {who} says {what:?}");
     }
@@ -204,21 +207,23 @@ fn style() -> ProgressStyle {
         .expect("the template is sound")
 }
 
-/// Runs the storms of these seeds, as many at a time as there are processors; what became of each, by seed.
+/// Runs the storms that have these places behind the first seed, as many at a time as there are processors; what became of
+/// each, by place.
 fn storms(
     args: &Args,
+    first: u64,
     link: Option<&Profile>,
-    seeds: Range<u64>,
+    block: Range<u64>,
     files: &Arc<Mutex<Files>>,
     progress: &ProgressBar,
-) -> BTreeMap<u64, Result<Calm, Broken>> {
-    let next = Mutex::new(seeds);
+) -> BTreeMap<u64, Result<Calm, String>> {
+    let next = Mutex::new(block);
     let outcomes = Mutex::new(BTreeMap::new());
     let work = || {
         loop {
-            let Some(seed) = next.lock().unwrap_or_else(PoisonError::into_inner).next() else { return };
-            let outcome = one_storm(&args.weather(seed, link), files);
-            outcomes.lock().unwrap_or_else(PoisonError::into_inner).insert(seed, outcome);
+            let Some(index) = next.lock().unwrap_or_else(PoisonError::into_inner).next() else { return };
+            let outcome = one_storm(&args.weather(first.wrapping_add(index), link), files);
+            outcomes.lock().unwrap_or_else(PoisonError::into_inner).insert(index, outcome);
             progress.inc(1);
         }
     };
@@ -230,7 +235,7 @@ fn storms(
     outcomes.into_inner().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn one_storm(weather: &Weather, files: &Arc<Mutex<Files>>) -> Result<Calm, Broken> {
+fn one_storm(weather: &Weather, files: &Arc<Mutex<Files>>) -> Result<Calm, String> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
     let watch = |net: &Net| {
         let files = files.clone();
@@ -240,8 +245,13 @@ fn one_storm(weather: &Weather, files: &Arc<Mutex<Files>>) -> Result<Calm, Broke
             });
         }
     };
-    runtime.expect("a runtime without I/O needs nothing").block_on(async {
-        BEGAN.set(Some(Instant::now()));
-        storm(weather, watch).await
-    })
+    let runtime = runtime.expect("a runtime without I/O needs nothing");
+    let run = || {
+        runtime.block_on(async {
+            BEGAN.set(Some(Instant::now()));
+            storm(weather, watch).await.map_err(|broken| broken.to_string())
+        })
+    };
+    // What was said stands on standard error; which seed it was is to be known as well.
+    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|_| Err("a panic".to_owned()))
 }

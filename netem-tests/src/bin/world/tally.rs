@@ -7,6 +7,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
+use thinpost_netem::Profile;
 use thinpost_netem::sometimes::{self, Counts};
 use thinpost_netem::storm::Calm;
 
@@ -35,31 +36,52 @@ struct Said {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Saved {
+    run: Run,
+    tally: Tally,
+}
+
+/// What is counted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Run {
     /// The command line, but for how many.
     command: String,
+    /// The link that everyone is on, if it is the same, in full.
+    link: Option<String>,
     /// The BLAKE3 of the program: what another build has found says nothing of this one.
     program: String,
-    tally: Tally,
+}
+
+impl Run {
+    /// That of this program.
+    pub(crate) fn new(command: String, link: Option<&Profile>) -> Result<Self> {
+        let file = std::env::current_exe().context("the program's own file")?;
+        let bytes = fs::read(&file).with_context(|| file.display().to_string())?;
+        let program = blake3::hash(&bytes).to_hex().to_string();
+        Ok(Self { command, link: link.map(|link| format!("{link:?}")), program })
+    }
 }
 
 impl Tally {
     /// Goes on with what is in a file; from nothing if there is none.
-    pub(crate) fn load(file: &Path, command: &str) -> Result<Self> {
+    pub(crate) fn load(file: &Path, run: &Run) -> Result<Self> {
         let text = match fs::read_to_string(file) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::default()),
             text => text.with_context(|| file.display().to_string())?,
         };
         let saved: Saved = serde_json::from_str(&text).with_context(|| file.display().to_string())?;
         let name = file.display();
-        ensure!(saved.command == command, "{name} counts `{}`: name another file", saved.command);
-        ensure!(saved.program == program()?, "{name} is of another build: name another file");
+        let counts = &saved.run.command;
+        ensure!(counts == &run.command, "{name} counts `{counts}`: name another file");
+        ensure!(saved.run.link == run.link, "{name} is of another link of that name: name another file");
+        ensure!(saved.run.program == run.program, "{name} is of another build: name another file");
         Ok(saved.tally)
     }
 
     /// Writes all down, in place of what the file held.
-    pub(crate) fn save(&mut self, file: &Path, command: &str) -> Result<()> {
+    pub(crate) fn save(&mut self, file: &Path, run: &Run) -> Result<()> {
         let tally = std::mem::take(self);
-        let saved = Saved { command: command.to_owned(), program: program()?, tally };
+        let saved = Saved { run: run.clone(), tally };
         let text = serde_json::to_string_pretty(&saved)?;
         *self = saved.tally;
         let mut new = file.as_os_str().to_owned();
@@ -109,10 +131,4 @@ impl fmt::Display for Tally {
         let Self { storms, messages, faults, broken, .. } = self;
         write!(f, "{storms} storms, {messages} messages, {faults} faults: {} broken", broken.len())
     }
-}
-
-fn program() -> Result<String> {
-    let file = std::env::current_exe().context("the program's own file")?;
-    let bytes = fs::read(&file).with_context(|| file.display().to_string())?;
-    Ok(blake3::hash(&bytes).to_hex().to_string())
 }
