@@ -191,8 +191,8 @@ const SOURCES: [Source; 17] = [
     Source::new("sw-tweets", ALL, "sw-tweets").held_out_lines(200),
 ];
 
-/// Left out of paths in the texts, beside what came masked: whose folder a file is in is nobody's business.
-const HOME_FOLDER: &str = "/root/";
+/// Whose home is left out of paths in the texts, beside what came masked.
+const SUPERUSER: &str = "root";
 
 /// The seed of the split and of the training order.
 pub(crate) const SEED: u64 = 1;
@@ -219,7 +219,8 @@ fn make_parts(from: &Path, out: &Path, report: &mut Report) -> Result<()> {
     for source in &SOURCES {
         let mut lines = read_lines(&from.join(format!("{}.train.txt", source.file)))?;
         shuffle(&mut lines, SEED, |line| sameness(line));
-        lines.iter_mut().for_each(|line| *line = line.replace(HOME_FOLDER, ""));
+        let home = format!("/{SUPERUSER}/");
+        lines.iter_mut().for_each(|line| *line = line.replace(&home, ""));
         texts.push(lines);
     }
     for (source, parts) in SOURCES.iter().zip(split(&SOURCES, &texts)) {

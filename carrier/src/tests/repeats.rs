@@ -21,6 +21,22 @@ async fn unheard() -> (Scene, Channel, usize) {
     (scene, device, before)
 }
 
+/// A device that is to say the end of its handshake, and a relay that waits for it.
+async fn before_the_end() -> (Scene, Channel, Connecting) {
+    let mut scene = Scene::new();
+    let mut device = scene.connect();
+    let mut relay = tokio::select! {
+        relay = scene.relay.accept() => relay,
+        _ = device.connected() => panic!("nobody has answered"),
+    };
+    tokio::select! {
+        connected = device.connected() => connected.unwrap(),
+        _ = relay.connected() => panic!("the device has not said the end"),
+    }
+    let device = device.open(LINK);
+    (scene, device, relay)
+}
+
 #[tokio::test(start_paused = true)]
 async fn the_opening_leaves_again_as_it_was_with_what_was_said_in_it_and_nothing_beside_it() {
     let (mut scene, mut device, before) = unheard().await;
@@ -101,17 +117,7 @@ async fn once_the_path_is_known_to_be_open_everything_leaves_again() {
 
 #[tokio::test(start_paused = true)]
 async fn what_rode_with_the_end_of_a_handshake_leaves_at_once_when_the_end_alone_has_arrived() {
-    let mut scene = Scene::new();
-    let mut device = scene.connect();
-    let mut relay = tokio::select! {
-        relay = scene.relay.accept() => relay,
-        _ = device.connected() => panic!("nobody has answered"),
-    };
-    tokio::select! {
-        connected = device.connected() => connected.unwrap(),
-        _ = relay.connected() => panic!("the device has not said the end"),
-    }
-    let mut device = device.open(LINK);
+    let (scene, mut device, mut relay) = before_the_end().await;
     scene.wire.set_fate(DEVICE, Fate::Lost);
     device.link().push(noise(400));
     device.flush().unwrap();
@@ -128,17 +134,7 @@ async fn what_rode_with_the_end_of_a_handshake_leaves_at_once_when_the_end_alone
 
 #[tokio::test(start_paused = true)]
 async fn a_relay_at_rest_confirms_a_handshake_again_whose_end_is_said_again() {
-    let mut scene = Scene::new();
-    let mut device = scene.connect();
-    let mut relay = tokio::select! {
-        relay = scene.relay.accept() => relay,
-        _ = device.connected() => panic!("nobody has answered"),
-    };
-    tokio::select! {
-        connected = device.connected() => connected.unwrap(),
-        _ = relay.connected() => panic!("the device has not said the end"),
-    }
-    let mut device = device.open(LINK);
+    let (scene, mut device, mut relay) = before_the_end().await;
     device.flush().unwrap();
     // That it is understood is lost.
     scene.wire.set_fate(RELAY, Fate::Lost);
