@@ -3,7 +3,6 @@
 //! It does nothing by itself: whoever owns it polls it. What has come is taken in first, then the owner may add to what
 //! is to be said, and only then anything leaves.
 
-use std::net::SocketAddr;
 use std::ops::{Deref, DerefMut};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -12,19 +11,20 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use quinn::{AsyncUdpSocket, UdpPoller};
-use quinn_proto::{ConnectionEvent, ConnectionHandle, ConnectionStats, Event, Transmit, VarInt};
+use quinn_proto::{ConnectionEvent, ConnectionHandle, Event, Transmit, VarInt};
 use thinpost_wire::frame::Close;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, Sleep, sleep_until};
 use tracing::debug;
 
 use crate::Down;
-use crate::clock::{Clock, SLOWER, from_quic};
+use crate::clock::{Clock, from_quic};
 use crate::endpoint::Command;
 use crate::quic::MTU;
 use crate::quiet::{Quiet, Touch};
 use crate::repeats::{INITIAL_BYTES_MIN, Opening, Part, Repeats};
 use crate::socket::{for_socket, send};
+use crate::spoken::{LONE_ACK_WAIT, Spoken};
 
 /// A connection that has ended answers latecomers for so long at most. QUIC's own bound is three probe timeouts: some
 /// 35 s, or far more where the round trip was never measured.
@@ -43,11 +43,6 @@ const CONFIRM_AGAIN_AFTER: Duration = Duration::from_secs(1);
 
 /// What a relay has said so shortly before a device begins once more may be on its way to it.
 const OPENINGS_CROSS: Duration = Duration::from_millis(500);
-
-/// An acknowledgement for which nothing else gives a reason to send waits for so long, QUIC's own 25 ms by its slow clock,
-/// or for so many datagrams: a sixth of what QUIC's window lets the other end have on its way.
-const LONE_ACK_WAIT: Duration = Duration::from_millis(25 * SLOWER as u64);
-const LONE_ACK_DATAGRAMS: u64 = 16;
 
 /// One byte, as IPsec uses it for the same (RFC 3948, section 4). It begins like a packet with a long header, and is too
 /// short for one, so that it is nothing to QUIC.
@@ -111,22 +106,6 @@ struct Early {
     heard: Option<Instant>,
     /// CRYPTO frames so far, once the first flight is in: more of them are a device's own probes.
     crypto_frames: u64,
-}
-
-/// How things stood when something was sent last: what has changed since tells whether QUIC can have more to say than
-/// an acknowledgement.
-struct Spoken {
-    /// Whether QUIC's state has changed, as when a timer has rung.
-    is_stale: bool,
-    /// Frames so far that ask for an answer at once.
-    prompts: u64,
-    /// The other end's address: on a new path there is something to find out.
-    remote: SocketAddr,
-    datagrams: u64,
-    /// Until when an acknowledgement may wait, if there is one.
-    ack_due: Option<Instant>,
-    /// Room for datagrams when none waits.
-    room: usize,
 }
 
 impl Connection {
@@ -432,13 +411,7 @@ impl Connection {
     /// [`Connection::poll_unsent`] afterwards.
     pub(crate) fn transmit_if_due(&mut self) {
         let stats = self.quic.stats();
-        let can_wait = self.is_connected
-            && !self.spoken.is_stale
-            && !self.quic.has_pending_retransmits()
-            && self.quic.datagrams().send_buffer_space() == self.spoken.room
-            && prompts(&stats) == self.spoken.prompts
-            && self.quic.remote_address() == self.spoken.remote
-            && stats.udp_rx.datagrams < self.spoken.datagrams + LONE_ACK_DATAGRAMS;
+        let can_wait = self.is_connected && self.spoken.is_all_but_an_ack(&mut self.quic, &stats);
         if !can_wait {
             self.transmit();
         } else if self.rests {
@@ -455,14 +428,7 @@ impl Connection {
         if remote != self.spoken.remote {
             let _ = self.endpoint.send(Command::At(self.handle, remote));
         }
-        self.spoken = Spoken {
-            is_stale: false,
-            prompts: prompts(&stats),
-            remote,
-            datagrams: stats.udp_rx.datagrams,
-            ack_due: None,
-            ..self.spoken
-        };
+        self.spoken.says_all(&stats, remote);
         while self.unsent.is_none() && self.may_say(MTU.into()) {
             let mut bytes = Vec::with_capacity(MTU.into());
             let Some(transmit) = self.quic.poll_transmit(self.clock.now(), 1, &mut bytes) else { break };
@@ -575,7 +541,7 @@ impl Owned {
             stirs: false,
             down: None,
             early: Early { began, heard: None, crypto_frames },
-            spoken: Spoken { is_stale: true, prompts: 0, remote, datagrams: 0, ack_due: None, room },
+            spoken: Spoken::new(remote, room),
             quiet: Quiet::new(),
             rests: false,
             idle_timeout,
@@ -610,10 +576,4 @@ impl Drop for Owned {
         let endpoint = connection.endpoint.clone();
         let _ = endpoint.send(Command::Finish(connection));
     }
-}
-
-/// Frames that ask for an answer at once: probes, and what belongs to the handshake.
-fn prompts(stats: &ConnectionStats) -> u64 {
-    let frames = &stats.frame_rx;
-    frames.crypto + frames.ping + frames.path_challenge + frames.immediate_ack
 }

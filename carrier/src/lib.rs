@@ -20,6 +20,7 @@ pub mod quic;
 mod quiet;
 mod repeats;
 mod socket;
+mod spoken;
 #[cfg(test)]
 mod tests;
 pub mod tls;
