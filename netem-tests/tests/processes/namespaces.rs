@@ -33,7 +33,9 @@ fn sent(host: &Namespace) -> (u64, u64) {
 /// The same command on another host, and not for ever.
 fn on(host: &Namespace, command: &Command) -> Command {
     let mut there = host.command("timeout");
-    there.arg(LONG.as_secs().to_string()).arg(command.get_program()).args(command.get_args());
+    // Whoever kills `timeout` would leave its program running.
+    there.arg(LONG.as_secs().to_string()).args(["setpriv", "--pdeathsig", "KILL"]);
+    there.arg(command.get_program()).args(command.get_args());
     there.stderr(Stdio::null());
     there
 }
