@@ -41,6 +41,10 @@ const PROBE_WAIT_MAX: Duration = Duration::from_secs(8);
 /// A relay probes no sooner after it has for a device that has not heard of the handshake's end.
 const CONFIRM_AGAIN_AFTER: Duration = Duration::from_secs(1);
 
+/// QUIC's timers go on for so long after such a probe, although the link is at rest: it, or what it brings about, may be lost as
+/// well. A few probe timeouts where a round trip takes seconds.
+const CONFIRM_FOR: Duration = Duration::from_secs(60);
+
 /// What a relay has said so shortly before a device begins once more may be on its way to it.
 const OPENINGS_CROSS: Duration = Duration::from_millis(500);
 
@@ -367,7 +371,8 @@ impl Connection {
             true => self.repeats.due(at),
             false => at,
         };
-        if self.rests && !self.is_handshake_open() && self.down.is_none() {
+        let confirms = self.confirmed_again.is_some_and(|at| at.elapsed() < CONFIRM_FOR);
+        if self.rests && !self.is_handshake_open() && !confirms && self.down.is_none() {
             return self.idle_timeout.map(|idle| at.max(self.quiet.since + idle));
         }
         let Some(heard) = self.early.heard.filter(|_| !self.is_connected && self.quic.side().is_server())
