@@ -119,10 +119,14 @@ impl Driver {
         self.take_news(news);
     }
 
-    /// The relay's store is another one than before.
+    /// The relay's store is another one than before. What was in it is lost: messages, and what contacts were told.
     pub(super) fn relay_lost_all(&mut self) {
         let news = self.kept.relay_lost_all();
         self.take_news(news);
+        // With the next that leaves: nobody is to learn from it who the contacts are.
+        for with in self.seals.everyone() {
+            self.seals.tell_anew(&with);
+        }
     }
 
     /// A newer self of this home has received more than this one has: this is an old copy, and contacts may

@@ -68,9 +68,9 @@ pub(crate) struct BadKeys;
 /// Why a sealed body gives no parcel.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum OpenSealError {
-    /// It was opened before, or came so late that its key is gone.
+    /// It was opened before, or came so late that its key is gone: whose it is.
     #[error("it was opened before, or is too late")]
-    Repeat,
+    Repeat(Identity),
     /// It is for another device or session, was changed on the way, or is none of this version.
     #[error("no key opens it")]
     Foreign,
@@ -200,7 +200,7 @@ impl Seals {
         for (with, pair) in likely.into_iter().chain(others) {
             match pair.open(&message) {
                 Ok(opened) => return Ok((*with, opened)),
-                Err(NotOpened::Repeat) => return Err(OpenSealError::Repeat),
+                Err(NotOpened::Repeat) => return Err(OpenSealError::Repeat(*with)),
                 Err(NotOpened::Foreign) => {}
             }
         }
@@ -217,7 +217,7 @@ impl Seals {
             None => fresh.insert(Pair::default()),
         };
         let opened = pair.open_first(&mut self.keyring, &message).map_err(|error| match error {
-            NotOpened::Repeat => OpenSealError::Repeat,
+            NotOpened::Repeat => OpenSealError::Repeat(from),
             NotOpened::Foreign => OpenSealError::NoSession(from),
         })?;
         if let Some(pair) = fresh {
@@ -275,6 +275,14 @@ impl Seals {
         let pair = self.pairs.entry(*with).or_default();
         pair.begin_anew();
         pair.ask_again();
+    }
+
+    /// What of theirs has arrived last is stated in the next receipt anew.
+    pub(crate) fn confirm_anew(&mut self, to: &Identity) {
+        if let Some(pair) = self.pairs.get_mut(to) {
+            pair.confirm_anew();
+            self.changed.insert(*to);
+        }
     }
 
     /// What they were told and given once, they are told and given again: they may have lost it.

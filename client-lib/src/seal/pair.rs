@@ -243,11 +243,16 @@ impl Pair {
         self.told.as_ref() == Some(models)
     }
 
+    /// The receipts of what has arrived last are not sure to be with them.
+    pub(super) fn confirm_anew(&mut self) {
+        self.seen.tell_anew();
+    }
+
     /// What they were told and given once is not sure to be with them any more.
     pub(super) fn tell_anew(&mut self) {
         self.told = None;
         self.has_token = false;
-        self.seen.tell_anew();
+        self.confirm_anew();
     }
 
     /// Whether the session to send with is known to both.

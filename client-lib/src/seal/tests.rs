@@ -107,7 +107,7 @@ fn a_claimed_key_opens_the_first_session_and_is_forgotten_by_both() {
 
 #[test]
 fn a_one_time_key_used_twice_opens_once_and_another_session_opens_again() {
-    let [(mut ann, _), (mut bob, bob_keys)] = ann_and_bob();
+    let [(mut ann, ann_keys), (mut bob, bob_keys)] = ann_and_bob();
     let [(mut eve, eve_keys), _] = ann_and_bob();
     let key = bob.one_time_keys(1)[0];
     for sender in [&mut ann, &mut eve] {
@@ -120,7 +120,7 @@ fn a_one_time_key_used_twice_opens_once_and_another_session_opens_again() {
         Err(OpenSealError::NoSession(eve_keys.identity)),
         "the key is gone"
     );
-    assert_eq!(open(&mut bob, &from_ann), Err(OpenSealError::Repeat));
+    assert_eq!(open(&mut bob, &from_ann), Err(OpenSealError::Repeat(ann_keys.identity)));
     // Whom it befell is understood again when one of the two begins another session.
     eve = reopened(&eve);
     let again = seal(&mut eve, &bob_keys, b"me again");
@@ -197,13 +197,13 @@ fn an_envelope_that_comes_again_is_known_as_a_repeat() {
     let [(mut ann, ann_keys), (mut bob, bob_keys)] = ann_and_bob();
     let first = seal(&mut ann, &bob_keys, b"one");
     open(&mut bob, &first).unwrap();
-    assert_eq!(open(&mut bob, &first), Err(OpenSealError::Repeat));
+    assert_eq!(open(&mut bob, &first), Err(OpenSealError::Repeat(ann_keys.identity)));
     let answer = seal(&mut bob, &ann_keys, b"two");
     open(&mut ann, &answer).unwrap();
     let normal = seal(&mut ann, &bob_keys, b"three");
     open(&mut bob, &normal).unwrap();
-    assert_eq!(open(&mut bob, &normal), Err(OpenSealError::Repeat));
-    assert_eq!(open(&mut bob, &first), Err(OpenSealError::Repeat));
+    assert_eq!(open(&mut bob, &normal), Err(OpenSealError::Repeat(ann_keys.identity)));
+    assert_eq!(open(&mut bob, &first), Err(OpenSealError::Repeat(ann_keys.identity)));
 }
 
 #[test]
@@ -235,7 +235,7 @@ fn up_to_forty_may_be_overtaken_and_no_more() {
     }
     assert_eq!(
         open(&mut bob, &bodies[0]),
-        Err(OpenSealError::Repeat),
+        Err(OpenSealError::Repeat(ann_keys.identity)),
         "its key is gone: it has to be sent again"
     );
     let next = seal(&mut ann, &bob_keys, b"next");

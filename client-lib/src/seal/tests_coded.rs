@@ -185,7 +185,8 @@ fn whoever_could_not_read_something_sends_in_its_session_no_more() {
     assert_eq!(open(&mut reopened_with(&bob, models), &body), Ok(NOW));
     bob = reopened_with(&bob, Models::compiled_in());
     assert!(matches!(open(&mut bob, &body), Err(OpenSealError::Lacking(of, _)) if of == ann_keys.identity));
-    assert_eq!(open(&mut bob, &body), Err(OpenSealError::Repeat), "the same bytes lead to nothing more");
+    let repeat = Err(OpenSealError::Repeat(ann_keys.identity));
+    assert_eq!(open(&mut bob, &body), repeat, "the same bytes lead to nothing more");
     let (answer, bytes) = seal(&mut bob, &ann_keys, NOW);
     assert_eq!(answer[0], SEALED_FIRST, "he begins another");
     arrives(&mut ann, (answer, bytes), NOW);

@@ -5,7 +5,7 @@ use std::time::Duration;
 use thinpost_client::{
     Client, Event, InboxNumber, MemoryStorage, MessageState, ReceivedContent, Subscription,
 };
-use thinpost_netem::{Person, World};
+use thinpost_netem::{Leg, Person, World};
 use tokio::time::{sleep, timeout};
 
 use crate::people::{DAY, ann_and_bob, expected, inbox, line, strays};
@@ -87,6 +87,27 @@ async fn what_a_relay_lost_with_its_disk_is_sent_again_and_shown_once() {
     let (ann, bob) = (ann.client().status().await.unwrap(), bob.client().status().await.unwrap());
     assert_eq!((ann.custody, ann.waiting, ann.unconfirmed, ann.failed), (30, 0, 0, 0));
     assert_eq!(bob.received.0, 30);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_receipt_that_a_relay_lost_with_its_disk_is_said_again_when_the_message_comes_again() {
+    let (mut world, ann, bob) = online(12).await;
+    // Ann does not learn of custody, and the receipt waits for her at the relay.
+    world.net().set_outage_of(ann.ip(), Leg::Down, true);
+    ann.client().send("bob", line("ann", 0).into()).await.unwrap();
+    assert_eq!(inbox(&bob, 1).await.len(), 1);
+    sleep(Duration::from_secs(120)).await;
+    let status = ann.client().status().await.unwrap();
+    assert_eq!((status.custody, status.waiting), (0, 1));
+
+    world.kill_relay();
+    world.lose_store();
+    world.start_relay();
+    world.net().set_outage_of(ann.ip(), Leg::Down, false);
+    sleep(Duration::from_secs(3600)).await;
+    let status = ann.client().status().await.unwrap();
+    assert_eq!((status.custody, status.waiting, status.unconfirmed), (1, 0, 0));
+    assert_eq!(bob.client().status().await.unwrap().received.0, 1);
 }
 
 #[tokio::test(start_paused = true)]
