@@ -11,7 +11,7 @@ use crate::varint::{self, VarintError};
 
 mod packed;
 
-pub use packed::{MODELLED_BYTES_MAX, Reader, UnpackError, pack, unpack};
+pub use packed::{MODELLED_BYTES_MAX, Reader, UnpackError, pack, pack_within, unpack};
 
 /// The first bytes of the sender's [`Incarnation`]: enough to tell apart those of one sender.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]

@@ -23,6 +23,7 @@ mod recent;
 pub use alphabet::{Alphabet, END, LETTERS_MAX, OTHER, Symbol};
 pub use asset::{ContextParts, Entry, Level, Parts, PartsError};
 pub use coder::{RUN_SYMBOLS_MAX, Tally};
+pub(crate) use favourite::Coded;
 pub use favourite::Favourite;
 pub use model::{CONTEXT_SYMBOLS_MAX, CONTEXTS_MAX, ENTRIES_MAX, Model, ModelId};
 pub use models::{IDS_MAX, ModelName, ModelSet, Models, NUMBERED, NUMBERS, Numbered};
@@ -62,11 +63,12 @@ pub(crate) fn encode_best(
     favourite: &mut Favourite,
 ) -> Option<Vec<u8>> {
     let suiting = suiting(text, models, reader_has);
-    favourite.best(&suiting, text.chars().count(), |name| {
-        let mut coded = Vec::new();
-        encode(name, models.get(name)?, text, &mut coded).ok()?;
-        Some(coded)
-    })
+    let best = favourite.best(&suiting, |name| {
+        let mut bytes = Vec::new();
+        encode(name, models.get(name)?, text, &mut bytes).ok()?;
+        Some(Coded { items: 1, letters: text.chars().count(), bytes })
+    });
+    best.map(|coded| coded.bytes)
 }
 
 /// Appends a text, coded alone under a model that goes by this name.

@@ -67,22 +67,15 @@ impl Driver {
     fn seal_group(&mut self, keys: &SealKeys, mut group: Vec<Departure>, leaving: &mut Vec<Departure>) {
         let by_ticket = self.shared.contacts().models_of(&keys.identity);
         while !group.is_empty() {
-            let mut count = group.len();
             let Some(notes) = self.notes_for(keys, &group) else {
                 // What they were to say has left with something else.
                 return self.changes.custody.extend(group.iter().map(|departure| (departure.id, 0)));
             };
-            let (parcel, packed) = loop {
-                let parcel = parcel(notes.clone(), &group[..count]);
-                let packed = self.seals.pack(keys, &by_ticket, &parcel);
-                let bytes_max = self.seals.content_bytes_max(keys);
-                if packed.bytes() <= bytes_max || count == 1 {
-                    break (parcel, packed);
-                }
-                count = (count * bytes_max / packed.bytes()).clamp(1, count - 1);
-            };
-            let packed = self.with_models(keys, &by_ticket, parcel, packed);
-            let rest = group.split_off(count);
+            let parcel = parcel(notes, &group);
+            let packed = self.pack(keys, &by_ticket, &parcel);
+            // Rows of notes come last.
+            let is_all = packed.letters == parcel.items.len();
+            let rest = group.split_off(if is_all { group.len() } else { packed.letters });
             let riders: Vec<_> = group[1..].iter().map(|departure| departure.id).collect();
             match self.seals.seal(keys, packed) {
                 Ok(body) => {
@@ -117,24 +110,21 @@ impl Driver {
         Some(notes).filter(|notes| !no_letters || !notes.is_empty())
     }
 
-    /// A parcel that says which models this home has as well, if that is to be told and takes no further block of the
-    /// cipher. It can wait for a parcel that has room: whoever writes here has a ticket that tells, if an older one.
-    /// Where there are no letters, it need not.
-    fn with_models(
-        &self,
-        keys: &SealKeys,
-        by_ticket: &ModelSet,
-        parcel: Parcel<'_>,
-        packed: Packed,
-    ) -> Packed {
-        if parcel.items.iter().any(|item| item.letter.len() > LETTERS_BYTES_MAX) {
-            return packed;
+    /// Packs what fits of a parcel. It says which models this home has as well, if that is to be told and takes no further block of the
+    /// cipher: it can wait for a parcel that has room, as whoever writes here has a ticket that tells, if an older one. Where there are no letters, it
+    /// need not.
+    fn pack(&self, keys: &SealKeys, by_ticket: &ModelSet, parcel: &Parcel<'_>) -> Packed {
+        let is_long = parcel.items.iter().any(|item| item.letter.len() > LETTERS_BYTES_MAX);
+        let models = self.seals.models_to_tell(&keys.identity).filter(|_| !is_long);
+        if models.is_none() {
+            return self.seals.pack(keys, by_ticket, parcel);
         }
-        let Some(models) = self.seals.models_to_tell(&keys.identity) else { return packed };
-        let no_letters = parcel.items.is_empty();
-        let notes = Notes { models: Some(models), ..parcel.notes };
-        let telling = self.seals.pack(keys, by_ticket, &Parcel { notes, ..parcel });
-        if no_letters || telling.blocks() == packed.blocks() { telling } else { packed }
+        let telling = Parcel { notes: Notes { models, ..parcel.notes.clone() }, ..parcel.clone() };
+        let packed = self.seals.pack(keys, by_ticket, &telling);
+        // No coding makes such bytes shorter.
+        let bytes = telling.encode().len() - parcel.encode().len();
+        let takes_none = packed.blocks() == packed.blocks_without(bytes);
+        if parcel.items.is_empty() || takes_none { packed } else { self.seals.pack(keys, by_ticket, parcel) }
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use thinpost_wire::letter::{Letter, TooLong, Way};
 use thinpost_wire::notes::Notes;
-use thinpost_wire::parcel::{Parcel, Reader, pack};
+use thinpost_wire::parcel::{Parcel, Reader, pack_within};
 use thinpost_wire::text::{Favourite, ModelSet, Models};
 
 use super::Identity;
@@ -35,6 +35,8 @@ pub(crate) struct Codings {
 /// What is to be sealed, and what is known once it is.
 #[derive(Clone, Debug)]
 pub(crate) struct Packed {
+    /// How many letters of the parcel are in it.
+    pub(crate) letters: usize,
     pub(super) content: Vec<u8>,
     pub(super) parcel: Said,
     pub(super) favourite: Favourite,
@@ -46,17 +48,17 @@ impl Packed {
     pub(crate) fn of_bytes(content: &[u8]) -> Self {
         let incarnation = thinpost_wire::parcel::ShortIncarnation([0; 4]);
         let parcel = Said { incarnation, models: None };
-        Self { content: content.to_vec(), parcel, favourite: Favourite::default() }
+        Self { letters: 0, content: content.to_vec(), parcel, favourite: Favourite::default() }
     }
 
-    /// How much there is to seal.
-    pub(crate) fn bytes(&self) -> usize {
-        self.content.len()
-    }
-
-    /// How many blocks of the cipher that takes: the last one has at least a byte of padding.
+    /// How many blocks of the cipher it takes: the last one has at least a byte of padding.
     pub(crate) fn blocks(&self) -> usize {
-        self.content.len() / 16 + 1
+        self.blocks_without(0)
+    }
+
+    /// How many it would take with so many bytes less.
+    pub(crate) fn blocks_without(&self, bytes: usize) -> usize {
+        self.content.len().saturating_sub(bytes) / 16 + 1
     }
 }
 
@@ -105,7 +107,7 @@ impl Codings {
         lacks
     }
 
-    /// A parcel in the shortest coding that they can read; `by_ticket` are the models that their ticket names. What
+    /// A parcel in the shortest coding that they can read, with as many of its letters as fit, one at least; `by_ticket` are the models that their ticket names. What
     /// nobody could ask for again is for all to read: a stranger's introduction, and a question for what is missing.
     pub(super) fn pack(
         &self,
@@ -113,6 +115,7 @@ impl Codings {
         by_ticket: &ModelSet,
         parcel: &Parcel<'_>,
         knows_incarnation: bool,
+        bytes_max: usize,
     ) -> Packed {
         let Taste { models, mut favourite } = self.taste(to);
         let Notes { introduction, again, .. } = &parcel.notes;
@@ -120,9 +123,9 @@ impl Codings {
         let theirs = models.as_ref().unwrap_or(by_ticket);
         let models = if is_for_all { &ModelSet::EMPTY } else { theirs };
         let reader = Reader { models, knows_incarnation };
-        let content = pack(parcel, &self.models, reader, &mut favourite);
+        let (letters, content) = pack_within(bytes_max, parcel, &self.models, reader, &mut favourite);
         let said = Said { incarnation: parcel.incarnation, models: parcel.notes.models.clone() };
-        Packed { content, parcel: said, favourite }
+        Packed { letters, content, parcel: said, favourite }
     }
 
     /// The body that carries a letter for the relay to see.

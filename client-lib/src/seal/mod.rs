@@ -110,15 +110,17 @@ impl Seals {
         })
     }
 
-    /// A parcel as it is sealed for them; `by_ticket` are the models that their ticket names.
+    /// A parcel as it is sealed for them, with as many of its letters as fit a datagram, one at least; `by_ticket` are the models that
+    /// their ticket names.
     pub(crate) fn pack(&self, them: &SealKeys, by_ticket: &ModelSet, parcel: &Parcel<'_>) -> Packed {
         let pair = self.pairs.get(&them.identity);
         let knows_incarnation = pair.is_some_and(|pair| pair.knows(parcel.incarnation));
-        self.codings.pack(&them.identity, by_ticket, parcel, knows_incarnation)
+        let bytes_max = self.content_bytes_max(them);
+        self.codings.pack(&them.identity, by_ticket, parcel, knows_incarnation, bytes_max)
     }
 
     /// How much content fits a seal that fits a datagram: filled up to a block of the cipher.
-    pub(crate) fn content_bytes_max(&self, them: &SealKeys) -> usize {
+    fn content_bytes_max(&self, them: &SealKeys) -> usize {
         if self.is_answered(&them.identity) { CONTENT_BYTES } else { CONTENT_BYTES - FIRST_OVERHEAD_BYTES }
     }
 
@@ -142,7 +144,7 @@ impl Seals {
 
     /// The body of an envelope with this content, [packed](Seals::pack) for them, that only they can open.
     pub(crate) fn seal(&mut self, them: &SealKeys, packed: Packed) -> Result<Vec<u8>, BadKeys> {
-        let Packed { content, parcel, favourite } = packed;
+        let Packed { content, parcel, favourite, .. } = packed;
         let pair = self.pairs.entry(them.identity).or_default();
         if pair.session().is_none() {
             let claimed = pair.take_claimed().map_or(them.pre_key, |key| key.0);

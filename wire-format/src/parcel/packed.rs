@@ -3,13 +3,16 @@
 //! Either the parcel's bytes by a [`crate::codec`], or a stream of choices in which its texts are one run
 //! under a text model. `PROTOCOL.md`, section "Packed parcels", has the layout.
 
-use super::{Form, Parcel, ShortIncarnation};
-use crate::codec::{self, CodecError, DictionarySet, Opened};
+use super::{Form, ShortIncarnation};
+use crate::codec::{self, CodecError, Opened};
 use crate::letter;
 use crate::text::{
-    AdaptiveBit, Coder, Decoder, Encoder, Favourite, Lengths, Model, ModelName, ModelSet, Models, TextError,
-    TextReader, TextWriter, suiting,
+    AdaptiveBit, Coder, Decoder, Lengths, Model, ModelName, ModelSet, Models, TextError, TextReader,
 };
+
+mod pack;
+
+pub use pack::{pack, pack_within};
 
 /// Longer parcels, and longer letters, are not coded with a model, and none is read that says it is: what they allocate is
 /// bounded by it, and by then zstd catches up. The time is bounded by [`RUN_SYMBOLS_MAX`](crate::text::RUN_SYMBOLS_MAX).
@@ -42,36 +45,7 @@ pub enum UnpackError {
     Text(#[from] TextError),
 }
 
-/// A parcel, packed for a reader. `favourite` is what served that reader best before.
-pub fn pack(parcel: &Parcel<'_>, models: &Models, reader: Reader<'_>, favourite: &mut Favourite) -> Vec<u8> {
-    let plain = parcel.encode();
-    let mut best = Vec::new();
-    codec::encode_best(&plain, DictionarySet::compiled_in(), &mut best);
-    if plain.len() > MODELLED_BYTES_MAX {
-        return best;
-    }
-    let texts = parcel.items.iter().filter_map(|item| match Kind::of(item.letter) {
-        Kind::Text { text, .. } => Some(text),
-        Kind::Bytes => None,
-    });
-    let texts: Vec<&str> = texts.collect();
-    let suiting = if texts.is_empty() {
-        // Any model has the choices that are no text; the one in use is ready.
-        favourite.name().filter(|&name| reader.models.contains(name)).into_iter().collect()
-    } else {
-        suiting(&texts.concat(), models, reader.models)
-    };
-    let letters = texts.iter().map(|text| text.chars().count()).sum();
-    let modelled = favourite.best(&suiting, letters, |name| {
-        let mut modelled = Vec::new();
-        let model = models.get(name)?;
-        write(parcel, model, !reader.knows_incarnation, codec::begin(name, &mut modelled)).ok()?;
-        Some(modelled)
-    });
-    modelled.filter(|modelled| modelled.len() < best.len()).unwrap_or(best)
-}
-
-/// The parcel's bytes, for [`Parcel::decode`]; `named` is the incarnation that the session has named, if any.
+/// The parcel's bytes, for [`Parcel::decode`](super::Parcel::decode); `named` is the incarnation that the session has named, if any.
 ///
 /// # Errors
 /// When it is not packed as this version packs, with the models at hand, or has more than `bytes_max` bytes.
@@ -114,6 +88,13 @@ impl<'a> Kind<'a> {
             Err(_) => Self::Bytes,
         }
     }
+
+    fn text(&self) -> Option<&'a str> {
+        match self {
+            Self::Text { text, .. } => Some(text),
+            Self::Bytes => None,
+        }
+    }
 }
 
 /// The probabilities of all that is no text. Each parcel begins with these and learns.
@@ -142,55 +123,6 @@ impl Odds {
             numbers: Lengths::new(56 << 10, 8),
             lengths: Lengths::new(56 << 10, 5),
         }
-    }
-}
-
-fn write(parcel: &Parcel<'_>, model: &Model, named: bool, mut coder: Encoder<'_>) -> Result<(), TextError> {
-    let odds = &mut Odds::new();
-    if coder.bit(&mut odds.is_named, named) {
-        coder.even(32, u32::from_be_bytes(parcel.incarnation.0));
-    }
-    let notes = if parcel.notes.is_empty() { None } else { Some(parcel.notes.encode()) };
-    if coder.bit(&mut odds.has_notes, notes.is_some()) {
-        write_bytes(&mut coder, &mut odds.lengths, &notes.unwrap_or_default());
-    }
-    if coder.bit(&mut odds.has_letters, !parcel.items.is_empty()) {
-        let mut texts = TextWriter::new(model);
-        let mut next = parcel.items[0].number;
-        coder.number(&mut odds.numbers, next);
-        for (index, item) in parcel.items.iter().enumerate() {
-            if index > 0 {
-                coder.bit(&mut odds.goes_on, true);
-                if coder.bit(&mut odds.skips, item.number != next) {
-                    coder.number(&mut odds.numbers, item.number - next);
-                }
-            }
-            next = item.number + 1;
-            match Kind::of(item.letter) {
-                Kind::Text { prefix, text } => {
-                    if coder.bit(&mut odds.is_unusual, prefix != USUAL_PREFIX) {
-                        coder.bit(&mut odds.is_bytes, false);
-                        write_bytes(&mut coder, &mut odds.lengths, prefix);
-                    }
-                    texts.write(&mut coder, text)?;
-                }
-                Kind::Bytes => {
-                    coder.bit(&mut odds.is_unusual, true);
-                    coder.bit(&mut odds.is_bytes, true);
-                    write_bytes(&mut coder, &mut odds.lengths, item.letter);
-                }
-            }
-        }
-        coder.bit(&mut odds.goes_on, false);
-    }
-    coder.finish();
-    Ok(())
-}
-
-fn write_bytes(coder: &mut Encoder<'_>, lengths: &mut Lengths, bytes: &[u8]) {
-    coder.number(lengths, bytes.len() as u64);
-    for &byte in bytes {
-        coder.even(8, u32::from(byte));
     }
 }
 

@@ -1,5 +1,7 @@
 //! Which model to try: the one that served last, until the sizes say that another may serve better.
 
+use std::cmp::Reverse;
+
 use super::models::ModelName;
 
 /// A text is ill served when it takes more than these bits for ten letters, and some for its ends. A model of its own language
@@ -25,6 +27,16 @@ impl Default for Favourite {
     }
 }
 
+/// A content in one coding, or the first part of it.
+#[derive(Debug)]
+pub(crate) struct Coded {
+    /// How much of it this is.
+    pub(crate) items: usize,
+    /// So many letters of text.
+    pub(crate) letters: usize,
+    pub(crate) bytes: Vec<u8>,
+}
+
 impl Favourite {
     /// One that is known from before.
     pub fn new(name: ModelName) -> Self {
@@ -36,18 +48,17 @@ impl Favourite {
         self.name
     }
 
-    /// The shortest coding of those that are tried, of `suiting`, of a content with so many letters of text; learns from it.
+    /// The coding, of those that are tried, of `suiting`, that holds most, and of those the shortest; learns from it.
     pub(crate) fn best(
         &mut self,
         suiting: &[ModelName],
-        letters: usize,
-        mut code: impl FnMut(ModelName) -> Option<Vec<u8>>,
-    ) -> Option<Vec<u8>> {
+        mut code: impl FnMut(ModelName) -> Option<Coded>,
+    ) -> Option<Coded> {
         let names = self.tried(suiting);
         let coded = names.iter().filter_map(|&name| Some((name, code(name)?)));
-        let (name, best) = coded.min_by_key(|(_, coded)| coded.len())?;
-        if letters > 0 {
-            self.learn(names.len(), name, letters, best.len());
+        let (name, best) = coded.min_by_key(|(_, coded)| (Reverse(coded.items), coded.bytes.len()))?;
+        if best.letters > 0 {
+            self.learn(names.len(), name, best.letters, best.bytes.len());
         }
         Some(best)
     }

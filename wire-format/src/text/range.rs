@@ -111,6 +111,12 @@ impl<'a> Encoder<'a> {
         Self { out, start, low: 0, range: RANGE_ONE }
     }
 
+    /// Goes on in a copy of what was written.
+    pub(crate) fn fork<'b>(&self, out: &'b mut Vec<u8>) -> Encoder<'b> {
+        out.clone_from(self.out);
+        Encoder { out, ..*self }
+    }
+
     /// Takes the part `start..start + size` of `total`; `size` is not zero.
     pub(crate) fn encode(&mut self, start: u32, size: u32, total: u32) {
         debug_assert!(size > 0 && start.checked_add(size).is_some_and(|end| end <= total));

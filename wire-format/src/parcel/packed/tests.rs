@@ -6,7 +6,8 @@ use crate::batch::Ack;
 use crate::codec::Codec;
 use crate::limits::BODY_BYTES_MAX;
 use crate::notes::{Notes, Seen};
-use crate::parcel::Item;
+use crate::parcel::{Item, Parcel};
+use crate::text::{Favourite, TextWriter};
 use crate::token::Token;
 
 const OURS: ShortIncarnation = ShortIncarnation([0xaa; 4]);
@@ -36,6 +37,50 @@ fn both_ways(parcel: &Parcel<'_>, knows_incarnation: bool) -> Vec<u8> {
     assert_eq!(Parcel::decode(&plain).as_ref(), Ok(parcel));
     assert!(packed.len() <= parcel.encode().len() + 1);
     packed
+}
+
+#[test]
+fn as_many_letters_as_fit_are_packed_and_one_in_any_case() {
+    let (models, set) = all();
+    let reader = Reader { models: &set, knows_incarnation: true };
+    let who = ["my brother", "she", "the doctor", "nobody", "your friend"];
+    let what =
+        ["comes back", "wants to know", "will call you", "has to wait", "was here", "can pay", "forgot"];
+    let when = ["tomorrow", "after lunch", "at eight"];
+    let text = |n: usize| format!("{} {} {}", who[n % 5], what[n * 3 % 7], when[n % 3]);
+    let letters: Vec<_> = (0..40).map(|n| letter(&text(n))).collect();
+    let parcel = texts(&letters, 5);
+    let whole = pack(&parcel, &models, reader, &mut Favourite::default()).len();
+    let mut counts = Vec::new();
+    for bytes_max in 1..=whole {
+        let mut favourite = Favourite::default();
+        let (count, packed) = pack_within(bytes_max, &parcel, &models, reader, &mut favourite);
+        assert!(packed.len() <= bytes_max || count == 1, "{count} in {bytes_max}");
+        let unpacked = unpack(&packed, &models, Some(OURS), BODY_BYTES_MAX).unwrap();
+        assert_eq!(Parcel::decode(&unpacked).unwrap(), texts(&letters[..count], 5));
+        if count < letters.len() {
+            let more = pack(&texts(&letters[..=count], 5), &models, reader, &mut Favourite::default());
+            assert!(more.len() > bytes_max, "one more fits into {bytes_max}");
+        }
+        counts.push(count);
+    }
+    assert!(counts.is_sorted() && counts.last() == Some(&letters.len()), "{counts:?}");
+}
+
+#[test]
+fn what_no_model_suits_is_packed_as_far_as_it_fits_too() {
+    let (models, set) = all();
+    let reader = Reader { models: &set, knows_incarnation: true };
+    let object = |n| format!(r#"{{"sensor":"north-{n}","temperature":{n}.5,"humidity":{n}}}"#);
+    let letters: Vec<_> = (0..60).map(|n| [&[2], object(n).as_bytes()].concat()).collect();
+    let parcel = texts(&letters, 1);
+    // A model that was used before has the choices for it, and takes a byte for a byte.
+    for favourite in [Favourite::default(), Favourite::new(ModelName::Number(0))] {
+        let (count, packed) = pack_within(600, &parcel, &models, reader, &mut favourite.clone());
+        assert!(packed.len() <= 600 && count > 600 / letters[0].len() * 2, "{count}, {}", packed.len());
+        let unpacked = unpack(&packed, &models, Some(OURS), BODY_BYTES_MAX).unwrap();
+        assert_eq!(Parcel::decode(&unpacked).unwrap(), texts(&letters[..count], 1));
+    }
 }
 
 /// The vectors of `PROTOCOL.md`, section "Packed parcels".
@@ -109,13 +154,14 @@ fn texts_of_one_parcel_share_a_run() {
 fn what_is_too_much_for_a_run_goes_without_a_model() {
     let models = Models::compiled_in();
     let name = ModelName::Number(0);
-    let written = |letters: &[Vec<u8>]| {
-        let mut packed = Vec::new();
-        write(&texts(letters, 1), models.get(name).unwrap(), false, codec::begin(name, &mut packed))
+    let written = |letters: &[Vec<u8>], bytes_max| {
+        let coded = pack::write(bytes_max, &texts(letters, 1), name, models.get(name).unwrap(), false);
+        coded.map(|coded| coded.items)
     };
     let letters = vec![letter(&"day after day ".repeat(7)); 110];
-    assert_eq!(written(&letters[..80]), Ok(()));
-    assert_eq!(written(&letters), Err(TextError::TooManySymbols));
+    assert_eq!(written(&letters[..80], usize::MAX), Some(80));
+    assert_eq!(written(&letters, usize::MAX), None);
+    assert_eq!(written(&letters, 16_000), Some(82), "as many as a run holds");
     assert!(texts(&letters, 1).encode().len() < MODELLED_BYTES_MAX, "it is the symbols that are too many");
     assert!(!matches!(Codec::of(&both_ways(&texts(&letters, 1), true)), Ok(Codec::Text(_))));
 }
