@@ -156,3 +156,141 @@ impl Inbound {
         self.ack_due.is_none() && self.taken == self.watermark && self.held.is_empty()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn at(seconds: u32) -> Time {
+        Time::after_start(SECOND * seconds)
+    }
+
+    /// Takes in an item at no particular time.
+    fn hear(inbound: &mut Inbound, number: u64, more: bool, bytes: &[u8]) -> Result<(), LinkError> {
+        let items = [Item { number, more, bytes }];
+        inbound.check(&items)?;
+        inbound.handle_items(at(0), &items)
+    }
+
+    /// What would be acknowledged beyond the watermark.
+    fn received(inbound: &Inbound) -> Vec<(u64, u64)> {
+        inbound.ack(true).map(|ack| ack.received).unwrap_or_default()
+    }
+
+    #[test]
+    fn the_window_counts_from_what_is_settled_its_last_item_included() {
+        let mut inbound = Inbound::default();
+        hear(&mut inbound, 1, false, b"x").unwrap();
+        assert_eq!(hear(&mut inbound, WINDOW_ITEMS, false, b"x"), Ok(()));
+        let beyond = WINDOW_ITEMS + 1;
+        assert_eq!(hear(&mut inbound, beyond, false, b"x"), Err(LinkError::BeyondWindow(beyond)));
+        inbound.poll_frame();
+        inbound.settle(at(0), 1);
+        assert_eq!(hear(&mut inbound, beyond, false, b"x"), Ok(()));
+    }
+
+    #[test]
+    fn so_many_bytes_are_held_behind_a_gap_and_again_once_it_is_filled() {
+        let mut inbound = Inbound::default();
+        let count = (HOLD_BYTES_MAX / 1_000) as u64;
+        for gap in [1, count + 3] {
+            for number in gap + 1..=gap + count + 1 {
+                hear(&mut inbound, number, false, &[7; 1_000]).unwrap();
+            }
+            assert_eq!(received(&inbound).last(), Some(&(gap + 1, gap + count)), "one more than is held");
+            hear(&mut inbound, gap, false, b"x").unwrap();
+            hear(&mut inbound, gap + count + 1, false, b"x").unwrap();
+            while inbound.poll_frame().is_some() {}
+            inbound.settle(at(0), gap + count + 1);
+            assert_eq!(inbound.held_bytes, 0);
+        }
+    }
+
+    #[test]
+    fn a_frame_has_so_many_bytes_and_no_more() {
+        for (last, outcome) in [(FRAME_BYTES_MAX % 1_000, Ok(())), (1_000, Err(LinkError::FrameTooLong))] {
+            let mut inbound = Inbound::default();
+            let parts = (FRAME_BYTES_MAX / 1_000) as u64;
+            for number in 1..=parts {
+                hear(&mut inbound, number, true, &[7; 1_000]).unwrap();
+            }
+            assert_eq!(hear(&mut inbound, parts + 1, false, &vec![7; last]), outcome);
+        }
+    }
+
+    #[test]
+    fn only_what_was_given_to_the_shell_can_be_settled() {
+        let mut inbound = Inbound::default();
+        for number in 1..=3 {
+            hear(&mut inbound, number, false, b"x").unwrap();
+        }
+        inbound.settle(at(0), 3);
+        assert_eq!(inbound.ack(true).unwrap().watermark, 0);
+        inbound.poll_frame();
+        inbound.settle(at(0), 3);
+        assert_eq!(inbound.ack(true).unwrap().watermark, 1);
+        inbound.settle(at(0), 0);
+        assert_eq!(inbound.ack(true).unwrap().watermark, 1, "nothing is taken back");
+    }
+
+    #[test]
+    fn an_acknowledgement_leaves_soon_after_news_at_once_after_a_gap_or_a_repeat_and_gathered_later() {
+        let mut inbound = Inbound::default();
+        assert_eq!((inbound.ack_due(), inbound.ack(false), inbound.ack(true)), (None, None, None));
+        hear(&mut inbound, 1, false, b"x").unwrap();
+        assert_eq!(inbound.ack_due(), Some(at(0) + ACK_DELAY));
+        assert!(inbound.ack(false).is_some());
+        inbound.ack_sent();
+        assert!(inbound.ack(false).is_none() && inbound.ack(true).is_some(), "nothing new, but again");
+        for again in [3, 3, 1] {
+            hear(&mut inbound, again, false, b"x").unwrap();
+            assert_eq!(inbound.ack_due(), Some(at(0)), "{again}");
+            inbound.ack_sent();
+        }
+        inbound.gather(at(0), SECOND * 10);
+        hear(&mut inbound, 2, false, b"x").unwrap();
+        assert_eq!(inbound.ack_due(), Some(at(10)));
+        inbound.gather(at(4), SECOND * 3);
+        assert_eq!(inbound.ack_due(), Some(at(7)));
+        inbound.poll_frame();
+        inbound.settle(at(6), 1);
+        assert_eq!(inbound.ack_due(), Some(at(7)), "no later than it was");
+        inbound.asked(at(5));
+        assert_eq!(inbound.ack_due(), Some(at(5)));
+    }
+
+    #[test]
+    fn runs_of_what_has_arrived_are_told_the_first_of_them_up_to_a_bound() {
+        let mut inbound = Inbound::default();
+        for number in [1, 2, 4, 5, 7] {
+            hear(&mut inbound, number, false, b"x").unwrap();
+        }
+        assert_eq!(received(&inbound), [(1, 2), (4, 5), (7, 7)]);
+        let many = ACK_RANGES_MAX as u64 * 2;
+        for number in (9..9 + many).step_by(2) {
+            hear(&mut inbound, number, false, b"x").unwrap();
+        }
+        let received = received(&inbound);
+        assert_eq!((received.len(), received[ACK_RANGES_MAX - 1].0), (ACK_RANGES_MAX, many + 1));
+    }
+
+    #[test]
+    fn rest_is_when_all_is_settled_and_acknowledged_and_nothing_is_held() {
+        let mut inbound = Inbound::default();
+        assert!(inbound.is_at_rest());
+        hear(&mut inbound, 1, false, b"x").unwrap();
+        inbound.ack_sent();
+        assert!(!inbound.is_at_rest(), "not settled");
+        inbound.poll_frame();
+        inbound.settle(at(0), 1);
+        assert!(!inbound.is_at_rest(), "not acknowledged");
+        inbound.ack_sent();
+        inbound.settle(at(0), 1);
+        assert!(inbound.is_at_rest(), "settled twice is nothing new");
+        hear(&mut inbound, 3, false, b"x").unwrap();
+        inbound.ack_sent();
+        assert!(!inbound.is_at_rest(), "held");
+    }
+}
