@@ -66,7 +66,7 @@ pub(crate) fn encode_best(
     let best = favourite.best(&suiting, |name| {
         let mut bytes = Vec::new();
         encode(name, models.get(name)?, text, &mut bytes).ok()?;
-        Some(Coded { items: 1, letters: text.chars().count(), bytes })
+        Some(Coded { items: 1, characters: text.chars().count(), bytes })
     });
     best.map(|coded| coded.bytes)
 }

@@ -227,16 +227,15 @@ impl Driver {
         Ok(())
     }
 
-    /// Opens what is sealed. A repeat, or what comes too late to be told from one, says that a receipt is missing: it was lost
-    /// with a relay's store, perhaps. What no key opens is of no use to anyone, and dropped: whoever sent it keeps it until a receipt. So they do
+    /// Opens what is sealed. A repeat, or what comes too late to be told from one, says that a receipt is missing, perhaps: it was lost
+    /// with a relay's store. What no key opens is of no use to anyone, and dropped: whoever sent it keeps it until a receipt. So they do
     /// with what is coded with a text model that is not here.
     fn open(&mut self, body: &[u8], age_s: u32) {
         let (identity, parcel) = match self.seals.open(body) {
             Ok(opened) => opened,
             Err(OpenSealError::Repeat(from)) => {
                 tracing::debug!("an envelope came again");
-                self.seals.confirm_anew(&from);
-                return self.schedule_notes(&from);
+                return self.confirm_anew(&from);
             }
             Err(OpenSealError::NoSession(from)) if self.shared.contacts().account_of(&from).is_some() => {
                 tracing::warn!("a contact has sealed for a key that is gone");

@@ -43,6 +43,7 @@ use crate::seal::{Codings, Identity, Keyring, Seals};
 use crate::store::records::RelayRecord;
 use crate::store::{Changes, Loaded, Queued};
 use handles::Handles;
+use notes::Answered;
 use objects::Objects;
 use retry::{End, Next, Retry};
 
@@ -192,6 +193,7 @@ pub(crate) struct Driver {
     tell_after: Vec<Event>,
     /// Whom this home has asked for all that it has not confirmed.
     asked_again: BTreeMap<Identity, Instant>,
+    confirmed_anew: BTreeMap<Identity, Answered>,
     /// Contacts who are to be given a token of their own with the next notes: none where it is not made yet.
     tokens: BTreeMap<Identity, Option<Token>>,
     mailboxes: Handles<MailboxAddress>,
@@ -244,6 +246,7 @@ impl Driver {
             objects: start.objects,
             tell_after: Vec::new(),
             asked_again: BTreeMap::new(),
+            confirmed_anew: BTreeMap::new(),
             tokens: BTreeMap::new(),
             mailboxes: start.mailboxes,
             senders: start.senders,

@@ -20,8 +20,31 @@ use crate::store::records::OutboxRow;
 const DELAY_MIN: Duration = Duration::from_secs(15);
 const DELAY_MAX: Duration = Duration::from_secs(90);
 
+/// How long after the first answer to a repeat the second may follow, and how often the pause doubles: up to an hour.
+const REPEATS_PAUSE_MIN: Duration = Duration::from_secs(30);
+const REPEATS_DOUBLED_MAX: u32 = 7;
+
 /// How often a contact is asked again at most.
 const ASK_INTERVAL: Duration = Duration::from_secs(600);
+
+/// How repeats from a contact were answered.
+#[derive(Debug, Default)]
+pub(super) struct Answered {
+    count: u32,
+    at: Option<Instant>,
+}
+
+impl Answered {
+    /// Whether another is to be: the first at once, and each later one after twice as long.
+    fn is_due(&mut self, now: Instant) -> bool {
+        let pause = REPEATS_PAUSE_MIN * 2u32.pow(self.count.saturating_sub(1).min(REPEATS_DOUBLED_MAX));
+        let is_due = self.at.is_none_or(|at| at + pause <= now);
+        if is_due {
+            (self.count, self.at) = (self.count + 1, Some(now));
+        }
+        is_due
+    }
+}
 
 impl Driver {
     /// There is something to say to this device besides letters.
@@ -124,8 +147,20 @@ impl Driver {
         let news = self.kept.relay_lost_all();
         self.take_news(news);
         // With the next that leaves: nobody is to learn from it who the contacts are.
-        for with in self.seals.everyone() {
+        let contacts = self.shared.contacts().identities();
+        for (_, with) in contacts {
             self.seals.tell_anew(&with);
+        }
+    }
+
+    /// An envelope of a contact has come again: there may be no receipt for what is in it. A relay can play envelopes again as it
+    /// likes, so each answer makes the next one rarer.
+    pub(super) fn confirm_anew(&mut self, to: &Identity) {
+        if self.shared.contacts().account_of(to).is_some()
+            && self.confirmed_anew.entry(*to).or_default().is_due(Instant::now())
+        {
+            self.seals.confirm_anew(to);
+            self.schedule_notes(to);
         }
     }
 
@@ -151,5 +186,18 @@ impl Driver {
             self.seals.ask_again(with);
             self.schedule_notes(with);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn however_often_envelopes_come_again_they_are_answered_ever_more_rarely() {
+        let (mut answered, began) = (Answered::default(), Instant::now());
+        let seconds = (0..6 * 3_600).filter(|&s| answered.is_due(began + Duration::from_secs(s)));
+        let at: Vec<_> = seconds.collect();
+        assert_eq!(at, [0, 30, 90, 210, 450, 930, 1_890, 3_810, 7_650, 11_490, 15_330, 19_170]);
     }
 }

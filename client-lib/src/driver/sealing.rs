@@ -110,21 +110,20 @@ impl Driver {
         Some(notes).filter(|notes| !no_letters || !notes.is_empty())
     }
 
-    /// Packs what fits of a parcel. It says which models this home has as well, if that is to be told and takes no further block of the
-    /// cipher: it can wait for a parcel that has room, as whoever writes here has a ticket that tells, if an older one. Where there are no letters, it
-    /// need not.
+    /// Packs what fits of a parcel. If all does, it says which models this home has as well, where that is to be told and takes no further block
+    /// of the cipher: it can wait for a parcel that has room, as whoever writes here has a ticket that tells, if an older one. Where there are no
+    /// letters, it need not.
     fn pack(&self, keys: &SealKeys, by_ticket: &ModelSet, parcel: &Parcel<'_>) -> Packed {
+        let packed = self.seals.pack(keys, by_ticket, parcel);
         let is_long = parcel.items.iter().any(|item| item.letter.len() > LETTERS_BYTES_MAX);
-        let models = self.seals.models_to_tell(&keys.identity).filter(|_| !is_long);
-        if models.is_none() {
-            return self.seals.pack(keys, by_ticket, parcel);
+        if packed.letters < parcel.items.len() || is_long {
+            return packed;
         }
-        let telling = Parcel { notes: Notes { models, ..parcel.notes.clone() }, ..parcel.clone() };
-        let packed = self.seals.pack(keys, by_ticket, &telling);
-        // No coding makes such bytes shorter.
-        let bytes = telling.encode().len() - parcel.encode().len();
-        let takes_none = packed.blocks() == packed.blocks_without(bytes);
-        if parcel.items.is_empty() || takes_none { packed } else { self.seals.pack(keys, by_ticket, parcel) }
+        let Some(models) = self.seals.models_to_tell(&keys.identity) else { return packed };
+        let notes = Notes { models: Some(models), ..parcel.notes.clone() };
+        let telling = self.seals.pack(keys, by_ticket, &Parcel { notes, ..parcel.clone() });
+        let takes_none = telling.letters == packed.letters && telling.blocks() == packed.blocks();
+        if parcel.items.is_empty() || takes_none { telling } else { packed }
     }
 }
 
@@ -141,15 +140,19 @@ fn groups(rows: Vec<Departure>) -> Vec<Vec<Departure>> {
             groups.push(vec![departure]);
             continue;
         }
-        if let Some((place, bytes)) = open.get_mut(&row.mailbox) {
+        if let Some((place, bytes)) = open.get_mut(&row.mailbox)
+            && let Some(Departure { row: last, .. }) = groups[*place].last()
+        {
             let first = &groups[*place][0].row;
+            // What was written for other keys first has got its number later than what follows.
+            let is_later = departure.id.is_notes() || last.written.sequence < row.written.sequence;
             let fits = *bytes + row_bytes <= LETTERS_BYTES_MAX;
             // What is sent again goes by its low number, before what was refused and waits.
             let is_again = |row: &OutboxRow| row.again > 0;
             let is_alike = first.seal == row.seal
                 && first.written.incarnation == row.written.incarnation
                 && is_again(first) == is_again(row);
-            if fits && is_alike {
+            if fits && is_alike && is_later {
                 *bytes += row_bytes;
                 groups[*place].push(departure);
                 continue;
@@ -224,6 +227,18 @@ mod tests {
         rows[0].row.again = 1;
         rows[1].row.again = 2;
         assert_eq!(ids(&groups(rows)), [vec![1, 2], vec![3, 4]]);
+    }
+
+    #[test]
+    fn numbers_ascend_in_a_parcel_and_notes_have_none() {
+        let mut rows: Vec<_> = (1..=4).map(|id| departure(id, 1, 50)).collect();
+        rows[0].row.written.sequence = 5;
+        let mut notes = departure(MessageId::FIRST_NOTES.0, 1, 0);
+        notes.row.written.sequence = 0;
+        rows.push(notes);
+        let [first, rest] = &ids(&groups(rows))[..] else { panic!("one before the others") };
+        assert_eq!((&first[..], &rest[..3]), (&[1][..], &[2, 3, 4][..]));
+        assert_eq!(rest[3], MessageId::FIRST_NOTES.0);
     }
 
     #[test]

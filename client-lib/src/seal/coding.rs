@@ -53,12 +53,7 @@ impl Packed {
 
     /// How many blocks of the cipher it takes: the last one has at least a byte of padding.
     pub(crate) fn blocks(&self) -> usize {
-        self.blocks_without(0)
-    }
-
-    /// How many it would take with so many bytes less.
-    pub(crate) fn blocks_without(&self, bytes: usize) -> usize {
-        self.content.len().saturating_sub(bytes) / 16 + 1
+        self.content.len() / 16 + 1
     }
 }
 

@@ -186,7 +186,7 @@ fn whoever_could_not_read_something_sends_in_its_session_no_more() {
     bob = reopened_with(&bob, Models::compiled_in());
     assert!(matches!(open(&mut bob, &body), Err(OpenSealError::Lacking(of, _)) if of == ann_keys.identity));
     let repeat = Err(OpenSealError::Repeat(ann_keys.identity));
-    assert_eq!(open(&mut bob, &body), repeat, "the same bytes lead to nothing more");
+    assert_eq!(open(&mut bob, &body), repeat, "the same bytes show nothing more");
     let (answer, bytes) = seal(&mut bob, &ann_keys, NOW);
     assert_eq!(answer[0], SEALED_FIRST, "he begins another");
     arrives(&mut ann, (answer, bytes), NOW);

@@ -111,6 +111,29 @@ async fn a_receipt_that_a_relay_lost_with_its_disk_is_said_again_when_the_messag
 }
 
 #[tokio::test(start_paused = true)]
+async fn that_something_was_read_is_said_again_when_the_relay_has_lost_it() {
+    let (mut world, ann, bob) = online(13).await;
+    let message = ann.client().send("bob", line("ann", 0).into()).await.unwrap();
+    let state = async || ann.client().message_state(message).await.unwrap();
+    sleep(Duration::from_secs(180)).await;
+    assert_eq!(state().await, Some(MessageState::Delivered));
+    ann.client().disconnect();
+    sleep(Duration::from_secs(60)).await;
+    bob.client().mark_read("ann", InboxNumber(1)).await.unwrap();
+    sleep(Duration::from_secs(120)).await;
+
+    world.kill_relay();
+    world.lose_store();
+    world.start_relay();
+    ann.client().connect();
+    sleep(Duration::from_secs(3600)).await;
+    assert_eq!(state().await, Some(MessageState::Delivered), "it was lost");
+    bob.client().send("ann", line("bob", 0).into()).await.unwrap();
+    sleep(Duration::from_secs(60)).await;
+    assert_eq!(state().await, Some(MessageState::Read));
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_was_sealed_for_a_newer_self_is_sent_again_to_a_restored_home() {
     let (_world, mut ann, bob) = online(4).await;
     ann.client().send("bob", "they know each other".into()).await.unwrap();

@@ -70,6 +70,21 @@ async fn who_asks_with_keys_that_were_accepted_gets_what_was_for_the_keys_of_bef
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_waits_for_the_keys_of_before_arrives_beside_what_was_written_for_the_present_ones() {
+    let (_world, ann, bob) = with_other_keys(3).await;
+    accept(&bob, &ann).await;
+    for n in 5..8 {
+        bob.client().send("ann", line("bob", n).into()).await.unwrap();
+    }
+    ann.client().connect();
+    bob.client().connect();
+    assert_eq!(texts(&ann, 8).await, lines(0..8));
+    sleep(Duration::from_secs(3600)).await;
+    let status = bob.client().status().await.unwrap();
+    assert_eq!((status.unconfirmed, status.failed, status.abandoned), (0, 0, 0));
+}
+
+#[tokio::test(start_paused = true)]
 async fn who_asks_with_keys_that_were_not_accepted_gets_nothing_until_they_are() {
     let (_world, ann, bob) = with_other_keys(2).await;
     ann.client().connect();

@@ -32,8 +32,8 @@ impl Default for Favourite {
 pub(crate) struct Coded {
     /// How much of it this is.
     pub(crate) items: usize,
-    /// So many letters of text.
-    pub(crate) letters: usize,
+    /// So many characters of text.
+    pub(crate) characters: usize,
     pub(crate) bytes: Vec<u8>,
 }
 
@@ -57,8 +57,8 @@ impl Favourite {
         let names = self.tried(suiting);
         let coded = names.iter().filter_map(|&name| Some((name, code(name)?)));
         let (name, best) = coded.min_by_key(|(_, coded)| (Reverse(coded.items), coded.bytes.len()))?;
-        if best.letters > 0 {
-            self.learn(names.len(), name, best.letters, best.bytes.len());
+        if best.characters > 0 {
+            self.learn(names.len(), name, best.characters, best.bytes.len());
         }
         Some(best)
     }

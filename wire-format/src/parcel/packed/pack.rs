@@ -1,5 +1,7 @@
 //! Packs a parcel.
 
+use std::cmp::Reverse;
+
 use super::{Kind, MODELLED_BYTES_MAX, Odds, Reader, USUAL_PREFIX};
 use crate::codec::{self, DictionarySet};
 use crate::parcel::{Item, Parcel};
@@ -7,11 +9,13 @@ use crate::text::{Coded, Coder, Encoder, Favourite, Lengths, Model, ModelName, M
 
 /// A parcel, packed for a reader. `favourite` is what served that reader best before.
 pub fn pack(parcel: &Parcel<'_>, models: &Models, reader: Reader<'_>, favourite: &mut Favourite) -> Vec<u8> {
-    pack_within(usize::MAX, parcel, models, reader, favourite).1
+    let (items, packed) = best(None, parcel, models, reader, favourite);
+    debug_assert_eq!(items, parcel.items.len(), "without a bound it is all of them");
+    packed
 }
 
 /// As [`pack`], with only as many of the parcel's letters, from the first on, as fit into so many bytes; the first in any case.
-/// How many, and the bytes.
+/// How many, and the bytes. A dictionary codec may hold one or two more, which is not tried out.
 pub fn pack_within(
     bytes_max: usize,
     parcel: &Parcel<'_>,
@@ -19,40 +23,56 @@ pub fn pack_within(
     reader: Reader<'_>,
     favourite: &mut Favourite,
 ) -> (usize, Vec<u8>) {
-    let Some(coded) = by_model(bytes_max, parcel, models, reader, favourite) else {
-        return by_codec(bytes_max, parcel, parcel.items.len());
+    best(Some(bytes_max), parcel, models, reader, favourite)
+}
+
+fn best(
+    bytes_max: Option<usize>,
+    parcel: &Parcel<'_>,
+    models: &Models,
+    reader: Reader<'_>,
+    favourite: &mut Favourite,
+) -> (usize, Vec<u8>) {
+    let Some(modelled) = by_model(bytes_max, parcel, models, reader, favourite) else {
+        return by_codec(bytes_max, parcel);
     };
-    let plain = first(parcel, coded.items).encode();
-    let mut other = Vec::new();
-    codec::encode_best(&plain, DictionarySet::compiled_in(), &mut other);
-    if coded.bytes.len() < other.len() {
-        return (coded.items, coded.bytes);
+    let coded = encode_first(parcel, modelled.items);
+    let left_out = parcel.items.get(modelled.items);
+    let is_text = left_out.is_none_or(|item| Kind::of(item.letter).text().is_some());
+    if modelled.bytes.len() < coded.len() && is_text {
+        return (modelled.items, modelled.bytes);
     }
-    // It may hold more of them than the model.
-    let more = coded.items.saturating_mul(bytes_max) / other.len() + 1;
-    by_codec(bytes_max, parcel, more.clamp(coded.items, parcel.items.len()))
+    // What is no text takes a model a byte for each of its own.
+    let candidates = [(modelled.items, modelled.bytes), (modelled.items, coded), by_codec(bytes_max, parcel)];
+    candidates
+        .into_iter()
+        .min_by_key(|(items, bytes)| (Reverse(*items), bytes.len()))
+        .expect("there are three")
 }
 
-/// The parcel with so many of its letters.
-fn first<'a>(parcel: &Parcel<'a>, items: usize) -> Parcel<'a> {
-    Parcel { items: parcel.items[..items].to_vec(), notes: parcel.notes.clone(), ..*parcel }
+/// The parcel with so many of its letters, by the best codec.
+fn encode_first(parcel: &Parcel<'_>, items: usize) -> Vec<u8> {
+    let parcel = Parcel { items: parcel.items[..items].to_vec(), notes: parcel.notes.clone(), ..*parcel };
+    let mut coded = Vec::new();
+    codec::encode_best(&parcel.encode(), DictionarySet::compiled_in(), &mut coded);
+    coded
 }
 
-/// Packs with no model: at most so many letters.
-fn by_codec(bytes_max: usize, parcel: &Parcel<'_>, mut items: usize) -> (usize, Vec<u8>) {
+/// Packs with no model.
+fn by_codec(bytes_max: Option<usize>, parcel: &Parcel<'_>) -> (usize, Vec<u8>) {
+    let mut items = parcel.items.len();
     loop {
-        let mut coded = Vec::new();
-        codec::encode_best(&first(parcel, items).encode(), DictionarySet::compiled_in(), &mut coded);
-        if coded.len() <= bytes_max || items <= 1 {
-            return (items, coded);
+        let coded = encode_first(parcel, items);
+        match bytes_max.filter(|max| coded.len() > *max && items > 1) {
+            Some(max) => items = (items * max / coded.len()).clamp(1, items - 1),
+            None => return (items, coded),
         }
-        items = (items * bytes_max / coded.len()).clamp(1, items - 1);
     }
 }
 
 /// Packs with the best of the models that suit what is in the parcel.
 fn by_model(
-    bytes_max: usize,
+    bytes_max: Option<usize>,
     parcel: &Parcel<'_>,
     models: &Models,
     reader: Reader<'_>,
@@ -74,9 +94,10 @@ fn by_model(
     })
 }
 
-/// The stream of choices with as many letters as fit. None where even the first takes too many symbols.
+/// The stream of choices with as many letters as fit and a run may hold. None where that is not even the first; or, without a bound,
+/// not all.
 pub(super) fn write(
-    bytes_max: usize,
+    bytes_max: Option<usize>,
     parcel: &Parcel<'_>,
     name: ModelName,
     model: &Model,
@@ -94,12 +115,12 @@ pub(super) fn write(
     }
     if !coder.bit(&mut odds.has_letters, !parcel.items.is_empty()) {
         coder.finish();
-        return Some(Coded { items: 0, letters: 0, bytes: out });
+        return Some(Coded { items: 0, characters: 0, bytes: out });
     }
     let mut texts = TextWriter::new(model);
     let mut next = parcel.items[0].number;
     coder.number(&mut odds.numbers, next);
-    let (mut fitting, mut letters) = (None, 0);
+    let (mut fitting, mut characters) = (None, 0);
     for (items, item) in (1..).zip(&parcel.items) {
         if items > 1 {
             coder.bit(&mut odds.goes_on, true);
@@ -109,18 +130,17 @@ pub(super) fn write(
         }
         next = item.number + 1;
         let Some(more) = write_letter(&mut coder, odds, &mut texts, item) else { break };
-        letters += more;
-        let coded = Coded { items, letters, bytes: ended(&coder, odds) };
-        if coded.bytes.len() > bytes_max && items > 1 {
+        characters += more;
+        let coded = Coded { items, characters, bytes: ended(&coder, odds) };
+        if bytes_max.is_some_and(|max| coded.bytes.len() > max) && items > 1 {
             break;
         }
         fitting = Some(coded);
     }
-    // Without a bound it is all or nothing.
-    fitting.filter(|coded| bytes_max < usize::MAX || coded.items == parcel.items.len())
+    fitting.filter(|coded| bytes_max.is_some() || coded.items == parcel.items.len())
 }
 
-/// Writes a letter, and says how many letters of text it has; none if the run may not have so many symbols.
+/// Writes a letter, and says how many characters of text it has; none if the run may not have so many symbols.
 fn write_letter(
     coder: &mut Encoder<'_>,
     odds: &mut Odds,

@@ -83,6 +83,16 @@ fn what_no_model_suits_is_packed_as_far_as_it_fits_too() {
     }
 }
 
+#[test]
+fn a_text_takes_data_along_that_only_a_codec_makes_short() {
+    let (models, set) = all();
+    let reader = Reader { models: &set, knows_incarnation: true };
+    let data = [&[2], r#"{"door":"open","light":"off"},"#.repeat(30).as_bytes()].concat();
+    let letters = [letter("Here is the log of today"), data];
+    let (count, packed) = pack_within(300, &texts(&letters, 1), &models, reader, &mut Favourite::default());
+    assert!(count == 2 && packed.len() <= 300, "{count}, {}", packed.len());
+}
+
 /// The vectors of `PROTOCOL.md`, section "Packed parcels".
 #[test]
 fn golden_vectors_hold() {
@@ -154,14 +164,14 @@ fn texts_of_one_parcel_share_a_run() {
 fn what_is_too_much_for_a_run_goes_without_a_model() {
     let models = Models::compiled_in();
     let name = ModelName::Number(0);
-    let written = |letters: &[Vec<u8>], bytes_max| {
+    let written = |letters: &[Vec<u8>], bytes_max: Option<usize>| {
         let coded = pack::write(bytes_max, &texts(letters, 1), name, models.get(name).unwrap(), false);
         coded.map(|coded| coded.items)
     };
     let letters = vec![letter(&"day after day ".repeat(7)); 110];
-    assert_eq!(written(&letters[..80], usize::MAX), Some(80));
-    assert_eq!(written(&letters, usize::MAX), None);
-    assert_eq!(written(&letters, 16_000), Some(82), "as many as a run holds");
+    assert_eq!(written(&letters[..80], None), Some(80));
+    assert_eq!(written(&letters, None), None);
+    assert_eq!(written(&letters, Some(16_000)), Some(82), "as many as a run holds");
     assert!(texts(&letters, 1).encode().len() < MODELLED_BYTES_MAX, "it is the symbols that are too many");
     assert!(!matches!(Codec::of(&both_ways(&texts(&letters, 1), true)), Ok(Codec::Text(_))));
 }
