@@ -7,6 +7,7 @@ use super::*;
 use crate::batch::Chunk;
 
 mod objects;
+mod told;
 
 /// xorshift64*: enough to lose, double and delay datagrams by seed.
 struct Dice(u64);

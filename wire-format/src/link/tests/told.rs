@@ -1,0 +1,250 @@
+//! What leaves next, once a link was told something or has waited in vain, datagram by datagram.
+
+use super::*;
+
+/// What a datagram says.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Said {
+    items: Vec<u64>,
+    poll: bool,
+    ack: Option<u64>,
+}
+
+impl Said {
+    fn items(items: impl IntoIterator<Item = u64>) -> Option<Self> {
+        Some(Self { items: items.into_iter().collect(), ..Self::default() })
+    }
+
+    fn poll() -> Option<Self> {
+        Some(Self { poll: true, ..Self::default() })
+    }
+}
+
+/// A link, and what it hears.
+struct End {
+    link: Link,
+    now: Time,
+}
+
+impl End {
+    fn new(is_rtt_measured: bool) -> Self {
+        let link = Link::new(LinkConfig {
+            initial_rtt: Duration::from_millis(700),
+            is_rtt_measured,
+            peer_has: DictionarySet::EMPTY,
+            poll_pause_max: Duration::from_secs(45),
+        });
+        Self { link, now: Time::default() }
+    }
+
+    /// One that has sent so many frames of 60 bytes, a second apart.
+    fn having_sent(count: u64) -> Self {
+        let mut end = Self::new(false);
+        for number in 1..=count {
+            end.link.push(vec![number as u8; 60]);
+            assert_eq!(end.next(), Said::items([number]));
+            end.now = Time::after_start(Duration::from_secs(number));
+        }
+        end
+    }
+
+    fn next(&mut self) -> Option<Said> {
+        let datagram = self.link.poll_transmit(self.now, 1_160)?;
+        let content = codec::decode(&datagram, BATCH_DECODED_BYTES_MAX).unwrap();
+        let batch = batch::decode(&content).unwrap();
+        let items = batch.items.iter().map(|item| item.number).collect();
+        Some(Said { items, poll: batch.poll, ack: batch.ack.map(|ack| ack.watermark) })
+    }
+
+    fn hear(&mut self, batch: Batch<'_>) {
+        let mut datagram = vec![0];
+        batch.encode(&mut datagram);
+        self.link.handle_datagram(self.now, &datagram).unwrap();
+    }
+
+    fn hear_ack(&mut self, watermark: u64, received: &[(u64, u64)]) {
+        let ack = batch::Ack { watermark, received: received.to_vec() };
+        self.hear(Batch { ack: Some(ack), ..Batch::default() });
+    }
+
+    fn hear_item(&mut self, number: u64) {
+        self.hear(Batch {
+            items: vec![batch::Item { number, more: false, bytes: b"x" }],
+            ..Batch::default()
+        });
+    }
+
+    /// Lets the next timer run out, and says after how long.
+    fn wait(&mut self) -> Duration {
+        let at = self.link.poll_timeout().unwrap();
+        let waited = at.since(self.now);
+        self.now = at;
+        self.link.handle_timeout(at);
+        waited
+    }
+
+    /// Hears nothing until the path is taken for dead.
+    fn wait_for_silence(&mut self) {
+        while self.link.silent_for(self.now).is_none() {
+            self.wait();
+            while self.next().is_some() {}
+        }
+    }
+
+    /// Sends until no more may leave, and says how many datagrams that were.
+    fn fill(&mut self) -> usize {
+        std::iter::from_fn(|| self.next()).count()
+    }
+}
+
+#[test]
+fn what_has_left_once_is_no_backlog() {
+    let mut end = End::new(false);
+    for number in 1..=3 {
+        end.link.push(vec![number; 60]);
+        assert_eq!(end.link.backlog_bytes(), usize::from(number) * 60);
+    }
+    assert_eq!(end.next(), Said::items(1..=3));
+    assert_eq!(end.link.backlog_bytes(), 0);
+    end.link.resend_all();
+    assert_eq!((end.link.backlog_bytes(), end.link.resent_items()), (0, 0));
+    assert_eq!(end.next(), Said::items(1..=3));
+    assert_eq!((end.link.backlog_bytes(), end.link.resent_items()), (0, 3));
+}
+
+#[test]
+fn what_had_left_by_a_moment_leaves_again_and_nothing_else() {
+    let mut end = End::having_sent(3);
+    assert_eq!(end.next(), None);
+    end.link.lose_until(Time::after_start(Duration::from_secs(1)));
+    assert_eq!(end.next(), Said::items([1, 2]));
+    assert_eq!(end.next(), None);
+    assert_eq!(end.link.resent_items(), 2);
+}
+
+#[test]
+fn once_the_path_is_open_all_leaves_again_and_the_silence_is_over() {
+    let mut end = End::having_sent(3);
+    end.wait_for_silence();
+    assert_eq!(end.next(), None);
+    end.link.path_is_open(end.now);
+    assert_eq!(end.next(), Said::items([1, 2, 3]));
+    assert_eq!(end.link.silent_for(end.now), None);
+}
+
+#[test]
+fn a_poked_link_asks_and_keeps_what_it_has_until_something_answers() {
+    let mut end = End::having_sent(2);
+    end.link.poke(end.now);
+    assert_eq!(end.next(), Said::poll());
+    assert_eq!(end.next(), None);
+    assert_eq!(end.link.silent_for(end.now), Some(Duration::ZERO));
+    end.hear_ack(0, &[(2, 2)]);
+    assert_eq!(end.next(), Said::items([1]), "the other has arrived");
+}
+
+#[test]
+fn a_link_that_is_to_ask_does_so_at_once_even_at_rest() {
+    let mut end = End::new(false);
+    assert!(end.link.is_at_rest());
+    end.link.ask();
+    assert_eq!(end.next(), Said::poll());
+    assert_eq!(end.next(), None);
+}
+
+#[test]
+fn the_oldest_that_fit_ride_even_in_a_silence() {
+    let mut end = End::having_sent(4);
+    end.wait_for_silence();
+    let ride = |end: &mut End, bytes_max| {
+        end.link.resend_all();
+        end.link.path_is_open(end.now);
+        assert_eq!(end.next(), Said::items([1, 2, 3, 4]));
+        end.link.ride(bytes_max);
+        let rode = end.next();
+        assert_eq!(end.next(), None);
+        rode
+    };
+    assert_eq!(ride(&mut end, 119), Said::items([1]));
+    assert_eq!(ride(&mut end, 120), Said::items([1, 2]));
+    end.wait_for_silence();
+    end.link.ride(60);
+    assert_eq!(end.next(), Said::items([1, 2, 3, 4]), "in a silence all of it waits already");
+}
+
+#[test]
+fn whoever_is_heard_in_a_silence_and_does_not_answer_gets_one_datagram_of_what_waits() {
+    let mut end = End::having_sent(2);
+    end.hear_item(1);
+    assert_eq!(end.next(), None, "it is no silence");
+    end.wait_for_silence();
+    end.now = end.now + Duration::from_secs(60);
+    end.hear_item(2);
+    let said = end.next().unwrap();
+    assert_eq!((said.items, said.poll), (vec![1, 2], false));
+
+    let mut end = End::having_sent(1);
+    end.hear_ack(0, &[(1, 1)]);
+    end.wait_for_silence();
+    end.now = end.now + Duration::from_secs(60);
+    end.hear_item(1);
+    let said = end.next().unwrap();
+    assert!(said.items.is_empty() && said.poll, "it has arrived and is not settled");
+}
+
+#[test]
+fn what_leaves_for_the_first_time_repeats_no_acknowledgement_and_what_leaves_again_does() {
+    let mut end = End::having_sent(1);
+    end.hear_item(1);
+    assert!(matches!(end.link.poll_event(), Some(Event::Frame { number: 1, .. })));
+    end.link.settle(end.now, 1);
+    assert_eq!(end.next(), Some(Said { ack: Some(1), ..Said::default() }));
+    end.link.push(vec![2; 60]);
+    assert_eq!(end.next(), Said::items([2]));
+    end.link.resend_all();
+    assert_eq!(end.next(), Some(Said { items: vec![1, 2], poll: false, ack: Some(1) }));
+}
+
+#[test]
+fn what_three_later_datagrams_have_overtaken_is_lost_and_leaves_again() {
+    let mut end = End::new(false);
+    for number in 1..=4 {
+        end.link.push(vec![number; 60]);
+        end.next();
+    }
+    end.now = Time::after_start(Duration::from_millis(700));
+    end.hear_ack(0, &[(3, 3)]);
+    assert_eq!(end.next(), None, "two may have overtaken it on the way");
+    end.hear_ack(0, &[(3, 4)]);
+    assert_eq!(end.next(), Said::items([1]));
+}
+
+#[test]
+fn no_more_is_on_its_way_than_the_window_has_which_grows_with_what_arrives() {
+    let mut end = End::new(true);
+    for _ in 0..200 {
+        end.link.push_noise(vec![7; 1_000]);
+    }
+    let first = end.fill();
+    assert!((2..30).contains(&first), "{first}");
+    end.link.resend_all();
+    assert_eq!(end.fill(), first, "what is lost is not on its way");
+    end.now = Time::after_start(Duration::from_millis(700));
+    end.hear_ack(first as u64, &[]);
+    let second = end.fill();
+    assert!(second > first, "{second} after {first}");
+}
+
+#[test]
+fn timers_are_not_quick_where_losses_are_rare_or_no_answer_was_ever_timed() {
+    for is_rtt_measured in [false, true] {
+        let mut end = End::new(is_rtt_measured);
+        end.link.push(vec![7; 60]);
+        end.next();
+        let first = end.wait();
+        assert_eq!(end.next(), Said::items([1]));
+        let second = end.wait();
+        assert!(second >= first, "{second:?} after {first:?}");
+        assert_eq!(end.next(), Said::items([1]));
+    }
+}
