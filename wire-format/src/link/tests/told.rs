@@ -236,6 +236,64 @@ fn no_more_is_on_its_way_than_the_window_has_which_grows_with_what_arrives() {
 }
 
 #[test]
+fn a_round_trip_is_timed_by_what_left_once() {
+    let at = |ms| Time::after_start(Duration::from_millis(ms));
+    let mut end = End::having_sent(1);
+    assert_eq!((end.link.rtt(), end.link.least_rtt()), (Duration::from_millis(700), None));
+    end.now = at(300);
+    end.hear_ack(1, &[]);
+    assert_eq!(end.link.least_rtt(), Some(Duration::from_millis(300)));
+    let rtt = end.link.rtt();
+    assert!(rtt >= Duration::from_millis(300) && rtt <= Duration::from_millis(700), "{rtt:?}");
+    end.link.push(vec![2; 60]);
+    end.next();
+    end.link.resend_all();
+    end.now = at(400);
+    end.next();
+    end.now = at(410);
+    end.hear_ack(2, &[]);
+    assert_eq!(
+        (end.link.rtt(), end.link.least_rtt()),
+        (rtt, Some(Duration::from_millis(300))),
+        "of which one?"
+    );
+}
+
+#[test]
+fn items_that_are_settled_make_room_for_others() {
+    let mut end = End::having_sent(3);
+    assert_eq!(end.link.free_items(), WINDOW_ITEMS - 3);
+    end.hear_ack(2, &[]);
+    assert_eq!(end.link.free_items(), WINDOW_ITEMS - 1);
+}
+
+#[test]
+fn only_news_begins_the_wait_anew() {
+    let silent_after_four_timers = |acks: [&[(u64, u64)]; 3]| {
+        let mut end = End::having_sent(2);
+        for ack in acks {
+            end.wait();
+            while end.next().is_some() {}
+            end.hear_ack(0, ack);
+        }
+        end.wait();
+        end.link.silent_for(end.now).is_some()
+    };
+    assert!(silent_after_four_timers([&[], &[], &[]]));
+    assert!(!silent_after_four_timers([&[], &[], &[(1, 1)]]));
+    assert!(!silent_after_four_timers([&[(1, 1)], &[(1, 1)], &[(1, 1)]]), "three timers since the news");
+    let mut end = End::having_sent(2);
+    end.hear_ack(0, &[(1, 1)]);
+    for _ in 0..3 {
+        end.wait();
+        while end.next().is_some() {}
+        end.hear_ack(0, &[(1, 1)]);
+    }
+    end.wait();
+    assert!(end.link.silent_for(end.now).is_some(), "it was said before");
+}
+
+#[test]
 fn timers_are_not_quick_where_losses_are_rare_or_no_answer_was_ever_timed() {
     for is_rtt_measured in [false, true] {
         let mut end = End::new(is_rtt_measured);
