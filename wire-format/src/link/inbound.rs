@@ -209,6 +209,20 @@ mod tests {
     }
 
     #[test]
+    fn what_is_released_from_behind_a_gap_makes_room_for_as_much() {
+        let mut inbound = Inbound::default();
+        let last = (HOLD_BYTES_MAX / 1_000) as u64 + 2;
+        for number in (2..=last).filter(|number| *number != 3) {
+            hear(&mut inbound, number, false, &[7; 1_000]).unwrap();
+        }
+        hear(&mut inbound, 1, false, b"x").unwrap();
+        for number in [last + 1, last + 2] {
+            hear(&mut inbound, number, false, &[7; 1_000]).unwrap();
+        }
+        assert_eq!(received(&inbound), [(1, 2), (4, last + 1)]);
+    }
+
+    #[test]
     fn a_frame_has_so_many_bytes_and_no_more() {
         for (last, outcome) in [(FRAME_BYTES_MAX % 1_000, Ok(())), (1_000, Err(LinkError::FrameTooLong))] {
             let mut inbound = Inbound::default();

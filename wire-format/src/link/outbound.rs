@@ -41,6 +41,15 @@ struct Entry {
     sent: u32,
 }
 
+impl Entry {
+    fn flying_bytes(&self) -> u64 {
+        match self.state {
+            State::Flying { wire_bytes, .. } => wire_bytes,
+            State::Waiting | State::Arrived => 0,
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     /// To be sent, for the first time or again.
@@ -164,6 +173,7 @@ impl Outbound {
             }
         }
         self.flying_bytes -= newly.bytes;
+        debug_assert_eq!(self.flying_bytes, self.entries.iter().map(Entry::flying_bytes).sum::<u64>());
         let silent_for = self.silent_for(now);
         let was_silent = silent_for.is_some();
         let news = newly.any || moved;

@@ -8,6 +8,7 @@ struct Said {
     items: Vec<u64>,
     poll: bool,
     ack: Option<u64>,
+    is_chunk: bool,
 }
 
 impl Said {
@@ -53,7 +54,8 @@ impl End {
         let content = codec::decode(&datagram, BATCH_DECODED_BYTES_MAX).unwrap();
         let batch = batch::decode(&content).unwrap();
         let items = batch.items.iter().map(|item| item.number).collect();
-        Some(Said { items, poll: batch.poll, ack: batch.ack.map(|ack| ack.watermark) })
+        let ack = batch.ack.map(|ack| ack.watermark);
+        Some(Said { items, poll: batch.poll, ack, is_chunk: batch.chunk.is_some() })
     }
 
     fn hear(&mut self, batch: Batch<'_>) {
@@ -91,6 +93,22 @@ impl End {
         }
     }
 
+    /// One on a path whose round trip is known and that loses every other frame once.
+    fn on_a_lossy_path() -> Self {
+        let mut end = Self::new(true);
+        for number in 1..=20 {
+            end.link.push(vec![7; 60]);
+            assert_eq!(end.next(), Said::items([number]));
+            if number % 2 == 0 {
+                end.wait();
+                assert_eq!(end.next(), Said::items([number]));
+            }
+            end.now = end.now + Duration::from_millis(700);
+            end.hear_ack(number, &[]);
+        }
+        end
+    }
+
     /// Sends until no more may leave, and says how many datagrams that were.
     fn fill(&mut self) -> usize {
         std::iter::from_fn(|| self.next()).count()
@@ -104,7 +122,9 @@ fn what_has_left_once_is_no_backlog() {
         end.link.push(vec![number; 60]);
         assert_eq!(end.link.backlog_bytes(), usize::from(number) * 60);
     }
-    assert_eq!(end.next(), Said::items(1..=3));
+    assert!(end.link.poll_transmit(end.now, 100).is_some(), "one of them");
+    assert_eq!(end.link.backlog_bytes(), 120);
+    assert_eq!(end.next(), Said::items(2..=3));
     assert_eq!(end.link.backlog_bytes(), 0);
     end.link.resend_all();
     assert_eq!((end.link.backlog_bytes(), end.link.resent_items()), (0, 0));
@@ -202,7 +222,7 @@ fn what_leaves_for_the_first_time_repeats_no_acknowledgement_and_what_leaves_aga
     end.link.push(vec![2; 60]);
     assert_eq!(end.next(), Said::items([2]));
     end.link.resend_all();
-    assert_eq!(end.next(), Some(Said { items: vec![1, 2], poll: false, ack: Some(1) }));
+    assert_eq!(end.next(), Some(Said { items: vec![1, 2], ack: Some(1), ..Said::default() }));
 }
 
 #[test]
@@ -291,6 +311,83 @@ fn only_news_begins_the_wait_anew() {
     }
     end.wait();
     assert!(end.link.silent_for(end.now).is_some(), "it was said before");
+}
+
+#[test]
+fn what_waits_for_the_window_makes_no_news_of_an_answer() {
+    let mut end = End::new(true);
+    for _ in 0..100 {
+        end.link.push_noise(vec![7; 1_000]);
+    }
+    end.fill();
+    for _ in 0..3 {
+        end.wait();
+        // Nor does that take away what the timer let go.
+        end.hear_ack(0, &[]);
+        assert!(end.next().is_some());
+        end.fill();
+    }
+    end.wait();
+    assert!(end.link.silent_for(end.now).is_some());
+}
+
+#[test]
+fn timers_are_quick_after_the_first_where_losses_are_no_exception() {
+    let mut end = End::on_a_lossy_path();
+    end.link.push(vec![7; 60]);
+    end.next();
+    let first = end.wait();
+    while end.next().is_some() {}
+    let second = end.wait();
+    assert!(second * 2 < first, "{second:?} after {first:?}");
+}
+
+/// How often texts of these lengths leave between chunks before anything is answered.
+fn sent_between_chunks(lengths: &[usize]) -> u32 {
+    let mut end = End::on_a_lossy_path();
+    end.link.send_object(OBJECT, 200_000, RangeSet::new());
+    for &length in lengths {
+        end.link.push(vec![8; length]);
+    }
+    let (mut sent, mut chunks) = (0, 0);
+    let until = end.now + Duration::from_secs(3);
+    while end.now <= until {
+        while let Some(Want { transfer, bytes }) = end.link.want() {
+            let supply = vec![9; (bytes.end - bytes.start) as usize];
+            end.link.supply(transfer, bytes.start, supply.into());
+        }
+        let mut has_sent = 0;
+        while let Some(said) = end.next() {
+            has_sent += u32::from(!said.items.is_empty());
+            chunks += u32::from(said.is_chunk);
+        }
+        assert!(has_sent <= 1, "no copy before a chunk has left since");
+        sent += has_sent;
+        end.now = end.now + Duration::from_millis(5);
+    }
+    assert!(chunks >= 5, "{chunks}");
+    sent
+}
+
+#[test]
+fn short_texts_leave_a_few_times_between_chunks_where_losses_are_no_exception() {
+    assert_eq!(sent_between_chunks(&[60]), 4);
+    assert_eq!(sent_between_chunks(&[128, 128]), 4);
+    assert_eq!(sent_between_chunks(&[257]), 1);
+}
+
+#[test]
+fn texts_that_shrink_fill_datagrams() {
+    let mut end = End::new(true);
+    end.link.set_peer_dictionaries(DictionarySet::compiled_in());
+    let mut dice = Dice(5);
+    for _ in 0..100 {
+        let digits: String = (0..12).map(|_| format!("{:08x}", dice.roll())).collect();
+        end.link.push(digits);
+    }
+    let datagrams: Vec<_> = std::iter::from_fn(|| end.link.poll_transmit(end.now, 1_160)).take(4).collect();
+    let lens: Vec<_> = datagrams.iter().map(Vec::len).collect();
+    assert!(lens[1] > 900, "{lens:?}");
 }
 
 #[test]
