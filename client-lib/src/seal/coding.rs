@@ -102,8 +102,9 @@ impl Codings {
         lacks
     }
 
-    /// A parcel in the shortest coding that they can read, with as many of its letters as fit, one at least; `by_ticket` are the models that their ticket names. What
-    /// nobody could ask for again is for all to read: a stranger's introduction, and a question for what is missing.
+    /// A parcel in the shortest coding that they can read, with as many of its letters as fit, one at least; `by_ticket` are
+    /// the models that their ticket names. What nobody could ask for again is for all to read: a stranger's introduction,
+    /// and a question for what is missing.
     pub(super) fn pack(
         &self,
         to: &Identity,

@@ -5,10 +5,10 @@ use std::sync::mpsc as blocking;
 
 use bytes::Bytes;
 use rangemap::RangeSet;
-use thinpost_wire::ids::{AccountKey, DeviceKey, ObjectId, Position, StoreId};
+use thinpost_wire::ids::{AccountKey, DeviceKey, Handle, ObjectId, Position, StoreId};
 
 use super::*;
-use crate::store::conformance::{ALICE, T0, append, bodies, join, register, small};
+use crate::store::conformance::{ALICE, BOB, T0, append, bodies, join, register, small};
 use crate::store::{
     Counts, DeviceNo, DeviceRecord, Entry, HandleTables, MailboxUsage, MemoryStore, ObjectNo, ObjectRecord,
     StoreConfig,
@@ -148,6 +148,21 @@ async fn a_group_is_closed_at_its_limits() {
 }
 
 #[tokio::test]
+async fn a_group_is_closed_by_the_bytes_of_all_its_bodies() {
+    let store = Arc::new(Probe::new());
+    let device = join(&store.inner, ALICE, 1);
+    let (committer, group) = inline(&store, GroupLimits { bytes_max: 100, ..GroupLimits::default() });
+    let mut waiting = Vec::new();
+    for (sequence, bytes) in (1..).zip([40, 40, 20, 100, 99, 1, 1]) {
+        let op = Op::Append(append(device, ALICE, sequence, &vec![0; bytes]));
+        waiting.push(committer.submit(vec![op]).await.unwrap());
+    }
+    committer.close();
+    group.run().await.unwrap();
+    assert_eq!(store.groups(), [3, 1, 2, 1, 0]);
+}
+
+#[tokio::test]
 async fn a_storage_error_reaches_all_who_wait_and_all_who_come_later() {
     let store = Arc::new(Probe { fail_at_group: Some(1), ..Probe::new() });
     let device = join(&store.inner, ALICE, 1);
@@ -196,6 +211,33 @@ async fn watchers_wake_for_accepted_envelopes_and_not_for_repeats() {
     let woken =
         tokio::select! { biased; () = watcher.changed() => true, () = std::future::ready(()) => false };
     assert!(!woken);
+}
+
+#[tokio::test]
+async fn who_waits_for_a_mailbox_is_told_when_it_is_new_or_has_room_again() {
+    let store = Arc::new(Probe::new());
+    let alice = join(&store.inner, ALICE, 1);
+    let wakes = Wakes::default();
+    let mut applicant = wakes.room.applicant();
+    let (committer, group) =
+        GroupCommit::new(store.clone(), || T0, CommitMode::Inline, GroupLimits::default(), wakes.clone());
+    let run = tokio::spawn(group.run());
+    let mut told_of = async |op: Op| {
+        applicant.ask(Handle(1), BOB);
+        let done = committer.commit(vec![op]).await.unwrap()[0].unwrap();
+        (done, wakes.room.mailboxes() == 0)
+    };
+    assert!(matches!(told_of(register(BOB, 2)).await, (Done::Registered { new: true, .. }, true)));
+    assert!(matches!(told_of(register(BOB, 2)).await, (Done::Registered { new: false, .. }, false)));
+    let bob = join(&store.inner, BOB, 2);
+    let (Done::Accepted { position }, false) = told_of(Op::Append(append(alice, BOB, 1, b"x"))).await else {
+        panic!("there is not more room than before");
+    };
+    let settle = || Op::Settle { device: bob, upto: position };
+    assert!(matches!(told_of(settle()).await, (Done::Settled { released: 1, .. }, true)));
+    assert!(matches!(told_of(settle()).await, (Done::Settled { released: 0, .. }, false)));
+    committer.close();
+    run.await.unwrap().unwrap();
 }
 
 #[tokio::test]
