@@ -19,6 +19,7 @@ use tracing::debug;
 
 use crate::Down;
 use crate::clock::{Clock, from_quic};
+use crate::confirming::Confirming;
 use crate::endpoint::Command;
 use crate::quic::MTU;
 use crate::quiet::{Quiet, Touch};
@@ -37,13 +38,6 @@ const QUIET_BEFORE_PROBE: Duration = Duration::from_millis(1_500);
 
 /// But it does not wait longer than this in all, as early data may be repeated for want of an answer.
 const PROBE_WAIT_MAX: Duration = Duration::from_secs(8);
-
-/// A relay probes no sooner after it has for a device that has not heard of the handshake's end.
-const CONFIRM_AGAIN_AFTER: Duration = Duration::from_secs(1);
-
-/// QUIC's timers go on for so long after the answer to such a probe, although the link is at rest: what the answer makes leave again may be
-/// lost as well. A few probe timeouts where a round trip takes seconds.
-const CONFIRM_FOR: Duration = Duration::from_secs(60);
 
 /// What a relay has said so shortly before a device begins once more may be on its way to it.
 const OPENINGS_CROSS: Duration = Duration::from_millis(500);
@@ -78,8 +72,7 @@ pub(crate) struct Connection {
     repeated_rtt: Option<Duration>,
     /// Whether the end of the handshake leaves again, until the owner knows.
     repeats_end: bool,
-    /// At a relay, for a device that says the end of the handshake again.
-    confirming: Option<Confirming>,
+    confirming: Confirming,
     /// Whether the relay is known to have completed the handshake, at a device.
     is_confirmed: bool,
     /// When the end that it has answered left last, if any was repeated, until the owner knows.
@@ -101,14 +94,6 @@ struct Unsent {
     transmit: Transmit,
     bytes: Vec<u8>,
     writable: Pin<Box<dyn UdpPoller>>,
-}
-
-/// A device does not know that the end of the handshake was understood, and is probed.
-struct Confirming {
-    probed_at: Instant,
-    /// Acknowledgements heard before.
-    acks: u64,
-    answered_at: Option<Instant>,
 }
 
 /// What a relay knows of a device whose handshake is not complete.
@@ -227,10 +212,7 @@ impl Connection {
             ended |= part == Some(Part::End);
         }
         if heard {
-            let acks = self.quic.stats().frame_rx.acks;
-            if let Some(confirming) = self.confirming.as_mut().filter(|confirming| acks > confirming.acks) {
-                confirming.answered_at.get_or_insert_with(Instant::now);
-            }
+            self.confirming.heard(self.quic.stats().frame_rx.acks);
             self.stirs = self.unheard_for().is_some() && self.repeats.is_overdue();
             self.repeats.heard();
             if !self.is_confirmed && self.quic.stats().frame_rx.handshake_done > 0 {
@@ -257,21 +239,11 @@ impl Connection {
     /// this was lost, and it leaves again. Anybody can say so, as the keys of a handshake are gone: no more than one probe a second, and those of
     /// QUIC's own, at pauses that double, until one is answered.
     fn confirm_again(&mut self) {
-        let now = Instant::now();
-        if self.confirming.as_ref().is_some_and(|before| now < before.probed_at + CONFIRM_AGAIN_AFTER) {
-            return;
+        if self.confirming.probes(self.quic.stats().frame_rx.acks) {
+            debug!("the end of a handshake is confirmed again");
+            self.spoken.is_stale = true;
+            self.quic.ping();
         }
-        debug!("the end of a handshake is confirmed again");
-        let acks = self.quic.stats().frame_rx.acks;
-        self.confirming = Some(Confirming { probed_at: now, acks, answered_at: None });
-        self.spoken.is_stale = true;
-        self.quic.ping();
-    }
-
-    /// Whether a probe is not answered, or what its answer makes leave may have been lost.
-    fn confirms(&self) -> bool {
-        let answered_at = self.confirming.as_ref().map(|confirming| confirming.answered_at);
-        answered_at.is_some_and(|at| at.is_none_or(|at| at.elapsed() < CONFIRM_FOR))
     }
 
     /// Whether something was heard at last, if not asked before, and the handshake is not answered all the same: the path is
@@ -391,7 +363,7 @@ impl Connection {
             true => self.repeats.due(at),
             false => at,
         };
-        if self.rests && !self.is_handshake_open() && !self.confirms() && self.down.is_none() {
+        if self.rests && !self.is_handshake_open() && !self.confirming.goes_on() && self.down.is_none() {
             return self.idle_timeout.map(|idle| at.max(self.quiet.since + idle));
         }
         let Some(heard) = self.early.heard.filter(|_| !self.is_connected && self.quic.side().is_server())
@@ -559,7 +531,7 @@ impl Owned {
             repeats: Repeats::new(rtt),
             repeated_rtt: None,
             repeats_end: false,
-            confirming: None,
+            confirming: Confirming::default(),
             is_confirmed: false,
             end_answered: None,
             stirs: false,

@@ -10,6 +10,7 @@
 
 mod channel;
 mod clock;
+mod confirming;
 mod connecting;
 mod connection;
 mod down;
