@@ -20,7 +20,7 @@ use crate::store::records::OutboxRow;
 const DELAY_MIN: Duration = Duration::from_secs(15);
 const DELAY_MAX: Duration = Duration::from_secs(90);
 
-/// How long after the first answer to a repeat the second may follow, and how often the pause doubles: up to an hour.
+/// How long after the first answer to a repeat the second may follow, and how often the pause doubles: up to 64 minutes.
 const REPEATS_PAUSE_MIN: Duration = Duration::from_secs(30);
 const REPEATS_DOUBLED_MAX: u32 = 7;
 
