@@ -165,8 +165,9 @@ fn what_is_too_much_for_a_run_goes_without_a_model() {
     let models = Models::compiled_in();
     let name = ModelName::Number(0);
     let written = |letters: &[Vec<u8>], bytes_max: Option<usize>| {
-        let coded = pack::write(bytes_max, &texts(letters, 1), name, models.get(name).unwrap(), false);
-        coded.map(|coded| coded.items)
+        let reader = Reader { models: &ModelSet::EMPTY, knows_incarnation: true };
+        let packing = pack::Packing { parcel: &texts(letters, 1), models: &models, reader, bytes_max };
+        packing.write(name, models.get(name).unwrap()).map(|coded| coded.items)
     };
     let letters = vec![letter(&"day after day ".repeat(7)); 110];
     assert_eq!(written(&letters[..80], None), Some(80));
