@@ -152,3 +152,6 @@ fn sender_handle(
     link.push(ToDevice::Peer { handle, account: sender }.encode());
     Some(handle)
 }
+
+#[cfg(test)]
+mod tests;
