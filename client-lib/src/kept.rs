@@ -4,6 +4,7 @@
 //! `docs/decisions/0008-receipts.md` says when and why.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use thinpost_wire::ids::{AccountKey, AppId};
@@ -19,7 +20,7 @@ const AGAIN_MAX: u8 = 5;
 
 /// When nothing has left for a contact for so long and a receipt is missing, a message is sent again; next time after
 /// twice as long. Its receipt says what has become of the others.
-const OVERDUE_MS: u64 = 6 * 3600 * 1_000;
+const OVERDUE_MS: u64 = Duration::from_hours(6).as_millis() as u64;
 
 /// Messages kept at most. Older ones are given up.
 const KEPT_MAX: usize = 10_000;
@@ -314,171 +315,4 @@ impl Kept {
 }
 
 #[cfg(test)]
-mod tests {
-    use thinpost_wire::batch::Ack;
-
-    use super::*;
-
-    const BOB: Identity = [2; 32];
-    const CAROL: Identity = [3; 32];
-    const NOW: ShortIncarnation = ShortIncarnation([7; 4]);
-
-    fn queued(to: Identity, number: u64) -> Queued {
-        let name = Name::new(to, NOW, number);
-        Queued { enqueued_unix_ms: number, ..Queued::new(AccountKey(to), Some(name)) }
-    }
-
-    /// Bob's messages 1 to 4 and one of Carol's between the second and the third.
-    fn kept() -> Kept {
-        let mut kept = Kept::default();
-        for (id, (to, number)) in (1..).zip([(BOB, 1), (BOB, 2), (CAROL, 1), (BOB, 3), (BOB, 4)]) {
-            let left = kept.leave(0);
-            assert_eq!(kept.keep(MessageId(id), queued(to, number), left), News::default());
-        }
-        kept
-    }
-
-    fn receipt(watermark: u64, received: &[(u64, u64)], read: u64) -> Notes {
-        let arrived = Ack { watermark, received: received.to_vec() };
-        Notes { seen: vec![Seen { incarnation: NOW, arrived, read }], ..Notes::default() }
-    }
-
-    fn ids<T>(of: &[(MessageId, T)]) -> Vec<u64> {
-        of.iter().map(|(id, _)| id.0).collect()
-    }
-
-    #[test]
-    fn a_receipt_lets_go_of_what_it_states_and_of_nobody_elses() {
-        let mut kept = kept();
-        let news = kept.heed(&BOB, None, &receipt(2, &[], 1));
-        assert_eq!((ids(&news.delivered), ids(&news.read)), (vec![1, 2], vec![1]));
-        assert_eq!(news.again, []);
-        assert_eq!(kept.heed(&BOB, None, &receipt(2, &[], 1)), News::default(), "it says nothing new");
-        assert_eq!(ids(&kept.heed(&BOB, None, &receipt(2, &[], 2)).read), [2]);
-        assert_eq!(ids(&kept.heed(&CAROL, None, &receipt(9, &[], 0)).delivered), [3]);
-    }
-
-    #[test]
-    fn what_left_before_something_confirmed_is_sent_again_a_few_times() {
-        let mut kept = kept();
-        // Bob's second message is lost each time, and something later arrives.
-        for (again, later) in (1..=AGAIN_MAX).zip(3..) {
-            let news = kept.heed(&BOB, None, &receipt(1, &[(3, later)], 0));
-            assert_eq!(ids(&news.again), [2]);
-            let (id, lost) = news.again[0];
-            assert_eq!(lost.again, again);
-            let left = kept.leave(0);
-            kept.keep(id, lost, left);
-            let (id, left) = (MessageId(10 + later), kept.leave(0));
-            kept.keep(id, queued(BOB, later + 1), left);
-        }
-        let news = kept.heed(&BOB, None, &receipt(1, &[(3, 100)], 0));
-        assert_eq!(news.again, [], "a contact who never gets it gets it no more");
-        let [(id, _, reason)] = news.abandoned[..] else { panic!("{news:?}") };
-        assert_eq!((id, reason), (MessageId(2), Abandonment::TooOften));
-        assert_eq!(kept.heed(&BOB, None, &receipt(1, &[(3, 101)], 0)).abandoned, [], "it is told once");
-        let late = kept.heed(&BOB, None, &receipt(101, &[], 2));
-        assert_eq!(
-            (ids(&late.delivered), ids(&late.read)),
-            (vec![2], vec![1, 2]),
-            "it has arrived after all"
-        );
-    }
-
-    #[test]
-    fn what_left_together_with_something_confirmed_is_not_taken_for_lost() {
-        let mut kept = Kept::default();
-        let left = kept.leave(0);
-        kept.keep(MessageId(1), queued(BOB, 1), left);
-        kept.keep(MessageId(2), queued(BOB, 2), left);
-        assert_eq!(kept.heed(&BOB, None, &receipt(0, &[(2, 2)], 0)).again, []);
-    }
-
-    #[test]
-    fn all_is_sent_again_to_who_asks_or_when_the_relay_has_lost_it() {
-        let mut kept = kept();
-        kept.heed(&BOB, None, &receipt(2, &[], 0));
-        let asked = kept.heed(&BOB, None, &Notes { again: true, ..Notes::default() });
-        assert_eq!(ids(&asked.again), [4, 5]);
-        assert_eq!(ids(&kept.relay_lost_all().again), [3]);
-        assert_eq!(kept.relay_lost_all(), News::default(), "they are in the outbox now");
-    }
-
-    #[test]
-    fn what_was_sealed_for_keys_of_before_goes_to_who_has_the_account_now_and_to_nobody_else() {
-        let (account, anew) = (AccountKey(BOB), [9; 32]);
-        let again = Notes { again: true, ..Notes::default() };
-        assert_eq!(kept().heed(&anew, None, &again), News::default(), "whoever that is");
-        assert_eq!(ids(&kept().heed(&anew, Some(account), &again).again), [1, 2, 4, 5]);
-        // Or they confirm something that left later.
-        let mut kept = kept();
-        let left = kept.leave(0);
-        let to_them = Queued { mailbox: account, ..queued(anew, 1) };
-        kept.keep(MessageId(6), to_them, left);
-        let news = kept.heed(&anew, Some(account), &receipt(1, &[], 0));
-        assert_eq!((ids(&news.delivered), ids(&news.again)), (vec![6], vec![1, 2, 4, 5]));
-    }
-
-    #[test]
-    fn a_receipt_that_came_before_custody_was_known_counts() {
-        let mut kept = Kept::default();
-        kept.heed(&BOB, None, &receipt(1, &[], 1));
-        let left = kept.leave(0);
-        let news = kept.keep(MessageId(1), queued(BOB, 1), left);
-        assert_eq!((ids(&news.delivered), ids(&news.read)), (vec![1], vec![1]));
-        let left = kept.leave(0);
-        assert_eq!(kept.keep(MessageId(2), queued(BOB, 2), left), News::default());
-    }
-
-    #[test]
-    fn what_was_confirmed_before_its_custody_was_known_is_done_and_what_left_before_it_is_lost() {
-        let mut kept = kept();
-        let left = kept.leave(0);
-        kept.keep_arrived(MessageId(6), &queued(BOB, 5), left, false);
-        let news = kept.heed(&BOB, None, &receipt(0, &[(5, 5)], 5));
-        assert_eq!((ids(&news.delivered), ids(&news.read)), (vec![], vec![6]));
-        assert_eq!(ids(&news.again), [1, 2, 4, 5]);
-    }
-
-    #[test]
-    fn one_message_of_those_without_a_receipt_is_sent_again_after_ever_longer_whiles() {
-        let mut kept = kept();
-        let mut now = 5;
-        for again in 0..AGAIN_MAX {
-            assert_eq!(kept.overdue(now + (OVERDUE_MS << again) - 3), News::default());
-            now += OVERDUE_MS << again;
-            let overdue = kept.overdue(now).again;
-            assert_eq!(ids(&overdue), [1, 3], "one for Bob and one for Carol");
-            for (id, queued) in overdue {
-                kept.keep(id, queued, now);
-            }
-        }
-        assert_eq!(kept.overdue(u64::MAX), News::default(), "enough is enough");
-    }
-
-    #[test]
-    fn a_clock_that_was_set_back_mixes_up_nothing() {
-        let mut kept = Kept::default();
-        let left = [5, 3, 3, 9].map(|now| kept.leave(now));
-        assert_eq!(left, [5, 6, 7, 9]);
-    }
-
-    #[test]
-    fn what_is_too_old_or_too_much_is_given_up_and_told_with_the_reason() {
-        let mut kept = kept();
-        let given_up = |news: News, because: Abandonment| {
-            assert!(news.abandoned.iter().all(|(_, _, reason)| *reason == because), "{news:?}");
-            news.abandoned.iter().map(|(id, ..)| id.0).collect::<Vec<_>>()
-        };
-        assert_eq!(given_up(kept.let_go(2), Abandonment::Expired), [1, 3]);
-        assert_eq!(kept.let_go(2), News::default());
-        for id in 10..=10 + KEPT_MAX as u64 {
-            let left = kept.leave(0);
-            kept.keep(MessageId(id), queued(BOB, id), left);
-        }
-        assert_eq!(given_up(kept.let_go(0), Abandonment::TooMany), [2, 4, 5, 10]);
-        assert_eq!(kept.copies.len(), KEPT_MAX);
-        let late = kept.heed(&BOB, None, &receipt(0, &[(10, 10)], 0));
-        assert_eq!(ids(&late.delivered), [10]);
-    }
-}
+mod tests;
