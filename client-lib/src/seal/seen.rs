@@ -194,6 +194,47 @@ mod tests {
     }
 
     #[test]
+    fn what_is_missing_counts_as_arrived_only_behind_more_gaps_than_are_remembered() {
+        let with_gaps = |gaps: u64| {
+            let mut seen = Seen::default();
+            assert!((1..=gaps).all(|n| seen.insert(OF, n * 2)));
+            seen
+        };
+        assert!(with_gaps(RANGES_MAX as u64).insert(OF, 1));
+        let mut seen = with_gaps(RANGES_MAX as u64 + 1);
+        assert!(!seen.insert(OF, 1));
+        assert!(seen.insert(OF, 3), "just the lowest gap is given up");
+    }
+
+    #[test]
+    fn the_opening_that_was_silent_longest_is_forgotten_first() {
+        let of = |n: usize| ShortIncarnation((n as u32).to_le_bytes());
+        let mut seen = Seen::default();
+        assert!((0..INCARNATIONS_MAX).all(|n| seen.insert(of(n), 1)));
+        assert!(!seen.insert(of(0), 1), "as many are remembered, and this is used");
+        assert!(seen.insert(of(INCARNATIONS_MAX), 1), "one too many");
+        assert!((2..=INCARNATIONS_MAX).chain([0]).all(|n| !seen.insert(of(n), 1)));
+        assert!(seen.insert(of(1), 1));
+    }
+
+    #[test]
+    fn all_is_known_after_a_restart() {
+        let mut seen = Seen::default();
+        for (of, number) in [(OF, 1), (OF, 3), (ShortIncarnation([2; 4]), 9)] {
+            seen.insert(of, number);
+        }
+        seen.take_receipts();
+        seen.read(OF, 1);
+        let Record(uses, of) = seen.to_record();
+        assert_eq!(uses, 3);
+        let mut again = Seen::from_record(Record(uses, of));
+        assert_eq!(again.of, seen.of);
+        assert!(again.is_untold());
+        assert!(!again.insert(OF, 3) && again.insert(OF, 2));
+        assert!(again.of[&OF].used > again.of[&ShortIncarnation([2; 4])].used);
+    }
+
+    #[test]
     fn memory_is_bounded_whatever_comes() {
         let mut seen = Seen::default();
         for number in 1..=2_000 {
