@@ -294,6 +294,15 @@ fn whose_a_message_is_is_known_while_it_is_there() {
 }
 
 #[test]
+fn only_a_message_that_was_never_in_custody_leaves_for_the_first_time() {
+    let again = Queued { again: 1, ..queued(BOB) };
+    assert!(queued(BOB).is_first_time(MessageId(1)));
+    assert!(!again.is_first_time(MessageId(1)));
+    assert!(!queued(BOB).is_first_time(MessageId::FIRST_NOTES));
+    assert!(!again.is_first_time(MessageId::FIRST_NOTES));
+}
+
+#[test]
 fn notes_for_a_contact_are_told_from_messages() {
     let mut outbox = outbox(&[BOB, CAROL]);
     outbox.insert(MessageId::FIRST_NOTES, &queued(CAROL));

@@ -110,8 +110,7 @@ impl Numbers {
         let place = self.ranges.partition_point(|(_, last)| last.saturating_add(1) < number);
         match self.ranges.get_mut(place) {
             Some((first, last)) if (*first..=*last).contains(&number) => return false,
-            Some((_, last)) if *last + 1 == number => *last = number,
-            Some((first, _)) if *first == number + 1 => *first = number,
+            Some((_, last)) if last.checked_add(1) == Some(number) => *last = number,
             _ => self.ranges.insert(place, (number, number)),
         }
         if let [(_, last), (first, end)] = self.ranges[place..(place + 2).min(self.ranges.len())]
@@ -191,6 +190,24 @@ mod tests {
         let last: Vec<_> = [0].into_iter().chain(SEEN_MAX + 1..2 * SEEN_MAX).map(of).collect();
         assert_eq!(told, last);
         assert!(!seen.is_untold());
+    }
+
+    #[test]
+    fn the_last_number_of_all_takes_nothing_from_the_others() {
+        let mut seen = Seen::default();
+        let numbers = [u64::MAX, 5, u64::MAX - 1, 4];
+        assert_eq!(numbers.map(|number| seen.insert(OF, number)), [true; 4]);
+        assert_eq!(numbers.map(|number| seen.insert(OF, number)), [false; 4]);
+    }
+
+    #[test]
+    fn what_came_without_a_gap_is_stated_as_one_number() {
+        let mut seen = Seen::default();
+        for number in [1, 2, 5, 4, 7, 3] {
+            seen.insert(OF, number);
+        }
+        let arrived = seen.take_receipts().remove(0).arrived;
+        assert_eq!(arrived, Ack { watermark: 5, received: vec![(7, 7)] });
     }
 
     #[test]
