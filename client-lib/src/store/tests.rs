@@ -250,6 +250,25 @@ fn only_what_has_a_name_and_is_in_custody_is_kept() {
 }
 
 #[test]
+fn what_is_sent_again_travels_under_a_new_number_and_by_itself() {
+    let memory = created();
+    let (store, _) = open(&memory);
+    let numbers = numbers(NOW);
+    let seal = Some(SealKeys { identity: [1; 32], pre_key: [2; 32], envelope: [3; 32] });
+    store.enqueue(&mut [b"a", b"b"].map(|letter| OutboxRow { seal, ..row(letter) }), &numbers).unwrap();
+    let [carrier, rider] = [1, 2].map(MessageId);
+    let mut rows = store.departures(&[carrier]).unwrap();
+    rows[0].sealed = Some(SealedRow { body: b"sealed".to_vec(), riders: vec![rider] });
+    store.hand_over(&mut rows, &[], &numbers).unwrap();
+    store.apply(&Changes { custody: vec![(carrier, 1)], ..Changes::default() }).unwrap();
+    let again = store.load().unwrap().kept.relay_lost_all().again;
+    store.apply(&Changes { again, ..Changes::default() }).unwrap();
+    let outbox = store.load().unwrap().outbox;
+    let travels = outbox.iter().map(|(id, queued)| (*id, queued.number, queued.rides_with, queued.again));
+    assert_eq!(travels.collect::<Vec<_>>(), [(carrier, None, None, 1), (rider, None, None, 1)]);
+}
+
+#[test]
 fn what_was_in_custody_once_does_not_fail_but_is_abandoned() {
     let memory = created();
     let (store, _) = open(&memory);
