@@ -45,10 +45,12 @@ impl Driver {
 
     /// Makes the tokens that are to be given, on disk before they are.
     pub(super) async fn make_tokens(&mut self) -> Result<(), StoreError> {
-        let wanted: Vec<_> =
-            self.tokens.iter().filter(|(_, token)| token.is_none()).map(|(with, _)| *with).collect();
-        for with in wanted {
-            let account = self.shared.contacts().account_of(&with);
+        let wanted = self.tokens.iter().filter(|(_, token)| token.is_none());
+        let mut wanted: Vec<_> =
+            wanted.map(|(with, _)| (self.shared.contacts().account_of(with), *with)).collect();
+        // Identities are drawn from the system. Tokens are numbered, which a simulated world is to repeat.
+        wanted.sort_unstable();
+        for (account, with) in wanted {
             let token = match account {
                 Some(account) => self.shared.on_disk(move |shared| shared.grant_to_contact(account)).await?,
                 None => None,

@@ -338,12 +338,14 @@ impl Seals {
         self.notes_due.values().min().copied()
     }
 
-    /// Whose notes are to leave by now, or by a time so far ahead that the clock must have been set back.
-    /// Asked once, they count as on their way, until they are scheduled anew.
+    /// Whose notes are to leave by now, or by a time so far ahead that the clock must have been set back, the one that
+    /// waited longest first. Asked once, they count as on their way, until they are scheduled anew.
     pub(crate) fn take_due(&mut self, now_unix_ms: u64, ahead_ms_max: u64) -> Vec<Identity> {
         let still_to_wait = now_unix_ms + 1..=now_unix_ms.saturating_add(ahead_ms_max);
-        let due = self.notes_due.iter().filter(|(_, due)| !still_to_wait.contains(due));
-        let due: Vec<_> = due.map(|(with, _)| *with).collect();
+        let is_due = |(with, due): (&Identity, &u64)| (!still_to_wait.contains(due)).then_some((*due, *with));
+        let mut due: Vec<_> = self.notes_due.iter().filter_map(is_due).collect();
+        due.sort_unstable();
+        let due: Vec<_> = due.into_iter().map(|(_, with)| with).collect();
         for with in &due {
             self.notes_due.remove(with);
             if let Some(pair) = self.pairs.get_mut(with) {
