@@ -209,6 +209,14 @@ pub struct LinkCounters {
     pub lost_outage: Tally,
     /// Larger than what passes.
     pub lost_size: Tally,
+    /// To come out damaged.
+    pub damaged: Tally,
+    /// Waited until a sleeping radio had woken.
+    pub woke: Tally,
+    /// Waited, at least in part, until a gap was over.
+    pub gapped: Tally,
+    /// Sent, at least in part, after a step of the rate.
+    pub stepped: Tally,
 }
 
 impl LinkCounters {
@@ -240,6 +248,10 @@ impl AddAssign for LinkCounters {
         self.lost_queue += other.lost_queue;
         self.lost_outage += other.lost_outage;
         self.lost_size += other.lost_size;
+        self.damaged += other.damaged;
+        self.woke += other.woke;
+        self.gapped += other.gapped;
+        self.stepped += other.stepped;
     }
 }
 
@@ -339,6 +351,7 @@ impl Link {
 
         let at = self.arrival(leaves, ip_bytes);
         if self.befalls(self.params.damaged) {
+            self.counters.damaged.count(ip_bytes);
             return Verdict::Damage { at };
         }
         if self.befalls(self.params.doubled) {
@@ -356,23 +369,34 @@ impl Link {
             && now.saturating_sub(self.free_at) >= sleep.after
         {
             at = at.saturating_add(sleep.wakes_in);
+            self.counters.woke.count(ip_bytes);
         }
         let mut left = bit_nanos(ip_bytes);
-        loop {
+        let (mut waits, mut steps) = (false, false);
+        let gone_at = loop {
             let gap = self.gap_at(at);
             if let Some(gap) = &gap
                 && gap.contains(&at)
             {
                 at = gap.end;
+                waits = true;
                 continue;
             }
             let (rate, changes_at) = self.params.rate_at(at);
+            steps |= rate != self.params.rate_bit_s;
             let gone_at = at.saturating_add(Duration::from_nanos(nanos_for(left, rate)));
             let until = [changes_at, gap.map(|gap| gap.start)].into_iter().flatten().min();
-            let Some(until) = until.filter(|&until| until < gone_at) else { return gone_at };
+            let Some(until) = until.filter(|&until| until < gone_at) else { break gone_at };
             left -= (until - at).as_nanos() * u128::from(rate.get());
             at = until;
+        };
+        if waits {
+            self.counters.gapped.count(ip_bytes);
         }
+        if steps {
+            self.counters.stepped.count(ip_bytes);
+        }
+        gone_at
     }
 
     /// The gap that is on at this time or comes after it. Times must not go back.

@@ -151,11 +151,14 @@ impl Profile {
     pub fn find(name_or_file: &str) -> Result<Self, ProfileError> {
         let Some(name) = name_or_file.strip_suffix(".toml") else { return Self::named(name_or_file) };
         let name = name.rsplit(['/', '\\']).next().unwrap_or(name);
-        let text = std::fs::read_to_string(name_or_file).map_err(|error| ProfileError::Unreadable {
-            file: name_or_file.to_owned(),
-            problem: error.to_string(),
+        let unreadable =
+            |problem: String| ProfileError::Unreadable { file: name_or_file.to_owned(), problem };
+        let bytes = std::fs::read(name_or_file).map_err(|error| unreadable(error.to_string()))?;
+        let text = str::from_utf8(&bytes).map_err(|error| {
+            let line = bytes[..error.valid_up_to()].iter().filter(|byte| **byte == b'\n').count() + 1;
+            unreadable(format!("line {line} is not UTF-8"))
         })?;
-        Self::from_toml(name, &text)
+        Self::from_toml(name, text)
     }
 
     /// Reads a profile from the text of a file, see the [module](self).
@@ -253,7 +256,22 @@ mod tests {
                 "rate_steps = [\n{ at_s = 2, rate_kbit_s = 1 },\n{ at_s = 2, rate_kbit_s = 3 }]",
                 "line 9: at_s: must be later",
             ),
-            ("rate_steps = [{ at_ms = 1 }]", "line 7: rate_steps: unknown field"),
+            ("rate_steps = [{ at_ms = 1 }]", "line 7: at_ms: unknown field"),
+            ("rate_steps = [\n{ at_s = 1, rate_kbit_s = 2, colour = 3 }]", "line 8: colour: unknown field"),
+            ("rate_steps = [{ at_s = 1 }]", "line 7: "),
+            ("mtu_bytes = 1280.5", "line 7: mtu_bytes: invalid type"),
+            ("delay_ms = 1e300", "line 7: "),
+            ("jitter_ms = 1e300", "line 7: jitter_ms: must be from 0 to 600000, not 1e300"),
+            (
+                "gap_ms = -1\ngap_every_s = 1\n[up]\ngap_ms = 1\ngap_every_s = 2",
+                "line 7: gap_ms: must be from",
+            ),
+            (
+                "loss_percent = -1\n[up]\nloss_percent = 1\n[down]\nloss_percent = 1",
+                "line 7: loss_percent: must",
+            ),
+            ("[path]\nudp = false\nflow_kbytes_max = -5", "line 9: flow_kbytes_max: must be from 0.001"),
+            ("[path]\nudp = false\nflow_kbytes_max = 5", "line 9: flow_kbytes_max: stands beside udp"),
             ("[path]\nnat_keeps_ports = true", "line 8: nat_keeps_ports: stands without nat_forgets_after_s"),
             ("[path]\nnat_forgets_after_s = 0", "line 8: nat_forgets_after_s: must be from 0.001"),
             ("[path]\nflow_kbytes_max = 0", "line 8: flow_kbytes_max: must be from 0.001"),
@@ -264,6 +282,29 @@ mod tests {
         for (added, expected) in cases {
             let refused = refusal(&format!("{GOOD}{added}\n"));
             assert!(refused.starts_with(&format!("profile mine, {expected}")), "{added}: {refused}");
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_in_both_is_refused_although_each_direction_says_something_else() {
+        let overridden = |key: &str, bad: &str, good: &str| {
+            let text = format!(
+                "{}[up]\n{key} = {good}\n[down]\n{key} = {good}\n",
+                GOOD.lines()
+                    .map(|line| if line.starts_with(key) {
+                        format!("{key} = {bad}\n")
+                    } else {
+                        format!("{line}\n")
+                    })
+                    .collect::<String>()
+            );
+            refusal(&text)
+        };
+        for (key, bad, good) in
+            [("rate_kbit_s", "-20", "10"), ("delay_ms", "-1", "10"), ("queue_packets", "0", "9")]
+        {
+            let refused = overridden(key, bad, good);
+            assert!(refused.contains(&format!("{key}: must be from")), "{refused}");
         }
     }
 

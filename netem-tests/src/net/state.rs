@@ -10,6 +10,7 @@ use std::{
 
 use bytes::Bytes;
 use quinn::udp::EcnCodepoint;
+use tracing::debug;
 
 use super::{Censorship, Fate, INBOX_DATAGRAMS_MAX, Leg, Nat, SocketId, Trace, nat::Translator};
 use crate::{
@@ -172,6 +173,9 @@ impl State {
         let Some(nat) = self.nats.get_mut(&local.ip()) else { return before.unwrap_or(local) };
         let is_known = nat.remembers(now, local);
         nat.went_out(now, local);
+        if before.is_some() && !is_known {
+            debug!("a NAT had forgotten a socket");
+        }
         match before {
             Some(public) if is_known || !nat.wants_another(before) => public,
             _ => {
@@ -333,11 +337,18 @@ impl Censor {
     fn lets_pass(&mut self, flow: Flow, ip_bytes: usize) -> bool {
         match self.censorship {
             Censorship::None => true,
-            Censorship::NoUdp => false,
+            Censorship::NoUdp => {
+                debug!("UDP was blocked");
+                false
+            }
             Censorship::FlowsUpTo(bytes_max) => {
                 let passed = self.passed.entry(flow).or_default();
                 *passed += ip_bytes as u64;
-                *passed <= bytes_max
+                let passes = *passed <= bytes_max;
+                if !passes {
+                    debug!("a flow was cut");
+                }
+                passes
             }
         }
     }

@@ -69,6 +69,16 @@ pub enum Broken {
         /// What they say now.
         has: u64,
     },
+    /// An application was shown another message than the next of the inbox.
+    #[error("{who} was shown message {found} of the inbox where {expected} is the next")]
+    Shown {
+        /// Whose application.
+        who: &'static str,
+        /// The number of the one that it is to be shown.
+        expected: u64,
+        /// The number of the one that it was shown, or of the last there is.
+        found: u64,
+    },
     /// An object is not where it was to be, or is another one.
     #[error("{who} has no object {id} as it was put: {what}")]
     Object {
@@ -151,7 +161,9 @@ impl Storm {
         for life in &mut self.lives {
             life.person.kill().await;
             sleep(Duration::from_millis(2)).await;
-            life.person.open_with(|builder| builder.models(with_greek())).connect();
+            let client = life.person.open_with(|builder| builder.models(with_greek()));
+            life.shown.follow(client);
+            client.connect();
         }
         sleep(SETTLING).await;
         let before = self.air_bytes();
@@ -183,10 +195,14 @@ impl Storm {
     }
 
     /// Whether all arrived, once and in order, and everyone knows of it.
-    pub(super) async fn check(&self) -> Result<(), Broken> {
+    pub(super) async fn check(&mut self) -> Result<(), Broken> {
+        for who in 0..self.lives.len() {
+            self.check_counts(who).await?;
+        }
         let in_order = self.disks_lost == 0 && !self.changes_models;
         for (who, person) in self.lives.iter().map(|life| &life.person).enumerate() {
             let status = person.client().status().await.expect("a home in memory can be read");
+            self.lives[who].shown.check(person.name(), status.received)?;
             let Status { failed, abandoned, waiting, unconfirmed, .. } = status;
             if failed + abandoned + waiting + unconfirmed > 0 {
                 let failed = failed + abandoned;

@@ -10,8 +10,8 @@ use tokio::time::sleep;
 use tracing::debug;
 
 use super::{Put, Storm, draw_link};
-use crate::Leg;
 use crate::disk::Failure;
+use crate::{Censorship, Leg};
 
 /// How far a phone's clock may be set forth or back, seconds.
 const CLOCK_STEPS_S: [i64; 4] = [1, 60, 3_600, 12 * 3_600];
@@ -36,14 +36,17 @@ impl Storm {
     pub(super) async fn turn_relay(&mut self) {
         if !self.relay_is_up {
             if self.loses_disks && self.random.random_ratio(1, 2) {
+                debug!("the relay lost its disk");
                 self.world.lose_store();
                 self.disks_lost += 1;
                 self.faults += 1;
             }
             self.world.start_relay();
         } else if self.random.random() {
+            debug!("the relay was killed");
             self.world.kill_relay();
         } else {
+            debug!("the relay was stopped");
             self.world.stop_relay().await;
         }
         self.faults += u64::from(self.relay_is_up);
@@ -60,6 +63,7 @@ impl Storm {
     /// Ends somebody's client, and opens it anew; there is room on the disk then.
     pub(super) async fn kill(&mut self, who: usize) {
         self.faults += 1;
+        debug!("a client was killed");
         let life = &mut self.lives[who];
         life.person.kill().await;
         life.person.storage().make_room();
@@ -79,6 +83,7 @@ impl Storm {
         self.faults += 1;
         let step_s = *CLOCK_STEPS_S.choose(&mut self.odd).expect("there are steps");
         let is_back = self.odd.random();
+        debug!("a phone's clock was set {}", if is_back { "back" } else { "forth" });
         self.lives[who].person.step_clock(if is_back { -step_s } else { step_s });
     }
 
@@ -87,12 +92,24 @@ impl Storm {
         self.faults += 1;
         let mut odd = ChaCha8Rng::seed_from_u64(self.odd.random());
         let link = draw_link(&mut self.odd, &mut odd).expect("the profiles of this crate are sound");
+        debug!("a phone went into another network");
         let life = &mut self.lives[who];
+        life.blocks_udp = false;
+        life.censorship = link.censorship;
         self.world.net().attach_profile(life.person.ip(), &link);
         self.world.net().set_outage(life.person.ip(), life.has_outage);
         if self.odd.random() {
             life.person.client().network_changed();
         }
+    }
+
+    /// Somebody's network begins to let no UDP through, or ends it.
+    pub(super) fn block_udp(&mut self, who: usize, blocks: bool) {
+        let life = &mut self.lives[who];
+        self.faults += u64::from(blocks && !life.blocks_udp);
+        life.blocks_udp = blocks;
+        let censorship = if blocks { Censorship::NoUdp } else { life.censorship };
+        self.world.net().set_censorship(life.person.ip(), censorship);
     }
 
     pub(super) async fn put_object(&mut self, who: usize) {
@@ -109,20 +126,25 @@ impl Storm {
                 return;
             }
         }
+        debug!("an object was handed over");
         self.objects.push(Put { who, id, bytes });
     }
 
-    /// Says what has happened to packets.
+    /// Says what has happened to packets, once for each direction of each link.
     pub(super) fn tell_of_links(&self) {
         for life in &self.lives {
             let path = self.world.net().counters(life.person.ip());
             for link in [path.up, path.down] {
                 let happened = [
-                    (link.lost_loss, "packets were lost on the air"),
-                    (link.lost_queue, "packets met a full queue"),
-                    (link.lost_outage, "packets met a dead link"),
-                    (link.lost_size, "packets were too large for a link"),
-                    (link.doubled, "packets came twice"),
+                    (link.lost_loss, "a link lost packets on the air"),
+                    (link.lost_queue, "a link's queue was full"),
+                    (link.lost_outage, "a link was dead when packets came"),
+                    (link.lost_size, "a link took no large packets"),
+                    (link.doubled, "a link doubled packets"),
+                    (link.damaged, "a link damaged packets"),
+                    (link.woke, "a link's radio had to wake up"),
+                    (link.gapped, "a link had gaps"),
+                    (link.stepped, "a link changed its rate"),
                 ];
                 for (_, what) in happened.iter().filter(|(tally, _)| tally.packets > 0) {
                     debug!("{what}");

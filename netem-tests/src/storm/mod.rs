@@ -11,6 +11,7 @@
 
 mod check;
 mod faults;
+mod shown;
 
 use std::fmt;
 use std::time::Duration;
@@ -27,7 +28,9 @@ use crate::link::derive_seed;
 use crate::models::with_greek;
 use crate::profile::THIN_LINKS;
 use crate::world::KEEPALIVE;
-use crate::{Net, Person, Profile, ProfileError, World};
+use crate::{Censorship, Net, Person, Profile, ProfileError, World};
+
+use self::shown::Shown;
 
 pub use self::check::Broken;
 
@@ -127,6 +130,9 @@ struct Life {
     person: Person,
     /// Whether the link is dead.
     has_outage: bool,
+    /// Whether no UDP gets through, and what does not where it does.
+    blocks_udp: bool,
+    censorship: Censorship,
     /// Whether they want to be online.
     is_online: bool,
     /// Whether nothing can be written to their home.
@@ -135,6 +141,8 @@ struct Life {
     last: MessageId,
     /// What their client has said of itself.
     counts: LifeCounts,
+    /// What their application was shown.
+    shown: Shown,
 }
 
 /// What only grows.
@@ -165,13 +173,17 @@ impl Storm {
         let mut lives = Vec::new();
         for name in names {
             let drawn = draw_link(&mut random, &mut odd).expect("the profiles of this crate are sound");
+            let link = weather.link.as_ref().unwrap_or(&drawn);
             lives.push(Life {
-                person: world.person(name, weather.link.as_ref().unwrap_or(&drawn)),
+                person: world.person(name, link),
                 has_outage: false,
+                blocks_udp: false,
+                censorship: link.censorship,
                 is_online: false,
                 disk_is_full: false,
                 last: MessageId(0),
                 counts: LifeCounts::default(),
+                shown: Shown::default(),
             });
         }
         let mut storm = Self {
@@ -274,6 +286,7 @@ impl Storm {
             8..14 => self.step_clock(who),
             14..18 if may_move => self.move_house(who),
             18..24 => self.put_object(who).await,
+            24..28 => self.block_udp(who, !self.lives[who].blocks_udp),
             _ => {}
         }
         self.check_counts(who).await
@@ -340,6 +353,7 @@ impl Storm {
         let models = if has_model { with_greek() } else { Models::compiled_in() };
         let life = &mut self.lives[who];
         let client = life.person.open_with(|builder| builder.keepalive(KEEPALIVE).models(models));
+        life.shown.follow(client);
         if life.is_online {
             client.connect();
         }
@@ -364,6 +378,7 @@ impl Storm {
                 self.kill(who).await;
             }
             self.set_outage(who, false);
+            self.block_udp(who, false);
             self.set_online(who, true);
         }
     }

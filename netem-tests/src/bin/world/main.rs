@@ -8,16 +8,17 @@ mod tally;
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fmt;
-use std::io::{self, IsTerminal};
+use std::io::{self, IsTerminal, Write};
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use clap::Parser;
+use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser};
 use indicatif::{ProgressBar, ProgressStyle};
 use thinpost_netem::sometimes::{self, Sometimes};
 use thinpost_netem::storm::{Calm, Weather, storm};
@@ -32,8 +33,8 @@ use tracing_subscriber::{EnvFilter, Layer};
 use self::files::Files;
 use self::tally::Tally;
 
-/// After so many storms what was counted is written down.
-const BLOCK: u64 = 100;
+/// How long storms are begun until what was counted is written down.
+const SAVED_EVERY: Duration = Duration::from_secs(10);
 
 /// Exit code where a file cannot be written, as in sysexits.h.
 const EXIT_IO: u8 = 74;
@@ -43,7 +44,7 @@ const EXIT_IO: u8 = 74;
 #[command(name = "world", version)]
 struct Args {
     /// How many storms to run
-    #[arg(long, default_value_t = 100)]
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..))]
     seeds: u64,
     /// The first one's seed
     #[arg(long, default_value_t = 0)]
@@ -60,11 +61,12 @@ struct Args {
     /// How long each storm lasts at least, in its own time; by default so many steps as the seed says
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     minutes: Option<u64>,
-    /// Write a line for each packet to this file
-    #[arg(long, value_name = "FILE", requires = "seed")]
+    /// Write a line for each packet of the storm of --seed to this file
+    #[arg(long, value_name = "FILE")]
     trace: Option<PathBuf>,
-    /// Write all packets that are sent to this file, in pcap's format
-    #[arg(long, value_name = "FILE", requires = "seed")]
+    /// Write all packets that are sent in the storm of --seed to this file, in pcap's format. What the same seed writes
+    /// again has the same times and sizes, but not the same bytes, which are encrypted under new keys
+    #[arg(long, value_name = "FILE")]
     pcap: Option<PathBuf>,
     /// Count on where the last run with this file ended, and keep the count in it
     #[arg(long, value_name = "FILE", conflicts_with = "seed")]
@@ -75,6 +77,25 @@ struct Args {
 }
 
 impl Args {
+    /// The command line, if it makes sense.
+    fn read() -> Result<Self, clap::Error> {
+        let args = Self::parse();
+        let wrong = |kind, what: &str| Err(Self::command().error(kind, what));
+        if args.seed.is_none() && (args.trace.is_some() || args.pcap.is_some()) {
+            return wrong(
+                ErrorKind::MissingRequiredArgument,
+                "--trace and --pcap are of one storm: name its --seed",
+            );
+        }
+        if args.trace.is_some() && args.trace == args.pcap {
+            return wrong(ErrorKind::ArgumentConflict, "--trace and --pcap are to be two files");
+        }
+        if args.from.checked_add(args.seeds - 1).is_none() {
+            return wrong(ErrorKind::ValueValidation, "--from and --seeds go beyond the last seed there is");
+        }
+        Ok(args)
+    }
+
     fn weather(&self, seed: u64, link: Option<&Profile>) -> Weather {
         Weather {
             seed,
@@ -92,7 +113,11 @@ impl Args {
             None => again += &format!(" --from {}", self.from),
         }
         if let Some(profile) = &self.profile {
-            again += &format!(" --profile {profile}");
+            let is_plain = |letter: char| letter.is_alphanumeric() || "-_./".contains(letter);
+            match profile.chars().all(is_plain) {
+                true => again += &format!(" --profile {profile}"),
+                false => again += &format!(" --profile '{}'", profile.replace('\'', r"'\''")),
+            }
         }
         if self.clients != 3 {
             again += &format!(" --clients {}", self.clients);
@@ -105,9 +130,19 @@ impl Args {
 }
 
 fn main() -> ExitCode {
-    let args = Args::parse();
+    let args = Args::read().unwrap_or_else(|error| error.exit());
     let sometimes = Sometimes::default();
-    let log = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("off"));
+    let log = match std::env::var(EnvFilter::DEFAULT_ENV) {
+        Ok(filter) => EnvFilter::try_new(filter),
+        Err(_) => Ok(EnvFilter::new("off")),
+    };
+    let log = match log {
+        Ok(log) => log,
+        Err(error) => {
+            eprintln!("world: {}: {error}", EnvFilter::DEFAULT_ENV);
+            return ExitCode::from(2);
+        }
+    };
     let log = tracing_subscriber::fmt::layer()
         .with_writer(io::stderr)
         .with_ansi(io::stderr().is_terminal())
@@ -122,7 +157,11 @@ fn main() -> ExitCode {
             ExitCode::from(2)
         }
         Err(Stop::Io(error)) => {
-            eprintln!("world: {error:#}");
+            // Whoever closed the pipe knows.
+            if error.downcast_ref::<io::Error>().is_none_or(|error| error.kind() != io::ErrorKind::BrokenPipe)
+            {
+                eprintln!("world: {error:#}");
+            }
             ExitCode::from(EXIT_IO)
         }
     }
@@ -158,25 +197,24 @@ fn run(args: &Args, sometimes: &Sometimes) -> Result<bool, Stop> {
     let (first, seeds) = args.seed.map_or((args.from, args.seeds), |seed| (seed, 1));
     let run = tally::Run::new(args.again(None), link.as_ref()).map_err(Stop::Io)?;
     let mut tally = match &args.resume {
-        Some(file) => Tally::load(file, &run).map_err(Stop::Usage)?,
+        Some(file) => resume(file, &run, seeds)?,
         None => Tally::default(),
     };
     let progress = ProgressBar::new(seeds).with_style(style()).with_position(tally.storms);
     while tally.storms < seeds {
-        let block = tally.storms..seeds.min(tally.storms + BLOCK);
-        let outcomes = storms(args, first, link.as_ref(), block, &files, &progress);
+        let outcomes = storms(args, first, link.as_ref(), tally.storms..seeds, &files, &progress);
         for (index, outcome) in outcomes {
             let seed = first.wrapping_add(index);
             match outcome {
                 Ok(calm) => {
                     if args.verbose || args.seed.is_some() {
-                        progress.suspend(|| println!("seed {seed}: {calm}"));
+                        progress.suspend(|| say(format_args!("seed {seed}: {calm}\n")))?;
                     }
                     tally.add(&calm);
                 }
                 Err(broken) => {
                     let broken = format!("seed {seed}: {broken}; again: {}", args.again(Some(seed)));
-                    progress.suspend(|| println!("{broken}"));
+                    progress.suspend(|| say(format_args!("{broken}\n")))?;
                     tally.add_broken(broken);
                 }
             }
@@ -190,16 +228,34 @@ fn run(args: &Args, sometimes: &Sometimes) -> Result<bool, Stop> {
     let mut files = files.lock().unwrap_or_else(PoisonError::into_inner);
     files.finish().map_err(|error| Stop::Io(error.into()))?;
     if args.verbose || args.seed.is_some() {
-        print!("{}", tally.said());
+        say(format_args!("{}", tally.said()))?;
     }
-    println!("{tally}");
+    say(format_args!("{tally}\n"))?;
     // Whoever chooses a link, or how many and how long, chooses what cannot happen.
     let all_drawn = args.again(None) == format!("world --from {}", args.from) && seeds >= sometimes::STORMS;
     let missing = if all_drawn { tally.missing() } else { Vec::new() };
     for (who, what) in &missing {
-        println!("never happened: {who} says {what:?}");
+        say(format_args!("never happened: {who} says {what:?}\n"))?;
     }
     Ok(tally.broken.is_empty() && missing.is_empty())
+}
+
+/// What earlier runs have counted, and found broken. The file can be written, or this is an error.
+fn resume(file: &Path, run: &tally::Run, seeds: u64) -> Result<Tally, Stop> {
+    let mut tally = Tally::load(file, run).map_err(Stop::Usage)?;
+    tally.save(file, run).map_err(Stop::Io)?;
+    if tally.storms >= seeds {
+        eprintln!("world: {} has {} storms already: nothing is left to run", file.display(), tally.storms);
+    }
+    for broken in &tally.broken {
+        say(format_args!("{broken}\n"))?;
+    }
+    Ok(tally)
+}
+
+fn say(what: fmt::Arguments<'_>) -> Result<(), Stop> {
+    let mut out = io::stdout().lock();
+    out.write_fmt(what).and_then(|()| out.flush()).map_err(|error| Stop::Io(error.into()))
 }
 
 fn style() -> ProgressStyle {
@@ -207,24 +263,30 @@ fn style() -> ProgressStyle {
         .expect("the template is sound")
 }
 
-/// Runs the storms that have these places behind the first seed, as many at a time as there are processors; what became of
-/// each, by place.
+/// Runs the storms that have these places behind the first seed, as many at a time as there are processors, and begins none
+/// after [`SAVED_EVERY`]; what became of each, by place.
 fn storms(
     args: &Args,
     first: u64,
     link: Option<&Profile>,
-    block: Range<u64>,
+    places: Range<u64>,
     files: &Arc<Mutex<Files>>,
     progress: &ProgressBar,
 ) -> BTreeMap<u64, Result<Calm, String>> {
-    let next = Mutex::new(block);
+    let began = std::time::Instant::now();
+    let next = Mutex::new(places);
     let outcomes = Mutex::new(BTreeMap::new());
     let work = || {
         loop {
-            let Some(index) = next.lock().unwrap_or_else(PoisonError::into_inner).next() else { return };
+            let mut next = next.lock().unwrap_or_else(PoisonError::into_inner);
+            let Some(index) = next.next() else { return };
+            drop(next);
             let outcome = one_storm(&args.weather(first.wrapping_add(index), link), files);
             outcomes.lock().unwrap_or_else(PoisonError::into_inner).insert(index, outcome);
             progress.inc(1);
+            if began.elapsed() >= SAVED_EVERY {
+                return;
+            }
         }
     };
     thread::scope(|scope| {

@@ -65,10 +65,12 @@ impl Run {
 impl Tally {
     /// Goes on with what is in a file; from nothing if there is none.
     pub(crate) fn load(file: &Path, run: &Run) -> Result<Self> {
-        let text = match fs::read_to_string(file) {
+        match fs::metadata(file) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::default()),
-            text => text.with_context(|| file.display().to_string())?,
-        };
+            Ok(found) => ensure!(found.is_file(), "{} is no file", file.display()),
+            Err(error) => return Err(error).with_context(|| file.display().to_string()),
+        }
+        let text = fs::read_to_string(file).with_context(|| file.display().to_string())?;
         let saved: Saved = serde_json::from_str(&text).with_context(|| file.display().to_string())?;
         let name = file.display();
         let counts = &saved.run.command;
@@ -129,6 +131,7 @@ impl Tally {
 impl fmt::Display for Tally {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { storms, messages, faults, broken, .. } = self;
-        write!(f, "{storms} storms, {messages} messages, {faults} faults: {} broken", broken.len())
+        let storm = if *storms == 1 { "storm" } else { "storms" };
+        write!(f, "{storms} {storm}, {messages} messages, {faults} faults: {} broken", broken.len())
     }
 }
