@@ -120,7 +120,10 @@ pub(crate) fn run(args: &RungsArgs, report: &mut Report) -> Result<()> {
         }
     }
     if !apart.is_empty() {
-        bail!("the rungs do not agree:\n{}", apart.join("\n"));
+        bail!(
+            "the rungs do not agree:\n{}\nA machine that is busy delays all but virtual time: play them again while it rests",
+            apart.join("\n")
+        );
     }
     Ok(())
 }

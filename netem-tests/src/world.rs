@@ -47,7 +47,7 @@ pub struct World {
     relay: Option<Relay>,
     relay_starts: u64,
     stores: u8,
-    people: u8,
+    people: u16,
 }
 
 /// What a world is to be like.
@@ -223,7 +223,8 @@ impl World {
 
     fn settle(&mut self, name: &'static str, attach: impl FnOnce(&Net, IpAddr)) -> Person {
         self.people += 1;
-        let ip = IpAddr::V4(Ipv4Addr::new(10, 0, 0, self.people));
+        let [high, low] = self.people.to_be_bytes();
+        let ip = IpAddr::V4(Ipv4Addr::new(10, 0, high, low));
         attach(&self.net, ip);
         let seed = self.seed.wrapping_mul(1_000).wrapping_add(self.people.into());
         let storage = MemoryStorage::new();

@@ -69,10 +69,11 @@ pub(crate) fn place(rung: Rung, link: &Profile, seed: u64) -> Result<Box<dyn Rea
     let mut held = site.relay().command("setpriv");
     held.args(["--pdeathsig", "KILL"]).arg(&program);
     let mut run = gateway(held, "run");
+    let at = |ip: Ipv4Addr| SocketAddr::from((ip, PORT));
     run.args(["--listen", &format!("0.0.0.0:{PORT}"), "--registration", "open", "--no-qr"]);
+    run.args(["--advertise", &at(RELAY).to_string()]);
     let relay = Relay::start(&mut run)?;
 
-    let at = |ip: Ipv4Addr| SocketAddr::from((ip, PORT));
     let mut ticket = gateway(Command::new(&program), "ticket");
     let ticket = ticket.args(["--advertise", &at(RELAY).to_string(), "--no-qr"]).output()?;
     let ticket: Ticket = String::from_utf8(ticket.stdout)?.trim().parse().context("the relay's ticket")?;

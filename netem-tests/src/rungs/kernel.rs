@@ -100,7 +100,14 @@ fn join(host: &Namespace, address: Ipv4Addr, router: &Namespace, side: &Side) ->
 fn slow_down(router: &Namespace, device: &str, link: &LinkParams) -> io::Result<()> {
     let netem = netem(link)?;
     let words: Vec<&str> = netem.iter().map(String::as_str).collect();
-    router.run("tc", &[&["qdisc", "add", "dev", device, "root", "netem"], &words[..]].concat()).map(drop)
+    let added = router.run("tc", &[&["qdisc", "add", "dev", device, "root", "netem"], &words[..]].concat());
+    added.map(drop).map_err(|error| {
+        if !error.to_string().contains("qdisc kind is unknown") {
+            return error;
+        }
+        let text = format!("{error}; this kernel has no netem: netem-tests/run-netem finds one");
+        io::Error::new(io::ErrorKind::Unsupported, text)
+    })
 }
 
 /// The words that netem understands a link by. It has no jitter that reorders beside a rate.

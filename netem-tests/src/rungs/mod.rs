@@ -60,7 +60,10 @@ impl Site {
     /// cannot do what the profile asks for.
     pub fn new(rung: Rung, profile: &Profile, seed: u64) -> io::Result<Self> {
         if profile.nat.is_some() || profile.censorship != Censorship::None {
-            let text = format!("{}: NATs and censors are in virtual time only", profile.name);
+            let text = format!(
+                "profile {}: what its [path] says is in virtual time only: use a profile without, or leave out --on",
+                profile.name
+            );
             return Err(io::Error::new(io::ErrorKind::Unsupported, text));
         }
         let (phone, relay) = (Arc::new(Namespace::new()?), Arc::new(Namespace::new()?));
