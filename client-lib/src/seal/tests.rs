@@ -359,6 +359,20 @@ fn strangers_take_a_bounded_place_and_push_out_no_contact() {
 }
 
 #[test]
+fn notes_leave_in_the_order_in_which_they_are_due_whoever_they_are_for() {
+    let [(mut ann, _), _] = ann_and_bob();
+    let identity = |n: u8| [n; 32];
+    for (n, due) in [(1, 50), (2, 30), (3, 90), (4, 40)] {
+        ann.ask_again(&identity(n));
+        ann.schedule_notes(&identity(n), due);
+    }
+    assert_eq!(ann.next_notes(), Some(30));
+    assert_eq!(ann.take_due(60, 1_000), [2, 4, 1].map(identity));
+    assert_eq!(ann.take_due(60, 1_000), [] as [Identity; 0], "they are on their way");
+    assert_eq!(ann.take_due(10, 20), [identity(3)], "so far ahead that the clock must have been set back");
+}
+
+#[test]
 fn keys_that_are_no_keys_are_refused() {
     let [(mut ann, _), (_, bob_keys)] = ann_and_bob();
     let no_keys = SealKeys { identity: [0; 32], pre_key: [0; 32], ..bob_keys };
