@@ -10,7 +10,7 @@ pub(crate) use armed::Points;
 /// No crash points.
 #[cfg(not(feature = "crash-points"))]
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Points;
+pub(crate) struct Points {}
 
 #[cfg(not(feature = "crash-points"))]
 impl Points {

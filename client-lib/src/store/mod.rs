@@ -21,6 +21,8 @@ mod table;
 mod tests;
 #[cfg(test)]
 mod tests_at_rest;
+#[cfg(test)]
+mod tests_outbox;
 mod vault;
 
 use redb::{ReadTransaction, WriteTransaction};
