@@ -30,7 +30,7 @@
 //! | `nat_keeps_ports` | whether it gives the same port again | false |
 //! | `nat_inbound_refreshes` | whether packets from outside count as well | false |
 //! | `udp` | whether UDP passes | true |
-//! | `flow_kbytes_max` | kB (1,000 bytes) of IP that a pair of addresses and ports may carry, both ways, 0.001 to 1,000,000,000 | no limit |
+//! | `flow_kbytes_max` | kB (1,000 bytes) of IP that a pair of addresses and ports may carry, both ways, 0.001 to 1,000,000,000; not beside `udp = false` | no limit |
 //!
 //! The
 //! top-level key `source` says in words where the figures come from. Anything else is refused with its line.

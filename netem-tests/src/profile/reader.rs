@@ -322,7 +322,7 @@ impl Reader<'_> {
         if range.contains(&value) {
             return Ok(value);
         }
-        // Thousands of digits help nobody.
+        // Hundreds of digits help nobody.
         let found = if value.abs() < 1e12 { value.to_string() } else { format!("{value:e}") };
         let problem = format!("must be from {} to {}, not {found}", range.start(), range.end());
         Err(self.bad(number.span(), key, problem))

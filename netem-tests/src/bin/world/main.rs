@@ -79,7 +79,7 @@ struct Args {
 impl Args {
     /// The command line, if it makes sense.
     fn read() -> Result<Self, clap::Error> {
-        let args = Self::parse();
+        let args = Self::try_parse()?;
         let wrong = |kind, what: &str| Err(Self::command().error(kind, what));
         if args.seed.is_none() && (args.trace.is_some() || args.pcap.is_some()) {
             return wrong(
