@@ -248,6 +248,12 @@ impl From<StorageError> for StoreError {
     }
 }
 
+impl From<StorageError> for OpenError {
+    fn from(error: StorageError) -> Self {
+        StoreError::from(error).into()
+    }
+}
+
 impl From<DatabaseError> for OpenError {
     fn from(error: DatabaseError) -> Self {
         match error {

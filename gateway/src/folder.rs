@@ -9,7 +9,7 @@
 //!
 //! The key is the relay: who copies it can pose as it, who loses it has to hand out new tickets.
 
-use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 use data_encoding::{HEXLOWER, HEXLOWER_PERMISSIVE};
 use ring::rand::{SecureRandom, SystemRandom};
 use thinpost_carrier::Identity;
+use thinpost_disk::files;
 use thinpost_wire::limits::TICKET_ADDRESSES_MAX;
 use zeroize::Zeroizing;
 
@@ -101,11 +102,7 @@ impl Folder {
     /// # Errors
     /// [`FolderError::Create`] when it can be neither.
     pub fn open(path: &Path) -> Result<Self, FolderError> {
-        let mut builder = DirBuilder::new();
-        builder.recursive(true);
-        #[cfg(unix)]
-        std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-        builder.create(path).map_err(|error| FolderError::Create { path: path.to_owned(), error })?;
+        files::create_folder(path).map_err(|error| FolderError::Create { path: path.to_owned(), error })?;
         Ok(Self { path: path.to_owned() })
     }
 
@@ -174,11 +171,7 @@ impl Folder {
     /// Several processes may come here at once; one makes the key, and the others take it.
     fn make_keys(&self, path: &Path) -> Result<RelayKeys, FolderError> {
         let new_path = self.path.join(NEW_KEY_FILE);
-        let mut options = OpenOptions::new();
-        options.write(true).create(true).truncate(false);
-        #[cfg(unix)]
-        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-        let mut new = options.open(&new_path).map_err(io_error("write", &new_path))?;
+        let mut new = files::open_private(&new_path, true).map_err(io_error("write", &new_path))?;
         new.lock().map_err(io_error("lock", &new_path))?;
         // Whoever held the lock before has renamed the file: the key is there, and may be `new` itself.
         if let Ok(file) = File::open(path) {
@@ -192,9 +185,8 @@ impl Folder {
         // A crash may have left half a key in it.
         new.set_len(0)
             .and_then(|()| new.write_all(text.as_bytes()))
-            .and_then(|()| new.sync_all())
-            .and_then(|()| fs::rename(&new_path, path))
-            .and_then(|()| self.sync())
+            .and_then(|()| files::sync(&new))
+            .and_then(|()| files::rename(&new_path, path))
             .map_err(io_error("write", path))?;
         Ok(RelayKeys { seed })
     }
@@ -207,9 +199,7 @@ impl Folder {
         let path = self.path.join(ADDRESSES_FILE);
         let new_path = self.path.join(NEW_ADDRESSES_FILE);
         let text: String = addresses.iter().map(|address| format!("{address}\n")).collect();
-        fs::write(&new_path, text)
-            .and_then(|()| fs::rename(&new_path, &path))
-            .map_err(io_error("write", &path))
+        files::replace(&path, &new_path, text.as_bytes()).map_err(io_error("write", &path))
     }
 
     /// What the last run published; empty if there was none, or the file is not as this program writes it.
@@ -218,11 +208,6 @@ impl Folder {
         let text = read_text(&file).unwrap_or_default();
         let addresses: Result<Vec<_>, _> = text.lines().map(str::parse).collect();
         addresses.ok().filter(|all| all.len() <= TICKET_ADDRESSES_MAX).unwrap_or_default()
-    }
-
-    /// The name of a new file is durable only once its folder is.
-    fn sync(&self) -> io::Result<()> {
-        if cfg!(unix) { File::open(&self.path)?.sync_all() } else { Ok(()) }
     }
 }
 
@@ -295,6 +280,8 @@ fn read_key(file: &File, path: &Path) -> Result<RelayKeys, FolderError> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn folder() -> (tempfile::TempDir, Folder) {

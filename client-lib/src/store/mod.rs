@@ -1,8 +1,6 @@
 //! The one file that everything durable of a home lives in, and the small one with its key.
 //!
-//! A method that changes anything returns when the change is on disk, all of it or nothing of it. A
-//! transaction commits in two phases, as its bytes come from strangers and redb's checksums are not
-//! cryptographic, and saves the allocator's state, so that reopening after a kill is quick.
+//! A method that changes anything returns when the change is on disk, all of it or nothing of it: [`thinpost_disk`] says how.
 //!
 //! What is in the file is encrypted: `table` seals each row by `vault`, under the data key that `key` keeps.
 
@@ -11,7 +9,6 @@ mod kept;
 pub(crate) mod key;
 mod notices;
 mod objects;
-mod open;
 mod opening;
 mod outbox;
 pub(crate) mod records;
@@ -28,6 +25,7 @@ mod vault;
 use redb::{ReadTransaction, WriteTransaction};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use thinpost_disk::Database;
 use thinpost_wire::ids::{AccountKey, AppId, StoreId};
 use thinpost_wire::limits::HANDLES_MAX;
 use thinpost_wire::ticket::ContactTicket;
@@ -43,7 +41,6 @@ use crate::objects::ObjectNumber;
 use crate::points::Points;
 use crate::seal::Identity;
 pub(crate) use objects::{LoadedObject, ObjectChange};
-use open::Open;
 pub(crate) use outbox::{Departure, Numbers, Queued};
 use records::{
     AccessRow, CONTACTS, COUNTERS, ContactRow, Counters, HOME, HomeRecord, INBOX, InboxRow, KEPT, KEYRING,
@@ -55,7 +52,7 @@ use vault::Vault;
 /// A home's file, open.
 #[derive(Debug)]
 pub(crate) struct Store {
-    db: Open,
+    db: Database,
     vault: Vault,
     pub(crate) points: Points,
 }
@@ -287,7 +284,7 @@ impl Store {
         &self,
         look: impl FnOnce(&Tables<'_, ReadTransaction>) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
-        self.db.intact(|| look(&Tables::read(&self.db, &self.vault)?))
+        self.intact(|| look(&Tables::read(&self.db, &self.vault)?))
     }
 
     /// Changes something in one transaction, which is on disk when this returns. Nothing is changed if the change
@@ -297,14 +294,23 @@ impl Store {
         what: &'static str,
         change: impl FnOnce(&Tables<'_, WriteTransaction>) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
-        let (changed, write) = self.db.intact(|| {
+        let (changed, write) = self.intact(|| {
             let write = Tables::write(&self.db, &self.vault)?;
             Ok((change(&write)?, write))
         })?;
         self.points.pass(what);
-        self.db.intact(|| write.commit())?;
+        self.intact(|| write.commit())?;
         self.points.pass(what);
         Ok(changed)
+    }
+
+    /// Works on the file, and no more once it is damaged.
+    fn intact<T>(&self, work: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
+        self.db.intact(work).inspect_err(|error| {
+            if matches!(error, StoreError::Damaged(_)) {
+                self.db.give_up();
+            }
+        })
     }
 }
 

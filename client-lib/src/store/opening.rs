@@ -6,11 +6,11 @@ use std::fs::{self, File};
 use std::io;
 use std::path::Path;
 
+use redb::StorageBackend;
 use redb::backends::FileBackend;
-use redb::{Builder, Database, ReadableDatabase};
+use thinpost_disk::{Database, files};
 
 use super::key::{DataKey, HomeKey};
-use super::open::{Open, intact};
 use super::records::{
     COUNTERS, Counters, FORMAT, HOME, HomeRecord, KEYRING, META_FORMAT, RELAY, RelayRecord,
 };
@@ -44,8 +44,8 @@ impl Store {
             }
             Storage::Memory(memory) => {
                 storage.replace_key_file(&key_file).map_err(StoreError::from)?;
-                let db = Builder::new().create_with_backend(memory.clone()).map_err(OpenError::from);
-                return Ok(initialise(&db.map_err(into_store_error)?, &vault, home, keyring)?);
+                let db = open_backend(memory.clone()).map_err(into_store_error)?;
+                return Ok(initialise(&db, &vault, home, keyring)?);
             }
             Storage::Folder(folder) => folder,
         };
@@ -54,7 +54,7 @@ impl Store {
         if path.exists() {
             return Err(exists());
         }
-        storage::create_folder(folder).map_err(StoreError::from)?;
+        files::create_folder(folder).map_err(StoreError::from)?;
         let Some(_lock) = storage::lock_folder(folder).map_err(StoreError::from)? else {
             return Err(exists());
         };
@@ -65,10 +65,9 @@ impl Store {
         let unfinished = folder.join(storage::FILE_NEW);
         let make = || -> Result<(), StoreError> {
             storage.replace_key_file(&key_file)?;
-            storage::remove(&unfinished)?;
-            let db = file_backend(storage::open_private(&unfinished, true)?)
-                .and_then(|backend| Builder::new().create_with_backend(backend).map_err(OpenError::from));
-            initialise(&db.map_err(into_store_error)?, &vault, home, keyring)?;
+            files::remove(&unfinished)?;
+            let db = open_file(files::open_private(&unfinished, true)?).map_err(into_store_error)?;
+            initialise(&db, &vault, home, keyring)?;
             // A hard link, unlike a renaming, never replaces a home that another process made meanwhile.
             fs::hard_link(&unfinished, &path).or_else(|error| match error.kind() {
                 io::ErrorKind::Unsupported | io::ErrorKind::PermissionDenied => {
@@ -76,8 +75,8 @@ impl Store {
                 }
                 _ => Err(error),
             })?;
-            let _ = storage::remove(&unfinished);
-            storage::sync_folder(folder)?;
+            let _ = files::remove(&unfinished);
+            files::sync_folder_of(&path)?;
             Ok(())
         };
         make().map_err(|error| {
@@ -87,7 +86,7 @@ impl Store {
                     error => error.into(),
                 };
             }
-            let _ = storage::remove(&unfinished);
+            let _ = files::remove(&unfinished);
             let _ = storage.destroy_key_file();
             error.into()
         })
@@ -151,20 +150,18 @@ fn wipe_folder(storage: &Storage, folder: &Path) -> Result<(), WipeError> {
         storage.destroy_key_file()?;
         // Some systems remove no file that is open.
         drop(db);
-        storage::remove(&folder.join(storage::FILE_NEW))?;
-        storage::remove(&path)?;
-        storage::sync_folder(folder)
+        files::remove(&folder.join(storage::FILE_NEW))?;
+        files::remove(&path)?;
+        files::sync_folder_of(&path)
     };
     Ok(wipe().map_err(StoreError::from)?)
 }
 
 /// Opens the file of a home that this version knows, for us alone.
-fn lock(storage: &Storage) -> Result<Open, OpenError> {
-    intact(|| {
-        let db = Open::from(open_database(storage)?);
-        check_format(&db)?;
-        Ok(db)
-    })
+fn lock(storage: &Storage) -> Result<Database, OpenError> {
+    let db = open_database(storage)?;
+    db.intact(|| check_format(&db))?;
+    Ok(db)
 }
 
 /// The data key, for who has the application's. The home is locked.
@@ -176,24 +173,26 @@ fn unlock(storage: &Storage, key: Option<&HomeKey>) -> Result<DataKey, OpenError
 }
 
 fn open_database(storage: &Storage) -> Result<Database, OpenError> {
-    let mut builder = Builder::new();
-    builder.set_cache_size(CACHE_BYTES);
     match storage {
         Storage::Memory(memory) if memory.is_empty() => Err(OpenError::NoHome("memory".into())),
-        Storage::Memory(memory) => Ok(builder.create_with_backend(memory.clone())?),
+        Storage::Memory(memory) => open_backend(memory.clone()),
         Storage::Folder(folder) => {
             let path = folder.join(storage::FILE);
-            let file = storage::open_private(&path, false).map_err(|error| match error.kind() {
+            let file = files::open_private(&path, false).map_err(|error| match error.kind() {
                 io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => OpenError::NoHome(folder.clone()),
                 _ => StoreError::from(error).into(),
             })?;
-            Ok(builder.create_with_backend(file_backend(file)?)?)
+            open_file(file)
         }
     }
 }
 
-fn file_backend(file: File) -> Result<FileBackend, OpenError> {
-    Ok(FileBackend::new(file)?)
+fn open_file(file: File) -> Result<Database, OpenError> {
+    open_backend(FileBackend::new(file)?)
+}
+
+fn open_backend(backend: impl StorageBackend) -> Result<Database, OpenError> {
+    Ok(Database::open(backend, CACHE_BYTES)?)
 }
 
 fn into_store_error(error: OpenError) -> StoreError {

@@ -1,12 +1,13 @@
 //! What a home is kept on.
 
 use std::fmt;
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{File, TryLockError};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use redb::StorageBackend;
+use thinpost_disk::files;
 use zeroize::Zeroizing;
 
 /// Where a home is.
@@ -201,14 +202,9 @@ impl Storage {
             }
             Self::Folder(folder) => folder,
         };
-        let (path, unfinished) = (folder.join(KEY_FILE), folder.join(KEY_FILE_NEW));
-        remove(&unfinished)?;
-        let mut file = open_private(&unfinished, true)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        let old = open_private(&path, false);
-        fs::rename(&unfinished, &path)?;
-        sync_folder(folder)?;
+        let path = folder.join(KEY_FILE);
+        let old = files::open_private(&path, false);
+        files::replace(&path, &folder.join(KEY_FILE_NEW), bytes)?;
         // It has no name any more, and should have no content either. If it keeps it, the home is no worse.
         if let Ok(mut old) = old {
             let _ = overwrite(&mut old);
@@ -231,7 +227,7 @@ impl Storage {
             Self::Folder(folder) => {
                 destroy(&folder.join(KEY_FILE))?;
                 destroy(&folder.join(KEY_FILE_NEW))?;
-                sync_folder(folder)?;
+                files::sync_folder_of(&folder.join(KEY_FILE))?;
             }
         }
         Ok(())
@@ -239,27 +235,19 @@ impl Storage {
 }
 
 fn destroy(path: &Path) -> io::Result<()> {
-    match open_private(path, false) {
+    match files::open_private(path, false) {
         Ok(mut file) => overwrite(&mut file)?,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(error),
     }
-    remove(path)
+    files::remove(path)
 }
 
 /// With zeros, which no file with a key begins with.
 fn overwrite(file: &mut File) -> io::Result<()> {
     let len = file.metadata()?.len().min(KEY_FILE_BYTES_MAX);
     file.write_all(&vec![0; len as usize])?;
-    file.sync_all()
-}
-
-/// Removes a file, if there is one.
-pub(super) fn remove(path: &Path) -> io::Result<()> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
+    files::sync(file)
 }
 
 /// Keeps others from making or wiping a home in this folder for as long as the result lives. `None`: they
@@ -284,27 +272,3 @@ pub(super) fn lock_folder(path: &Path) -> io::Result<Option<FolderLock>> {
 
 /// See [`lock_folder`].
 pub(super) struct FolderLock(#[expect(dead_code, reason = "it is locked while it is open")] Option<File>);
-
-/// Opens a file to read and write that only its owner can read.
-pub(super) fn open_private(path: &Path, create: bool) -> io::Result<File> {
-    let mut options = OpenOptions::new();
-    options.read(true).write(true).create(create).truncate(false);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    options.open(path)
-}
-
-/// Makes a folder, and those above it, that only its owner can look into.
-pub(super) fn create_folder(path: &Path) -> io::Result<()> {
-    let mut builder = fs::DirBuilder::new();
-    builder.recursive(true);
-    #[cfg(unix)]
-    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(path)
-}
-
-/// Makes names in the folder durable.
-pub(super) fn sync_folder(path: &Path) -> io::Result<()> {
-    // Other systems cannot open a folder as a file, and order names by themselves.
-    if cfg!(unix) { File::open(path)?.sync_all() } else { Ok(()) }
-}

@@ -5,11 +5,10 @@
 use std::marker::PhantomData;
 use std::ops::RangeBounds;
 
-use redb::{
-    Database, Key, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction,
-};
+use redb::{Key, ReadTransaction, ReadableTable, TableDefinition, WriteTransaction};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use thinpost_disk::Database;
 
 use super::records;
 use super::vault::{Hidden, Vault};
@@ -87,10 +86,7 @@ impl<'s> Tables<'s, ReadTransaction> {
 
 impl<'s> Tables<'s, WriteTransaction> {
     pub(super) fn write(db: &Database, vault: &'s Vault) -> Result<Self, StoreError> {
-        let mut transaction = db.begin_write()?;
-        transaction.set_two_phase_commit(true);
-        transaction.set_quick_repair(true);
-        Ok(Self { transaction, vault })
+        Ok(Self { transaction: db.begin_write()?, vault })
     }
 
     /// Every table exists from the first commit on, so that reads need not ask.

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 use std::{fs, io};
 
-use redb::{Builder, StorageBackend};
+use redb::StorageBackend;
 use thinpost_wire::batch::Ack;
 use thinpost_wire::frame::Refusal;
 use thinpost_wire::ids::{Incarnation, Origin, Position, StoreId};
@@ -409,9 +409,8 @@ impl Disk {
     }
 
     fn open(&self) -> Store {
-        let db = Builder::new().create_with_backend(self.clone()).unwrap();
         Store {
-            db: db.into(),
+            db: Database::open(self.clone(), 0).unwrap(),
             vault: Vault::new(&DataKey::new(&mut random()), random()),
             points: Points::default(),
         }

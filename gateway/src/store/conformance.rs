@@ -4,13 +4,13 @@
 #![allow(clippy::unwrap_used)]
 
 use bytes::Bytes;
-use thinpost_wire::ids::{AccountKey, DeviceKey, Incarnation, ObjectId, Origin, Position};
+use thinpost_wire::ids::{AccountKey, Incarnation, ObjectId, Position};
 use thinpost_wire::limits::BODY_BYTES_MAX;
 use thinpost_wire::token::{MailboxAddress, MailboxSecret, Token, TokenId};
 
 use super::{
-    Append, Counts, DeviceNo, Done, HandleTables, Invite, ObjectQuota, Op, Quota, Refusal, Register,
-    RelayTime, Store, StoreConfig, TableTail, Usage, Verdict,
+    Append, Counts, DeviceNo, Done, HandleTables, Invite, Op, Quota, Refusal, Register, RelayTime, Store,
+    StoreConfig, TableTail, Usage, Verdict,
 };
 
 mod keys;
@@ -22,6 +22,7 @@ pub(super) use self::keys::*;
 pub(super) use self::objects::*;
 pub(super) use self::time::*;
 pub(super) use self::tokens::*;
+pub(super) use super::samples::*;
 
 /// Declares one `#[test]` per requirement for a factory `fn(StoreConfig) -> impl Store`.
 macro_rules! conformance_tests {
@@ -85,63 +86,11 @@ macro_rules! conformance_tests {
 pub(super) use conformance_tests;
 
 pub(super) const T0: RelayTime = RelayTime(1_000);
-pub(super) const ALICE: AccountKey = AccountKey([0xa; 32]);
 pub(super) const BOB: AccountKey = AccountKey([0xb; 32]);
-
-/// Small bounds, so that tests reach them.
-pub(super) fn small() -> StoreConfig {
-    StoreConfig {
-        quota: Quota { entries_max: 5, bytes_max: 1_000 },
-        requests: Quota { entries_max: 2, bytes_max: 300 },
-        revocations_max: 3,
-        keys_max: 3,
-        objects: ObjectQuota { objects_max: 3, bytes_max: 10_000, object_bytes_max: 9_000 },
-        object_ranges_max: 4,
-        lifetime_s_max: 100,
-        bytes_max: 3_000,
-        devices_max: 3,
-        incarnations_max: 2,
-        digests_kept: 4,
-        handles_max: 4,
-        sessions_max: 2,
-        cache_bytes: 1 << 20,
-    }
-}
-
-pub(super) fn device_key(n: u8) -> DeviceKey {
-    DeviceKey([n; 32])
-}
 
 pub(super) fn register(account: AccountKey, device: u8) -> Op {
     let secret = secret_of(account);
     Op::Register(Register { account, device: device_key(device), invite: None, secret })
-}
-
-/// What these accounts' tokens are made under.
-pub(super) fn secret_of(account: AccountKey) -> MailboxSecret {
-    MailboxSecret(account.0)
-}
-
-/// A token of an account's.
-pub(super) fn token_of(account: AccountKey, id: TokenId) -> Token {
-    Token::mint(&secret_of(account), id)
-}
-
-pub(super) fn append(device: DeviceNo, mailbox: AccountKey, sequence: u64, body: &[u8]) -> Append {
-    Append {
-        device,
-        sender: Some(ALICE),
-        origin: Origin { incarnation: Incarnation([1; 8]), sequence },
-        mailbox,
-        token: token_of(mailbox, TokenId::personal(1)),
-        flags: 0,
-        lifetime_s: 100,
-        age_s: 0,
-        collapse: None,
-        body: Bytes::copy_from_slice(body),
-        digest: thinpost_wire::ids::envelope_digest(Incarnation([7; 8]), &mailbox, body),
-        repeat_only: false,
-    }
 }
 
 pub(super) fn one(store: &impl Store, op: Op, now: RelayTime) -> Verdict {

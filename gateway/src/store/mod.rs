@@ -21,10 +21,12 @@ pub mod watch;
 
 #[cfg(test)]
 mod conformance;
-#[cfg(test)]
-mod faults;
-#[cfg(test)]
+#[cfg(any(test, feature = "faults"))]
+pub mod faults;
+#[cfg(any(test, feature = "faults"))]
 mod model;
+#[cfg(any(test, feature = "faults"))]
+mod samples;
 
 use std::io;
 

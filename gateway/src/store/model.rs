@@ -1,26 +1,24 @@
-//! Random histories, told to both backends: redb must say what memory says, reopened or not.
-
-#![allow(clippy::unwrap_used)]
+//! Random histories of a store, and all that can be read from one: what [`super::MemoryStore`] says, every backend must say.
 
 use bytes::Bytes;
 use proptest::prelude::*;
-use thinpost_wire::ids::{AccountKey, Incarnation, ObjectId, OneTimeKey, Position, StoreId};
+use rangemap::RangeSet;
+use thinpost_wire::ids::{AccountKey, Incarnation, ObjectId, OneTimeKey, Position};
 use thinpost_wire::token::{MailboxAddress, MailboxSecret, Token, TokenId};
 
-use super::conformance::{append, device_key, roomy, secret_of, token_of};
-use super::faults::Medium;
+use super::samples::{append, device_key, secret_of, token_of};
 use super::{
-    Append, DeviceNo, Done, Invite, MemoryStore, ObjectNo, Op, RedbStore, Register, RelayTime, Store,
-    TableTail, Verdict,
+    Append, Counts, DeviceNo, DeviceRecord, Entry, HandleTables, Invite, MailboxUsage, ObjectNo,
+    ObjectRecord, Op, Register, Store, StoreError, TableTail,
 };
 
 /// One step of a history.
 #[derive(Clone, Debug)]
-enum Step {
+pub(super) enum Step {
     /// Ops in one group, this many seconds after the group before.
     Apply(Vec<Op>, u64),
-    /// Sweeps until nothing is due.
-    Sweep(u32, u64),
+    /// Sweeps until nothing is due, this many seconds after the group before.
+    Sweep(u64),
     /// Closes the store and opens it again.
     Reopen,
 }
@@ -132,99 +130,73 @@ fn op() -> impl Strategy<Value = Op> {
     ]
 }
 
-fn step() -> impl Strategy<Value = Step> {
+/// Any step.
+pub(super) fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         10 => (proptest::collection::vec(op(), 1..12), 0..40u64).prop_map(|(ops, s)| Step::Apply(ops, s)),
         3 => finish_object().prop_map(|ops| Step::Apply(ops, 1)),
-        2 => (1..6u32, 0..80u64).prop_map(|(rows_max, s)| Step::Sweep(rows_max, s)),
+        2 => (0..80u64).prop_map(Step::Sweep),
         1 => Just(Step::Reopen),
     ]
 }
 
-/// How many entries went until nothing was due. Backends may take the rows in different orders.
-fn sweep(store: &dyn Store, rows_max: u32, now: RelayTime) -> u32 {
-    let mut sum = 0;
-    // Every call that leaves more to do removes a row, so this bound is never met.
-    for _ in 0..10_000 {
-        match store.apply(&[Op::Sweep { rows_max }], now).unwrap()[..] {
-            [Ok(Done::Swept { removed, more })] => {
-                sum += removed;
-                if !more {
-                    return sum;
-                }
-            }
-            ref other => panic!("not swept: {other:?}"),
-        }
-    }
-    panic!("a sweep that never ends");
+/// Everything that can be read from a store that was told such steps.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Look {
+    mailboxes: Vec<Option<MailboxUsage>>,
+    entries: Vec<Vec<(Position, Entry)>>,
+    devices: Vec<Option<DeviceRecord>>,
+    tables: Vec<HandleTables>,
+    keys_left: Vec<usize>,
+    kept: Vec<Option<ObjectRecord>>,
+    found: Vec<Option<ObjectRecord>>,
+    objects: Vec<Content>,
+    counts: Counts,
 }
 
-/// Everything that can be read from a store.
-fn look(store: &dyn Store) -> impl PartialEq + std::fmt::Debug + use<> {
-    let accounts = (0..4).map(|n| AccountKey([n; 32]));
-    let mailboxes: Vec<_> = accounts
-        .map(|account| {
-            let entries = store.read(&account, Position(0), 100, usize::MAX).unwrap();
-            (store.mailbox_usage(&account).unwrap(), entries)
+/// What is held of an object.
+#[derive(Clone, Debug, PartialEq)]
+struct Content {
+    held: RangeSet<u64>,
+    pieces: Vec<Bytes>,
+    /// From within, over the edge of a block, and bounded.
+    within: Bytes,
+    digest: Option<ObjectId>,
+}
+
+impl Look {
+    pub(super) fn at(store: &dyn Store) -> Result<Self, StoreError> {
+        let accounts = || (0..4).map(|n| AccountKey([n; 32]));
+        let devices = || (1..7).map(DeviceNo);
+        let ids = || (0..3).map(|n| ObjectId([n; 32]));
+        let read = |account: AccountKey| store.read(&account, Position(0), 100, usize::MAX);
+        let kept = accounts().flat_map(|account| ids().map(move |id| store.object(&account, &id)));
+        Ok(Self {
+            mailboxes: accounts().map(|account| store.mailbox_usage(&account)).collect::<Result<_, _>>()?,
+            entries: accounts().map(read).collect::<Result<_, _>>()?,
+            devices: (0..7).map(|n| store.device(&device_key(n))).collect::<Result<_, _>>()?,
+            tables: devices().map(|device| store.tables(device)).collect::<Result<_, _>>()?,
+            keys_left: devices().map(|device| store.keys_left(device)).collect::<Result<_, _>>()?,
+            kept: kept.collect::<Result<_, _>>()?,
+            found: ids().map(|id| store.find_object(&id)).collect::<Result<_, _>>()?,
+            objects: (0..20).map(|n| Content::at(store, ObjectNo(n))).collect::<Result<_, _>>()?,
+            counts: store.counts()?,
         })
-        .collect();
-    let devices: Vec<_> = (0..7).map(|n| store.device(&device_key(n)).unwrap()).collect();
-    let tables: Vec<_> = (1..7).map(|n| store.tables(DeviceNo(n)).unwrap()).collect();
-    let keys: Vec<_> = (1..7).map(|n| store.keys_left(DeviceNo(n)).unwrap()).collect();
-    (mailboxes, devices, tables, keys, look_at_objects(store), store.counts().unwrap())
-}
-
-fn look_at_objects(store: &dyn Store) -> impl PartialEq + std::fmt::Debug + use<> {
-    let ids = || (0..3).map(|n| ObjectId([n; 32]));
-    let accounts = (0..4).map(|n| AccountKey([n; 32]));
-    let kept: Vec<_> =
-        accounts.flat_map(|account| ids().map(move |id| store.object(&account, &id).unwrap())).collect();
-    let found: Vec<_> = ids().map(|id| store.find_object(&id).unwrap()).collect();
-    let contents: Vec<_> = (0..20)
-        .map(|number| {
-            let object = ObjectNo(number);
-            let held = store.object_held(object).unwrap();
-            let read = |start| store.read_object(object, start, usize::MAX).unwrap();
-            let pieces: Vec<_> = held.iter().map(|range| read(range.start)).collect();
-            // From within, over the edge of a block, and bounded.
-            let within = store.read_object(object, 3_950, 100).unwrap();
-            (held, pieces, within, store.object_digest(object).unwrap())
-        })
-        .collect();
-    (kept, found, contents)
-}
-
-fn open(medium: &Medium) -> RedbStore {
-    RedbStore::with_backend(medium.clone(), roomy(), StoreId([1; 8])).unwrap()
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
-
-    #[test]
-    fn redb_says_what_memory_says(steps in proptest::collection::vec(step(), 1..40)) {
-        let memory = MemoryStore::new(roomy(), StoreId([1; 8]));
-        let medium = Medium::default();
-        let mut redb = open(&medium);
-        let mut now = RelayTime(0);
-        for step in steps {
-            match step {
-                Step::Apply(ops, elapsed_s) => {
-                    now = now.after_s(elapsed_s);
-                    let expected: Vec<Verdict> = memory.apply(&ops, now).unwrap();
-                    prop_assert_eq!(redb.apply(&ops, now).unwrap(), expected);
-                }
-                Step::Sweep(rows_max, elapsed_s) => {
-                    now = now.after_s(elapsed_s);
-                    let expected = sweep(&memory, rows_max, now);
-                    prop_assert_eq!(sweep(&redb, rows_max, now), expected);
-                }
-                Step::Reopen => {
-                    drop(redb);
-                    redb = open(&medium);
-                }
-            }
-            prop_assert_eq!(look(&redb), look(&memory));
-        }
     }
 }
+
+impl Content {
+    fn at(store: &dyn Store, object: ObjectNo) -> Result<Self, StoreError> {
+        let held = store.object_held(object)?;
+        let pieces = held.iter().map(|range| store.read_object(object, range.start, usize::MAX));
+        Ok(Self {
+            pieces: pieces.collect::<Result<_, _>>()?,
+            within: store.read_object(object, 3_950, 100)?,
+            digest: store.object_digest(object)?,
+            held,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

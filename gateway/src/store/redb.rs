@@ -1,15 +1,9 @@
 //! The embedded store: one redb file.
-//!
-//! A transaction commits in two phases: page contents and the new roots are synced before the byte that
-//! makes them current is written and synced. With one phase redb tells a torn commit by checksums that
-//! are not cryptographic, and peers choose the bytes that are hashed. It also saves the allocator's state
-//! ("quick repair"), so that reopening after a kill does not walk the whole file.
 
 mod apply;
 mod objects;
 mod records;
 
-use std::fs::{File, OpenOptions};
 use std::io;
 use std::ops::Bound;
 use std::path::Path;
@@ -19,10 +13,11 @@ use bytes::Bytes;
 use rangemap::RangeSet;
 use redb::backends::FileBackend;
 use redb::{
-    Builder, CommitError, Database, DatabaseError, ReadTransaction, ReadableDatabase, ReadableTableMetadata,
-    StorageBackend, StorageError, TableError, TableHandle, TransactionError, WriteTransaction,
+    CommitError, DatabaseError, ReadTransaction, ReadableTableMetadata, StorageBackend, StorageError,
+    TableError, TableHandle, TransactionError,
 };
 use ring::rand::{SecureRandom, SystemRandom};
+use thinpost_disk::{Database, files};
 use thinpost_wire::ids::{AccountKey, DeviceKey, ObjectId, Position, StoreId};
 use thinpost_wire::token::MailboxAddress;
 
@@ -51,23 +46,32 @@ pub struct RedbStore {
 }
 
 impl RedbStore {
-    /// Opens the store at `path`, or makes one, readable by its owner only.
+    /// Opens the store at `path`, or makes one, readable by its owner only. A new one is complete when it gets that
+    /// name; until then it is called `path` and `.new`, and begun again if that is all there is. Two that make one at the same
+    /// time spoil it: whoever makes a store has its folder for itself.
     ///
     /// # Errors
     ///
     /// [`StoreError::InUse`] while another process, or another handle, has it open;
     /// [`StoreError::NotAStore`] and [`StoreError::UnknownFormat`] leave the file as it is.
     pub fn open(path: &Path, config: StoreConfig) -> Result<Self, StoreError> {
+        if path.try_exists().map_err(io_error)? {
+            let file = files::open_private(path, false).map_err(io_error)?;
+            // What its id is, it knows.
+            return Self::with_backend(FileBackend::new(file)?, config, StoreId([0; 8]));
+        }
         let mut id = [0; 8];
         SystemRandom::new()
             .fill(&mut id)
             .map_err(|_| StoreError::Io(io::Error::other("the system gives no random numbers")))?;
-        let file = open_file(path)?;
-        // The name of a new file is durable only once its folder is.
-        if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-            File::open(folder).and_then(|folder| folder.sync_all()).map_err(io_error)?;
-        }
-        Self::with_backend(FileBackend::new(file)?, config, StoreId(id))
+        let mut unfinished = path.as_os_str().to_owned();
+        unfinished.push(".new");
+        let unfinished = Path::new(&unfinished);
+        let file = files::open_private(unfinished, true).map_err(io_error)?;
+        file.set_len(0).map_err(io_error)?;
+        let store = Self::with_backend(FileBackend::new(file)?, config, StoreId(id))?;
+        files::rename(unfinished, path).map_err(io_error)?;
+        Ok(store)
     }
 
     /// Opens or makes a store on any redb backend; `new_id` names it if it is made.
@@ -82,27 +86,22 @@ impl RedbStore {
         config: StoreConfig,
         new_id: StoreId,
     ) -> Result<Self, StoreError> {
-        let db = Builder::new().set_cache_size(config.cache_bytes).create_with_backend(backend)?;
-        let store_id = match recognise(&db)? {
-            Some(id) => {
-                add_tables(&db, &config)?;
-                id
-            }
-            None => {
-                initialise(&db, &config, new_id)?;
-                new_id
-            }
-        };
+        let db = Database::open(backend, config.cache_bytes)?;
+        let store_id = db.intact(|| match recognise(&db)? {
+            Some(id) => add_tables(&db, &config).map(|()| id),
+            None => initialise(&db, &config, new_id).map(|()| new_id),
+        })?;
         Ok(Self { db, config, store_id, sessions: SessionBuffer::default(), failed: AtomicBool::new(false) })
     }
 
-    fn begin_read(&self) -> Result<ReadTransaction, StoreError> {
-        Ok(self.db.begin_read()?)
+    /// Reads in one transaction.
+    fn look<T>(&self, look: impl FnOnce(&ReadTransaction) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        self.db.intact(|| look(&self.db.begin_read()?))
     }
 
     fn try_apply(&self, ops: &[Op], now: RelayTime) -> Result<Vec<Verdict>, StoreError> {
         let sessions = self.sessions.pending();
-        let write = begin_write(&self.db)?;
+        let write = self.db.begin_write()?;
         let mut transaction = Transaction::begin(&write, &self.config, now)?;
         let mut order = Order::default();
         let mut verdicts = Vec::with_capacity(ops.len());
@@ -120,26 +119,6 @@ impl RedbStore {
         self.sessions.committed(&sessions);
         Ok(verdicts)
     }
-}
-
-#[cfg(unix)]
-fn open_file(path: &Path) -> Result<File, StoreError> {
-    use std::os::unix::fs::OpenOptionsExt;
-    let mut options = OpenOptions::new();
-    options.read(true).write(true).create(true).truncate(false).mode(0o600).open(path).map_err(io_error)
-}
-
-#[cfg(not(unix))]
-fn open_file(path: &Path) -> Result<File, StoreError> {
-    let mut options = OpenOptions::new();
-    options.read(true).write(true).create(true).truncate(false).open(path).map_err(io_error)
-}
-
-fn begin_write(db: &Database) -> Result<WriteTransaction, StoreError> {
-    let mut write = db.begin_write()?;
-    write.set_two_phase_commit(true);
-    write.set_quick_repair(true);
-    Ok(write)
 }
 
 /// The id of the store in an open database; `None` if the database is new.
@@ -163,7 +142,7 @@ fn recognise(db: &Database) -> Result<Option<StoreId>, StoreError> {
 }
 
 fn initialise(db: &Database, config: &StoreConfig, id: StoreId) -> Result<(), StoreError> {
-    let write = begin_write(db)?;
+    let write = db.begin_write()?;
     {
         let mut meta = write.open_table(META)?;
         meta.insert(META_FORMAT, FORMAT.to_le_bytes().as_slice())?;
@@ -180,7 +159,7 @@ fn add_tables(db: &Database, config: &StoreConfig) -> Result<(), StoreError> {
     if db.begin_read()?.list_tables()?.any(|table| table.name() == OBJECTS.name()) {
         return Ok(());
     }
-    let write = begin_write(db)?;
+    let write = db.begin_write()?;
     drop(Transaction::begin(&write, config, RelayTime(0))?);
     Ok(write.commit()?)
 }
@@ -198,12 +177,61 @@ fn read_state(read: &ReadTransaction) -> Result<State, StoreError> {
     records::decode("state", state.value())
 }
 
+fn mailbox_number(read: &ReadTransaction, account: &AccountKey) -> Result<Option<u32>, StoreError> {
+    Ok(read.open_table(ACCOUNTS)?.get(&account.0)?.map(|row| row.value()))
+}
+
+/// See [`Store::read`].
+fn read_mailbox(
+    read: &ReadTransaction,
+    mailbox: &AccountKey,
+    after: Position,
+    entries_max: usize,
+    bytes_max: usize,
+) -> Result<Vec<(Position, Entry)>, StoreError> {
+    let Some(number) = mailbox_number(read, mailbox)? else { return Ok(Vec::new()) };
+    let queues = read.open_table(QUEUES)?;
+    let entries = read.open_table(ENTRIES)?;
+    let mut found = Vec::new();
+    let mut bytes = 0;
+    let range = (Bound::Excluded((number, after.0)), Bound::Included((number, u64::MAX)));
+    for row in queues.range(range)?.take(entries_max) {
+        let (_, position) = row?.0.value();
+        let value = entries
+            .get(position)?
+            .ok_or_else(|| StoreError::Corrupt(format!("entry {position} is missing")))?;
+        let (header, body) = records::read_entry(position, value.value())?;
+        if header.mailbox != number {
+            return Err(StoreError::Corrupt(format!("entry {position} is in another mailbox")));
+        }
+        bytes += body.len();
+        if bytes > bytes_max && !found.is_empty() {
+            break;
+        }
+        found.push((Position(position), header.entry(body)));
+    }
+    Ok(found)
+}
+
+/// See [`Store::tables`].
+fn read_tables(read: &ReadTransaction, device: DeviceNo) -> Result<HandleTables, StoreError> {
+    let whole = (device.0, 0)..=(device.0, u16::MAX);
+    let addresses = read.open_table(ADDRESSES)?;
+    let to_relay = addresses.range(whole.clone())?.map(|row| Ok(MailboxAddress::from_bytes(row?.1.value())));
+    let senders = read.open_table(SENDERS)?;
+    let from_relay = senders.range(whole)?.map(|row| Ok(AccountKey(*row?.1.value())));
+    Ok(HandleTables {
+        to_relay: to_relay.collect::<Result<_, StorageError>>()?,
+        from_relay: from_relay.collect::<Result<_, StorageError>>()?,
+    })
+}
+
 impl Store for RedbStore {
     fn apply(&self, ops: &[Op], now: RelayTime) -> Result<Vec<Verdict>, StoreError> {
         if self.failed.load(Ordering::Acquire) {
             return Err(StoreError::Failed);
         }
-        let result = self.try_apply(ops, now);
+        let result = self.db.intact(|| self.try_apply(ops, now));
         if result.is_err() {
             self.failed.store(true, Ordering::Release);
         }
@@ -211,13 +239,14 @@ impl Store for RedbStore {
     }
 
     fn device(&self, key: &DeviceKey) -> Result<Option<DeviceRecord>, StoreError> {
-        let read = self.begin_read()?;
-        let Some(number) = read.open_table(DEVICE_KEYS)?.get(&key.0)?.map(|row| row.value()) else {
-            return Ok(None);
-        };
-        let devices = read.open_table(DEVICES)?;
-        let row = devices.get(number)?.ok_or_else(|| StoreError::Corrupt(format!("device {number}")))?;
-        Ok(Some(records::decode::<Device>("device", row.value())?.record(number)))
+        self.look(|read| {
+            let Some(number) = read.open_table(DEVICE_KEYS)?.get(&key.0)?.map(|row| row.value()) else {
+                return Ok(None);
+            };
+            let devices = read.open_table(DEVICES)?;
+            let row = devices.get(number)?.ok_or_else(|| StoreError::Corrupt(format!("device {number}")))?;
+            Ok(Some(records::decode::<Device>("device", row.value())?.record(number)))
+        })
     }
 
     fn read(
@@ -227,56 +256,26 @@ impl Store for RedbStore {
         entries_max: usize,
         bytes_max: usize,
     ) -> Result<Vec<(Position, Entry)>, StoreError> {
-        let read = self.begin_read()?;
-        let Some(number) = read.open_table(ACCOUNTS)?.get(&mailbox.0)?.map(|row| row.value()) else {
-            return Ok(Vec::new());
-        };
-        let queues = read.open_table(QUEUES)?;
-        let entries = read.open_table(ENTRIES)?;
-        let mut found = Vec::new();
-        let mut bytes = 0;
-        let range = (Bound::Excluded((number, after.0)), Bound::Included((number, u64::MAX)));
-        for row in queues.range(range)?.take(entries_max) {
-            let (_, position) = row?.0.value();
-            let value = entries
-                .get(position)?
-                .ok_or_else(|| StoreError::Corrupt(format!("entry {position} is missing")))?;
-            let (header, body) = records::read_entry(position, value.value())?;
-            bytes += body.len();
-            if bytes > bytes_max && !found.is_empty() {
-                break;
-            }
-            found.push((Position(position), header.entry(body)));
-        }
-        Ok(found)
+        self.look(|read| read_mailbox(read, mailbox, after, entries_max, bytes_max))
     }
 
     fn mailbox_usage(&self, mailbox: &AccountKey) -> Result<Option<MailboxUsage>, StoreError> {
-        let read = self.begin_read()?;
-        let Some(number) = read.open_table(ACCOUNTS)?.get(&mailbox.0)?.map(|row| row.value()) else {
-            return Ok(None);
-        };
-        let usage = read.open_table(MAILBOXES)?.get(number)?.map(|row| row.value());
-        Ok(usage.map(apply::usage_of))
-    }
-
-    fn tables(&self, device: DeviceNo) -> Result<HandleTables, StoreError> {
-        let read = self.begin_read()?;
-        let whole = (device.0, 0)..=(device.0, u16::MAX);
-        let addresses = read.open_table(ADDRESSES)?;
-        let to_relay =
-            addresses.range(whole.clone())?.map(|row| Ok(MailboxAddress::from_bytes(row?.1.value())));
-        let senders = read.open_table(SENDERS)?;
-        let from_relay = senders.range(whole)?.map(|row| Ok(AccountKey(*row?.1.value())));
-        Ok(HandleTables {
-            to_relay: to_relay.collect::<Result<_, StorageError>>()?,
-            from_relay: from_relay.collect::<Result<_, StorageError>>()?,
+        self.look(|read| {
+            let Some(number) = mailbox_number(read, mailbox)? else { return Ok(None) };
+            let usage = read.open_table(MAILBOXES)?.get(number)?.map(|row| row.value());
+            Ok(usage.map(apply::usage_of))
         })
     }
 
+    fn tables(&self, device: DeviceNo) -> Result<HandleTables, StoreError> {
+        self.look(|read| read_tables(read, device))
+    }
+
     fn keys_left(&self, device: DeviceNo) -> Result<usize, StoreError> {
-        let keys = self.begin_read()?.open_table(ONE_TIME_KEYS)?;
-        Ok(keys.range((device.0, &[0; 32])..=(device.0, &[0xff; 32]))?.count())
+        self.look(|read| {
+            let keys = read.open_table(ONE_TIME_KEYS)?;
+            Ok(keys.range((device.0, &[0; 32])..=(device.0, &[0xff; 32]))?.count())
+        })
     }
 
     fn put_session(&self, key: &[u8], value: Bytes) -> bool {
@@ -285,46 +284,47 @@ impl Store for RedbStore {
 
     fn take_session(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
         self.sessions.take(key, || {
-            let read = self.begin_read()?;
-            let row = read.open_table(SESSIONS)?.get(key)?;
-            Ok(row.map(|row| Bytes::copy_from_slice(row.value().1)))
+            self.look(|read| {
+                let row = read.open_table(SESSIONS)?.get(key)?;
+                Ok(row.map(|row| Bytes::copy_from_slice(row.value().1)))
+            })
         })
     }
 
     fn object(&self, account: &AccountKey, id: &ObjectId) -> Result<Option<ObjectRecord>, StoreError> {
-        let read = self.begin_read()?;
-        let Some(mailbox) = read.open_table(ACCOUNTS)?.get(&account.0)?.map(|row| row.value()) else {
-            return Ok(None);
-        };
-        let number = read.open_table(OBJECT_IDS)?.get((&id.0, mailbox))?.map(|row| row.value());
-        number.map(|number| objects::record(&read, number)).transpose()
+        self.look(|read| {
+            let Some(mailbox) = mailbox_number(read, account)? else { return Ok(None) };
+            let number = read.open_table(OBJECT_IDS)?.get((&id.0, mailbox))?.map(|row| row.value());
+            number.map(|number| objects::record(read, number)).transpose()
+        })
     }
 
     fn find_object(&self, id: &ObjectId) -> Result<Option<ObjectRecord>, StoreError> {
-        objects::find(&self.begin_read()?, id)
+        self.look(|read| objects::find(read, id))
     }
 
     fn object_held(&self, object: ObjectNo) -> Result<RangeSet<u64>, StoreError> {
-        objects::held(&self.begin_read()?.open_table(OBJECT_RANGES)?, object.0)
+        self.look(|read| objects::held(&read.open_table(OBJECT_RANGES)?, object.0))
     }
 
     fn read_object(&self, object: ObjectNo, offset: u64, bytes_max: usize) -> Result<Bytes, StoreError> {
-        objects::read_from(&self.begin_read()?, object.0, offset, bytes_max)
+        self.look(|read| objects::read_from(read, object.0, offset, bytes_max))
     }
 
     fn object_digest(&self, object: ObjectNo) -> Result<Option<ObjectId>, StoreError> {
-        objects::digest(&self.begin_read()?, object.0)
+        self.look(|read| objects::digest(read, object.0))
     }
 
     fn counts(&self) -> Result<Counts, StoreError> {
-        let read = self.begin_read()?;
-        Ok(Counts {
-            accounts: read.open_table(ACCOUNTS)?.len()?,
-            devices: read.open_table(DEVICES)?.len()?,
-            entries: read.open_table(ENTRIES)?.len()?,
-            bytes: read_state(&read)?.bytes,
-            objects: read.open_table(OBJECTS)?.len()?,
-            object_bytes: read_object_state(&read)?.bytes,
+        self.look(|read| {
+            Ok(Counts {
+                accounts: read.open_table(ACCOUNTS)?.len()?,
+                devices: read.open_table(DEVICES)?.len()?,
+                entries: read.open_table(ENTRIES)?.len()?,
+                bytes: read_state(read)?.bytes,
+                objects: read.open_table(OBJECTS)?.len()?,
+                object_bytes: read_object_state(read)?.bytes,
+            })
         })
     }
 
@@ -333,7 +333,7 @@ impl Store for RedbStore {
     }
 
     fn relay_clock(&self) -> Result<RelayTime, StoreError> {
-        Ok(RelayTime(read_state(&self.begin_read()?)?.clock_s))
+        self.look(|read| Ok(RelayTime(read_state(read)?.clock_s)))
     }
 }
 

@@ -4,10 +4,6 @@ use super::super::{ObjectNo, ObjectRecord};
 use super::*;
 
 /// Small bounds with room for objects of three blocks.
-pub(crate) fn roomy() -> StoreConfig {
-    StoreConfig { bytes_max: 15_000, ..small() }
-}
-
 /// The bytes of an object of this length: no two near each other repeat.
 pub(crate) fn content(len: usize) -> Vec<u8> {
     (0..len as u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect()

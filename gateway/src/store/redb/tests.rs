@@ -75,7 +75,7 @@ fn a_file_of_another_kind_is_refused_and_left_as_it_is() {
 fn edited(edit: impl Fn(&WriteTransaction)) -> Result<RedbStore, StoreError> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("relay.redb");
-    let db = Database::create(&path).unwrap();
+    let db = redb::Database::create(&path).unwrap();
     let write = db.begin_write().unwrap();
     edit(&write);
     write.commit().unwrap();

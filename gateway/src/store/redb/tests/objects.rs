@@ -14,7 +14,7 @@ fn ranges(store: &RedbStore, object: ObjectNo) -> Vec<(u64, u64)> {
 /// Rows of all tables of objects but the accounts' usage.
 fn rows(store: &RedbStore) -> Vec<u64> {
     use crate::store::redb::objects::{OBJECT_DEADLINES, OBJECT_IDS};
-    let read = store.begin_read().unwrap();
+    let read = store.db.begin_read().unwrap();
     vec![
         read.open_table(OBJECTS).unwrap().len().unwrap(),
         read.open_table(OBJECT_IDS).unwrap().len().unwrap(),
@@ -55,7 +55,7 @@ fn a_store_from_before_there_were_objects_is_read_and_takes_some() {
     let device = join(&store, ALICE, 1);
     accept(&store, append(device, ALICE, 1, b"from before"), T0);
     drop(store);
-    let db = Database::open(&path).unwrap();
+    let db = redb::Database::open(&path).unwrap();
     let write = db.begin_write().unwrap();
     let names: Vec<_> =
         write.list_tables().unwrap().filter(|name| name.name().starts_with("object")).collect();
@@ -183,7 +183,7 @@ fn an_object_of_the_largest_kind_comes_in_chunks_and_fills_its_pages() {
         assert_eq!(ranges(&store, object).len(), [7_170, 1][parity]);
     }
     assert_eq!(store.object_digest(object).unwrap(), Some(id));
-    let read = store.begin_read().unwrap();
+    let read = store.db.begin_read().unwrap();
     let stats = read.open_table(OBJECT_BLOCKS).unwrap().stats().unwrap();
     assert_eq!(stats.leaf_pages(), OBJECT_BYTES_MAX.div_ceil(BLOCK_BYTES));
     let unused = stats.fragmented_bytes();

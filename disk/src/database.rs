@@ -1,0 +1,101 @@
+//! redb's database, with what it takes to rely on it.
+//!
+//! A transaction commits in two phases: page contents and the new roots are synced before the byte that
+//! makes them current is written and synced. With one phase redb tells a torn commit by checksums that
+//! are not cryptographic, and peers choose the bytes that are hashed. It also saves the allocator's state
+//! ("quick repair"), so that reopening after a kill does not walk the whole file.
+//!
+//! redb panics over pages that do not fit together, as after a disk's errors: when it is used, and also when it is let go of,
+//! as it then writes once more. Here that is an error.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use redb::{
+    Builder, DatabaseError, ReadTransaction, ReadableDatabase, StorageBackend, StorageError,
+    TransactionError, WriteTransaction,
+};
+
+/// A database that is open.
+#[derive(Debug)]
+pub struct Database {
+    /// Only dropping takes it.
+    db: Option<redb::Database>,
+    is_damaged: AtomicBool,
+}
+
+impl Database {
+    /// Opens the database that is on a backend, or makes one on an empty one, with so many bytes of memory for its pages.
+    ///
+    /// # Errors
+    /// redb's, and [`StorageError::Corrupted`] where it panics.
+    pub fn open(backend: impl StorageBackend, cache_bytes: usize) -> Result<Self, DatabaseError> {
+        let open = || Builder::new().set_cache_size(cache_bytes).create_with_backend(backend);
+        Ok(Self { db: Some(intact(open)?), is_damaged: AtomicBool::new(false) })
+    }
+
+    /// Begins a transaction that reads what was committed last.
+    ///
+    /// # Errors
+    /// redb's.
+    pub fn begin_read(&self) -> Result<ReadTransaction, TransactionError> {
+        self.db().begin_read()
+    }
+
+    /// Begins a transaction whose commit is on disk when it returns.
+    ///
+    /// # Errors
+    /// redb's.
+    pub fn begin_write(&self) -> Result<WriteTransaction, TransactionError> {
+        let mut write = self.db().begin_write()?;
+        save_allocator(&mut write);
+        Ok(write)
+    }
+
+    /// Works on the database, and turns a panic of redb's into an error.
+    ///
+    /// # Errors
+    /// Those of the work, and [`StorageError::Corrupted`].
+    pub fn intact<T, E: From<StorageError>>(&self, work: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
+        intact(|| Ok(work())).unwrap_or_else(|error: StorageError| {
+            self.give_up();
+            Err(error.into())
+        })
+    }
+
+    /// What was read cannot have been written: nothing more is written, not even when this is dropped. The file stays locked until
+    /// the process ends, and is of no use in it either.
+    pub fn give_up(&self) {
+        self.is_damaged.store(true, Ordering::Relaxed);
+    }
+
+    fn db(&self) -> &redb::Database {
+        self.db.as_ref().expect("only dropping takes it")
+    }
+}
+
+impl Drop for Database {
+    fn drop(&mut self) {
+        let Some(db) = self.db.take() else { return };
+        if self.is_damaged.load(Ordering::Relaxed) {
+            return std::mem::forget(db);
+        }
+        if catch_unwind(AssertUnwindSafe(|| drop(db))).is_err() {
+            tracing::error!("the file is damaged: its pages do not fit together");
+        }
+    }
+}
+
+/// Saves the allocator's state with the commit, which is then of two phases, too: redb does not do the one without the other.
+fn save_allocator(write: &mut WriteTransaction) {
+    write.set_quick_repair(true);
+}
+
+/// What was in the middle of a change is not used again: a transaction ends here, and its failure whoever made it.
+fn intact<T, E: From<StorageError>>(work: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
+    catch_unwind(AssertUnwindSafe(work))
+        .unwrap_or_else(|_| Err(StorageError::Corrupted("its pages do not fit together".to_owned()).into()))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,133 @@
+//! Files and folders that only their owner can read, and whose names outlast the loss of power.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Write};
+use std::path::Path;
+
+/// Opens a file to read and write that only its owner can read; makes it where `create` says so.
+///
+/// # Errors
+/// The system's.
+pub fn open_private(path: &Path, create: bool) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(create).truncate(false);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(path)
+}
+
+/// Makes a folder that only its owner can look into, and those above it that are missing. Their names are on disk when this
+/// returns.
+///
+/// # Errors
+/// The system's.
+pub fn create_folder(path: &Path) -> io::Result<()> {
+    let missing: Vec<_> = path.ancestors().filter(is_named).take_while(|folder| !folder.exists()).collect();
+    let mut builder = DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(path)?;
+    missing.into_iter().try_for_each(sync_folder_of)
+}
+
+fn is_named(path: &&Path) -> bool {
+    !path.as_os_str().is_empty()
+}
+
+/// Gives a file this content, which is on disk when this returns: after a crash there is the old one, or the new one, whole.
+/// Meanwhile the new one is called `unfinished`, where a crash may leave it.
+///
+/// # Errors
+/// The system's; the old content is then still there, or the new one is.
+pub fn replace(path: &Path, unfinished: &Path, content: &[u8]) -> io::Result<()> {
+    remove(unfinished)?;
+    let mut file = open_private(unfinished, true)?;
+    file.write_all(content)?;
+    sync(&file)?;
+    rename(unfinished, path)
+}
+
+/// Gives a file, whose content is on disk, another name in the same folder, in place of whatever had it. The name is on disk when
+/// this returns.
+///
+/// # Errors
+/// The system's.
+pub fn rename(from: &Path, to: &Path) -> io::Result<()> {
+    fs::rename(from, to)?;
+    sync_folder_of(to)
+}
+
+/// Removes a file, if there is one.
+///
+/// # Errors
+/// The system's.
+pub fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Waits until the content of a file is on disk.
+///
+/// # Errors
+/// The system's. What was written is then lost, perhaps, and a second try would not notice.
+pub fn sync(file: &File) -> io::Result<()> {
+    file.sync_all()
+}
+
+/// Waits until the name of a file or folder is on disk, given or taken away.
+///
+/// # Errors
+/// The system's.
+pub fn sync_folder_of(path: &Path) -> io::Result<()> {
+    let folder = path.parent().filter(is_named).unwrap_or(Path::new("."));
+    // Other systems cannot open a folder as a file, and order names by themselves.
+    if cfg!(unix) { sync(&File::open(folder)?) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn a_file_is_replaced_whole_and_a_leftover_does_not_matter() {
+        let folder = tempfile::tempdir().unwrap();
+        let [path, unfinished] = ["a", "a.new"].map(|name| folder.path().join(name));
+        fs::write(&unfinished, "left over, and longer").unwrap();
+        replace(&path, &unfinished, b"one").unwrap();
+        replace(&path, &unfinished, b"two").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"two");
+        assert!(!unfinished.exists());
+        remove(&path).unwrap();
+        remove(&path).unwrap();
+        assert!(!path.exists());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn what_is_made_is_its_owners_only() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        let deep = folder.path().join("a/b/c");
+        create_folder(&deep).unwrap();
+        create_folder(&deep).unwrap();
+        replace(&deep.join("file"), &deep.join("file.new"), b"secret").unwrap();
+        let mode = |path: &str| fs::metadata(folder.path().join(path)).unwrap().permissions().mode() & 0o777;
+        assert_eq!(["a", "a/b", "a/b/c", "a/b/c/file"].map(mode), [0o700, 0o700, 0o700, 0o600]);
+    }
+
+    #[test]
+    fn what_is_no_folder_is_not_made_one() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("file"), "").unwrap();
+        assert!(create_folder(&folder.path().join("file/deep")).is_err());
+        assert_eq!(
+            open_private(&folder.path().join("none"), false).unwrap_err().kind(),
+            io::ErrorKind::NotFound
+        );
+    }
+}

@@ -1,0 +1,218 @@
+//! A disk in memory that fails when it is told to, and remembers in which order it was written to.
+
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use redb::StorageBackend;
+
+/// Bytes that a disk writes or loses as one.
+pub const SECTOR_BYTES: usize = 512;
+
+/// A disk in memory. Clones are the same disk.
+#[derive(Clone, Debug, Default)]
+pub struct Medium(Arc<Mutex<Disk>>);
+
+#[derive(Debug, Default)]
+struct Disk {
+    content: Vec<u8>,
+    calls: Vec<Call>,
+    reads: Traffic,
+    writes: Traffic,
+    /// The call that fails, and every one after it.
+    fails_at: Option<(usize, io::ErrorKind)>,
+}
+
+/// What a program has asked of a disk, but for reading.
+#[derive(Clone, Debug)]
+pub enum Call {
+    /// To put bytes somewhere.
+    Write {
+        /// Where, counted from the beginning.
+        at: usize,
+        /// What.
+        bytes: Box<[u8]>,
+    },
+    /// To make the file so long.
+    SetLen(usize),
+    /// To say when all of that is on disk.
+    Sync,
+}
+
+/// How much was read or written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// How often.
+    pub calls: u64,
+    /// How much in all.
+    pub bytes: u64,
+}
+
+impl Traffic {
+    fn add(&mut self, bytes: usize) {
+        self.calls += 1;
+        self.bytes += bytes as u64;
+    }
+}
+
+impl Medium {
+    /// One that holds this, as after it was mounted anew.
+    pub fn holding(content: Vec<u8>) -> Self {
+        Self(Arc::new(Mutex::new(Disk { content, ..Disk::default() })))
+    }
+
+    /// What programs read from it: what was written, synced or not.
+    pub fn content(&self) -> Vec<u8> {
+        self.disk().content.clone()
+    }
+
+    /// What was read until now.
+    pub fn reads(&self) -> Traffic {
+        self.disk().reads
+    }
+
+    /// What was written until now.
+    pub fn writes(&self) -> Traffic {
+        self.disk().writes
+    }
+
+    /// How often it was written to, synced or given another length.
+    pub fn calls(&self) -> usize {
+        self.disk().calls.len()
+    }
+
+    /// All of those, in order.
+    pub fn recorded(&self) -> Vec<Call> {
+        self.disk().calls.clone()
+    }
+
+    /// From this call on, counted from 0, all fail that are not for reading.
+    pub fn fail_from(&self, call: usize, kind: io::ErrorKind) {
+        self.disk().fails_at = Some((call, kind));
+    }
+
+    fn disk(&self) -> MutexGuard<'_, Disk> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn change(&self, call: Call) -> io::Result<()> {
+        let mut disk = self.disk();
+        if let Some((_, kind)) = disk.fails_at.filter(|(first, _)| disk.calls.len() >= *first) {
+            return Err(kind.into());
+        }
+        call.put(&mut disk.content);
+        if let Call::Write { bytes, .. } = &call {
+            disk.writes.add(bytes.len());
+        }
+        disk.calls.push(call);
+        Ok(())
+    }
+}
+
+impl StorageBackend for Medium {
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.disk().content.len() as u64)
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        let mut disk = self.disk();
+        disk.reads.add(out.len());
+        let from = offset as usize;
+        out.copy_from_slice(disk.content.get(from..from + out.len()).ok_or(io::ErrorKind::UnexpectedEof)?);
+        Ok(())
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.change(Call::SetLen(len as usize))
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.change(Call::Sync)
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.change(Call::Write { at: offset as usize, bytes: data.into() })
+    }
+}
+
+impl Call {
+    fn put(&self, content: &mut Vec<u8>) {
+        match self {
+            Self::Write { at, bytes } => put(content, *at, bytes),
+            Self::SetLen(len) => content.resize(*len, 0),
+            Self::Sync => {}
+        }
+    }
+}
+
+/// Writes, as far as the file reaches.
+fn put(content: &mut [u8], at: usize, bytes: &[u8]) {
+    let end = content.len().min(at + bytes.len());
+    if let Some(place) = content.get_mut(at..end) {
+        place.copy_from_slice(&bytes[..place.len()]);
+    }
+}
+
+/// The same disk once more, call by call, with what the loss of power would leave of it.
+#[derive(Default)]
+pub struct Replay {
+    /// What is on the disk for good.
+    synced: Vec<u8>,
+    /// Since the last sync.
+    unsynced: Vec<Call>,
+}
+
+impl Replay {
+    /// After these calls, from an empty disk on.
+    pub fn of(calls: &[Call]) -> Self {
+        let mut replay = Self::default();
+        calls.iter().for_each(|call| replay.call(call));
+        replay
+    }
+
+    /// Goes on by a call.
+    pub fn call(&mut self, call: &Call) {
+        match call {
+            Call::Sync => self.unsynced.drain(..).for_each(|call| call.put(&mut self.synced)),
+            call => self.unsynced.push(call.clone()),
+        }
+    }
+
+    /// What is found if the program is killed now: the system writes on.
+    pub fn killed(&self) -> Vec<u8> {
+        let mut found = self.synced.clone();
+        self.unsynced.iter().for_each(|call| call.put(&mut found));
+        found
+    }
+
+    /// What is found if the power fails now: of the sectors that were not synced some, in any order, and of the changes of length
+    /// the first few. `below` draws a number below its argument.
+    pub fn lose_power(&self, mut below: impl FnMut(usize) -> usize) -> Vec<u8> {
+        let mut found = self.synced.clone();
+        let mut sectors = Vec::new();
+        let mut lengths = Vec::new();
+        for call in &self.unsynced {
+            match call {
+                Call::Write { at, bytes } => {
+                    let (head, rest) =
+                        bytes.split_at(bytes.len().min(at.next_multiple_of(SECTOR_BYTES) - at));
+                    let offsets = (at + head.len()..).step_by(SECTOR_BYTES);
+                    sectors.extend([(*at, head)].into_iter().filter(|_| !head.is_empty()));
+                    sectors.extend(offsets.zip(rest.chunks(SECTOR_BYTES)));
+                }
+                Call::SetLen(len) => lengths.push(*len),
+                Call::Sync => unreachable!("a sync leaves nothing unsynced"),
+            }
+        }
+        let grown = below(lengths.len() + 1);
+        lengths[..grown].iter().for_each(|len| found.resize(*len, 0));
+        for last in (1..sectors.len()).rev() {
+            sectors.swap(last, below(last + 1));
+        }
+        for (at, sector) in sectors {
+            if below(2) == 0 {
+                put(&mut found, at, sector);
+            }
+        }
+        found
+    }
+}

@@ -1,0 +1,38 @@
+#![allow(clippy::unwrap_used)]
+
+use super::*;
+
+/// Stories in a run of the tests; the full volume is the command of docs/reliability.md.
+const STORIES: u64 = 1;
+
+fn hold(outcomes: impl Iterator<Item = Outcome>) -> u64 {
+    let mut tried = 0;
+    for outcome in outcomes {
+        tried += outcome.tried;
+        assert!(outcome.broken.is_empty(), "{}", outcome.broken.join("\n"));
+    }
+    tried
+}
+
+#[test]
+fn whenever_the_power_fails_what_was_claimed_is_found() {
+    let tried = hold((0..STORIES).map(|seed| Story::new(seed).cut()));
+    assert!(tried > 50 * STORIES, "the stories must reach the medium: {tried}");
+}
+
+#[test]
+fn whichever_call_to_the_medium_fails_nothing_false_is_claimed_and_nothing_claimed_is_lost() {
+    let tried = hold((0..STORIES).map(|seed| Story::new(seed).fail(5)));
+    assert!(tried > 20 * STORIES, "the stories must reach the medium: {tried}");
+}
+
+#[test]
+fn a_medium_whose_syncs_do_nothing_is_caught_by_these_checks() {
+    let story = Story::new(0);
+    let (calls, marks) = story.record().unwrap();
+    let nothing = || Call::Write { at: 0, bytes: Box::default() };
+    // The store is made on a medium that syncs.
+    let lie = |(n, call)| if n >= marks[0] && matches!(call, Call::Sync) { nothing() } else { call };
+    let calls: Vec<_> = calls.into_iter().enumerate().map(lie).collect();
+    assert!(!story.cut_recorded(&calls, &marks).broken.is_empty(), "a store that never syncs would pass");
+}
