@@ -1,12 +1,11 @@
 //! What a relay and a home rest on: files whose names outlast the loss of power ([`files`]), and redb transactions that are on
-//! disk when they are committed ([`Database`]).
+//! disk when they are committed ([`Database`]); and a disk in memory for simulations ([`medium`]).
 //!
 //! Each setting and each sync that this takes stands in a function of its own. If one of them did nothing, a test would fail:
 //! docs/reliability.md says which.
 
 mod database;
 pub mod files;
-#[cfg(any(test, feature = "medium"))]
 pub mod medium;
 
 pub use database::Database;

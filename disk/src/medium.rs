@@ -1,5 +1,6 @@
 //! A disk in memory that fails when it is told to, and remembers in which order it was written to.
 
+use std::fmt;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -9,13 +10,20 @@ use redb::StorageBackend;
 pub const SECTOR_BYTES: usize = 512;
 
 /// A disk in memory. Clones are the same disk.
-#[derive(Clone, Debug, Default)]
-pub struct Medium(Arc<Mutex<Disk>>);
+#[derive(Clone, Default)]
+pub struct Medium {
+    disk: Arc<Mutex<Disk>>,
+    watch: Option<Arc<Watch>>,
+}
 
-#[derive(Debug, Default)]
+type Watch = dyn Fn(usize) + Send + Sync;
+
+#[derive(Clone, Default)]
 struct Disk {
     content: Vec<u8>,
-    calls: Vec<Call>,
+    /// Calls that were carried out.
+    calls: usize,
+    recorded: Option<Vec<Call>>,
     reads: Traffic,
     writes: Traffic,
     /// The call that fails, and every one after it.
@@ -57,12 +65,48 @@ impl Traffic {
 impl Medium {
     /// One that holds this, as after it was mounted anew.
     pub fn holding(content: Vec<u8>) -> Self {
-        Self(Arc::new(Mutex::new(Disk { content, ..Disk::default() })))
+        Self::of(Disk { content, ..Disk::default() })
+    }
+
+    /// An empty one that remembers all calls but for reading: see [`Medium::recorded`].
+    pub fn recording() -> Self {
+        Self::of(Disk { recorded: Some(Vec::new()), ..Disk::default() })
+    }
+
+    fn of(disk: Disk) -> Self {
+        Self { disk: Arc::new(Mutex::new(disk)), watch: None }
+    }
+
+    /// Another disk with what this one holds, and that fails as this one does.
+    #[must_use]
+    pub fn fork(&self) -> Self {
+        Self::of(Disk { recorded: None, ..self.disk().clone() })
+    }
+
+    /// The same disk, but that this is called with the number of calls before each call made through the result. It may panic.
+    #[must_use]
+    pub fn watched(&self, watch: Arc<Watch>) -> Self {
+        Self { disk: self.disk.clone(), watch: Some(watch) }
     }
 
     /// What programs read from it: what was written, synced or not.
     pub fn content(&self) -> Vec<u8> {
         self.disk().content.clone()
+    }
+
+    /// How much that is, bytes.
+    pub fn size(&self) -> usize {
+        self.disk().content.len()
+    }
+
+    /// Changes what it holds beside all programs, as a failing disk does.
+    pub fn damage(&self, change: impl FnOnce(&mut [u8])) {
+        change(&mut self.disk().content);
+    }
+
+    /// Forgets what it holds.
+    pub fn clear(&self) {
+        self.disk().content.clear();
     }
 
     /// What was read until now.
@@ -77,12 +121,12 @@ impl Medium {
 
     /// How often it was written to, synced or given another length.
     pub fn calls(&self) -> usize {
-        self.disk().calls.len()
+        self.disk().calls
     }
 
-    /// All of those, in order.
+    /// All of those, in order; none unless it is [recording](Medium::recording).
     pub fn recorded(&self) -> Vec<Call> {
-        self.disk().calls.clone()
+        self.disk().recorded.clone().unwrap_or_default()
     }
 
     /// From this call on, counted from 0, all fail that are not for reading.
@@ -90,21 +134,47 @@ impl Medium {
         self.disk().fails_at = Some((call, kind));
     }
 
+    /// From the next call on all fail that are not for reading.
+    pub fn fail(&self, kind: io::ErrorKind) {
+        self.fail_from(0, kind);
+    }
+
+    /// It is well again. What is open on it has seen it fail.
+    pub fn mend(&self) {
+        self.disk().fails_at = None;
+    }
+
     fn disk(&self) -> MutexGuard<'_, Disk> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.disk.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn change(&self, call: Call) -> io::Result<()> {
+        if let Some(watch) = &self.watch {
+            watch(self.calls());
+        }
         let mut disk = self.disk();
-        if let Some((_, kind)) = disk.fails_at.filter(|(first, _)| disk.calls.len() >= *first) {
+        if let Some((_, kind)) = disk.fails_at.filter(|(first, _)| disk.calls >= *first) {
             return Err(kind.into());
         }
         call.put(&mut disk.content);
+        disk.calls += 1;
         if let Call::Write { bytes, .. } = &call {
             disk.writes.add(bytes.len());
         }
-        disk.calls.push(call);
+        if let Some(recorded) = &mut disk.recorded {
+            recorded.push(call);
+        }
         Ok(())
+    }
+}
+
+impl fmt::Debug for Medium {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let disk = self.disk();
+        f.debug_struct("Medium")
+            .field("bytes", &disk.content.len())
+            .field("calls", &disk.calls)
+            .finish_non_exhaustive()
     }
 }
 

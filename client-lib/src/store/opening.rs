@@ -44,7 +44,7 @@ impl Store {
             }
             Storage::Memory(memory) => {
                 storage.replace_key_file(&key_file).map_err(StoreError::from)?;
-                let db = open_backend(memory.clone()).map_err(into_store_error)?;
+                let db = open_backend(memory.medium().clone()).map_err(into_store_error)?;
                 return Ok(initialise(&db, &vault, home, keyring)?);
             }
             Storage::Folder(folder) => folder,
@@ -123,7 +123,7 @@ impl Store {
             Storage::Memory(memory) if memory.is_empty() => Err(WipeError::NoHome("memory".into())),
             Storage::Memory(memory) => {
                 storage.destroy_key_file().map_err(StoreError::from)?;
-                memory.clear();
+                memory.medium().clear();
                 Ok(())
             }
             Storage::Folder(folder) => wipe_folder(storage, folder),
@@ -175,7 +175,7 @@ fn unlock(storage: &Storage, key: Option<&HomeKey>) -> Result<DataKey, OpenError
 fn open_database(storage: &Storage) -> Result<Database, OpenError> {
     match storage {
         Storage::Memory(memory) if memory.is_empty() => Err(OpenError::NoHome("memory".into())),
-        Storage::Memory(memory) => open_backend(memory.clone()),
+        Storage::Memory(memory) => open_backend(memory.medium().clone()),
         Storage::Folder(folder) => {
             let path = folder.join(storage::FILE);
             let file = files::open_private(&path, false).map_err(|error| match error.kind() {

@@ -6,8 +6,8 @@ use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use redb::StorageBackend;
 use thinpost_disk::files;
+use thinpost_disk::medium::Medium;
 use zeroize::Zeroizing;
 
 /// Where a home is.
@@ -59,19 +59,9 @@ impl From<&MemoryStorage> for Storage {
 /// A home in memory. Clones share it, so that it outlives the clients that open it, one after another. That
 /// no two have it open at a time is for the simulation to see to.
 #[derive(Clone, Default)]
-pub struct MemoryStorage(Arc<Mutex<Memory>>);
-
-#[derive(Clone, Default)]
-struct Memory {
-    file: Vec<u8>,
-    key_file: Option<Vec<u8>>,
-    is_full: bool,
-}
-
-impl Memory {
-    fn check_room(&self) -> io::Result<()> {
-        if self.is_full { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
-    }
+pub struct MemoryStorage {
+    medium: Medium,
+    key_file: Arc<Mutex<Option<Vec<u8>>>>,
 }
 
 impl MemoryStorage {
@@ -80,89 +70,36 @@ impl MemoryStorage {
         Self::default()
     }
 
+    /// What its file is on: it can be told to fail.
+    pub fn medium(&self) -> &Medium {
+        &self.medium
+    }
+
+    /// The same home with another file.
+    #[must_use]
+    pub fn on(&self, medium: Medium) -> Self {
+        Self { medium, key_file: self.key_file.clone() }
+    }
+
     /// A copy of all that was written until now, as a kill of the process or a backup would leave it.
     #[must_use]
     pub fn fork(&self) -> Self {
-        Self(Arc::new(Mutex::new(self.memory().clone())))
-    }
-
-    /// From now on nothing can be written, as on a disk that is full.
-    pub fn fill(&self) {
-        self.memory().is_full = true;
-    }
-
-    /// Takes back [`MemoryStorage::fill`]. A client that was open meanwhile stays failed.
-    pub fn make_room(&self) {
-        self.memory().is_full = false;
+        Self { medium: self.medium.fork(), key_file: Arc::new(Mutex::new(self.key_file().clone())) }
     }
 
     /// Nothing inside can panic halfway through a change.
-    fn memory(&self) -> MutexGuard<'_, Memory> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn key_file(&self) -> MutexGuard<'_, Option<Vec<u8>>> {
+        self.key_file.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.memory().file.is_empty()
-    }
-
-    pub(super) fn clear(&self) {
-        self.memory().file.clear();
-    }
-
-    #[cfg(test)]
-    pub(super) fn bytes(&self) -> Vec<u8> {
-        self.memory().file.clone()
-    }
-
-    /// Changes the file beside all transactions, as a failing disk does.
-    #[cfg(test)]
-    pub(super) fn damage(&self, change: impl FnOnce(&mut [u8])) {
-        change(&mut self.memory().file);
-    }
-
-    #[cfg(test)]
-    pub(super) fn key_file(&self) -> Option<Vec<u8>> {
-        self.memory().key_file.clone()
+        self.medium.size() == 0
     }
 }
 
 impl fmt::Debug for MemoryStorage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("MemoryStorage").field("bytes", &self.memory().file.len()).finish()
-    }
-}
-
-impl StorageBackend for MemoryStorage {
-    fn len(&self) -> io::Result<u64> {
-        Ok(self.memory().file.len() as u64)
-    }
-
-    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        let from = offset as usize;
-        let memory = self.memory();
-        let content = memory.file.get(from..from + out.len()).ok_or(io::ErrorKind::UnexpectedEof)?;
-        out.copy_from_slice(content);
-        Ok(())
-    }
-
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        let mut memory = self.memory();
-        memory.check_room()?;
-        memory.file.resize(len as usize, 0);
-        Ok(())
-    }
-
-    fn sync_data(&self) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        let from = offset as usize;
-        let mut memory = self.memory();
-        memory.check_room()?;
-        let place = memory.file.get_mut(from..from + data.len()).ok_or(io::ErrorKind::UnexpectedEof)?;
-        place.copy_from_slice(data);
-        Ok(())
+        f.debug_struct("MemoryStorage").field("medium", &self.medium).finish_non_exhaustive()
     }
 }
 
@@ -180,7 +117,7 @@ impl Storage {
     /// `None`: there is none.
     pub(super) fn read_key_file(&self) -> io::Result<Option<Zeroizing<Vec<u8>>>> {
         let folder = match self {
-            Self::Memory(memory) => return Ok(memory.memory().key_file.clone().map(Zeroizing::new)),
+            Self::Memory(memory) => return Ok(memory.key_file().clone().map(Zeroizing::new)),
             Self::Folder(folder) => folder,
         };
         let file = match File::open(folder.join(KEY_FILE)) {
@@ -197,7 +134,7 @@ impl Storage {
     pub(super) fn replace_key_file(&self, bytes: &[u8]) -> io::Result<()> {
         let folder = match self {
             Self::Memory(memory) => {
-                memory.memory().key_file = Some(bytes.to_vec());
+                *memory.key_file() = Some(bytes.to_vec());
                 return Ok(());
             }
             Self::Folder(folder) => folder,
@@ -223,7 +160,7 @@ impl Storage {
     /// Overwrites and removes the file: from here on nothing in the home can be read.
     pub(super) fn destroy_key_file(&self) -> io::Result<()> {
         match self {
-            Self::Memory(memory) => memory.memory().key_file = None,
+            Self::Memory(memory) => *memory.key_file() = None,
             Self::Folder(folder) => {
                 destroy(&folder.join(KEY_FILE))?;
                 destroy(&folder.join(KEY_FILE_NEW))?;

@@ -1,9 +1,8 @@
 //! What was confirmed is there after a kill at any moment, and nothing is half there.
 
-use std::sync::{Arc, Mutex};
 use std::{fs, io};
 
-use redb::StorageBackend;
+use thinpost_disk::medium::{Medium, Replay};
 use thinpost_wire::batch::Ack;
 use thinpost_wire::frame::Refusal;
 use thinpost_wire::ids::{Incarnation, Origin, Position, StoreId};
@@ -233,14 +232,13 @@ fn a_message_is_kept_until_its_receipt_and_can_go_out_again() {
 
 #[test]
 fn what_has_its_number_leaves_without_a_write() {
-    let disk = Disk::of(Vec::new(), u64::MAX, io::ErrorKind::StorageFull);
-    let store = disk.open();
-    opening::initialise(&store.db, &store.vault, &home(), b"keys").unwrap();
+    let medium = Medium::default();
+    let store = fresh_on(&medium);
     let numbers = numbers(NOW);
     store.enqueue(&mut [row(b"a")], &numbers).unwrap();
     store.enqueue_notes(&[row(b"")]).unwrap();
     let rows = |id| store.departures(&[id]).unwrap();
-    disk.0.lock().unwrap().calls_left = 0;
+    medium.fail(io::ErrorKind::StorageFull);
     store.hand_over(&mut rows(MessageId(1)), &[], &numbers).unwrap();
     assert!(store.hand_over(&mut rows(MessageId::FIRST_NOTES), &[], &numbers).is_err());
 }
@@ -379,71 +377,19 @@ fn a_file_that_is_no_home_is_said_to_be_damaged_and_left_alone() {
     assert_eq!(fs::read_to_string(&path).unwrap(), "shopping list");
 }
 
-/// A disk that keeps what was synced, and fails from one call on.
-#[derive(Clone, Debug)]
-struct Disk(Arc<Mutex<Inner>>);
-
-#[derive(Debug)]
-struct Inner {
-    cached: Vec<u8>,
-    synced: Vec<u8>,
-    calls_left: u64,
-    kind: io::ErrorKind,
-}
-
-impl Disk {
-    fn of(bytes: Vec<u8>, calls_left: u64, kind: io::ErrorKind) -> Self {
-        Self(Arc::new(Mutex::new(Inner { synced: bytes.clone(), cached: bytes, calls_left, kind })))
-    }
-
-    fn change(&self, act: impl FnOnce(&mut Inner)) -> io::Result<()> {
-        let mut inner = self.0.lock().unwrap();
-        match inner.calls_left.checked_sub(1) {
-            Some(left) => {
-                inner.calls_left = left;
-                act(&mut inner);
-                Ok(())
-            }
-            None => Err(inner.kind.into()),
-        }
-    }
-
-    fn open(&self) -> Store {
-        Store {
-            db: Database::open(self.clone(), 0).unwrap(),
-            vault: Vault::new(&DataKey::new(&mut random()), random()),
-            points: Points::default(),
-        }
+fn open_on(medium: &Medium) -> Store {
+    Store {
+        db: Database::open(medium.clone(), 0).unwrap(),
+        vault: Vault::new(&DataKey::new(&mut random()), random()),
+        points: Points::default(),
     }
 }
 
-impl StorageBackend for Disk {
-    fn len(&self) -> io::Result<u64> {
-        Ok(self.0.lock().unwrap().cached.len() as u64)
-    }
-
-    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        let inner = self.0.lock().unwrap();
-        let from = offset as usize;
-        out.copy_from_slice(inner.cached.get(from..from + out.len()).ok_or(io::ErrorKind::UnexpectedEof)?);
-        Ok(())
-    }
-
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        self.change(|inner| {
-            inner.cached.resize(len as usize, 0);
-            inner.synced.resize(len as usize, 0);
-        })
-    }
-
-    fn sync_data(&self) -> io::Result<()> {
-        self.change(|inner| inner.synced.clone_from(&inner.cached))
-    }
-
-    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        let from = offset as usize;
-        self.change(|inner| inner.cached[from..from + data.len()].copy_from_slice(data))
-    }
+/// A store that nothing has happened to.
+fn fresh_on(medium: &Medium) -> Store {
+    let store = open_on(medium);
+    opening::initialise(&store.db, &store.vault, &home(), b"keys").unwrap();
+    store
 }
 
 /// A short life: three messages out, of which two are settled, and two in. Says how far it came.
@@ -492,32 +438,27 @@ fn progress(store: &Store) -> usize {
 
 #[test]
 fn whenever_the_disk_fails_or_the_power_goes_confirmed_steps_are_whole_and_others_absent() {
-    let fresh = {
-        let disk = Disk::of(Vec::new(), u64::MAX, io::ErrorKind::Other);
-        let Store { db, vault, .. } = disk.open();
-        opening::initialise(&db, &vault, &home(), b"keys").unwrap();
-        disk.0.lock().unwrap().synced.clone()
-    };
     let mut failures = 0;
     for (kind, is_full) in [(io::ErrorKind::StorageFull, true), (io::ErrorKind::Other, false)] {
-        // The calls of opening come first; from there on each may be the one that fails.
         for calls in 0.. {
-            let disk = Disk::of(fresh.clone(), u64::MAX, kind);
-            let store = disk.open();
-            disk.0.lock().unwrap().calls_left = calls;
+            let medium = Medium::recording();
+            let store = fresh_on(&medium);
+            medium.fail_from(medium.calls() + calls, kind);
             let (done, error) = live(&store);
             // Neither does closing get to tidy up.
-            disk.0.lock().unwrap().calls_left = 0;
+            medium.fail(kind);
             drop(store);
             let Some(error) = error else { break };
             failures += 1;
             assert_eq!(error == StoreError::Full, is_full, "call {calls}: {error}");
-            let (killed, power_lost) = {
-                let inner = disk.0.lock().unwrap();
-                (inner.cached.clone(), inner.synced.clone())
+            let replay = Replay::of(&medium.recorded());
+            let mut drawn = calls;
+            let some = |bound| {
+                drawn = drawn.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                (drawn >> 33) % bound
             };
-            for bytes in [killed, power_lost] {
-                let found = progress(&Disk::of(bytes, u64::MAX, kind).open());
+            for bytes in [replay.killed(), replay.lose_power(|bound| bound - 1), replay.lose_power(some)] {
+                let found = progress(&open_on(&Medium::holding(bytes)));
                 assert!(found == done || found == done + 1, "call {calls}: {done} confirmed, {found} found");
             }
         }

@@ -120,7 +120,7 @@ fn neither_texts_nor_names_nor_keys_are_on_the_medium() {
         assert_eq!(loaded.pairs, [(IDENTITY, SECRET.into())]);
         assert_eq!(loaded.senders, [BOB, carol().ticket.account]);
         let bytes = match &storage {
-            Storage::Memory(memory) => memory.bytes(),
+            Storage::Memory(memory) => memory.medium().content(),
             Storage::Folder(folder) => fs::read(folder.join(storage::FILE)).unwrap(),
         };
         assert!(contains(&bytes, b"outbox"), "it is looked for in the right place");
@@ -135,7 +135,7 @@ fn a_home_opens_with_its_key_only_and_a_wrong_one_changes_nothing() {
     let memory = MemoryStorage::new();
     let storage = (&memory).into();
     create(&storage, Some(&key(1)));
-    let before = memory.key_file();
+    let before = memory.key_file().clone();
     assert_eq!(reopen(&storage, None), Err(OpenError::KeyNeeded));
     let words = HomeKey::from_passphrase("sesame");
     for wrong in [&key(2), &words] {
@@ -143,7 +143,7 @@ fn a_home_opens_with_its_key_only_and_a_wrong_one_changes_nothing() {
         let refused = Store::set_key(&storage, Some(wrong), None, random());
         assert_eq!(refused, Err(SetKeyError::Open(OpenError::WrongKey)));
     }
-    assert_eq!(memory.key_file(), before);
+    assert_eq!(*memory.key_file(), before);
     assert_eq!(reopen(&storage, Some(&key(1))), Ok(()));
 }
 
@@ -256,7 +256,7 @@ fn a_home_with_the_key_file_of_another_does_not_open() {
     create(&(&ours).into(), None);
     let random = crate::random::Random::from_seed(2, "test", 0);
     Store::create(&(&other).into(), None, &home(), KEYRING_BYTES, random).unwrap();
-    Storage::from(&ours).replace_key_file(&other.key_file().unwrap()).unwrap();
+    Storage::from(&ours).replace_key_file(other.key_file().as_ref().unwrap()).unwrap();
     let opened = reopen(&(&ours).into(), None);
     assert_eq!(opened, Err(OpenError::Store(StoreError::DamagedRow("meta"))));
 }
@@ -292,11 +292,11 @@ fn pages_that_do_not_fit_together_are_an_error_at_the_latest_when_they_are_used(
         store.apply(&Changes { received, ..Changes::default() }).unwrap();
     }
     drop(store);
-    let size = whole.bytes().len();
+    let size = whole.medium().size();
     let mut damaged = 0;
     for (first, stride) in (0..40).map(|n| (n * size / 40, [37, 4_096, 4_099, 511][n % 4])) {
         let storage = whole.fork();
-        storage.damage(|file| {
+        storage.medium().damage(|file| {
             file[first..].iter_mut().step_by(stride).take(1_000).for_each(|byte| *byte ^= 0x55)
         });
         let used = Store::open(&(&storage).into(), None, random()).map_err(|error| match error {

@@ -23,7 +23,7 @@ fn count(db: &Database) -> u64 {
 /// Not checksums that peers could forge, but the order of writing is what a commit rests on.
 #[test]
 fn a_commit_has_everything_on_disk_before_the_byte_that_makes_it_current() {
-    let medium = Medium::default();
+    let medium = Medium::recording();
     let db = Database::open(medium.clone(), 0).unwrap();
     for row in 0..5 {
         let before = medium.calls();

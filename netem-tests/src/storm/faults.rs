@@ -1,5 +1,6 @@
 //! What fails in a storm.
 
+use std::io;
 use std::time::Duration;
 
 use rand::seq::IndexedRandom;
@@ -66,7 +67,7 @@ impl Storm {
         debug!("a client was killed");
         let life = &mut self.lives[who];
         life.person.kill().await;
-        life.person.storage().make_room();
+        life.person.storage().medium().mend();
         life.disk_is_full = false;
         // A seeded client opened twice in one millisecond would draw the same numbers twice.
         sleep(Duration::from_millis(2)).await;
@@ -75,7 +76,7 @@ impl Storm {
 
     pub(super) fn fill_disk(&mut self, who: usize) {
         self.faults += 1;
-        self.lives[who].person.storage().fill();
+        self.lives[who].person.storage().medium().fail(io::ErrorKind::StorageFull);
         self.lives[who].disk_is_full = true;
     }
 

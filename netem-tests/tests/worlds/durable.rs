@@ -74,7 +74,7 @@ async fn what_cannot_be_written_is_an_error_of_the_call_and_of_every_later_one()
         // Or the disk would be asked for a token of hers, too.
         bob.client().ticket_for("ann").await.unwrap();
         go(&bob, online).await;
-        bob.storage().fill();
+        bob.storage().medium().fail(std::io::ErrorKind::StorageFull);
         let read = bob.client().mark_read("ann", InboxNumber(1)).await;
         assert_eq!(read, Err(ContactError::Store(StoreError::Full)), "online: {online}");
         // In memory it is read, and on disk it never will be.

@@ -177,7 +177,7 @@ impl Story {
     /// Tells it all to a store on a medium that does not fail: every call to that medium, and how many there were when the store was
     /// open, and after each chapter.
     fn record(&self) -> Result<(Vec<Call>, Vec<usize>), StoreError> {
-        let medium = Medium::default();
+        let medium = Medium::recording();
         let mut store = open(&medium)?;
         let mut marks = vec![medium.calls()];
         for chapter in &self.chapters {
@@ -255,7 +255,7 @@ impl Story {
             return Err(format!("it is said that {error}"));
         }
         // The medium is well again, and the handle stays spent.
-        medium.fail_from(usize::MAX, kind);
+        medium.mend();
         if !matches!(store.apply(&[], RelayTime(0)), Err(StoreError::Failed)) {
             return Err("the handle is used on".into());
         }
