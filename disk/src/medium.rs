@@ -104,6 +104,16 @@ impl Medium {
         change(&mut self.disk().content);
     }
 
+    /// Puts this on it, synced, in place of what it holds.
+    ///
+    /// # Errors
+    /// When it was told to fail.
+    pub fn refill(&self, content: &[u8]) -> io::Result<()> {
+        self.set_len(content.len() as u64)?;
+        self.write(0, content)?;
+        self.sync_data()
+    }
+
     /// Forgets what it holds.
     pub fn clear(&self) {
         self.disk().content.clear();

@@ -1,19 +1,22 @@
 //! Crashes at every armed point: a talk between two people in which one of them is killed at a chosen moment
-//! around a change of their disk, in virtual time.
+//! around a change of their disk, or loses power at any call to it, in virtual time.
 //!
-//! The home goes on from what its medium held at that moment, as after `kill -9`. Then every message must arrive
+//! The home goes on from what its medium held at that moment, as after `kill -9`, or from what the loss of power left of it: what was
+//! not synced is there or not, sector by sector. Then every message must arrive
 //! once and in order, receipts for all of them must come back, those that were marked read must be known to be, and
 //! the two must be able to go on writing.
 
 use std::panic::resume_unwind;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
 use thinpost_client::{
-    Client, ContactError, InboxNumber, MemoryStorage, MessageId, MessageState, ReceivedContent, SendError,
-    StoreError,
+    Client, InboxNumber, MemoryStorage, MessageId, MessageState, ReceivedContent, SendError,
 };
+use thinpost_disk::medium::{Medium, Replay};
 use tokio::time::{Instant, sleep};
 
 use crate::{Person, Profile, World};
@@ -31,6 +34,15 @@ pub enum Victim {
     Ann,
     /// The other one.
     Bob,
+}
+
+/// When it happens, counted from 1 in each talk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Blow {
+    /// A kill, at the crash point that they pass as so manieth.
+    Kill(u64),
+    /// The loss of power, at the so manieth call to their medium.
+    PowerLoss(u64),
 }
 
 /// What did not hold.
@@ -71,16 +83,16 @@ pub enum Broken {
     },
 }
 
-/// Has the victim killed at the crash point that they pass as the `at`-th in a talk. Returns that point's name; none
-/// if the talk has fewer. Must be called within a runtime whose clock is paused.
+/// Strikes the victim once in a talk. Returns the name of the crash point; none if the talk has fewer. Must be called within a
+/// runtime whose clock is paused.
 ///
 /// # Errors
 /// What did not hold.
 ///
 /// # Panics
 /// When a home in memory fails, or outside a runtime.
-pub async fn crash(seed: u64, victim: Victim, at: u64) -> Result<Option<&'static str>, Broken> {
-    let mut talk = Talk::new(seed, victim, at).await;
+pub async fn crash(seed: u64, victim: Victim, blow: Blow) -> Result<Option<&'static str>, Broken> {
+    let mut talk = Talk::new(seed, victim, blow).await;
     talk.say(0, 2).await;
     talk.say(1, 1).await;
     // Receipts leave alone meanwhile.
@@ -97,24 +109,47 @@ pub async fn crash(seed: u64, victim: Victim, at: u64) -> Result<Option<&'static
 
 /// What the crash points of one person count towards.
 struct Trap {
-    at: u64,
+    blow: Blow,
+    seed: u64,
+    /// The home is open.
+    armed: AtomicBool,
     passed: AtomicU64,
     storage: MemoryStorage,
-    /// What was passed at the crash, and what the medium held.
+    /// What was passed at the crash, and what was found afterwards.
     sprung: Mutex<Option<(&'static str, MemoryStorage)>>,
 }
 
-/// The client was killed here.
-struct Killed;
+/// The client was struck here.
+struct Struck;
 
 impl Trap {
     fn pass(&self, name: &'static str) {
-        if self.passed.fetch_add(1, Ordering::Relaxed) + 1 == self.at {
-            *self.sprung.lock().expect("no holder panics") = Some((name, self.storage.fork()));
+        if let Blow::Kill(at) = self.blow {
+            self.strike(name, at, || self.storage.fork());
+        }
+    }
+
+    fn call(&self) {
+        if let Blow::PowerLoss(at) = self.blow {
+            self.strike("power loss", at, || {
+                let mut random = ChaCha8Rng::seed_from_u64(self.seed << 32 | at);
+                let replay = Replay::of(&self.storage.medium().recorded());
+                let found = replay.lose_power(|bound| random.random_range(0..bound));
+                self.storage.fork().on(Medium::holding(found))
+            });
+        }
+    }
+
+    fn strike(&self, name: &'static str, at: u64, find: impl FnOnce() -> MemoryStorage) {
+        if !self.armed.load(Ordering::Relaxed) {
+            return;
+        }
+        if self.passed.fetch_add(1, Ordering::Relaxed) + 1 == at {
+            *self.sprung.lock().expect("no holder panics") = Some((name, find()));
         }
         if self.has_sprung() {
             // Nothing that the dying client does from here on is of any account.
-            resume_unwind(Box::new(Killed));
+            resume_unwind(Box::new(Struck));
         }
     }
 
@@ -136,7 +171,7 @@ struct Talk {
 }
 
 impl Talk {
-    async fn new(seed: u64, victim: Victim, at: u64) -> Self {
+    async fn new(seed: u64, victim: Victim, blow: Blow) -> Self {
         let mut world = World::new(seed);
         let link = LINKS[seed as usize % LINKS.len()];
         let link = Profile::named(link).expect("a profile of this crate is sound");
@@ -151,17 +186,25 @@ impl Talk {
             added.expect("a home in memory takes a contact");
         }
         let victim = if victim == Victim::Ann { 0 } else { 1 };
-        // Opened anew, with the trap in place.
+        // Opened anew, with the trap in place, on a medium that begins with one synced write.
         people[victim].kill().await;
         sleep(Duration::from_millis(2)).await;
+        let medium = Medium::recording();
+        let storage = people[victim].storage().fork();
+        medium.refill(&storage.medium().content()).expect("it was not told to fail");
         let trap = Arc::new(Trap {
-            at,
+            blow,
+            seed,
+            armed: AtomicBool::new(false),
             passed: AtomicU64::new(0),
-            storage: people[victim].storage().clone(),
+            storage: storage.on(medium.clone()),
             sprung: Mutex::new(None),
         });
+        let calls = trap.clone();
+        people[victim].restore(storage.on(medium.watched(Arc::new(move |_| calls.call()))));
         let points = trap.clone();
         people[victim].open_with(|builder| builder.crash_points(Arc::new(move |name| points.pass(name))));
+        trap.armed.store(true, Ordering::Relaxed);
         for person in &people {
             person.client().connect();
         }
@@ -198,6 +241,7 @@ impl Talk {
         match sending.await {
             Ok(Ok(_)) => true,
             Ok(Err(SendError::UnknownContact(_))) | Err(_) => false,
+            Ok(Err(_)) if self.is_dying() => false,
             Ok(Err(error)) => panic!("a home in memory takes a message: {error}"),
         }
     }
@@ -207,11 +251,14 @@ impl Talk {
         let from = self.people[1 - who].name();
         loop {
             let client = self.client(who);
-            let upto = client.status().await.expect("a home in memory can be read").received;
-            match client.mark_read(from, upto).await {
-                Ok(()) => return self.read[who] = upto.0,
+            let marked = match client.status().await {
+                Ok(status) => client.mark_read(from, status.received).await.map(|()| status.received),
+                Err(error) => Err(error.into()),
+            };
+            match marked {
+                Ok(upto) => return self.read[who] = upto.0,
                 // The driver died with the client.
-                Err(ContactError::Store(StoreError::Failed)) => self.revive().await,
+                Err(_) if self.is_dying() => self.revive().await,
                 Err(error) => panic!("a home in memory can be read: {error}"),
             }
         }
@@ -224,6 +271,11 @@ impl Talk {
             sleep(Duration::from_millis(100)).await;
             self.revive().await;
         }
+    }
+
+    /// Whether the victim was struck, and is to be opened again.
+    fn is_dying(&self) -> bool {
+        self.trap.has_sprung() && self.crashed_at.is_none()
     }
 
     async fn revive(&mut self) {

@@ -8,6 +8,8 @@
 //! - [`ladder`]: the same day of messages on ever worse links.
 //! - [`storm`]: worlds in which everything fails that may fail, with the checker of what must hold; [`sometimes`] counts what
 //!   they reach, [`disk`] fails when it is told to.
+//! - [`crash`]: a talk in which somebody is killed, or loses power, at a chosen moment.
+//! - [`report`]: what programs that try things out in volume say at their end.
 //! - [`proxy`]: the same links on real UDP sockets, between a client and a relay on this machine.
 //! - `rungs`: the same links between network namespaces, for programs as they are; and the kernel's own netem. On Linux only.
 //!
@@ -26,6 +28,7 @@ pub mod models;
 pub mod net;
 pub mod profile;
 pub mod proxy;
+pub mod report;
 #[cfg(target_os = "linux")]
 pub mod rungs;
 mod socket;

@@ -1,4 +1,4 @@
-//! Kills a client at every crash point of many talks, in virtual time: `crash --runs 1000`.
+//! Strikes a client at many moments of many talks, in virtual time: `crash --runs 1000`.
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
@@ -7,22 +7,34 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 
 use clap::Parser;
-use thinpost_netem::crash::{Broken, Victim, crash};
+use thinpost_netem::crash::{Blow, Broken, Victim, crash};
+use thinpost_netem::report::Report;
 
 /// Kill a client at every moment around a change of its disk, and check that nothing is lost, shown twice or stuck
 #[derive(Debug, Parser)]
 struct Args {
-    /// How many clients are killed at least: talks begin until then, and each is struck at all its points
+    /// How many clients are struck at least: talks begin until then, and each is struck at all its points
     #[arg(long, value_name = "N", default_value_t = 1_000)]
     runs: u64,
     /// The seed of the first talk
     #[arg(long, value_name = "SEED", default_value_t = 0)]
     from: u64,
+    /// Take the power away at calls to the disk, in place of killing: of what was not synced some is then lost, in any order
+    #[arg(long)]
+    power: bool,
+    /// Of the calls to the disk every so manieth
+    #[arg(long, value_name = "N", default_value_t = 1, requires = "power", value_parser = clap::value_parser!(u64).range(1..))]
+    every: u64,
+    /// End with a line of JSON
+    #[arg(long)]
+    json: bool,
 }
 
 #[derive(Default)]
 struct Total {
     struck: BTreeMap<&'static str, u64>,
+    /// How many talks were begun, with each victim.
+    talks: u64,
     broken: u64,
 }
 
@@ -36,19 +48,25 @@ fn main() -> ExitCode {
             // One talk has two victims.
             let index = next.fetch_add(1, Ordering::Relaxed);
             let (seed, victim) = (args.from + index / 2, [Victim::Ann, Victim::Bob][(index % 2) as usize]);
-            for at in 1.. {
-                let outcome = run(seed, victim, at);
+            for blow in 0.. {
+                let blow = match args.power {
+                    false => Blow::Kill(blow + 1),
+                    // Another one of the calls in each talk.
+                    true => Blow::PowerLoss(blow * args.every + index % args.every + 1),
+                };
+                let outcome = run(seed, victim, blow);
                 let mut total = total.lock().unwrap_or_else(PoisonError::into_inner);
                 match outcome {
                     Ok(Some(point)) => *total.struck.entry(point).or_default() += 1,
                     Ok(None) => break,
                     Err(broken) => {
                         total.broken += 1;
-                        println!("seed {seed}, {victim:?} killed at point {at}: {broken}");
+                        println!("seed {seed}, {victim:?}, {blow:?}: {broken}");
                     }
                 }
             }
-            let total = total.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut total = total.lock().unwrap_or_else(PoisonError::into_inner);
+            total.talks += 1;
             enough
                 .fetch_or(total.struck.values().sum::<u64>() + total.broken >= args.runs, Ordering::Relaxed);
         }
@@ -58,13 +76,25 @@ fn main() -> ExitCode {
             scope.spawn(work);
         }
     });
-    let Total { struck, broken } = total.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let Total { struck, talks, broken } = total.into_inner().unwrap_or_else(PoisonError::into_inner);
     let points: Vec<_> = struck.iter().map(|(point, count)| format!("{point} {count}")).collect();
-    println!("{} kills ({}): {broken} broken", struck.values().sum::<u64>() + broken, points.join(", "));
+    let count = struck.values().sum::<u64>() + broken;
+    let what = if args.power { "losses of power" } else { "kills" };
+    println!("{count} {what} ({}): {broken} broken", points.join(", "));
+    if args.json {
+        let row = if args.power { "power loss of a client" } else { "kill of a client" };
+        let power = if args.power { format!(" --power --every {}", args.every) } else { String::new() };
+        let again = format!("crash --from {} --runs {}{power}", args.from, args.runs);
+        let (row, seeds) = (row.to_owned(), talks.div_ceil(2));
+        println!(
+            "{}",
+            Report { row, from: args.from, seeds, count, broken, again, ..Report::default() }.line()
+        );
+    }
     if broken == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-fn run(seed: u64, victim: Victim, at: u64) -> Result<Option<&'static str>, Broken> {
+fn run(seed: u64, victim: Victim, blow: Blow) -> Result<Option<&'static str>, Broken> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
-    runtime.expect("a runtime without I/O needs nothing").block_on(crash(seed, victim, at))
+    runtime.expect("a runtime without I/O needs nothing").block_on(crash(seed, victim, blow))
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use thinpost_netem::crash::{Victim, crash};
+use thinpost_netem::crash::{Blow, Victim, crash};
 
 /// What a talk of this seed does at each point, and how often each was struck.
 fn strike_everywhere(seed: u64, victim: Victim) -> BTreeMap<&'static str, u32> {
@@ -10,7 +10,7 @@ fn strike_everywhere(seed: u64, victim: Victim) -> BTreeMap<&'static str, u32> {
     for at in 1.. {
         let mut runtime = tokio::runtime::Builder::new_current_thread();
         let runtime = runtime.enable_time().start_paused(true).build().unwrap();
-        match runtime.block_on(crash(seed, victim, at)) {
+        match runtime.block_on(crash(seed, victim, Blow::Kill(at))) {
             Ok(Some(point)) => *struck.entry(point).or_default() += 1,
             Ok(None) => break,
             Err(broken) => panic!("{victim:?} killed at point {at} of seed {seed}: {broken}"),

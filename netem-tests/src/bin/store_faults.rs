@@ -1,0 +1,105 @@
+//! What befalls a relay's store, in volume: `store-faults cuts --count 100000`.
+
+use std::io::{self, IsTerminal};
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+
+use clap::{Parser, ValueEnum};
+use indicatif::{ProgressBar, ProgressStyle};
+use thinpost_gateway::store::faults::{Outcome, Story};
+use thinpost_netem::report::Report;
+
+/// Random histories of a relay's store, with a fault at each of many places, and a check of what is found afterwards
+#[derive(Debug, Parser)]
+#[command(name = "store-faults", version)]
+struct Args {
+    /// What happens
+    fault: Fault,
+    /// How many faults at least: histories begin until then, and each meets all of its own
+    #[arg(long, value_name = "N", default_value_t = 1_000)]
+    count: u64,
+    /// The seed of the first history
+    #[arg(long, value_name = "SEED", default_value_t = 0)]
+    from: u64,
+    /// End with a line of JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Fault {
+    /// The power goes after a call to the disk, and what was not synced is partly lost; or the relay is killed there
+    Cuts,
+    /// A call to the disk fails, and all after it: the disk is full, or broken
+    Calls,
+    /// A bit of the file flips
+    Bits,
+}
+
+/// Bits that flip in one history.
+const BITS: u64 = 500;
+
+impl Fault {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Cuts => "cuts",
+            Self::Calls => "calls",
+            Self::Bits => "bits",
+        }
+    }
+
+    fn befall(self, story: &Story) -> Outcome {
+        match self {
+            Self::Cuts => story.cut(),
+            Self::Calls => story.fail(1),
+            Self::Bits => story.rot(BITS),
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    if !io::stderr().is_terminal() {
+        // A panic of the database over damaged pages is caught, and counted.
+        std::panic::set_hook(Box::new(|_| {}));
+    }
+    let progress = ProgressBar::new(args.count).with_style(style());
+    let (next, tried) = (AtomicU64::new(args.from), AtomicU64::new(0));
+    let total = Mutex::new(Outcome::default());
+    let work = || {
+        while tried.load(Ordering::Relaxed) < args.count {
+            let outcome = args.fault.befall(&Story::new(next.fetch_add(1, Ordering::Relaxed)));
+            tried.fetch_add(outcome.tried, Ordering::Relaxed);
+            progress.inc(outcome.tried);
+            let mut total = total.lock().unwrap_or_else(PoisonError::into_inner);
+            total.tried += outcome.tried;
+            total.noticed += outcome.noticed;
+            progress.suspend(|| outcome.broken.iter().for_each(|broken| println!("{broken}")));
+            total.broken.extend(outcome.broken);
+        }
+    };
+    thread::scope(|scope| {
+        for _ in 0..thread::available_parallelism().map_or(1, usize::from) {
+            scope.spawn(work);
+        }
+    });
+    progress.finish_and_clear();
+    let Outcome { tried, noticed, broken } = total.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let seeds = next.into_inner() - args.from;
+    let (name, broken) = (args.fault.name(), broken.len() as u64);
+    println!("{tried} {name} in {seeds} histories, {noticed} noticed: {broken} broken");
+    if args.json {
+        let again = format!("store-faults {name} --from {} --count {}", args.from, args.count);
+        let figures = [("noticed".to_owned(), noticed as f64)].into();
+        let row = format!("store {name}");
+        println!("{}", Report { row, from: args.from, seeds, count: tried, broken, again, figures }.line());
+    }
+    if broken == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn style() -> ProgressStyle {
+    ProgressStyle::with_template("{pos} of {len}, {elapsed_precise}, {eta} left")
+        .expect("the template is sound")
+}
