@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use redb::{CommitError, DatabaseError, StorageError, TableError, TransactionError};
+use thinpost_disk::DamagedPage;
 use thinpost_wire::letter::TooLong;
 
 /// Why the home's file failed. The device is at fault, or its disk is full.
@@ -226,6 +227,9 @@ pub enum GrantError {
 
 impl From<io::Error> for StoreError {
     fn from(error: io::Error) -> Self {
+        if let Some(damaged) = DamagedPage::of(&error) {
+            return Self::Damaged(damaged.to_string());
+        }
         match error.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
                 Self::Full

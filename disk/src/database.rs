@@ -5,12 +5,16 @@
 //! are not cryptographic, and peers choose the bytes that are hashed. It also saves the allocator's state
 //! ("quick repair"), so that reopening after a kill does not walk the whole file.
 //!
-//! redb panics over pages that do not fit together, as after a disk's errors: when it is used, and also when it is let go of,
-//! as it then writes once more. Here that is an error.
+//! Each page has a check, so that what a disk has changed is an error. Should redb panic over pages that do not fit together, as it
+//! does when it is used and also when it is let go of, since it then writes once more, that is an error as well.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::checked::Checked;
+use crate::{files, unchecked};
+use redb::backends::FileBackend;
 use redb::{
     Builder, DatabaseError, ReadTransaction, ReadableDatabase, StorageBackend, StorageError,
     TransactionError, WriteTransaction,
@@ -30,8 +34,23 @@ impl Database {
     /// # Errors
     /// redb's, and [`StorageError::Corrupted`] where it panics.
     pub fn open(backend: impl StorageBackend, cache_bytes: usize) -> Result<Self, DatabaseError> {
+        let backend = Checked::new(backend).map_err(StorageError::Io)?;
         let open = || Builder::new().set_cache_size(cache_bytes).create_with_backend(backend);
         Ok(Self { db: Some(intact(open)?), is_damaged: AtomicBool::new(false) })
+    }
+
+    /// Opens the database in a file that only its owner can read, for this process alone; makes one where `create` says so. To a
+    /// file from before pages had checks they are added: that takes a copy of it, and room for one.
+    ///
+    /// # Errors
+    /// As [`Database::open`], and the system's.
+    pub fn open_file(path: &Path, create: bool, cache_bytes: usize) -> Result<Self, DatabaseError> {
+        let mut file = files::open_private(path, create).map_err(StorageError::Io)?;
+        if unchecked::is_unchecked(&file).map_err(StorageError::Io)? {
+            unchecked::add_checks(&file, path)?;
+            file = files::open_private(path, false).map_err(StorageError::Io)?;
+        }
+        Self::open(FileBackend::new(file)?, cache_bytes)
     }
 
     /// Begins a transaction that reads what was committed last.

@@ -4,8 +4,11 @@
 //! Each setting and each sync that this takes stands in a function of its own. If one of them did nothing, a test would fail:
 //! docs/reliability.md says which.
 
+mod checked;
 mod database;
 pub mod files;
 pub mod medium;
+mod unchecked;
 
+pub use checked::DamagedPage;
 pub use database::Database;

@@ -9,6 +9,7 @@
 //! - [`storm`]: worlds in which everything fails that may fail, with the checker of what must hold; [`sometimes`] counts what
 //!   they reach, [`disk`] fails when it is told to.
 //! - [`crash`]: a talk in which somebody is killed, or loses power, at a chosen moment.
+//! - [`town`]: the programs themselves, as processes on this machine.
 //! - [`report`]: what programs that try things out in volume say at their end.
 //! - [`proxy`]: the same links on real UDP sockets, between a client and a relay on this machine.
 //! - `rungs`: the same links between network namespaces, for programs as they are; and the kernel's own netem. On Linux only.
@@ -34,6 +35,7 @@ pub mod rungs;
 mod socket;
 pub mod sometimes;
 pub mod storm;
+pub mod town;
 mod wire;
 pub mod world;
 

@@ -2,12 +2,11 @@
 //!
 //! Whoever changes a home holds the lock that redb takes when it opens the file.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::path::Path;
 
 use redb::StorageBackend;
-use redb::backends::FileBackend;
 use thinpost_disk::{Database, files};
 
 use super::key::{DataKey, HomeKey};
@@ -66,7 +65,8 @@ impl Store {
         let make = || -> Result<(), StoreError> {
             storage.replace_key_file(&key_file)?;
             files::remove(&unfinished)?;
-            let db = open_file(files::open_private(&unfinished, true)?).map_err(into_store_error)?;
+            let db = Database::open_file(&unfinished, true, CACHE_BYTES)
+                .map_err(|error| into_store_error(error.into()))?;
             initialise(&db, &vault, home, keyring)?;
             // A hard link, unlike a renaming, never replaces a home that another process made meanwhile.
             fs::hard_link(&unfinished, &path).or_else(|error| match error.kind() {
@@ -178,17 +178,16 @@ fn open_database(storage: &Storage) -> Result<Database, OpenError> {
         Storage::Memory(memory) => open_backend(memory.medium().clone()),
         Storage::Folder(folder) => {
             let path = folder.join(storage::FILE);
-            let file = files::open_private(&path, false).map_err(|error| match error.kind() {
-                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => OpenError::NoHome(folder.clone()),
-                _ => StoreError::from(error).into(),
-            })?;
-            open_file(file)
+            match path.try_exists() {
+                Ok(true) => Ok(Database::open_file(&path, false, CACHE_BYTES)?),
+                Ok(false) => Err(OpenError::NoHome(folder.clone())),
+                Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
+                    Err(OpenError::NoHome(folder.clone()))
+                }
+                Err(error) => Err(StoreError::from(error).into()),
+            }
         }
     }
-}
-
-fn open_file(file: File) -> Result<Database, OpenError> {
-    open_backend(FileBackend::new(file)?)
 }
 
 fn open_backend(backend: impl StorageBackend) -> Result<Database, OpenError> {

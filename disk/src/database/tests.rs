@@ -3,6 +3,7 @@
 use redb::TableDefinition;
 
 use super::*;
+use crate::checked::PAGE_BYTES;
 use crate::medium::{Call, Medium, SECTOR_BYTES};
 
 const ROWS: TableDefinition<'static, u64, &[u8]> = TableDefinition::new("rows");
@@ -33,7 +34,7 @@ fn a_commit_has_everything_on_disk_before_the_byte_that_makes_it_current() {
         let [.., first, second] = syncs[..] else { panic!("{} syncs", syncs.len()) };
         let between = &calls[first + 1..second];
         assert!(
-            matches!(between, [Call::Write { at: 0, bytes }] if bytes.len() <= SECTOR_BYTES),
+            matches!(between, [Call::Write { at: PAGE_BYTES, bytes }] if bytes.len() <= SECTOR_BYTES),
             "{between:?}"
         );
     }

@@ -11,13 +11,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use rangemap::RangeSet;
-use redb::backends::FileBackend;
 use redb::{
     CommitError, DatabaseError, ReadTransaction, ReadableTableMetadata, StorageBackend, StorageError,
     TableError, TableHandle, TransactionError,
 };
 use ring::rand::{SecureRandom, SystemRandom};
-use thinpost_disk::{Database, files};
+use thinpost_disk::{DamagedPage, Database, files};
 use thinpost_wire::ids::{AccountKey, DeviceKey, ObjectId, Position, StoreId};
 use thinpost_wire::token::MailboxAddress;
 
@@ -56,9 +55,12 @@ impl RedbStore {
     /// [`StoreError::NotAStore`] and [`StoreError::UnknownFormat`] leave the file as it is.
     pub fn open(path: &Path, config: StoreConfig) -> Result<Self, StoreError> {
         if path.try_exists().map_err(io_error)? {
-            let file = files::open_private(path, false).map_err(io_error)?;
             // What its id is, it knows.
-            return Self::with_backend(FileBackend::new(file)?, config, StoreId([0; 8]));
+            return Self::with_database(
+                Database::open_file(path, false, config.cache_bytes)?,
+                config,
+                StoreId([0; 8]),
+            );
         }
         let mut id = [0; 8];
         SystemRandom::new()
@@ -67,9 +69,9 @@ impl RedbStore {
         let mut unfinished = path.as_os_str().to_owned();
         unfinished.push(".new");
         let unfinished = Path::new(&unfinished);
-        let file = files::open_private(unfinished, true).map_err(io_error)?;
-        file.set_len(0).map_err(io_error)?;
-        let store = Self::with_backend(FileBackend::new(file)?, config, StoreId(id))?;
+        files::remove(unfinished).map_err(io_error)?;
+        let db = Database::open_file(unfinished, true, config.cache_bytes)?;
+        let store = Self::with_database(db, config, StoreId(id))?;
         files::rename(unfinished, path).map_err(io_error)?;
         Ok(store)
     }
@@ -86,7 +88,10 @@ impl RedbStore {
         config: StoreConfig,
         new_id: StoreId,
     ) -> Result<Self, StoreError> {
-        let db = Database::open(backend, config.cache_bytes)?;
+        Self::with_database(Database::open(backend, config.cache_bytes)?, config, new_id)
+    }
+
+    fn with_database(db: Database, config: StoreConfig, new_id: StoreId) -> Result<Self, StoreError> {
         let store_id = db.intact(|| match recognise(&db)? {
             Some(id) => add_tables(&db, &config).map(|()| id),
             None => initialise(&db, &config, new_id).map(|()| new_id),
@@ -338,6 +343,9 @@ impl Store for RedbStore {
 }
 
 fn io_error(error: io::Error) -> StoreError {
+    if let Some(damaged) = DamagedPage::of(&error) {
+        return StoreError::Corrupt(damaged.to_string());
+    }
     match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
             StoreError::Full

@@ -10,4 +10,5 @@ mod namespaces;
 mod points;
 mod refusals;
 mod secrets;
-mod town;
+
+use thinpost_netem::town;

@@ -36,3 +36,10 @@ fn a_medium_whose_syncs_do_nothing_is_caught_by_these_checks() {
     let calls: Vec<_> = calls.into_iter().enumerate().map(lie).collect();
     assert!(!story.cut_recorded(&calls, &marks).broken.is_empty(), "a store that never syncs would pass");
 }
+
+#[test]
+fn a_flipped_bit_is_noticed_or_changes_nothing() {
+    let outcome = Story::new(0).rot(300);
+    assert!(outcome.broken.is_empty(), "{}", outcome.broken.join("\n"));
+    assert!(outcome.noticed > 100, "{}", outcome.noticed);
+}

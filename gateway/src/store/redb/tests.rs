@@ -1,7 +1,7 @@
 #![allow(clippy::unwrap_used)]
 
 use redb::backends::InMemoryBackend;
-use redb::{TableDefinition, WriteTransaction};
+use redb::{ReadableTable, TableDefinition, WriteTransaction};
 use thinpost_wire::token::TokenId;
 
 use super::*;
@@ -72,14 +72,18 @@ fn a_file_of_another_kind_is_refused_and_left_as_it_is() {
     assert_eq!(std::fs::read(&path).unwrap(), content);
 }
 
-fn edited(edit: impl Fn(&WriteTransaction)) -> Result<RedbStore, StoreError> {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("relay.redb");
-    let db = redb::Database::create(&path).unwrap();
+/// Changes a file beside its store.
+fn edit(path: &Path, edit: impl FnOnce(&WriteTransaction)) {
+    let db = Database::open_file(path, true, 0).unwrap();
     let write = db.begin_write().unwrap();
     edit(&write);
     write.commit().unwrap();
-    drop(db);
+}
+
+fn edited(how: impl FnOnce(&WriteTransaction)) -> Result<RedbStore, StoreError> {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("relay.redb");
+    edit(&path, how);
     RedbStore::open(&path, small())
 }
 
@@ -108,15 +112,12 @@ fn an_entry_damaged_on_disk_is_an_error_and_never_a_wrong_body() {
     accept(&store, append(device, ALICE, 1, b"a body that is found in the file"), T0);
     assert_eq!(bodies(&store, ALICE).len(), 1);
     drop(store);
-    let mut file = std::fs::read(&path).unwrap();
-    let needle = b"a body that is found";
-    let places: Vec<_> =
-        (0..file.len() - needle.len()).filter(|at| file[*at..].starts_with(needle)).collect();
-    assert!(!places.is_empty());
-    for at in places {
-        file[at] ^= 1;
-    }
-    std::fs::write(&path, &file).unwrap();
+    edit(&path, |write| {
+        let mut entries = write.open_table(ENTRIES).unwrap();
+        let mut value = entries.get(1).unwrap().unwrap().value().to_vec();
+        *value.last_mut().unwrap() ^= 1;
+        entries.insert(1, value.as_slice()).unwrap();
+    });
     let store = RedbStore::open(&path, small()).unwrap();
     assert!(matches!(store.read(&ALICE, Position(0), 10, 100), Err(StoreError::Corrupt(_))));
     let settle = [Op::Settle { device, upto: Position(u64::MAX) }];

@@ -71,6 +71,9 @@ struct Args {
     /// Count on where the last run with this file ended, and keep the count in it
     #[arg(long, value_name = "FILE", conflicts_with = "seed")]
     resume: Option<PathBuf>,
+    /// End with a line of JSON
+    #[arg(long, conflicts_with = "resume")]
+    json: bool,
     /// Tell what each storm did, and how often rare things happened
     #[arg(long, short)]
     verbose: bool,
@@ -231,6 +234,10 @@ fn run(args: &Args, sometimes: &Sometimes) -> Result<bool, Stop> {
         say(format_args!("{}", tally.said()))?;
     }
     say(format_args!("{tally}\n"))?;
+    if args.json {
+        let again = format!("{} --seeds {seeds}", args.again(None));
+        say(format_args!("{}\n", tally.report(first, again).line()))?;
+    }
     // Whoever chooses a link, or how many and how long, chooses what cannot happen.
     let all_drawn = args.again(None) == format!("world --from {}", args.from) && seeds >= sometimes::STORMS;
     let missing = if all_drawn { tally.missing() } else { Vec::new() };

@@ -8,6 +8,7 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 use thinpost_netem::Profile;
+use thinpost_netem::report::Report;
 use thinpost_netem::sometimes::{self, Counts};
 use thinpost_netem::storm::Calm;
 
@@ -117,6 +118,13 @@ impl Tally {
     pub(crate) fn missing(&self) -> Vec<(&'static str, &'static str)> {
         let said = self.said.iter().cloned().map(|said| ((said.who, said.what), said.count));
         sometimes::missing(&said.collect()).copied().collect()
+    }
+
+    /// What `campaign` adds up.
+    pub(crate) fn report(&self, from: u64, again: String) -> Report {
+        let (seeds, count, broken) = (self.storms, self.messages, self.broken.len() as u64);
+        let figures = [("faults".to_owned(), self.faults as f64)].into();
+        Report { row: "storms".to_owned(), from, seeds, count, broken, again, figures }
     }
 
     /// What was said how often.

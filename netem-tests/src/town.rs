@@ -1,4 +1,7 @@
-//! A relay and two people, each a process, on this machine.
+//! A relay and two people, each a process, on this machine: for tests of the programs as they are. What a test cannot go on without
+//! panics.
+
+#![allow(clippy::unwrap_used, reason = "a process that cannot be started fails its test")]
 
 use std::io::{BufRead, BufReader, Lines};
 use std::path::{Path, PathBuf};
@@ -7,29 +10,40 @@ use std::process::{Child, ChildStdout, Command, Output, Stdio};
 use tempfile::TempDir;
 
 /// A process that does not outlive the test.
-pub(crate) struct Process {
-    pub(crate) child: Child,
-    lines: Lines<BufReader<ChildStdout>>,
+pub struct Process {
+    /// The process itself.
+    pub child: Child,
+    lines: Option<Printed>,
 }
 
+/// What a process prints, line by line.
+pub type Printed = Lines<BufReader<ChildStdout>>;
+
 impl Process {
-    pub(crate) fn start(command: &mut Command) -> Self {
+    /// Starts it, with its standard output to be read line by line.
+    pub fn start(command: &mut Command) -> Self {
         let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        Self { child, lines }
+        Self { child, lines: Some(lines) }
     }
 
-    pub(crate) fn line(&mut self) -> String {
-        self.lines.next().expect("the process goes on").unwrap()
+    /// Waits for the next line of its standard output.
+    pub fn line(&mut self) -> String {
+        self.lines.as_mut().and_then(Iterator::next).expect("the process goes on").unwrap()
+    }
+
+    /// What it prints from here on, for another thread to read; only once.
+    pub fn take_output(&mut self) -> Option<Printed> {
+        self.lines.take()
     }
 
     /// Where a relay says that it listens.
-    pub(crate) fn address(&mut self) -> String {
+    pub fn address(&mut self) -> String {
         self.line().strip_prefix("listening on ").unwrap().to_owned()
     }
 
     /// SIGKILL, on Unix: no handler runs, nothing is flushed.
-    pub(crate) fn kill(&mut self) {
+    pub fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
@@ -42,25 +56,30 @@ impl Drop for Process {
     }
 }
 
-pub(crate) struct Town {
-    pub(crate) folder: TempDir,
+/// A relay and its people.
+pub struct Town {
+    /// Where the relay's data and the homes are.
+    pub folder: TempDir,
     bin: PathBuf,
-    pub(crate) address: String,
+    /// Where the relay listens.
+    pub address: String,
     relay: Option<Process>,
 }
 
 impl Town {
     /// Nobody, and no relay.
-    pub(crate) fn empty() -> Self {
+    pub fn empty() -> Self {
         let exe = std::env::current_exe().unwrap();
-        let bin = exe.parent().and_then(Path::parent).unwrap().to_owned();
-        assert!(bin.join("gateway").exists(), "build the programs first: cargo build --workspace");
+        // A test is one folder below the programs.
+        let bin = exe.ancestors().skip(1).take(2).find(|bin| bin.join("gateway").exists());
+        let bin = bin.expect("build the programs first: cargo build --workspace").to_owned();
         let folder = tempfile::tempdir().unwrap();
         Self { folder, bin, address: "127.0.0.1:0".to_owned(), relay: None }
     }
 
     /// A relay that runs, and Ann and Bob, who know each other.
-    pub(crate) fn new() -> Self {
+    #[expect(clippy::new_without_default, reason = "it starts processes")]
+    pub fn new() -> Self {
         let mut town = Self::empty();
         town.start_relay();
         for name in ["ann", "bob"] {
@@ -74,15 +93,18 @@ impl Town {
         town
     }
 
-    pub(crate) fn data(&self) -> PathBuf {
+    /// The relay's data folder.
+    pub fn data(&self) -> PathBuf {
         self.folder.path().join("relay")
     }
 
-    pub(crate) fn start_relay(&mut self) {
+    /// Starts the relay where it was before.
+    pub fn start_relay(&mut self) {
         self.start_relay_with(&[]);
     }
 
-    pub(crate) fn start_relay_with(&mut self, args: &[&str]) {
+    /// The same with more arguments.
+    pub fn start_relay_with(&mut self, args: &[&str]) {
         let mut command = self.gateway("run");
         command.args(["--listen", &self.address]).args(args);
         let mut relay = Process::start(&mut command);
@@ -90,67 +112,72 @@ impl Town {
         self.relay = Some(relay);
     }
 
-    pub(crate) fn kill_relay(&mut self) {
+    /// Kills the relay.
+    pub fn kill_relay(&mut self) {
         self.take_relay().kill();
     }
 
-    pub(crate) fn take_relay(&mut self) -> Process {
+    /// The relay that runs.
+    pub fn take_relay(&mut self) -> Process {
         self.relay.take().unwrap()
     }
 
     /// Where a program was built.
-    pub(crate) fn program(&self, name: &str) -> PathBuf {
+    pub fn program(&self, name: &str) -> PathBuf {
         self.bin.join(name)
     }
 
     /// A command of the relay's operator.
-    pub(crate) fn gateway(&self, command: &str) -> Command {
+    pub fn gateway(&self, command: &str) -> Command {
         let mut gateway = Command::new(self.bin.join("gateway"));
         gateway.arg(command).arg("--data").arg(self.data()).stderr(Stdio::null());
         gateway
     }
 
-    pub(crate) fn thinpost(&self, name: &str) -> Command {
+    /// A command of a person's.
+    pub fn thinpost(&self, name: &str) -> Command {
         let mut command = Command::new(self.bin.join("thinpost"));
         command.arg("--home").arg(self.folder.path().join(name)).stderr(Stdio::null());
         command
     }
 
     /// What a command that succeeds prints.
-    pub(crate) fn text(&self, command: &mut Command) -> String {
+    pub fn text(&self, command: &mut Command) -> String {
         let Output { status, stdout, stderr } = command.stderr(Stdio::piped()).output().unwrap();
         assert!(status.success(), "{command:?}: {}", String::from_utf8_lossy(&stderr));
         String::from_utf8(stdout).unwrap().trim().to_owned()
     }
 
     /// Bob's listener, which prints what stands in his inbox after this number.
-    pub(crate) fn listen(&self, after: usize) -> Process {
+    pub fn listen(&self, after: usize) -> Process {
         let mut command = self.thinpost("bob");
         command.args(["listen", "--json", "--keepalive", "1s", "--after", &after.to_string()]);
         Process::start(&mut command)
     }
 
-    pub(crate) fn send(&self, lines: &Path) -> Process {
+    /// Ann sends the lines of a file.
+    pub fn send(&self, lines: &Path) -> Process {
         Process::start(self.thinpost("ann").args(["send", "bob", "--for", "60s", "--lines"]).arg(lines))
     }
 }
 
 /// What this machine does not allow cannot be tested; where that must not be, as in CI, this fails.
 #[track_caller]
-pub(crate) fn skipped(why: &str) {
+pub fn skipped(why: &str) {
     assert!(std::env::var_os("THINPOST_TESTS_MUST_NOT_SKIP").is_none(), "{why}");
     eprintln!("skipped: {why}");
 }
 
 /// The one line of a program that failed with this code.
 #[track_caller]
-pub(crate) fn failure(output: &Output, code: i32) -> String {
+pub fn failure(output: &Output, code: i32) -> String {
     let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(code), "{output:?}");
     assert_eq!(stderr.lines().count(), 1, "{stderr}");
     stderr.trim_end().to_owned()
 }
 
-pub(crate) fn output(command: &mut Command) -> Output {
+/// What a command prints, and how it ends.
+pub fn output(command: &mut Command) -> Output {
     command.stdin(Stdio::null()).stderr(Stdio::piped()).output().unwrap()
 }

@@ -1,0 +1,127 @@
+//! What is tried out, and how much of it is enough.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// A fault, what must hold, and the program that shows it.
+pub(crate) struct Row {
+    /// What it is called on the command line.
+    pub(crate) name: &'static str,
+    pub(crate) fault: &'static str,
+    /// What must hold.
+    pub(crate) bar: &'static str,
+    /// What is counted.
+    pub(crate) unit: &'static str,
+    /// How much of it is enough.
+    pub(crate) volume: u64,
+    /// In one word each: the program, and what it is always told.
+    command: &'static [&'static str],
+    /// The option that says how much one run does.
+    pub(crate) amount: &'static str,
+    /// Whether runs go on at the seed where the one before ended.
+    pub(crate) is_seeded: bool,
+    /// How much the first run does, in the measure of `amount`.
+    pub(crate) first: u64,
+}
+
+pub(crate) const ROWS: &[Row] = &[
+    Row {
+        name: "client-kills",
+        fault: "kill -9 of a client, at every crash point",
+        bar: "nothing lost, doubled or out of order; no session stuck",
+        unit: "kills",
+        volume: 1_000,
+        command: &["crash", "--json"],
+        amount: "--runs",
+        is_seeded: true,
+        first: 100,
+    },
+    Row {
+        name: "process-kills",
+        fault: "kill -9 of relay and clients, as processes, at random moments",
+        bar: "nothing lost, doubled or out of order",
+        unit: "kills",
+        volume: 1_000,
+        command: &["kills", "--json"],
+        amount: "--count",
+        is_seeded: true,
+        first: 30,
+    },
+    Row {
+        name: "relay-power",
+        fault: "power loss of a relay, torn and reordered writes; and kills at the same places",
+        bar: "what was claimed is there; opens clean, and goes on",
+        unit: "cuts",
+        volume: 100_000,
+        command: &["store-faults", "cuts", "--json"],
+        amount: "--count",
+        is_seeded: true,
+        first: 2_000,
+    },
+    Row {
+        name: "client-power",
+        fault: "power loss of a client, torn and reordered writes",
+        bar: "nothing lost, doubled or out of order; no session stuck",
+        unit: "cuts",
+        volume: 100_000,
+        command: &["crash", "--power", "--every", "50", "--json"],
+        amount: "--runs",
+        is_seeded: true,
+        first: 200,
+    },
+    Row {
+        name: "relay-calls",
+        fault: "each call to a relay's disk fails: full, or broken",
+        bar: "nothing false is claimed; no handle is used again",
+        unit: "failures",
+        volume: 10_000,
+        command: &["store-faults", "calls", "--json"],
+        amount: "--count",
+        is_seeded: true,
+        first: 500,
+    },
+    Row {
+        name: "bit-rot",
+        fault: "a bit of a relay's file flips",
+        bar: "detected or harmless",
+        unit: "flips",
+        volume: 10_000,
+        command: &["store-faults", "bits", "--json"],
+        amount: "--count",
+        is_seeded: true,
+        first: 2_000,
+    },
+    Row {
+        name: "storms",
+        fault: "loss to 30 %, doubling, reordering, 2 s RTT, rebinding, outages, kills, lost disks, clocks",
+        bar: "nothing lost, doubled or out of order",
+        unit: "messages",
+        volume: 1_000_000,
+        command: &["world", "--json"],
+        amount: "--seeds",
+        is_seeded: true,
+        first: 100,
+    },
+];
+
+impl Row {
+    /// How this much of it is run, from a seed on.
+    pub(crate) fn command(&self, programs: &Path, from: u64, amount: u64) -> Command {
+        let [program, always @ ..] = self.command else { unreachable!("every row has a program") };
+        let mut command = Command::new(program_at(programs, program));
+        command.args(always).arg(self.amount).arg(amount.to_string());
+        if self.is_seeded {
+            command.arg("--from").arg(from.to_string());
+        }
+        command
+    }
+
+    /// The file of its program.
+    pub(crate) fn program(&self, programs: &Path) -> PathBuf {
+        program_at(programs, self.command[0])
+    }
+}
+
+fn program_at(programs: &Path, program: &str) -> PathBuf {
+    programs.join(program).with_extension(std::env::consts::EXE_EXTENSION)
+}
