@@ -5,6 +5,7 @@
 mod crashes;
 mod days;
 mod durable;
+mod earlier;
 mod introductions;
 mod keys;
 mod ladder;
