@@ -16,6 +16,7 @@ use crate::error::OpenError;
 use crate::event::{EVENTS_KEPT, LinkState, LinkStatus};
 use crate::grants::Grants;
 use crate::home::Home;
+use crate::home_clock::HomeClock;
 use crate::message::InboxNumber;
 use crate::network::{Network, Udp};
 use crate::points::Points;
@@ -138,6 +139,8 @@ impl Builder {
         };
         let (mut random, nonces, for_grants) = (stream("client")?, stream("nonces")?, stream("grants")?);
         let (mut store, loaded) = Store::open(&self.storage, self.key.as_ref(), nonces)?;
+        let clock = Arc::new(HomeClock::open(loaded.clock.clone(), self.clock.clone()));
+        store.clock = Some(clock.clone());
         store.points = self.points;
         let incarnation = Incarnation(random.bytes());
         tracing::debug!(%incarnation, waiting = loaded.outbox.len(), "home opened");
@@ -174,7 +177,8 @@ impl Builder {
             events: broadcast::channel(EVENTS_KEPT).0,
             inbox_head,
             status: status_seen,
-            clock: self.clock,
+            wall: self.clock,
+            clock,
             blocking: self.blocking,
             driver,
         });

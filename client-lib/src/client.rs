@@ -18,6 +18,7 @@ use crate::error::{ContactError, SendError, StoreError};
 use crate::event::{Event, LinkState, LinkStatus, Subscription};
 use crate::grants::Grants;
 use crate::home::{Home, RelayAccess};
+use crate::home_clock::HomeClock;
 use crate::message::{Content, InboxNumber, Message, MessageId, MessageState, Received};
 use crate::notices::{Matter, Notice};
 use crate::requests::Requests;
@@ -44,7 +45,10 @@ pub(crate) struct Shared {
     pub(crate) events: broadcast::Sender<Event>,
     pub(crate) inbox_head: watch::Receiver<InboxNumber>,
     pub(crate) status: watch::Receiver<LinkStatus>,
-    pub(crate) clock: Arc<dyn WallClock>,
+    /// What people are told of.
+    pub(crate) wall: Arc<dyn WallClock>,
+    /// What waits goes by it.
+    pub(crate) clock: Arc<HomeClock>,
     pub(crate) blocking: BlockingMode,
     /// Tells the driver. A message that it does not hear of goes out when the home is opened next.
     pub(crate) driver: mpsc::UnboundedSender<Told>,
@@ -195,7 +199,7 @@ impl Client {
         let (ticket, token) = to.ok_or_else(|| SendError::UnknownContact(contact.to_owned()))?;
         let ContactTicket { account: mailbox, seal: keys, models, .. } = ticket;
         let codings = &self.shared.codings;
-        let enqueued_unix_ms = self.shared.clock.unix_ms();
+        let enqueued_ms = self.shared.clock.now_ms();
         let row = |message: Message| -> Result<OutboxRow, SendError> {
             let content = match message.content {
                 Content::Text(text) if text.is_empty() => return Err(SendError::Empty),
@@ -211,7 +215,7 @@ impl Client {
             Ok(OutboxRow {
                 mailbox,
                 token,
-                enqueued_unix_ms,
+                enqueued_ms,
                 app_id: message.app_id,
                 // Drawn when it is written.
                 written: Origin { incarnation: self.shared.numbers.incarnation(), sequence: 0 },
@@ -376,7 +380,7 @@ impl Client {
             (had_other_keys, contacts.access_with(&contact))
         };
         let notice = had_other_keys.then_some(Matter::KeysChanged(ticket.account));
-        let now_unix_ms = self.shared.clock.unix_ms();
+        let now_unix_ms = self.shared.wall.unix_ms();
         self.shared
             .on_disk(move |shared| {
                 shared.store.put_contact(&contact, &access, notice.map(|matter| (matter, now_unix_ms)))?;

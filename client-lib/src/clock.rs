@@ -2,8 +2,8 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// The wall clock. It may jump and be wrong: it dates messages, and expires those that waited too long,
-/// but no timer of the link hangs on it.
+/// The wall clock. It may jump and be wrong: it dates what is shown to people, and says how long a home was closed, as far as that
+/// can be believed. Nothing that waits goes by it alone.
 pub trait WallClock: Send + Sync {
     /// Milliseconds since 1970 in UTC.
     fn unix_ms(&self) -> u64;

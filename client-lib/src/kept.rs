@@ -175,8 +175,8 @@ impl Kept {
 
     /// When an envelope left that the relay has just taken: milliseconds since 1970, and later than any that left
     /// before, whatever the clock says.
-    pub(crate) fn leave(&mut self, now_unix_ms: u64) -> u64 {
-        self.left = now_unix_ms.max(self.left + 1);
+    pub(crate) fn leave(&mut self, now_ms: u64) -> u64 {
+        self.left = now_ms.max(self.left + 1);
         self.left
     }
 
@@ -240,7 +240,7 @@ impl Kept {
 
     /// Where nothing has left for a contact for long and a receipt is missing, one message to be sent again: the
     /// oldest, and each time the same. One that was sent too often stays kept: that nobody answers is no news of it.
-    pub(crate) fn overdue(&mut self, now_unix_ms: u64) -> News {
+    pub(crate) fn overdue(&mut self, now_ms: u64) -> News {
         let mut contacts = BTreeMap::<Identity, Overdue>::new();
         for (id, copy) in &self.copies {
             let (again, left) = (copy.queued.again, copy.left);
@@ -252,7 +252,7 @@ impl Kept {
         }
         let is_due = |Overdue { last_left, probe }: Overdue| {
             let (id, again, _) = probe.filter(|(_, again, _)| *again < AGAIN_MAX)?;
-            (now_unix_ms.saturating_sub(last_left) >= OVERDUE_MS << again).then_some(id)
+            (now_ms.saturating_sub(last_left) >= OVERDUE_MS << again).then_some(id)
         };
         let due: BTreeSet<_> = contacts.into_values().filter_map(is_due).collect();
         let mut news = News::default();
@@ -261,8 +261,8 @@ impl Kept {
     }
 
     /// Gives up messages that were written before this, or are too many.
-    pub(crate) fn let_go(&mut self, written_before_unix_ms: u64) -> News {
-        let is_old = |_: &MessageId, copy: &mut Copy| copy.queued.enqueued_unix_ms < written_before_unix_ms;
+    pub(crate) fn let_go(&mut self, written_before_ms: u64) -> News {
+        let is_old = |_: &MessageId, copy: &mut Copy| copy.queued.enqueued_ms < written_before_ms;
         let expired: Vec<_> = self.copies.extract_if(.., is_old).collect();
         let expired = expired.into_iter().map(|gone| (gone, Abandonment::Expired));
         let excess = self.copies.len().saturating_sub(KEPT_MAX);

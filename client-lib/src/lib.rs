@@ -45,6 +45,7 @@ mod event;
 pub mod fuzzing;
 mod grants;
 mod home;
+mod home_clock;
 mod kept;
 mod message;
 mod network;

@@ -253,10 +253,10 @@ impl Outbox {
     }
 
     /// The messages that were enqueued before this and are not on the link.
-    pub(crate) fn expired(&mut self, enqueued_before_unix_ms: u64) -> Vec<MessageId> {
+    pub(crate) fn expired(&mut self, enqueued_before_ms: u64) -> Vec<MessageId> {
         // Wall clocks jump, so later ids may have been enqueued "earlier": look at all.
         let of_row = |(id, row): (&MessageId, &Row)| {
-            let is_old = row.queued.enqueued_unix_ms < enqueued_before_unix_ms;
+            let is_old = row.queued.enqueued_ms < enqueued_before_ms;
             (is_old && row.place != Place::OnLink).then_some(*id)
         };
         self.rows.iter().filter_map(of_row).collect()

@@ -304,7 +304,7 @@ impl Driver {
     }
 
     fn arrival(&self, from: Option<AccountKey>, age_s: u32, content: ReceivedContent) -> InboxRow {
-        let received_unix_ms = self.shared.clock.unix_ms();
+        let received_unix_ms = self.shared.wall.unix_ms();
         InboxRow { from, sealed: false, name: None, app_id: None, age_s, received_unix_ms, content }
     }
 }

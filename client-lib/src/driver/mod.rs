@@ -364,7 +364,7 @@ impl Driver {
                     }
                     Ask::Introduce(to, introduction) => {
                         self.seals.introduce(&to, introduction);
-                        self.seals.hasten_notes(&to, self.shared.clock.unix_ms());
+                        self.seals.hasten_notes(&to, self.shared.clock.now_ms());
                     }
                 }
             }
@@ -393,7 +393,7 @@ impl Driver {
         if Instant::now() >= self.expiry_due {
             self.expiry_due = Instant::now() + EXPIRY_INTERVAL;
             let lifetime_ms = self.options.lifetime.as_millis() as u64;
-            let oldest = self.shared.clock.unix_ms().saturating_sub(lifetime_ms);
+            let oldest = self.shared.clock.now_ms().saturating_sub(lifetime_ms);
             let expired = self.outbox.expired(oldest);
             self.changes.failed.extend(expired.into_iter().map(|id| (id, Failure::Expired)));
             let news = self.kept.let_go(oldest);
@@ -424,7 +424,7 @@ impl Driver {
         if self.changes.is_empty() {
             return Ok(());
         }
-        self.changes.now_unix_ms = self.shared.clock.unix_ms();
+        self.changes.now_unix_ms = self.shared.wall.unix_ms();
         let changes = std::mem::take(&mut self.changes);
         let (changes, counters) = self
             .shared

@@ -50,20 +50,20 @@ impl Driver {
     /// There is something to say to this device besides letters.
     pub(super) fn schedule_notes(&mut self, with: &Identity) {
         let delay = DELAY_MIN + self.random.up_to(DELAY_MAX - DELAY_MIN);
-        self.seals.schedule_notes(with, self.shared.clock.unix_ms() + delay.as_millis() as u64);
+        self.seals.schedule_notes(with, self.shared.clock.now_ms() + delay.as_millis() as u64);
     }
 
     /// When the next notes leave alone; none if there are none, or if they are only waiting for room.
     pub(super) fn next_notes(&self, now: Instant) -> Option<Instant> {
         let wait_ms =
-            self.seals.next_notes()?.checked_sub(self.shared.clock.unix_ms()).filter(|ms| *ms > 0)?;
+            self.seals.next_notes()?.checked_sub(self.shared.clock.now_ms()).filter(|ms| *ms > 0)?;
         Some(now + Duration::from_millis(wait_ms).min(DELAY_MAX))
     }
 
     /// Puts notes that have waited for long enough into the outbox. What they say is decided when they leave.
     pub(super) async fn enqueue_notes(&mut self) -> Result<(), StoreError> {
-        let now_unix_ms = self.shared.clock.unix_ms();
-        let due = self.seals.take_due(now_unix_ms, DELAY_MAX.as_millis() as u64);
+        let now_ms = self.shared.clock.now_ms();
+        let due = self.seals.take_due(now_ms, DELAY_MAX.as_millis() as u64);
         let mut rows = Vec::with_capacity(due.len());
         for with in &due {
             let Some(ticket) = self.shared.contacts().ticket_of(with).cloned() else { continue };
@@ -72,7 +72,7 @@ impl Driver {
                 self.schedule_notes(with);
                 continue;
             }
-            rows.push(OutboxRow::notes(&ticket, self.shared.numbers.incarnation(), now_unix_ms));
+            rows.push(OutboxRow::notes(&ticket, self.shared.numbers.incarnation(), now_ms));
         }
         if rows.is_empty() {
             return Ok(());
@@ -138,7 +138,7 @@ impl Driver {
 
     /// What has no receipt for too long.
     pub(super) fn send_overdue(&mut self) {
-        let news = self.kept.overdue(self.shared.clock.unix_ms());
+        let news = self.kept.overdue(self.shared.clock.now_ms());
         self.take_news(news);
     }
 

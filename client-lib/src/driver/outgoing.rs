@@ -133,7 +133,7 @@ impl Outgoing {
         }
     }
 
-    fn submit(&mut self, to: Handle, departure: &Departure, now_unix_ms: u64) -> Vec<Frame> {
+    fn submit(&mut self, to: Handle, departure: &Departure, age_ms: u64) -> Vec<Frame> {
         let Departure { id, row, sealed } = departure;
         let origin = row.number.expect("rows are numbered when they are handed over");
         tracing::trace!(id = id.0, ?origin, to = to.0, "submit");
@@ -143,8 +143,7 @@ impl Outgoing {
         }
         self.numbering = Some(Origin { sequence: origin.sequence + 1, ..origin });
         self.submitted.insert(origin, (*id, to));
-        let age_s = now_unix_ms.saturating_sub(row.enqueued_unix_ms) / 1_000;
-        let age_s = u32::try_from(age_s).unwrap_or(u32::MAX);
+        let age_s = u32::try_from(age_ms / 1_000).unwrap_or(u32::MAX);
         let body = sealed.as_ref().map_or(&row.letter, |sealed| &sealed.body);
         let unattributed = sealed.is_some();
         let frame = match (age_s < AGE_UNTOLD_S, unattributed) {
@@ -214,7 +213,6 @@ impl Driver {
             Ok(rows)
         };
         let rows = self.shared.on_disk(hand_over).await?;
-        let now_unix_ms = self.shared.clock.unix_ms();
         let mut frames = Vec::with_capacity(rows.len());
         for departure in rows {
             let Departure { id, row, .. } = &departure;
@@ -226,14 +224,15 @@ impl Driver {
             if self.outbox.is_probe(*id) {
                 frames.push((Said::Other, ToRelay::Resume { to }.encode()));
             }
-            frames.extend(outgoing.submit(to, &departure, now_unix_ms));
+            let age_ms = self.shared.clock.age_ms(departure.row.enqueued_ms);
+            frames.extend(outgoing.submit(to, &departure, age_ms));
         }
         Ok(frames)
     }
 
     /// The relay answers for it.
     pub(super) fn take_custody(&mut self, id: MessageId) {
-        let left = self.kept.leave(self.shared.clock.unix_ms());
+        let left = self.kept.leave(self.shared.clock.now_ms());
         self.changes.custody.push((id, left));
     }
 
@@ -278,7 +277,7 @@ mod tests {
         let row = OutboxRow {
             mailbox: AccountKey([1; 32]),
             token: Token([2; 16]),
-            enqueued_unix_ms: 10_000,
+            enqueued_ms: 10_000,
             app_id: None,
             written,
             number: Some(written),
@@ -304,7 +303,7 @@ mod tests {
     fn numbers_are_told_only_where_they_do_not_count_up() {
         let mut outgoing = Outgoing::default();
         let mut submit = |incarnation, sequence| {
-            tags(&outgoing.submit(Handle(1), &departure(incarnation, sequence), 11_999))
+            tags(&outgoing.submit(Handle(1), &departure(incarnation, sequence), 1_999))
         };
         assert_eq!(submit(1, 5), ["numbering", "submit"]);
         assert_eq!(submit(1, 6), ["submit"]);
@@ -314,7 +313,7 @@ mod tests {
 
     #[test]
     fn two_seconds_are_old_enough_to_tell() {
-        let frames = Outgoing::default().submit(Handle(1), &departure(1, 1), 12_000);
+        let frames = Outgoing::default().submit(Handle(1), &departure(1, 1), 2_000);
         assert_eq!(tags(&frames), ["numbering", "aged 2 s"]);
     }
 
@@ -328,7 +327,7 @@ mod tests {
         });
         let mut outgoing = Outgoing::default();
         for sequence in 1..=2 {
-            for frame in outgoing.submit(Handle(1), &departure(1, sequence), 10_000) {
+            for frame in outgoing.submit(Handle(1), &departure(1, sequence), 0) {
                 outgoing.push(&mut link, frame);
             }
         }

@@ -186,7 +186,7 @@ mod tests {
         let row = OutboxRow {
             mailbox: AccountKey([to; 32]),
             token: Token([2; 16]),
-            enqueued_unix_ms: 0,
+            enqueued_ms: 0,
             app_id: None,
             written: Origin { incarnation: Incarnation([7; 8]), sequence: id },
             number: None,

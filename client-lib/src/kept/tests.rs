@@ -10,7 +10,7 @@ const BEFORE: ShortIncarnation = ShortIncarnation([6; 4]);
 
 fn queued(to: Identity, number: u64) -> Queued {
     let name = Name::new(to, NOW, number);
-    Queued { enqueued_unix_ms: number, ..Queued::new(AccountKey(to), Some(name)) }
+    Queued { enqueued_ms: number, ..Queued::new(AccountKey(to), Some(name)) }
 }
 
 /// Bob's messages 1 to 4 and one of Carol's between the second and the third.

@@ -310,9 +310,9 @@ impl Seals {
     }
 
     /// Lets what there is to say besides letters leave alone at this time, unless it is to before.
-    pub(crate) fn schedule_notes(&mut self, with: &Identity, due_unix_ms: u64) {
+    pub(crate) fn schedule_notes(&mut self, with: &Identity, due_ms: u64) {
         if let Some(pair) = self.pairs.get_mut(with) {
-            pair.schedule_notes(due_unix_ms);
+            pair.schedule_notes(due_ms);
             self.changed.insert(*with);
             self.notes_due.extend(pair.notes_due().map(|due| (*with, due)));
         }
@@ -325,9 +325,9 @@ impl Seals {
     }
 
     /// Lets what there is to say besides letters leave alone at this time, if it was not to before.
-    pub(crate) fn hasten_notes(&mut self, with: &Identity, due_unix_ms: u64) {
+    pub(crate) fn hasten_notes(&mut self, with: &Identity, due_ms: u64) {
         if let Some(pair) = self.pairs.get_mut(with) {
-            pair.hasten_notes(due_unix_ms);
+            pair.hasten_notes(due_ms);
             self.changed.insert(*with);
             self.notes_due.extend(pair.notes_due().map(|due| (*with, due)));
         }
@@ -340,8 +340,8 @@ impl Seals {
 
     /// Whose notes are to leave by now, or by a time so far ahead that the clock must have been set back, the one that
     /// waited longest first. Asked once, they count as on their way, until they are scheduled anew.
-    pub(crate) fn take_due(&mut self, now_unix_ms: u64, ahead_ms_max: u64) -> Vec<Identity> {
-        let still_to_wait = now_unix_ms + 1..=now_unix_ms.saturating_add(ahead_ms_max);
+    pub(crate) fn take_due(&mut self, now_ms: u64, ahead_ms_max: u64) -> Vec<Identity> {
+        let still_to_wait = now_ms + 1..=now_ms.saturating_add(ahead_ms_max);
         let is_due = |(with, due): (&Identity, &u64)| (!still_to_wait.contains(due)).then_some((*due, *with));
         let mut due: Vec<_> = self.notes_due.iter().filter_map(is_due).collect();
         due.sort_unstable();

@@ -39,7 +39,7 @@ pub(super) struct Pair {
     /// They are to be asked for all that they have sent and we have not confirmed.
     ask_again: bool,
     /// When what there is to say besides letters leaves alone, if nothing takes it along before.
-    notes_due_unix_ms: Option<u64>,
+    notes_due_ms: Option<u64>,
     /// They have been given a token of their own for this home's mailbox.
     has_token: bool,
     /// They are to be told who this is.
@@ -71,7 +71,7 @@ struct Record {
     has_claimed: bool,
     seen: seen::Record,
     ask_again: bool,
-    notes_due_unix_ms: Option<u64>,
+    notes_due_ms: Option<u64>,
     has_token: bool,
     introduction: Option<([u8; TOKEN_BYTES], Vec<u8>)>,
     told: Option<SetRecord>,
@@ -152,7 +152,7 @@ impl Pair {
             has_claimed: self.has_claimed,
             seen: self.seen.to_record(),
             ask_again: self.ask_again,
-            notes_due_unix_ms: self.notes_due_unix_ms,
+            notes_due_ms: self.notes_due_ms,
             has_token: self.has_token,
             introduction: self.introduction.clone().map(|Introduction { under, ticket }| (under.0, ticket)),
             told: self.told.as_ref().map(SetRecord::from),
@@ -168,7 +168,7 @@ impl Pair {
             has_claimed,
             seen,
             ask_again,
-            notes_due_unix_ms,
+            notes_due_ms,
             has_token,
             introduction,
             told,
@@ -191,7 +191,7 @@ impl Pair {
             has_claimed,
             seen: Seen::from_record(seen),
             ask_again,
-            notes_due_unix_ms,
+            notes_due_ms,
             has_token,
             introduction: introduction.map(|(under, ticket)| Introduction { under: Token(under), ticket }),
             told: read(told)?,
@@ -378,7 +378,7 @@ impl Pair {
     }
 
     pub(super) fn notes_due(&self) -> Option<u64> {
-        self.notes_due_unix_ms
+        self.notes_due_ms
     }
 
     /// The next notes say who this is.
@@ -387,18 +387,18 @@ impl Pair {
     }
 
     /// Lets notes leave alone at this time, if they were not to before.
-    pub(super) fn hasten_notes(&mut self, due_unix_ms: u64) {
-        self.notes_due_unix_ms = Some(self.notes_due_unix_ms.map_or(due_unix_ms, |due| due.min(due_unix_ms)));
+    pub(super) fn hasten_notes(&mut self, due_ms: u64) {
+        self.notes_due_ms = Some(self.notes_due_ms.map_or(due_ms, |due| due.min(due_ms)));
     }
 
     /// Notes are on their way.
     pub(super) fn notes_left(&mut self) {
-        self.notes_due_unix_ms = None;
+        self.notes_due_ms = None;
     }
 
     /// Lets notes leave alone at this time, unless they do before.
-    pub(super) fn schedule_notes(&mut self, due_unix_ms: u64) {
-        self.notes_due_unix_ms.get_or_insert(due_unix_ms);
+    pub(super) fn schedule_notes(&mut self, due_ms: u64) {
+        self.notes_due_ms.get_or_insert(due_ms);
     }
 
     /// What there is to say besides letters. What is left for another time stays due.
@@ -408,7 +408,7 @@ impl Pair {
         let introduction = self.introduction.take();
         let notes = Notes { seen, again, introduction, ..Notes::default() };
         if !with_receipts || !self.seen.is_untold() {
-            self.notes_due_unix_ms = None;
+            self.notes_due_ms = None;
         }
         notes
     }

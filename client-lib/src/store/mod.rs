@@ -22,6 +22,8 @@ mod tests_at_rest;
 mod tests_outbox;
 mod vault;
 
+use std::sync::Arc;
+
 use redb::{ReadTransaction, WriteTransaction};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -34,6 +36,7 @@ use thinpost_wire::token::{MailboxAddress, Token, TokenId};
 use crate::contacts::Contact;
 use crate::error::StoreError;
 use crate::grants::Grant;
+use crate::home_clock::{ClockRecord, HomeClock};
 use crate::kept::{Kept, Name};
 use crate::message::{Abandonment, Failure, InboxNumber, MessageId};
 use crate::notices::Matter;
@@ -43,8 +46,8 @@ use crate::seal::Identity;
 pub(crate) use objects::{LoadedObject, ObjectChange};
 pub(crate) use outbox::{Departure, Numbers, Queued};
 use records::{
-    AccessRow, CONTACTS, COUNTERS, ContactRow, Counters, HOME, HomeRecord, INBOX, InboxRow, KEPT, KEYRING,
-    MAILBOXES, OUTBOX, OutboxRow, PAIRS, RELAY, RelayRecord, SENDERS,
+    AccessRow, CLOCK, CONTACTS, COUNTERS, ContactRow, Counters, HOME, HomeRecord, INBOX, InboxRow, KEPT,
+    KEYRING, MAILBOXES, OUTBOX, OutboxRow, PAIRS, RELAY, RelayRecord, SENDERS,
 };
 use table::{Rows, Tables};
 use vault::Vault;
@@ -55,6 +58,8 @@ pub(crate) struct Store {
     db: Database,
     vault: Vault,
     pub(crate) points: Points,
+    /// Is written down with what is changed.
+    pub(crate) clock: Option<Arc<HomeClock>>,
 }
 
 /// What a client starts from.
@@ -64,6 +69,7 @@ pub(crate) struct Loaded {
     pub(crate) pairs: Vec<PairRow>,
     pub(crate) relay: RelayRecord,
     pub(crate) counters: Counters,
+    pub(crate) clock: Option<ClockRecord>,
     pub(crate) contacts: Vec<Contact>,
     pub(crate) access: Vec<(AccountKey, AccessRow)>,
     pub(crate) grants: Vec<(TokenId, Grant)>,
@@ -296,7 +302,11 @@ impl Store {
     ) -> Result<T, StoreError> {
         let (changed, write) = self.intact(|| {
             let write = Tables::write(&self.db, &self.vault)?;
-            Ok((change(&write)?, write))
+            let changed = change(&write)?;
+            if let Some(clock) = self.clock.as_ref().and_then(|clock| clock.unsaved()) {
+                write.meta()?.put(CLOCK, &clock)?;
+            }
+            Ok((changed, write))
         })?;
         self.points.pass(what);
         self.intact(|| write.commit())?;
@@ -332,6 +342,7 @@ fn load(read: &Tables<'_, ReadTransaction>) -> Result<Loaded, StoreError> {
         pairs: read.table(PAIRS)?.records()?.collect::<Result<_, _>>()?,
         relay: meta.get(RELAY)?,
         counters: meta.get(COUNTERS)?,
+        clock: meta.find(CLOCK)?,
         contacts: read.table(CONTACTS)?.records()?.map(contact).collect::<Result<_, StoreError>>()?,
         outbox: read.table(OUTBOX)?.range(..)?.map(queued).collect::<Result<_, StoreError>>()?,
         kept: kept::load(read)?,

@@ -100,7 +100,7 @@ impl Store {
     ) -> Result<(Self, Loaded), OpenError> {
         let db = lock(storage)?;
         let vault = Vault::new(&unlock(storage, key)?, nonces);
-        let store = Self { db, vault, points: Points::default() };
+        let store = Self { db, vault, points: Points::default(), clock: None };
         let loaded = store.load()?;
         Ok((store, loaded))
     }

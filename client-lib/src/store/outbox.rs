@@ -55,7 +55,7 @@ impl Numbers {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Queued {
     pub(crate) mailbox: AccountKey,
-    pub(crate) enqueued_unix_ms: u64,
+    pub(crate) enqueued_ms: u64,
     pub(crate) app_id: Option<AppId>,
     /// Of its body.
     pub(crate) bytes: usize,
@@ -71,7 +71,7 @@ impl Queued {
     pub(crate) fn new(mailbox: AccountKey, name: Option<Name>) -> Self {
         Self {
             mailbox,
-            enqueued_unix_ms: 1_000,
+            enqueued_ms: 1_000,
             app_id: None,
             bytes: 10,
             number: None,
@@ -91,7 +91,7 @@ impl From<&OutboxRow> for Queued {
     fn from(row: &OutboxRow) -> Self {
         Self {
             mailbox: row.mailbox,
-            enqueued_unix_ms: row.enqueued_unix_ms,
+            enqueued_ms: row.enqueued_ms,
             app_id: row.app_id,
             bytes: row.letter.len(),
             number: row.number,

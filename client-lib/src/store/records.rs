@@ -13,6 +13,7 @@ use super::PairRow;
 use super::table::{Rows, Single};
 use super::vault::Hidden;
 use crate::grants::Grant;
+use crate::home_clock::ClockRecord;
 use crate::kept::Name;
 use crate::message::{MessageId, MessageState, ReceivedContent};
 use crate::notices::NoticeRow;
@@ -60,6 +61,8 @@ pub(super) const OBJECT_BYTES: Rows<u64, Vec<u8>> = Rows::new("object bytes");
 /// Four bytes, little endian, in every format there will be. Alone of all it is not encrypted.
 pub(super) const META_FORMAT: &str = "format";
 pub(super) const HOME: Single<HomeRecord> = Single::new("home");
+/// Absent from homes that were made before there was one, and from those that nothing has changed yet.
+pub(super) const CLOCK: Single<ClockRecord> = Single::new("clock");
 /// As [`Keyring`](crate::seal::Keyring) writes it.
 pub(super) const KEYRING: Single<Vec<u8>> = Single::new("keyring");
 pub(super) const RELAY: Single<RelayRecord> = Single::new("relay");
@@ -171,7 +174,8 @@ pub(crate) struct OutboxRow {
     pub(crate) mailbox: AccountKey,
     /// The contact's when it was written; it leaves under the present one as long as there is a contact.
     pub(crate) token: Token,
-    pub(crate) enqueued_unix_ms: u64,
+    /// By the [home's clock](crate::home_clock).
+    pub(crate) enqueued_ms: u64,
     pub(crate) app_id: Option<AppId>,
     /// What the recipient knows it by, if it is to be sealed: counts up for each of them. A copy of the home
     /// that sends it, too, names it the same.
@@ -189,11 +193,11 @@ pub(crate) struct OutboxRow {
 
 impl OutboxRow {
     /// Nothing but notes.
-    pub(crate) fn notes(to: &ContactTicket, incarnation: Incarnation, enqueued_unix_ms: u64) -> Self {
+    pub(crate) fn notes(to: &ContactTicket, incarnation: Incarnation, enqueued_ms: u64) -> Self {
         Self {
             mailbox: to.account,
             token: to.token,
-            enqueued_unix_ms,
+            enqueued_ms,
             app_id: None,
             written: Origin { incarnation, sequence: 0 },
             number: None,

@@ -213,9 +213,13 @@ pub(super) struct Meta<'s, T> {
 
 impl<T: ReadableTable<&'static str, &'static [u8]>> Meta<'_, T> {
     pub(super) fn get<R: DeserializeOwned>(&self, single: Single<R>) -> Result<R, StoreError> {
-        let missing = || StoreError::Damaged(format!("{:?} is missing", single.key));
-        let row = self.table.get(single.key)?.ok_or_else(missing)?;
-        self.vault.open(META_NAME, single.key.as_bytes(), row.value())
+        let key = single.key;
+        self.find(single)?.ok_or_else(|| StoreError::Damaged(format!("{key:?} is missing")))
+    }
+
+    pub(super) fn find<R: DeserializeOwned>(&self, single: Single<R>) -> Result<Option<R>, StoreError> {
+        let row = self.table.get(single.key)?;
+        row.map(|row| self.vault.open(META_NAME, single.key.as_bytes(), row.value())).transpose()
     }
 }
 

@@ -66,7 +66,7 @@ pub(super) fn row(body: &[u8]) -> OutboxRow {
     OutboxRow {
         mailbox: BOB,
         token: Token([4; 16]),
-        enqueued_unix_ms: 7,
+        enqueued_ms: 7,
         app_id: None,
         written: Origin { incarnation: NOW, sequence: 0 },
         number: None,
@@ -382,6 +382,7 @@ fn open_on(medium: &Medium) -> Store {
         db: Database::open(medium.clone(), 0).unwrap(),
         vault: Vault::new(&DataKey::new(&mut random()), random()),
         points: Points::default(),
+        clock: None,
     }
 }
 

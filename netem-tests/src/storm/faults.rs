@@ -15,7 +15,7 @@ use crate::disk::Failure;
 use crate::{Censorship, Leg};
 
 /// How far a phone's clock may be set forth or back, seconds.
-const CLOCK_STEPS_S: [i64; 4] = [1, 60, 3_600, 12 * 3_600];
+const CLOCK_STEPS_S: [i64; 5] = [1, 60, 3_600, 12 * 3_600, 365 * 24 * 3_600];
 
 /// Sizes of objects, bytes.
 const OBJECT_BYTES: [usize; 3] = [900, 5_000, 30_000];
