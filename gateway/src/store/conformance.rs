@@ -4,22 +4,26 @@
 #![allow(clippy::unwrap_used)]
 
 use bytes::Bytes;
-use thinpost_wire::ids::{AccountKey, DeviceKey, Incarnation, ObjectId, Origin, Position};
+use thinpost_wire::ids::{
+    AccountKey, DeviceKey, Incarnation, ObjectId, OneTimeKey, Origin, Position, StoreId,
+};
 use thinpost_wire::limits::BODY_BYTES_MAX;
 use thinpost_wire::token::{MailboxAddress, MailboxSecret, Token, TokenId};
 
 use super::{
-    Append, Counts, DeviceNo, Done, HandleTables, Invite, ObjectQuota, Op, Quota, Refusal, Register,
-    RelayTime, Store, StoreConfig, TableTail, Usage, Verdict,
+    Append, Counts, DeviceNo, Done, HandleTables, Invite, ObjectNo, ObjectQuota, Op, Quota, Refusal,
+    Register, RelayTime, Store, StoreConfig, TableTail, Usage, Verdict,
 };
 
 mod keys;
 mod objects;
+mod restored;
 mod time;
 mod tokens;
 
 pub(super) use self::keys::*;
 pub(super) use self::objects::*;
+pub(super) use self::restored::*;
 pub(super) use self::time::*;
 pub(super) use self::tokens::*;
 
@@ -73,6 +77,12 @@ macro_rules! conformance_tests {
             a_sweep_of_objects_does_a_bounded_piece_of_work,
             an_object_is_held_in_so_many_pieces_and_no_more,
             of_one_name_the_object_that_is_kept_longest_is_found,
+            a_restored_store_is_another_store_that_knows_of_the_one_before,
+            a_restored_store_holds_what_the_backup_held,
+            in_a_restored_store_a_device_is_unknown_until_it_registers,
+            a_restored_mailbox_is_closed_until_a_device_of_its_account_is_back,
+            a_device_that_is_back_is_given_nothing_that_it_had_read,
+            what_could_be_used_twice_is_not_restored,
         );
     };
     (@each $make:path: $($name:ident,)+) => {
@@ -114,7 +124,7 @@ pub(super) fn device_key(n: u8) -> DeviceKey {
 
 pub(super) fn register(account: AccountKey, device: u8) -> Op {
     let secret = secret_of(account);
-    Op::Register(Register { account, device: device_key(device), invite: None, secret })
+    Op::Register(Register { account, device: device_key(device), invite: None, secret, read: Position(0) })
 }
 
 /// What these accounts' tokens are made under.
@@ -216,7 +226,8 @@ pub(super) fn an_invite_lets_in_as_many_accounts_as_it_says<S: Store>(make: fn(S
     let with = |account: u8, device, uses_max| {
         let invite = Some(Invite { id: *b"invite-1", uses_max });
         let account = AccountKey([account; 32]);
-        let register = Register { account, device: device_key(device), invite, secret: secret_of(account) };
+        let secret = secret_of(account);
+        let register = Register { account, device: device_key(device), invite, secret, read: Position(0) };
         one(&store, Op::Register(register), T0)
     };
     assert!(with(1, 1, 2).is_ok());

@@ -9,6 +9,7 @@ use thinpost_wire::token::{MailboxAddress, MailboxSecret, Token, TokenId};
 
 use super::conformance::{append, device_key, roomy, secret_of, token_of};
 use super::faults::Medium;
+use super::redb::tests::{back, faults};
 use super::{
     Append, DeviceNo, Done, Invite, MemoryStore, ObjectNo, Op, RedbStore, Register, RelayTime, Store,
     TableTail, Verdict,
@@ -23,6 +24,8 @@ enum Step {
     Sweep(u32, u64),
     /// Closes the store and opens it again.
     Reopen,
+    /// Puts a store that was made of a backup in its place.
+    Restore,
 }
 
 fn account() -> impl Strategy<Value = AccountKey> {
@@ -35,10 +38,12 @@ fn device() -> impl Strategy<Value = DeviceNo> {
 
 fn register() -> impl Strategy<Value = Op> {
     let invite = proptest::option::of((0..2u8, 0..3u32));
-    (account(), 0..7u8, invite, proptest::bool::weighted(0.1)).prop_map(|(account, device, invite, other)| {
+    let other = proptest::bool::weighted(0.1);
+    (account(), 0..7u8, invite, other, 0..40u64).prop_map(|(account, device, invite, other, read)| {
         let invite = invite.map(|(id, uses_max)| Invite { id: [id; 8], uses_max });
         let secret = if other { MailboxSecret([0x55; 32]) } else { secret_of(account) };
-        Op::Register(Register { account, device: device_key(device), invite, secret })
+        let read = Position(read);
+        Op::Register(Register { account, device: device_key(device), invite, secret, read })
     })
 }
 
@@ -138,6 +143,7 @@ fn step() -> impl Strategy<Value = Step> {
         3 => finish_object().prop_map(|ops| Step::Apply(ops, 1)),
         2 => (1..6u32, 0..80u64).prop_map(|(rows_max, s)| Step::Sweep(rows_max, s)),
         1 => Just(Step::Reopen),
+        1 => Just(Step::Restore),
     ]
 }
 
@@ -165,13 +171,14 @@ fn look(store: &dyn Store) -> impl PartialEq + std::fmt::Debug + use<> {
     let mailboxes: Vec<_> = accounts
         .map(|account| {
             let entries = store.read(&account, Position(0), 100, usize::MAX).unwrap();
-            (store.mailbox_usage(&account).unwrap(), entries)
+            (store.mailbox_usage(&account).unwrap(), store.is_open(&account).unwrap(), entries)
         })
         .collect();
     let devices: Vec<_> = (0..7).map(|n| store.device(&device_key(n)).unwrap()).collect();
     let tables: Vec<_> = (1..7).map(|n| store.tables(DeviceNo(n)).unwrap()).collect();
     let keys: Vec<_> = (1..7).map(|n| store.keys_left(DeviceNo(n)).unwrap()).collect();
-    (mailboxes, devices, tables, keys, look_at_objects(store), store.counts().unwrap())
+    let objects = look_at_objects(store);
+    (mailboxes, devices, tables, keys, objects, store.counts().unwrap(), store.lineage().clone())
 }
 
 fn look_at_objects(store: &dyn Store) -> impl PartialEq + std::fmt::Debug + use<> {
@@ -203,10 +210,11 @@ proptest! {
 
     #[test]
     fn redb_says_what_memory_says(steps in proptest::collection::vec(step(), 1..40)) {
-        let memory = MemoryStore::new(roomy(), StoreId([1; 8]));
-        let medium = Medium::default();
+        let mut memory = MemoryStore::new(roomy(), StoreId([1; 8]));
+        let mut medium = Medium::default();
         let mut redb = open(&medium);
         let mut now = RelayTime(0);
+        let mut restores = 1;
         for step in steps {
             match step {
                 Step::Apply(ops, elapsed_s) => {
@@ -223,8 +231,16 @@ proptest! {
                     drop(redb);
                     redb = open(&medium);
                 }
+                Step::Restore => {
+                    restores += 1;
+                    let id = StoreId([restores; 8]);
+                    memory = memory.restored(id);
+                    medium = back(&redb, id);
+                    redb = open(&medium);
+                }
             }
             prop_assert_eq!(look(&redb), look(&memory));
         }
+        prop_assert_eq!(faults(&mut redb), vec![]);
     }
 }

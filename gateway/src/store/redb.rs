@@ -6,7 +6,10 @@
 //! ("quick repair"), so that reopening after a kill does not walk the whole file.
 
 mod apply;
+mod check;
+mod copy;
 mod objects;
+mod overlay;
 mod records;
 
 use std::fs::{File, OpenOptions};
@@ -29,14 +32,15 @@ use thinpost_wire::token::MailboxAddress;
 use self::apply::Transaction;
 use self::objects::{OBJECT_IDS, OBJECT_RANGES, OBJECTS, ObjectState};
 use self::records::{
-    ACCOUNTS, ADDRESSES, DEVICE_KEYS, DEVICES, Device, ENTRIES, FORMAT, MAILBOXES, META, META_FORMAT,
-    META_OBJECTS, META_STATE, META_STORE_ID, ONE_TIME_KEYS, QUEUES, SENDERS, SESSIONS, State,
+    ACCOUNTS, ADDRESSES, CLOSED, DEVICE_KEYS, DEVICES, Device, ENTRIES, FORMAT, MAILBOXES, META, META_BACKUP,
+    META_FORMAT, META_LINEAGE, META_OBJECTS, META_STATE, META_STORE_ID, ONE_TIME_KEYS, QUEUES, SENDERS,
+    SESSIONS, State,
 };
 use super::sessions::SessionBuffer;
 use super::types::Order;
 use super::{
-    Counts, DeviceNo, DeviceRecord, Entry, HandleTables, MailboxUsage, ObjectNo, ObjectRecord, Op, RelayTime,
-    Store, StoreConfig, StoreError, Verdict,
+    Counts, DeviceNo, DeviceRecord, Entry, HandleTables, Lineage, MailboxUsage, ObjectNo, ObjectRecord, Op,
+    RelayTime, Store, StoreConfig, StoreError, Verdict,
 };
 
 /// A relay's store in one redb file.
@@ -44,7 +48,7 @@ use super::{
 pub struct RedbStore {
     db: Database,
     config: StoreConfig,
-    store_id: StoreId,
+    lineage: Lineage,
     sessions: SessionBuffer,
     /// Set by the first failure of [`Store::apply`], and never cleared.
     failed: AtomicBool,
@@ -58,16 +62,10 @@ impl RedbStore {
     /// [`StoreError::InUse`] while another process, or another handle, has it open;
     /// [`StoreError::NotAStore`] and [`StoreError::UnknownFormat`] leave the file as it is.
     pub fn open(path: &Path, config: StoreConfig) -> Result<Self, StoreError> {
-        let mut id = [0; 8];
-        SystemRandom::new()
-            .fill(&mut id)
-            .map_err(|_| StoreError::Io(io::Error::other("the system gives no random numbers")))?;
+        let id = draw_id()?;
         let file = open_file(path)?;
-        // The name of a new file is durable only once its folder is.
-        if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-            File::open(folder).and_then(|folder| folder.sync_all()).map_err(io_error)?;
-        }
-        Self::with_backend(FileBackend::new(file)?, config, StoreId(id))
+        sync_folder_of(path)?;
+        Self::with_backend(FileBackend::new(file)?, config, id)
     }
 
     /// Opens or makes a store on any redb backend; `new_id` names it if it is made.
@@ -83,17 +81,17 @@ impl RedbStore {
         new_id: StoreId,
     ) -> Result<Self, StoreError> {
         let db = Builder::new().set_cache_size(config.cache_bytes).create_with_backend(backend)?;
-        let store_id = match recognise(&db)? {
-            Some(id) => {
+        let lineage = match recognise(&db.begin_read()?)? {
+            Some(lineage) => {
                 add_tables(&db, &config)?;
-                id
+                lineage
             }
             None => {
                 initialise(&db, &config, new_id)?;
-                new_id
+                Lineage::new(new_id)
             }
         };
-        Ok(Self { db, config, store_id, sessions: SessionBuffer::default(), failed: AtomicBool::new(false) })
+        Ok(Self { db, config, lineage, sessions: SessionBuffer::default(), failed: AtomicBool::new(false) })
     }
 
     fn begin_read(&self) -> Result<ReadTransaction, StoreError> {
@@ -122,6 +120,22 @@ impl RedbStore {
     }
 }
 
+fn draw_id() -> Result<StoreId, StoreError> {
+    let mut id = [0; 8];
+    SystemRandom::new()
+        .fill(&mut id)
+        .map_err(|_| StoreError::Io(io::Error::other("the system gives no random numbers")))?;
+    Ok(StoreId(id))
+}
+
+/// The name of a new file is durable only once its folder is.
+fn sync_folder_of(path: &Path) -> Result<(), StoreError> {
+    match path.parent().filter(|folder| cfg!(unix) && !folder.as_os_str().is_empty()) {
+        Some(folder) => File::open(folder).and_then(|folder| folder.sync_all()).map_err(io_error),
+        None => Ok(()),
+    }
+}
+
 #[cfg(unix)]
 fn open_file(path: &Path) -> Result<File, StoreError> {
     use std::os::unix::fs::OpenOptionsExt;
@@ -142,14 +156,21 @@ fn begin_write(db: &Database) -> Result<WriteTransaction, StoreError> {
     Ok(write)
 }
 
-/// The id of the store in an open database; `None` if the database is new.
-fn recognise(db: &Database) -> Result<Option<StoreId>, StoreError> {
-    let read = db.begin_read()?;
-    let mut names = read.list_tables()?.peekable();
-    if names.peek().is_none() {
+/// Which store is in an open database; `None` if the database is new.
+fn recognise(read: &ReadTransaction) -> Result<Option<Lineage>, StoreError> {
+    if read.list_tables()?.next().is_none() {
         return Ok(None);
     }
-    if !names.any(|table| table.name() == META.name()) {
+    let lineage = read_lineage(read)?;
+    if read.open_table(META)?.get(META_BACKUP)?.is_some() {
+        return Err(StoreError::IsBackup);
+    }
+    Ok(Some(lineage))
+}
+
+/// Which store a database is, or is a backup of.
+fn read_lineage(read: &ReadTransaction) -> Result<Lineage, StoreError> {
+    if !read.list_tables()?.any(|table| table.name() == META.name()) {
         return Err(StoreError::NotAStore);
     }
     let meta = read.open_table(META)?;
@@ -159,7 +180,12 @@ fn recognise(db: &Database) -> Result<Option<StoreId>, StoreError> {
         return Err(StoreError::UnknownFormat { found, expected: FORMAT });
     }
     let id = meta.get(META_STORE_ID)?.and_then(|id| id.value().try_into().ok());
-    Ok(Some(StoreId(id.ok_or_else(|| StoreError::Corrupt("no store id".into()))?)))
+    let id = StoreId(id.ok_or_else(|| StoreError::Corrupt("no store id".into()))?);
+    let earlier = match meta.get(META_LINEAGE)? {
+        Some(earlier) => records::decode("lineage", earlier.value())?,
+        None => Vec::new(),
+    };
+    Ok(Lineage::with_earlier(id, earlier))
 }
 
 fn initialise(db: &Database, config: &StoreConfig, id: StoreId) -> Result<(), StoreError> {
@@ -175,9 +201,10 @@ fn initialise(db: &Database, config: &StoreConfig, id: StoreId) -> Result<(), St
     Ok(write.commit()?)
 }
 
-/// Adds the tables of objects to a store from before there were any.
+/// Adds the tables of objects, and of what was restored, to a store from before there were any.
 fn add_tables(db: &Database, config: &StoreConfig) -> Result<(), StoreError> {
-    if db.begin_read()?.list_tables()?.any(|table| table.name() == OBJECTS.name()) {
+    let tables: Vec<_> = db.begin_read()?.list_tables()?.map(|table| table.name().to_owned()).collect();
+    if [OBJECTS.name(), CLOSED.name()].iter().all(|name| tables.iter().any(|table| table == name)) {
         return Ok(());
     }
     let write = begin_write(db)?;
@@ -249,6 +276,14 @@ impl Store for RedbStore {
             found.push((Position(position), header.entry(body)));
         }
         Ok(found)
+    }
+
+    fn is_open(&self, mailbox: &AccountKey) -> Result<bool, StoreError> {
+        let read = self.begin_read()?;
+        let Some(number) = read.open_table(ACCOUNTS)?.get(&mailbox.0)?.map(|row| row.value()) else {
+            return Ok(false);
+        };
+        Ok(read.open_table(CLOSED)?.get(number)?.is_none())
     }
 
     fn mailbox_usage(&self, mailbox: &AccountKey) -> Result<Option<MailboxUsage>, StoreError> {
@@ -328,8 +363,8 @@ impl Store for RedbStore {
         })
     }
 
-    fn store_id(&self) -> StoreId {
-        self.store_id
+    fn lineage(&self) -> &Lineage {
+        &self.lineage
     }
 
     fn relay_clock(&self) -> Result<RelayTime, StoreError> {
@@ -406,4 +441,4 @@ impl From<CommitError> for StoreError {
 }
 
 #[cfg(test)]
-mod tests;
+pub(in crate::store) mod tests;
