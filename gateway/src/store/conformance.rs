@@ -21,11 +21,11 @@ mod restored;
 mod time;
 mod tokens;
 
-pub(super) use self::keys::*;
-pub(super) use self::objects::*;
-pub(super) use self::restored::*;
-pub(super) use self::time::*;
-pub(super) use self::tokens::*;
+pub(crate) use self::keys::*;
+pub(crate) use self::objects::*;
+pub(crate) use self::restored::*;
+pub(crate) use self::time::*;
+pub(crate) use self::tokens::*;
 
 /// Declares one `#[test]` per requirement for a factory `fn(StoreConfig) -> impl Store`.
 macro_rules! conformance_tests {
@@ -94,9 +94,9 @@ macro_rules! conformance_tests {
 }
 pub(super) use conformance_tests;
 
-pub(super) const T0: RelayTime = RelayTime(1_000);
-pub(super) const ALICE: AccountKey = AccountKey([0xa; 32]);
-pub(super) const BOB: AccountKey = AccountKey([0xb; 32]);
+pub(crate) const T0: RelayTime = RelayTime(1_000);
+pub(crate) const ALICE: AccountKey = AccountKey([0xa; 32]);
+pub(crate) const BOB: AccountKey = AccountKey([0xb; 32]);
 
 /// Small bounds, so that tests reach them.
 pub(super) fn small() -> StoreConfig {
@@ -118,11 +118,11 @@ pub(super) fn small() -> StoreConfig {
     }
 }
 
-pub(super) fn device_key(n: u8) -> DeviceKey {
+pub(crate) fn device_key(n: u8) -> DeviceKey {
     DeviceKey([n; 32])
 }
 
-pub(super) fn register(account: AccountKey, device: u8) -> Op {
+pub(crate) fn register(account: AccountKey, device: u8) -> Op {
     let secret = secret_of(account);
     Op::Register(Register { account, device: device_key(device), invite: None, secret, read: Position(0) })
 }
@@ -137,7 +137,7 @@ pub(super) fn token_of(account: AccountKey, id: TokenId) -> Token {
     Token::mint(&secret_of(account), id)
 }
 
-pub(super) fn append(device: DeviceNo, mailbox: AccountKey, sequence: u64, body: &[u8]) -> Append {
+pub(crate) fn append(device: DeviceNo, mailbox: AccountKey, sequence: u64, body: &[u8]) -> Append {
     Append {
         device,
         sender: Some(ALICE),
@@ -154,12 +154,12 @@ pub(super) fn append(device: DeviceNo, mailbox: AccountKey, sequence: u64, body:
     }
 }
 
-pub(super) fn one(store: &impl Store, op: Op, now: RelayTime) -> Verdict {
+pub(crate) fn one(store: &impl Store, op: Op, now: RelayTime) -> Verdict {
     let [verdict] = store.apply(&[op], now).unwrap()[..] else { panic!("one op has one verdict") };
     verdict
 }
 
-pub(super) fn accept(store: &impl Store, append: Append, now: RelayTime) -> Position {
+pub(crate) fn accept(store: &impl Store, append: Append, now: RelayTime) -> Position {
     match one(store, Op::Append(append), now) {
         Ok(Done::Accepted { position }) => position,
         other => panic!("not accepted: {other:?}"),
@@ -167,14 +167,14 @@ pub(super) fn accept(store: &impl Store, append: Append, now: RelayTime) -> Posi
 }
 
 /// Registers a device and says its number.
-pub(super) fn join(store: &impl Store, account: AccountKey, device: u8) -> DeviceNo {
+pub(crate) fn join(store: &impl Store, account: AccountKey, device: u8) -> DeviceNo {
     match one(store, register(account, device), T0) {
         Ok(Done::Registered { device, new: true, .. }) => device,
         other => panic!("not registered: {other:?}"),
     }
 }
 
-pub(super) fn bodies(store: &impl Store, mailbox: AccountKey) -> Vec<Bytes> {
+pub(crate) fn bodies(store: &impl Store, mailbox: AccountKey) -> Vec<Bytes> {
     let entries = store.read(&mailbox, Position(0), usize::MAX, usize::MAX).unwrap();
     assert!(entries.is_sorted_by(|a, b| a.0 < b.0), "positions only grow");
     entries.into_iter().map(|(_, entry)| entry.body).collect()

@@ -21,7 +21,7 @@ pub mod vacancy;
 pub mod watch;
 
 #[cfg(test)]
-mod conformance;
+pub(crate) mod conformance;
 #[cfg(test)]
 mod faults;
 #[cfg(test)]
@@ -40,7 +40,7 @@ pub use self::commit::{CommitError, CommitMode, Committer, GroupCommit, GroupLim
 pub use self::lineage::Lineage;
 pub use self::memory::MemoryStore;
 pub use self::objects::{ObjectNo, ObjectRecord};
-pub use self::redb::RedbStore;
+pub use self::redb::{Fault, RedbStore, Report};
 pub use self::types::{
     Append, Counts, DeviceNo, DeviceRecord, Done, Entry, HandleTables, Invite, MailboxUsage, Op, Refusal,
     Register, TableTail, Usage, Verdict,
@@ -156,7 +156,8 @@ pub enum StoreError {
         /// What this program reads.
         expected: u32,
     },
-    /// The file is a backup's: under the same id it would repeat what devices know to be done with. Nothing changed; restore it.
+    /// The file is a backup's: under the same id it would repeat what devices know to be done with. Restore it. Not a row
+    /// of it changed.
     #[error("the file is a backup, and `gateway restore` makes a store of it")]
     IsBackup,
     /// The medium is full. Make room, then reopen: what was claimed before is there.

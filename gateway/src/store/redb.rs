@@ -30,6 +30,7 @@ use thinpost_wire::ids::{AccountKey, DeviceKey, ObjectId, Position, StoreId};
 use thinpost_wire::token::MailboxAddress;
 
 use self::apply::Transaction;
+pub use self::check::{Fault, Report};
 use self::objects::{OBJECT_IDS, OBJECT_RANGES, OBJECTS, ObjectState};
 use self::records::{
     ACCOUNTS, ADDRESSES, CLOSED, DEVICE_KEYS, DEVICES, Device, ENTRIES, FORMAT, MAILBOXES, META, META_BACKUP,
