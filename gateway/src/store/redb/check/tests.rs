@@ -452,6 +452,18 @@ faults! {
 }
 
 #[test]
+fn a_table_that_is_missing_or_of_another_kind_is_a_fault() {
+    const OTHER: TableDefinition<'_, u64, u64> = TableDefinition::new("queues");
+    let found = Sample::after(|write| {
+        write.delete_table(QUEUES).unwrap();
+        write.open_table(OTHER).unwrap();
+        write.delete_table(ONE_TIME_KEYS).unwrap();
+    });
+    let found: Vec<_> = found.iter().map(|fault| fault.split(':').next().unwrap()).collect();
+    assert_eq!(found, ["one-time-keys", "file"]);
+}
+
+#[test]
 fn so_many_faults_are_named_and_the_rest_is_counted() {
     let mut report = Report::default();
     for n in 0..FAULTS_MAX + 5 {
