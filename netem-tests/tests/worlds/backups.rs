@@ -215,3 +215,53 @@ async fn who_came_after_the_backup_registers_again_and_is_written_to() {
     sleep(Duration::from_secs(24 * 3_600)).await;
     assert_at_peace([&carol, &bob], 2).await;
 }
+
+/// Ann's messages are in custody when it is lost, and she has written more before she knows. Bob is back before her.
+async fn written_before_it_was_known(
+    seed: u64,
+    is_in_doubt: bool,
+    lose: impl AsyncFnOnce(&mut World, &mut Disk, PathBuf),
+) {
+    let (mut world, mut disk, ann, bob) = town(seed, "gprs").await;
+    for person in [&ann, &bob] {
+        go(person, true).await;
+    }
+    let backup = disk.back_up();
+    go(&bob, false).await;
+    for n in 0..3 {
+        ann.client().send("bob", line("ann", n).into()).await.unwrap();
+    }
+    sleep(A_WHILE).await;
+    assert_eq!(ann.client().status().await.unwrap().custody, 3);
+    if is_in_doubt {
+        world.net().set_outage(ann.ip(), true);
+    } else {
+        go(&ann, false).await;
+    }
+    for n in 3..6 {
+        ann.client().send("bob", line("ann", n).into()).await.unwrap();
+        sleep(Duration::from_secs(2)).await;
+    }
+    lose(&mut world, &mut disk, backup).await;
+    go(&bob, true).await;
+    world.net().set_outage(ann.ip(), false);
+    ann.client().connect();
+    assert_eq!(inbox(&bob, 6).await, expected("ann", 6), "seed {seed}, in doubt: {is_in_doubt}");
+    sleep(Duration::from_secs(24 * 3_600)).await;
+    assert_eq!(bob.client().status().await.unwrap().received.0, 6);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_written_since_does_not_overtake_what_the_relay_no_longer_has() {
+    for seed in 10..14 {
+        let restored =
+            async |world: &mut World, disk: &mut Disk, backup: PathBuf| disk.restore(world, &backup);
+        written_before_it_was_known(seed, seed % 2 == 0, restored).await;
+        let lost = async |world: &mut World, _: &mut Disk, _| {
+            world.kill_relay();
+            world.lose_store();
+            world.start_relay();
+        };
+        written_before_it_was_known(seed, seed % 2 == 0, lost).await;
+    }
+}

@@ -271,3 +271,6 @@ impl Copy<'_> {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;
