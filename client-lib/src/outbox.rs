@@ -177,15 +177,28 @@ impl Outbox {
                 Place::Waiting | Place::Doubt | Place::OnLink => {}
             }
         }
-        for id in &behind {
-            self.put(*id, Place::Waiting);
-            let mailbox = self.rows[id].queued.mailbox;
-            if let Some(hold) = self.holds.get_mut(&mailbox).filter(|hold| hold.probe == Some(*id)) {
-                // The one before it goes out instead.
-                hold.probe = None;
-            }
-        }
+        behind.iter().for_each(|id| self.wait_anew(*id));
         behind
+    }
+
+    /// Puts back what was in doubt.
+    fn wait_anew(&mut self, id: MessageId) {
+        self.put(id, Place::Waiting);
+        let mailbox = self.rows[&id].queued.mailbox;
+        if let Some(hold) = self.holds.get_mut(&mailbox).filter(|hold| hold.probe == Some(id)) {
+            // The first that waits goes out instead.
+            hold.probe = None;
+        }
+    }
+
+    /// The relay does not know this device: it has taken nothing on that link, and what it took before is lost with its
+    /// store, or is known to whoever gets it again. What is sealed waits again, in its place, and is to lose its numbers; what is
+    /// not is told from a repeat by its number alone.
+    pub(crate) fn waive_doubts(&mut self) -> Vec<MessageId> {
+        let is_sealed = |id: &&MessageId| self.rows[*id].queued.name.is_some();
+        let waived: Vec<_> = self.doubt.iter().filter(is_sealed).copied().collect();
+        waived.iter().for_each(|id| self.wait_anew(*id));
+        waived
     }
 
     fn take_out(&mut self, id: MessageId) -> Option<Row> {

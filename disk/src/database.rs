@@ -53,6 +53,28 @@ impl Database {
         Self::open(FileBackend::new(file)?, cache_bytes)
     }
 
+    /// Opens the database that is on a backend as it is, with checks of its pages or from before there were any.
+    ///
+    /// # Errors
+    /// As [`Database::open`].
+    pub fn open_as_it_is(backend: impl StorageBackend, cache_bytes: usize) -> Result<Self, DatabaseError> {
+        if !unchecked::is_on(&backend) {
+            return Self::open(backend, cache_bytes);
+        }
+        let open = || Builder::new().set_cache_size(cache_bytes).create_with_backend(backend);
+        Ok(Self { db: Some(intact(open)?), is_damaged: AtomicBool::new(false) })
+    }
+
+    /// Compares all pages with redb's own checksums, and its map of free pages with what is in use, which it puts right. Whether all
+    /// was well.
+    ///
+    /// # Errors
+    /// redb's, and [`StorageError::Corrupted`] where it panics or what it found cannot be put right.
+    pub fn check_integrity(&mut self) -> Result<bool, DatabaseError> {
+        let db = self.db.as_mut().expect("only dropping takes it");
+        intact(|| db.check_integrity())
+    }
+
     /// Begins a transaction that reads what was committed last.
     ///
     /// # Errors

@@ -16,6 +16,18 @@ pub fn open_private(path: &Path, create: bool) -> io::Result<File> {
     options.open(path)
 }
 
+/// Makes a file, to read and write, that only its owner can read.
+///
+/// # Errors
+/// [`io::ErrorKind::AlreadyExists`] if there is one, and the system's.
+pub fn create_private(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(path)
+}
+
 /// Makes a folder that only its owner can look into, and those above it that are missing. Their names are on disk when this
 /// returns.
 ///

@@ -25,6 +25,12 @@ pub(crate) fn is_unchecked(file: &File) -> io::Result<bool> {
     Ok(beginning == MAGIC)
 }
 
+/// Whether one is on a backend.
+pub(crate) fn is_on(backend: &impl StorageBackend) -> bool {
+    let mut beginning = [0; MAGIC.len()];
+    backend.read(0, &mut beginning).is_ok_and(|()| beginning == MAGIC)
+}
+
 /// Puts a copy with checks in its place; until then it stays as it is.
 pub(crate) fn add_checks(file: &File, path: &Path) -> Result<(), DatabaseError> {
     match file.try_lock() {

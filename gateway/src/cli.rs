@@ -8,6 +8,7 @@ use std::time::Duration;
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use thinpost_gateway::StartError;
+use thinpost_gateway::backup::BackupError;
 use thinpost_gateway::config::{Config, ConfigError, Conflict, Registration};
 use thinpost_gateway::folder::FolderError;
 use thinpost_gateway::store::StoreError;
@@ -25,10 +26,10 @@ RUST_LOG sets what is logged to the standard error (default: warn).
 Exit codes, each with one line on the standard error:
    0  done; or stopped by SIGTERM or SIGINT, in good order
   64  the command line is wrong
-  65  the store or the key is damaged, or of a version that this program does not know
-  66  there is no relay in the data folder
+  65  the store, the key or a backup is damaged, or of a version that this program does not know
+  66  there is no relay in the data folder, or no backup where one should be
   69  the UDP address is in use, or not to be had
-  73  the data folder cannot be created
+  73  the data folder or the backup cannot be created, or there is one already
   74  the disk failed, or is full
   75  the data folder is in use by another relay
   77  the key file can be read by others
@@ -52,6 +53,49 @@ pub(crate) enum Command {
     Invite(InviteArgs),
     /// Check a configuration, and print what holds, defaults included
     CheckConfig(ConfigArgs),
+    /// Check the store of a relay that does not run, or a backup, and print what is wrong; nothing is changed
+    Check(CheckArgs),
+    /// Make a backup of a relay, which may run: its key, its addresses, and its store as it is now
+    Backup(BackupArgs),
+    /// Make a relay of a backup, in a data folder that holds none
+    Restore(RestoreArgs),
+}
+
+/// Where the data are, for commands that need nothing else of the configuration.
+#[derive(Args, Debug)]
+pub(crate) struct DataArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// Data folder
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct CheckArgs {
+    #[command(flatten)]
+    pub(crate) data: DataArgs,
+    /// Check this backup instead
+    #[arg(long, value_name = "DIR", conflicts_with = "data")]
+    pub(crate) backup: Option<PathBuf>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct BackupArgs {
+    /// Folder for the backup; it must not exist, or be empty
+    #[arg(value_name = "DIR")]
+    pub(crate) to: PathBuf,
+    #[command(flatten)]
+    pub(crate) data: DataArgs,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct RestoreArgs {
+    /// Folder of the backup
+    #[arg(value_name = "DIR")]
+    pub(crate) from: PathBuf,
+    #[command(flatten)]
+    pub(crate) data: DataArgs,
 }
 
 #[derive(Args, Debug)]
@@ -157,10 +201,22 @@ impl RelayArgs {
 
     /// Where the relay's data are.
     pub(crate) fn data(&self, config: &Config) -> PathBuf {
-        let variable = || std::env::var_os(DATA_VARIABLE).filter(|path| !path.is_empty()).map(PathBuf::from);
-        let configured = || config.data.clone();
-        self.data.clone().or_else(variable).or_else(configured).unwrap_or_else(|| DATA_DEFAULT.into())
+        data_folder(self.data.as_ref(), config)
     }
+}
+
+impl DataArgs {
+    /// Where the relay's data are.
+    pub(crate) fn folder(&self) -> Result<PathBuf, ConfigError> {
+        Ok(data_folder(self.data.as_ref(), &self.config.load()?))
+    }
+}
+
+/// The data folder: what the command line says, else the environment, else the configuration.
+fn data_folder(named: Option<&PathBuf>, config: &Config) -> PathBuf {
+    let variable = || std::env::var_os(DATA_VARIABLE).filter(|path| !path.is_empty()).map(PathBuf::from);
+    let configured = || config.data.clone();
+    named.cloned().or_else(variable).or_else(configured).unwrap_or_else(|| DATA_DEFAULT.into())
 }
 
 impl RunArgs {
@@ -201,7 +257,7 @@ impl Failure {
     const USAGE: u8 = 64;
     const NO_INPUT: u8 = 66;
     const CANNOT_CREATE: u8 = 73;
-    const IN_USE: u8 = 75;
+    pub(crate) const IN_USE: u8 = 75;
     const PERMISSION: u8 = 77;
 
     pub(crate) fn new(code: u8, message: impl fmt::Display) -> Self {
@@ -228,17 +284,43 @@ impl From<Conflict> for Failure {
     }
 }
 
-impl From<FolderError> for Failure {
-    fn from(error: FolderError) -> Self {
+impl From<&FolderError> for Failure {
+    fn from(error: &FolderError) -> Self {
         let code = match error {
-            FolderError::Create { .. } => Self::CANNOT_CREATE,
-            FolderError::NoRelay { .. } => Self::NO_INPUT,
+            FolderError::Create { .. }
+            | FolderError::NotEmpty { .. }
+            | FolderError::HoldsStore { .. }
+            | FolderError::HoldsKey { .. } => Self::CANNOT_CREATE,
+            FolderError::NoRelay { .. } | FolderError::NoStore { .. } => Self::NO_INPUT,
             FolderError::InUse { .. } => Self::IN_USE,
             FolderError::KeyExposed { .. } => Self::PERMISSION,
-            FolderError::KeyDamaged { .. } => Self::DATA,
+            FolderError::KeyDamaged { .. } | FolderError::Unfinished { .. } => Self::DATA,
             _ => Self::IO,
         };
         Self::new(code, error)
+    }
+}
+
+impl From<FolderError> for Failure {
+    fn from(error: FolderError) -> Self {
+        Self::from(&error)
+    }
+}
+
+impl From<&BackupError> for Failure {
+    fn from(error: &BackupError) -> Self {
+        match error {
+            BackupError::Folder(error) => error.into(),
+            BackupError::Store(error) => error.into(),
+            BackupError::NotABackup { .. } => Self::new(Self::NO_INPUT, error),
+            _ => Self::new(Self::DATA, error),
+        }
+    }
+}
+
+impl From<BackupError> for Failure {
+    fn from(error: BackupError) -> Self {
+        Self::from(&error)
     }
 }
 
@@ -246,7 +328,10 @@ impl From<&StoreError> for Failure {
     fn from(error: &StoreError) -> Self {
         let code = match error {
             StoreError::InUse => Self::IN_USE,
-            StoreError::NotAStore | StoreError::UnknownFormat { .. } | StoreError::Corrupt(_) => Self::DATA,
+            StoreError::NotAStore
+            | StoreError::IsBackup
+            | StoreError::UnknownFormat { .. }
+            | StoreError::Corrupt(_) => Self::DATA,
             _ => Self::IO,
         };
         Self::new(code, error)
@@ -266,7 +351,7 @@ impl From<StartError> for Failure {
 impl From<clap::Error> for Failure {
     fn from(error: clap::Error) -> Self {
         let message = if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
-            "say what to do: run, ticket, invite or check-config".to_owned()
+            "say what to do: run, ticket, invite, check-config, check, backup or restore".to_owned()
         } else {
             let text = error.to_string();
             let paragraph: Vec<_> = text.lines().map(str::trim).take_while(|line| !line.is_empty()).collect();
@@ -294,7 +379,7 @@ mod tests {
     #[test]
     fn a_wrong_command_line_is_one_line_that_says_what_is_allowed() {
         let cases = [
-            (&["gateway"][..], "say what to do: run, ticket, invite or check-config"),
+            (&["gateway"][..], "say what to do: run, ticket, invite, check-config, check, backup or restore"),
             (&["gateway", "fly"], "unrecognized subcommand 'fly'"),
             (
                 &["gateway", "run", "--registration", "closed"],

@@ -6,10 +6,14 @@
 //! | `relay.lock` | the process id of the relay that runs |
 //! | `addresses` | what the last run put into its ticket, one address a line |
 //! | `store.redb` | mailboxes, accounts, TLS sessions |
+//! | `control/socket` | where a running relay is asked for a backup (Unix) |
+//! | `unfinished` | the mark of a restore that is not done |
 //!
 //! The key is the relay: who copies it can pose as it, who loses it has to hand out new tickets.
 
-use std::fs::{File, OpenOptions, TryLockError};
+mod filling;
+
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -21,6 +25,7 @@ use thinpost_disk::files;
 use thinpost_wire::limits::TICKET_ADDRESSES_MAX;
 use zeroize::Zeroizing;
 
+pub use self::filling::Filling;
 use crate::invite::Invites;
 
 const KEY_FILE: &str = "relay.key";
@@ -52,6 +57,36 @@ pub enum FolderError {
         /// The folder.
         path: PathBuf,
     },
+    /// It has no store: no relay has run on it, or the store is lost.
+    #[error("there is no store in {}", path.display())]
+    NoStore {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// A restore was begun in it and is not done. Nothing changed.
+    #[error("a restore into {} did not finish; run gateway restore again", path.display())]
+    Unfinished {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// There is something in it already. Nothing changed; give another.
+    #[error("{} is not empty", path.display())]
+    NotEmpty {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// It has a store already, which a restore would replace. Nothing changed; give another, or move it away.
+    #[error("there is a store in {} already", path.display())]
+    HoldsStore {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// It is the folder of another relay than the backup's. Nothing changed.
+    #[error("the key in {} is another relay's than the backup's", path.display())]
+    HoldsKey {
+        /// The folder.
+        path: PathBuf,
+    },
     /// Another relay runs on it. Stop that one, or give this one a folder of its own.
     #[error("the data folder {} is in use{}", path.display(), by_process(*process))]
     InUse {
@@ -77,7 +112,7 @@ pub enum FolderError {
     /// The medium failed, or is full.
     #[error("cannot {what} {}: {error}", path.display())]
     Io {
-        /// What was tried: "read", "write".
+        /// What was tried: "read", "write", "remove".
         what: &'static str,
         /// The file.
         path: PathBuf,
@@ -97,6 +132,11 @@ pub struct Folder {
 }
 
 impl Folder {
+    /// The name of the key's file in it.
+    pub(crate) const KEY: &str = KEY_FILE;
+    /// The name of the file with a run's addresses.
+    pub(crate) const ADDRESSES: &str = ADDRESSES_FILE;
+
     /// Opens the folder, or makes it, open to its owner only.
     ///
     /// # Errors
@@ -111,6 +151,9 @@ impl Folder {
     /// # Errors
     /// [`FolderError::NoRelay`] when it holds none.
     pub fn of_relay(path: &Path) -> Result<Self, FolderError> {
+        if Filling::is_marked(path)? {
+            return Err(FolderError::Unfinished { path: path.to_owned() });
+        }
         let key = path.join(KEY_FILE);
         match key.try_exists() {
             Ok(true) => Ok(Self { path: path.to_owned() }),
@@ -129,11 +172,63 @@ impl Folder {
         self.path.join(STORE_FILE)
     }
 
+    pub(crate) fn key_path(&self) -> PathBuf {
+        self.path.join(KEY_FILE)
+    }
+
+    pub(crate) fn addresses_path(&self) -> PathBuf {
+        self.path.join(ADDRESSES_FILE)
+    }
+
+    /// Where a running relay is asked for a backup.
+    #[cfg(unix)]
+    pub(crate) fn socket_path(&self) -> PathBuf {
+        self.path.join("control").join("socket")
+    }
+
+    /// That it has a store.
+    ///
+    /// # Errors
+    /// [`FolderError::NoStore`] when it has none.
+    pub fn require_store(&self) -> Result<(), FolderError> {
+        let store = self.store_path();
+        match store.try_exists() {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(FolderError::NoStore { path: self.path.clone() }),
+            Err(error) => Err(io_error("read", &store)(error)),
+        }
+    }
+
+    /// Begins to restore a backup with this key, in a folder without a store, or where a restore was begun before.
+    pub(crate) fn begin_restore(&self, key: &Path) -> Result<(Filling, FolderLock), FolderError> {
+        let lock = self.lock_in_any_state()?;
+        if !Filling::is_marked(&self.path)? {
+            if self.require_store().is_ok() {
+                return Err(FolderError::HoldsStore { path: self.path.clone() });
+            }
+            let read = |path: &Path| fs::read(path).map(Zeroizing::new);
+            let mine = read(&self.key_path()).ok();
+            if mine.is_some() && mine != read(key).ok() {
+                return Err(FolderError::HoldsKey { path: self.path.clone() });
+            }
+        }
+        let files = [self.key_path(), self.addresses_path(), self.store_path()];
+        Ok((Filling::begin(self.clone(), &files)?, lock))
+    }
+
     /// Keeps every other relay out until the returned lock is dropped, or this process ends in any way.
     ///
     /// # Errors
-    /// [`FolderError::InUse`] while another holds it.
+    /// [`FolderError::InUse`] while another holds it; [`FolderError::Unfinished`] if a restore is not done.
     pub fn lock(&self) -> Result<FolderLock, FolderError> {
+        let lock = self.lock_in_any_state()?;
+        if Filling::is_marked(&self.path)? {
+            return Err(FolderError::Unfinished { path: self.path.clone() });
+        }
+        Ok(lock)
+    }
+
+    fn lock_in_any_state(&self) -> Result<FolderLock, FolderError> {
         let path = self.path.join(LOCK_FILE);
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false);

@@ -8,7 +8,10 @@
 //! [`RelayParts`].
 
 pub mod admission;
+pub mod backup;
 pub mod config;
+#[cfg(unix)]
+pub mod control;
 pub mod folder;
 pub mod invite;
 pub mod limits;

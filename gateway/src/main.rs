@@ -3,6 +3,7 @@
 mod address;
 mod cli;
 mod qr;
+mod upkeep;
 
 use std::io::{self, IsTerminal, Write};
 use std::net::{SocketAddr, UdpSocket};
@@ -14,6 +15,8 @@ use clap::Parser;
 use clap::error::ErrorKind;
 use quinn::Runtime;
 use thinpost_gateway::config::{Config, Registration};
+#[cfg(unix)]
+use thinpost_gateway::control::Control;
 use thinpost_gateway::folder::{Folder, RelayKeys};
 use thinpost_gateway::invite::InviteParams;
 use thinpost_gateway::store::{CommitMode, RedbStore};
@@ -52,6 +55,9 @@ fn perform(command: Command) -> Result<(), Failure> {
         Command::Ticket(args) => ticket(&args),
         Command::Invite(args) => invite(&args),
         Command::CheckConfig(args) => print(&args.load()?.to_toml()),
+        Command::Check(args) => upkeep::check(&args),
+        Command::Backup(args) => upkeep::back_up(&args),
+        Command::Restore(args) => upkeep::restore(&args),
     }
 }
 
@@ -68,6 +74,8 @@ fn run(args: &RunArgs) -> Result<(), Failure> {
     let socket = bind(config.listen)?;
     let store = RedbStore::open(&folder.store_path(), config.store_config())
         .map_err(|error| Failure::from(&error))?;
+    let store = Arc::new(store);
+    take_requests(&folder, &store);
 
     let executor = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -81,7 +89,7 @@ fn run(args: &RunArgs) -> Result<(), Failure> {
             reset_key: keys.reset_key(),
             invites: keys.invites(),
             config: config.clone(),
-            store: Arc::new(store),
+            store,
             socket: runtime.wrap_udp_socket(socket).map_err(listen_failed(config.listen))?,
             runtime,
             commit_mode: CommitMode::Blocking,
@@ -105,6 +113,18 @@ fn run(args: &RunArgs) -> Result<(), Failure> {
     executor.shutdown_background();
     outcome
 }
+
+/// Lets the operator ask for backups. A relay runs without, too.
+#[cfg(unix)]
+fn take_requests(folder: &Folder, store: &Arc<RedbStore>) {
+    match Control::listen(folder) {
+        Ok(control) => control.serve(store.clone(), upkeep::code_of),
+        Err(error) => tracing::warn!(%error, "this relay cannot be asked for a backup while it runs"),
+    }
+}
+
+#[cfg(not(unix))]
+fn take_requests(_: &Folder, _: &Arc<RedbStore>) {}
 
 /// Says where the relay is and how to let people in, once it can be reached.
 fn announce(

@@ -78,7 +78,6 @@ pub(crate) async fn run(incoming: Incoming, shared: Arc<Shared>) {
         place: None,
         hello: None,
         record: None,
-        registering: None,
         mailboxes: HandleTable::default(),
         numbering: None,
         waiting: VecDeque::new(),
@@ -119,8 +118,6 @@ struct Session {
     place: Option<(u64, oneshot::Receiver<Close>)>,
     hello: Option<Hello>,
     record: Option<DeviceRecord>,
-    /// The account that a pending registration is for.
-    registering: Option<AccountKey>,
     /// What the device's handles stand for.
     mailboxes: HandleTable<MailboxAddress>,
     numbering: Option<Origin>,
@@ -436,10 +433,10 @@ impl Session {
         let Some(MailboxAddress { mailbox: account, .. }) = self.mailboxes.entry(to) else { return Ok(()) };
         // It may have come to be since the store said no, and is announced only once. A mailbox that was
         // full lets go of something again and again.
-        let is_registered = self.refusals.ask(to, account, reason)
+        let is_open = self.refusals.ask(to, account, reason)
             && reason == Refusal::NoSuchMailbox
-            && self.shared.read(move |store| store.mailbox_usage(&account)).await?.is_some();
-        if is_registered {
+            && self.shared.read(move |store| store.is_open(&account)).await?;
+        if is_open {
             self.shared.wakes.room.announce(&account);
         }
         Ok(())
@@ -471,9 +468,7 @@ impl Session {
                     self.ask_for_mailbox(to, reason).await?;
                     self.refuse(number, origin, to, reason);
                 }
-                (What::Register, Ok(Done::Registered { device, mailbox, .. })) => {
-                    self.registered(device, mailbox)?;
-                }
+                (What::Register, Ok(Done::Registered { .. })) => self.registered().await?,
                 (What::Register, Err(refusal)) => {
                     return Err(match refusal {
                         store::Refusal::InviteSpent => Denial::InviteSpent,

@@ -227,6 +227,65 @@ fn a_data_folder_in_use_is_refused_naming_the_process() {
 }
 
 #[test]
+fn a_sound_store_and_a_damaged_one_are_told_apart_by_a_check() {
+    let place = Place::new();
+    let check = ["check", "--data", place.data()];
+    failure_of(&check, 66);
+    drop(place.run(&[]));
+    assert_eq!(stdout_of(&check), "sound: 0 accounts, 0 devices, 0 envelopes of 0 bytes, 0 objects of 0\n");
+    let store = place.data.join("store.redb");
+    let mut content = fs::read(&store).unwrap();
+    for at in 0..content.len() {
+        if content[at..].starts_with(b"mailboxes") {
+            content[at] ^= 1;
+        }
+    }
+    fs::write(&store, &content).unwrap();
+    let output = gateway(&check).output().unwrap();
+    assert_eq!(output.status.code(), Some(65), "{output:?}");
+    let named = String::from_utf8(output.stdout).unwrap();
+    assert!(named.lines().count() > 0 && named.contains(": "), "{named:?}");
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(stderr.starts_with("gateway: the store is unsound: ") && stderr.lines().count() == 1, "{stderr}");
+    assert!(fs::read(&store).unwrap() == content, "a check changes nothing");
+}
+
+#[test]
+fn a_backup_of_a_relay_that_does_not_run_is_restored_and_no_other_folder_is() {
+    let place = Place::new();
+    let ticket = place.run(&["--advertise", ADVERTISED]).ticket.clone();
+    let (backup, data) = (place.config.with_file_name("backup"), place.config.with_file_name("restored"));
+    let [backup, data] = [&backup, &data].map(|path| path.to_str().unwrap());
+    failure_of(&["restore", backup, "--data", data], 66);
+    failure_of(&["check", "--backup", backup], 66);
+    failure_of(&["backup", backup, "--data", data], 66);
+    assert!(stdout_of(&["backup", backup, "--data", place.data()]).starts_with("backup made in "));
+    failure_of(&["backup", backup, "--data", place.data()], 73);
+    failure_of(&["restore", backup, "--data", place.data()], 73);
+    assert!(stdout_of(&["restore", backup, "--data", data]).starts_with("restored in "));
+    assert_eq!(stdout_of(&["ticket", "--data", data]), format!("{ticket}\n"));
+    fs::write(Path::new(data).join("unfinished"), "").unwrap();
+    let run = failure_of(&["run", "--data", data, "--listen", "127.0.0.1:0"], 65);
+    assert_eq!(run, format!("a restore into {data} did not finish; run gateway restore again"));
+    fs::write(Path::new(backup).join("key"), "12").unwrap();
+    let damaged = failure_of(&["restore", backup, "--data", data], 65);
+    assert_eq!(damaged, format!("{backup}/key is damaged: it is not what the manifest says"));
+}
+
+#[cfg(unix)]
+#[test]
+fn only_the_owner_can_ask_a_running_relay() {
+    use std::os::unix::fs::PermissionsExt;
+    let place = Place::new();
+    let _running = place.run(&[]);
+    let mode = |path: &str| fs::metadata(place.data.join(path)).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode("control"), 0o700);
+    let backup = place.config.with_file_name("backup");
+    let made = stdout_of(&["backup", backup.to_str().unwrap(), "--data", place.data()]);
+    assert!(made.starts_with(&format!("backup made in {}: 0 accounts", backup.display())), "{made}");
+}
+
+#[test]
 fn a_port_in_use_is_refused() {
     let place = Place::new();
     let taken = UdpSocket::bind("127.0.0.1:0").unwrap();

@@ -5,10 +5,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 use rangemap::RangeSet;
 use thinpost_gateway::store::{
-    Counts, DeviceNo, DeviceRecord, Entry, HandleTables, MailboxUsage, ObjectNo, ObjectRecord, Op, RelayTime,
-    Store, StoreError, Verdict,
+    Counts, DeviceNo, DeviceRecord, Entry, HandleTables, Lineage, MailboxUsage, ObjectNo, ObjectRecord, Op,
+    RelayTime, Store, StoreError, Verdict,
 };
-use thinpost_wire::ids::{AccountKey, DeviceKey, ObjectId, Position, StoreId};
+use thinpost_wire::ids::{AccountKey, DeviceKey, ObjectId, Position};
 use tracing::debug;
 
 /// What becomes of the commit that fails.
@@ -88,6 +88,10 @@ impl Store for FailingDisk {
         self.store()?.read(mailbox, after, entries_max, bytes_max)
     }
 
+    fn is_open(&self, mailbox: &AccountKey) -> Result<bool, StoreError> {
+        self.store()?.is_open(mailbox)
+    }
+
     fn mailbox_usage(&self, mailbox: &AccountKey) -> Result<Option<MailboxUsage>, StoreError> {
         self.store()?.mailbox_usage(mailbox)
     }
@@ -132,8 +136,8 @@ impl Store for FailingDisk {
         self.store()?.counts()
     }
 
-    fn store_id(&self) -> StoreId {
-        self.store.store_id()
+    fn lineage(&self) -> &Lineage {
+        self.store.lineage()
     }
 
     fn relay_clock(&self) -> Result<RelayTime, StoreError> {

@@ -286,6 +286,7 @@ impl Driver {
             let registered = self.relay.registered;
             if self.registration_was_lost(&end) {
                 self.relay.registered = false;
+                self.changes.unnumbered.extend(self.outbox.waive_doubts());
             }
             let end = match self.commit().await {
                 Ok(()) => end,

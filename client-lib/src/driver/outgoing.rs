@@ -187,8 +187,16 @@ impl Driver {
             frames.push((Said::Register(secret), register.encode()));
             frames.extend(self.all_revocations(outgoing, REVOCATIONS_AT_ONCE));
         }
-        frames.extend(self.next_frames(outgoing, BACKLOG_BYTES).await?);
+        if !self.is_forgotten() {
+            frames.extend(self.next_frames(outgoing, BACKLOG_BYTES).await?);
+        }
         Ok(frames)
+    }
+
+    /// Whether the relay has answered this device before, and does not know it now: its store is another one, as its welcome
+    /// will say. What was lost with the one before has to leave ahead of what was written since.
+    pub(super) fn is_forgotten(&self) -> bool {
+        !self.relay.registered && self.relay.have.is_some()
     }
 
     /// Frames for the next messages that may go out; about so many bytes, and one message beyond.

@@ -43,6 +43,8 @@ pub(super) struct Session<'a> {
     incoming: Incoming,
     outgoing: &'a mut Outgoing,
     wish: Wish,
+    /// Whether no message leaves before the relay has said which store it has.
+    waits_for_welcome: bool,
     /// Whether acknowledgements are gathered.
     gathers: bool,
     at_rest_since: Option<Instant>,
@@ -69,6 +71,7 @@ impl<'a> Session<'a> {
         knocks: Knocks,
     ) -> Self {
         Self {
+            waits_for_welcome: driver.is_forgotten(),
             driver,
             channel,
             incoming,
@@ -210,7 +213,8 @@ impl<'a> Session<'a> {
                 self.outgoing.push(self.channel.link(), frame);
             }
         }
-        while may_send && self.channel.link().free_items() > FREE_ITEMS_MIN {
+        let may_write = may_send && (self.incoming.is_welcomed() || !self.waits_for_welcome);
+        while may_write && self.channel.link().free_items() > FREE_ITEMS_MIN {
             let room = BACKLOG_BYTES.saturating_sub(self.channel.link().backlog_bytes());
             if room == 0 {
                 break;

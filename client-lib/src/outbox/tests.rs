@@ -47,6 +47,38 @@ fn what_has_arrived_is_known_if_it_has_left_and_all_that_was_sealed_with_it_has_
 }
 
 #[test]
+fn what_a_relay_that_knows_nobody_was_told_waits_in_its_place_if_it_is_sealed() {
+    let sealed = |number| Queued::new(BOB, Some(Name::new([9; 32], ShortIncarnation([7; 4]), number)));
+    let mut outbox = Outbox::default();
+    for id in [4, 5] {
+        outbox.insert(MessageId(id), &sealed(id));
+    }
+    outbox.insert(MessageId(6), &queued(CAROL));
+    assert_eq!(take(&mut outbox, Instant::now()), [4, 5, 6]);
+    outbox.link_lost();
+    assert_eq!(outbox.waive_doubts(), [MessageId(4), MessageId(5)]);
+    assert_eq!(outbox.waive_doubts(), []);
+    // What was lost with the relay's store is sent again.
+    outbox.insert(MessageId(1), &Queued { again: 1, ..sealed(1) });
+    assert_eq!(take(&mut outbox, Instant::now()), [6, 1, 4, 5], "what is in doubt first, then all in order");
+}
+
+#[test]
+fn what_was_to_try_a_mailbox_that_refused_is_tried_again_at_a_relay_that_knew_nobody() {
+    let now = Instant::now();
+    let mut outbox = Outbox::default();
+    let sealed = Queued::new(BOB, Some(Name::new([9; 32], ShortIncarnation([7; 4]), 1)));
+    outbox.insert(MessageId(1), &sealed);
+    take(&mut outbox, now);
+    outbox.refused(MessageId(1), Refusal::NoSuchMailbox, now);
+    let later = now + PAUSE_MIN;
+    assert_eq!(take(&mut outbox, later), [1]);
+    outbox.link_lost();
+    assert_eq!(outbox.waive_doubts(), [MessageId(1)]);
+    assert_eq!(take(&mut outbox, later), [1]);
+}
+
+#[test]
 fn a_refused_contact_waits_in_order_and_holds_back_nobody_else() {
     let now = Instant::now();
     let mut outbox = outbox(&[BOB, CAROL, BOB, CAROL]);

@@ -52,14 +52,21 @@ impl Delivery {
         self.senders.len()
     }
 
-    /// Delivers from here on. Watches before the first read, so that nothing falls between.
-    pub(super) fn start(&mut self, account: AccountKey, cursor: Position, watches: &Watches) {
+    /// Delivers from the cursor on; the first place is counted from what was `stated` of it. Watches before the first
+    /// read, so that nothing falls between.
+    pub(super) fn start(
+        &mut self,
+        account: AccountKey,
+        cursor: Position,
+        stated: Position,
+        watches: &Watches,
+    ) {
         let watcher = watches.watch(account);
         self.reading = Some(Reading {
             account,
             watcher,
             read_to: cursor,
-            pushed_to: cursor,
+            pushed_to: stated,
             has_mail: true,
             caught_up: false,
         });

@@ -9,7 +9,14 @@ use thinpost_wire::token::MailboxSecret;
 
 use super::Session;
 use super::end::{End, Misbehaviour};
-use crate::store::{DeviceNo, DeviceRecord, Op, Register, TableTail};
+use crate::store::{DeviceRecord, HandleTables, Op, Register, Store, TableTail};
+
+/// What a store knows of a device.
+struct Known {
+    record: DeviceRecord,
+    tables: HandleTables,
+    keys_left: usize,
+}
 
 impl Session {
     /// Reads what the store knows of the device; returns what must change there.
@@ -18,50 +25,62 @@ impl Session {
             return Err(Misbehaviour::Hello.into());
         }
         self.channel.link().set_peer_dictionaries(DictionarySet::from_bits(hello.dictionaries));
-        let device = self.device;
-        let known = self
-            .shared
-            .read(move |store| {
-                let Some(record) = store.device(&device)? else { return Ok(None) };
-                Ok(Some((record, store.tables(record.number)?, store.keys_left(record.number)?)))
-            })
-            .await?;
-        let Some((record, tables, keys_left)) = known else {
+        let Some(known) = self.known().await? else {
             return if hello.registers { Ok(None) } else { Err(Denial::NotRegistered.into()) };
         };
+        let device = known.record.number;
+        Ok(Some(match self.welcome(known, hello) {
+            Some(cut) => cut,
+            None => Op::Seen { device },
+        }))
+    }
+
+    /// What the store knows of the device, if it does.
+    async fn known(&self) -> Result<Option<Known>, End> {
+        let device = self.device;
+        let read = move |store: &dyn Store| {
+            let Some(record) = store.device(&device)? else { return Ok(None) };
+            let (tables, keys_left) = (store.tables(record.number)?, store.keys_left(record.number)?);
+            Ok(Some(Known { record, tables, keys_left }))
+        };
+        Ok(self.shared.read(read).await?)
+    }
+
+    /// How far the device has read in this store, by its own word.
+    fn read(&self, hello: &Hello) -> Position {
+        let lineage = self.shared.store.lineage();
+        hello.have.map_or(Position(0), |(store, have)| lineage.here(store, have))
+    }
+
+    /// Says what is known of the device. What the store must forget of its handles.
+    fn welcome(&mut self, known: Known, hello: Hello) -> Option<Op> {
+        let Known { record, tables, keys_left } = known;
         self.mailboxes = HandleTable::new(tables.to_relay);
         let had = self.mailboxes.len();
         let shared = self.mailboxes.reconcile(hello.mailboxes);
         self.delivery.know_senders(HandleTable::new(tables.from_relay), hello.senders);
-        self.welcome(record, hello, keys_left);
-        Ok(Some(if shared < had {
-            Op::PutTable { device: record.number, from: shared, tail: TableTail::ToRelay(Vec::new()) }
-        } else {
-            Op::Seen { device: record.number }
-        }))
-    }
-
-    fn welcome(&mut self, record: DeviceRecord, hello: Hello, keys_left: usize) {
-        let store = self.shared.store.store_id();
-        let have = hello.have.filter(|(theirs, _)| *theirs == store).map_or(Position(0), |(_, have)| have);
-        let cursor = have.max(record.cursor);
+        let cursor = self.read(&hello).max(record.cursor);
         if cursor > record.cursor {
             self.cursor = Some(cursor);
         }
+        let lineage = self.shared.store.lineage();
+        let (store, stated) = (lineage.id(), lineage.stated(cursor));
         let welcome = Welcome {
             dictionaries: DictionarySet::compiled_in().bits(),
             store,
             mailboxes_known: self.mailboxes.len(),
             senders_known: self.delivery.senders_known(),
-            cursor,
+            cursor: stated,
             keys_left: u8::try_from(keys_left).unwrap_or(u8::MAX),
             last: record.last,
         };
         self.channel.link().push(ToDevice::Welcome(welcome).encode());
         self.record = Some(record);
         if hello.deliver {
-            self.delivery.start(record.account, cursor, &self.shared.wakes.mail);
+            self.delivery.start(record.account, cursor, stated, &self.shared.wakes.mail);
         }
+        let tail = TableTail::ToRelay(Vec::new());
+        (shared < had).then_some(Op::PutTable { device: record.number, from: shared, tail })
     }
 
     pub(super) async fn register(
@@ -73,27 +92,20 @@ impl Session {
     ) -> Result<Op, End> {
         let is_known = self.shared.read(move |store| store.mailbox_usage(&account)).await?.is_some();
         let invite = self.shared.admission.check(self.device, account, &certificate, invite, is_known)?;
-        self.registering = Some(account);
-        Ok(Op::Register(Register { account, device: self.device, invite, secret }))
+        let read = self.hello.as_ref().map_or(Position(0), |hello| self.read(hello));
+        Ok(Op::Register(Register { account, device: self.device, invite, secret, read }))
     }
 
-    pub(super) fn registered(&mut self, device: DeviceNo, mailbox: u32) -> Result<(), End> {
+    /// The device is registered, and the store says more of it if it came back from a backup.
+    pub(super) async fn registered(&mut self) -> Result<(), End> {
         let hello = self.hello.ok_or(Misbehaviour::Hello)?;
-        let account = self.registering.take().ok_or(Misbehaviour::Hello)?;
         if self.record.is_some() {
             // It was known, and has been welcomed.
             return Ok(());
         }
-        let record = DeviceRecord {
-            number: device,
-            account,
-            mailbox,
-            cursor: Position(0),
-            last_seen: self.shared.clock.now(),
-            last: None,
-        };
-        self.delivery.know_senders(HandleTable::default(), hello.senders);
-        self.welcome(record, hello, 0);
+        let known = self.known().await?.ok_or(Denial::NotRegistered)?;
+        // What the store must forget is forgotten with the device's next Bind, or on its next link.
+        self.welcome(known, hello);
         Ok(())
     }
 }

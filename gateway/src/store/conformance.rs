@@ -4,25 +4,27 @@
 #![allow(clippy::unwrap_used)]
 
 use bytes::Bytes;
-use thinpost_wire::ids::{AccountKey, Incarnation, ObjectId, Position};
+use thinpost_wire::ids::{AccountKey, Incarnation, ObjectId, OneTimeKey, Position, StoreId};
 use thinpost_wire::limits::BODY_BYTES_MAX;
 use thinpost_wire::token::{MailboxAddress, MailboxSecret, Token, TokenId};
 
 use super::{
-    Append, Counts, DeviceNo, Done, HandleTables, Invite, Op, Quota, Refusal, Register, RelayTime, Store,
-    StoreConfig, TableTail, Usage, Verdict,
+    Append, Counts, DeviceNo, Done, HandleTables, Invite, ObjectNo, Op, Quota, Refusal, Register, RelayTime,
+    Store, StoreConfig, TableTail, Usage, Verdict,
 };
 
 mod keys;
 mod objects;
+mod restored;
 mod time;
 mod tokens;
 
-pub(super) use self::keys::*;
-pub(super) use self::objects::*;
-pub(super) use self::time::*;
-pub(super) use self::tokens::*;
-pub(super) use super::samples::*;
+pub(crate) use self::keys::*;
+pub(crate) use self::objects::*;
+pub(crate) use self::restored::*;
+pub(crate) use self::time::*;
+pub(crate) use self::tokens::*;
+pub(crate) use super::samples::*;
 
 /// Declares one `#[test]` per requirement for a factory `fn(StoreConfig) -> impl Store`.
 macro_rules! conformance_tests {
@@ -74,6 +76,12 @@ macro_rules! conformance_tests {
             a_sweep_of_objects_does_a_bounded_piece_of_work,
             an_object_is_held_in_so_many_pieces_and_no_more,
             of_one_name_the_object_that_is_kept_longest_is_found,
+            a_restored_store_is_another_store_that_knows_of_the_one_before,
+            a_restored_store_holds_what_the_backup_held,
+            in_a_restored_store_a_device_is_unknown_until_it_registers,
+            a_restored_mailbox_is_closed_until_a_device_of_its_account_is_back,
+            a_device_that_is_back_is_given_nothing_that_it_had_read,
+            what_could_be_used_twice_is_not_restored,
         );
     };
     (@each $make:path: $($name:ident,)+) => {
@@ -85,20 +93,20 @@ macro_rules! conformance_tests {
 }
 pub(super) use conformance_tests;
 
-pub(super) const T0: RelayTime = RelayTime(1_000);
-pub(super) const BOB: AccountKey = AccountKey([0xb; 32]);
+pub(crate) const T0: RelayTime = RelayTime(1_000);
+pub(crate) const BOB: AccountKey = AccountKey([0xb; 32]);
 
-pub(super) fn register(account: AccountKey, device: u8) -> Op {
+pub(crate) fn register(account: AccountKey, device: u8) -> Op {
     let secret = secret_of(account);
-    Op::Register(Register { account, device: device_key(device), invite: None, secret })
+    Op::Register(Register { account, device: device_key(device), invite: None, secret, read: Position(0) })
 }
 
-pub(super) fn one(store: &impl Store, op: Op, now: RelayTime) -> Verdict {
+pub(crate) fn one(store: &impl Store, op: Op, now: RelayTime) -> Verdict {
     let [verdict] = store.apply(&[op], now).unwrap()[..] else { panic!("one op has one verdict") };
     verdict
 }
 
-pub(super) fn accept(store: &impl Store, append: Append, now: RelayTime) -> Position {
+pub(crate) fn accept(store: &impl Store, append: Append, now: RelayTime) -> Position {
     match one(store, Op::Append(append), now) {
         Ok(Done::Accepted { position }) => position,
         other => panic!("not accepted: {other:?}"),
@@ -106,14 +114,14 @@ pub(super) fn accept(store: &impl Store, append: Append, now: RelayTime) -> Posi
 }
 
 /// Registers a device and says its number.
-pub(super) fn join(store: &impl Store, account: AccountKey, device: u8) -> DeviceNo {
+pub(crate) fn join(store: &impl Store, account: AccountKey, device: u8) -> DeviceNo {
     match one(store, register(account, device), T0) {
         Ok(Done::Registered { device, new: true, .. }) => device,
         other => panic!("not registered: {other:?}"),
     }
 }
 
-pub(super) fn bodies(store: &impl Store, mailbox: AccountKey) -> Vec<Bytes> {
+pub(crate) fn bodies(store: &impl Store, mailbox: AccountKey) -> Vec<Bytes> {
     let entries = store.read(&mailbox, Position(0), usize::MAX, usize::MAX).unwrap();
     assert!(entries.is_sorted_by(|a, b| a.0 < b.0), "positions only grow");
     entries.into_iter().map(|(_, entry)| entry.body).collect()
@@ -165,7 +173,8 @@ pub(super) fn an_invite_lets_in_as_many_accounts_as_it_says<S: Store>(make: fn(S
     let with = |account: u8, device, uses_max| {
         let invite = Some(Invite { id: *b"invite-1", uses_max });
         let account = AccountKey([account; 32]);
-        let register = Register { account, device: device_key(device), invite, secret: secret_of(account) };
+        let secret = secret_of(account);
+        let register = Register { account, device: device_key(device), invite, secret, read: Position(0) };
         one(&store, Op::Register(register), T0)
     };
     assert!(with(1, 1, 2).is_ok());

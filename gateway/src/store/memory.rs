@@ -2,6 +2,7 @@
 //! backends are compared with. Nothing survives its end.
 
 mod objects;
+mod restored;
 
 use std::cmp::max;
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,22 +19,23 @@ use self::objects::Object;
 use super::sessions;
 use super::types::Order;
 use super::{
-    Append, Counts, DeviceNo, DeviceRecord, Done, Entry, HandleTables, MailboxUsage, ObjectNo, ObjectRecord,
-    Op, Refusal, Register, RelayTime, Store, StoreConfig, StoreError, TableTail, Usage, Verdict,
+    Append, Counts, DeviceNo, DeviceRecord, Done, Entry, HandleTables, Lineage, MailboxUsage, ObjectNo,
+    ObjectRecord, Op, Refusal, Register, RelayTime, Store, StoreConfig, StoreError, TableTail, Usage,
+    Verdict,
 };
 
 /// A [`Store`] that forgets everything when it is dropped.
 #[derive(Debug)]
 pub struct MemoryStore {
     config: StoreConfig,
-    store_id: StoreId,
+    lineage: Lineage,
     state: Mutex<State>,
 }
 
 impl MemoryStore {
     /// An empty store.
     pub fn new(config: StoreConfig, store_id: StoreId) -> Self {
-        Self { config, store_id, state: Mutex::default() }
+        Self { config, lineage: Lineage::new(store_id), state: Mutex::default() }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -41,7 +43,7 @@ impl MemoryStore {
     }
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct State {
     clock: RelayTime,
     position: u64,
@@ -55,23 +57,27 @@ struct State {
     sessions: BTreeMap<Vec<u8>, (u64, Bytes)>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Mailbox {
     number: u32,
+    /// It came back from a backup, and no device of its account since.
+    is_closed: bool,
     secret: MailboxSecret,
     revoked: BTreeSet<TokenId>,
     queue: BTreeMap<Position, Entry>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Device {
     record: DeviceRecord,
+    /// It came back from a backup, and has not registered since.
+    is_away: bool,
     tables: HandleTables,
     keys: BTreeSet<OneTimeKey>,
     incarnations: BTreeMap<Incarnation, Accepted>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Accepted {
     floor: u64,
     last_used: RelayTime,
@@ -93,6 +99,7 @@ impl Mailbox {
     }
 
     fn put_secret(&mut self, secret: MailboxSecret) {
+        self.is_closed = false;
         if self.secret != secret {
             self.secret = secret;
             self.revoked.clear();
@@ -156,11 +163,12 @@ impl State {
             if record.account != register.account {
                 return Err(Refusal::DeviceOfAnother);
             }
-            let known = Done::Registered { device: record.number, mailbox: record.mailbox, new: false };
+            let (device, mailbox) = (record.number, record.mailbox);
             if let Some(mailbox) = self.mailboxes.get_mut(&register.account) {
                 mailbox.put_secret(register.secret);
             }
-            return Ok(known);
+            let new = self.come_back(device, register.read, config);
+            return Ok(Done::Registered { device, mailbox, new });
         }
         let mailbox = match self.mailboxes.get_mut(&register.account) {
             Some(mailbox) => {
@@ -183,6 +191,7 @@ impl State {
                 let number = self.mailboxes.len() as u32 + 1;
                 let mailbox = Mailbox {
                     number,
+                    is_closed: false,
                     secret: register.secret,
                     revoked: BTreeSet::new(),
                     queue: BTreeMap::new(),
@@ -202,6 +211,7 @@ impl State {
         };
         let device = Device {
             record,
+            is_away: false,
             tables: HandleTables::default(),
             keys: BTreeSet::new(),
             incarnations: BTreeMap::new(),
@@ -228,7 +238,8 @@ impl State {
         if let Some(refusal) = barred {
             return Err(refusal);
         }
-        let mailbox = self.mailboxes.get_mut(&append.mailbox).ok_or(Refusal::NoSuchMailbox)?;
+        let mailbox = self.mailboxes.get_mut(&append.mailbox).filter(|mailbox| !mailbox.is_closed);
+        let mailbox = mailbox.ok_or(Refusal::NoSuchMailbox)?;
         if !mailbox.wants(append.token) {
             return Err(Refusal::NotWanted);
         }
@@ -298,7 +309,8 @@ impl State {
 
     fn claim(&mut self, number: DeviceNo, address: &MailboxAddress, config: &StoreConfig) -> Verdict {
         self.device(number)?;
-        let mailbox = self.mailboxes.get(&address.mailbox).ok_or(Refusal::NoSuchMailbox)?;
+        let mailbox = self.mailboxes.get(&address.mailbox).filter(|mailbox| !mailbox.is_closed);
+        let mailbox = mailbox.ok_or(Refusal::NoSuchMailbox)?;
         if !mailbox.wants(address.token) {
             return Err(Refusal::NotWanted);
         }
@@ -430,7 +442,12 @@ impl Store for MemoryStore {
     fn device(&self, key: &DeviceKey) -> Result<Option<DeviceRecord>, StoreError> {
         let state = self.state();
         let number = state.device_keys.get(key);
-        Ok(number.and_then(|number| state.devices.get(number)).map(|device| device.record))
+        let device = number.and_then(|number| state.devices.get(number)).filter(|device| !device.is_away);
+        Ok(device.map(|device| device.record))
+    }
+
+    fn is_open(&self, mailbox: &AccountKey) -> Result<bool, StoreError> {
+        Ok(self.state().mailboxes.get(mailbox).is_some_and(|mailbox| !mailbox.is_closed))
     }
 
     fn read(
@@ -519,8 +536,8 @@ impl Store for MemoryStore {
         })
     }
 
-    fn store_id(&self) -> StoreId {
-        self.store_id
+    fn lineage(&self) -> &Lineage {
+        &self.lineage
     }
 
     fn relay_clock(&self) -> Result<RelayTime, StoreError> {
@@ -534,6 +551,12 @@ mod tests {
 
     fn empty(config: StoreConfig) -> MemoryStore {
         MemoryStore::new(config, StoreId([1; 8]))
+    }
+
+    impl crate::store::conformance::Restorable for MemoryStore {
+        fn back(&self, id: StoreId) -> Self {
+            self.restored(id)
+        }
     }
 
     crate::store::conformance::conformance_tests!(empty);

@@ -11,6 +11,7 @@
 mod bounds;
 pub mod clock;
 pub mod commit;
+mod lineage;
 pub mod memory;
 mod objects;
 pub mod redb;
@@ -20,7 +21,7 @@ pub mod vacancy;
 pub mod watch;
 
 #[cfg(test)]
-mod conformance;
+pub(crate) mod conformance;
 #[cfg(any(test, feature = "faults"))]
 pub mod faults;
 #[cfg(any(test, feature = "faults"))]
@@ -38,9 +39,10 @@ use thiserror::Error;
 pub use self::bounds::{ObjectQuota, Quota, StoreConfig};
 pub use self::clock::{RelayClock, RelayTime};
 pub use self::commit::{CommitError, CommitMode, Committer, GroupCommit, GroupLimits, Pending, Wakes};
+pub use self::lineage::Lineage;
 pub use self::memory::MemoryStore;
 pub use self::objects::{ObjectNo, ObjectRecord};
-pub use self::redb::RedbStore;
+pub use self::redb::{Fault, RedbStore, Report};
 pub use self::types::{
     Append, Counts, DeviceNo, DeviceRecord, Done, Entry, HandleTables, Invite, MailboxUsage, Op, Refusal,
     Register, TableTail, Usage, Verdict,
@@ -71,7 +73,7 @@ pub trait Store: Send + Sync + 'static {
     /// write, so that a second sync succeeds over a hole. Reopen the store, and let the devices repeat.
     fn apply(&self, ops: &[Op], now: RelayTime) -> Result<Vec<Verdict>, StoreError>;
 
-    /// Looks a device up by its login.
+    /// Looks a device up by its login; one that came back from a backup, only once it has registered again.
     fn device(&self, key: &DeviceKey) -> Result<Option<DeviceRecord>, StoreError>;
 
     /// A mailbox's entries after a position, oldest first: at most `entries_max`, and no further one
@@ -83,6 +85,10 @@ pub trait Store: Send + Sync + 'static {
         entries_max: usize,
         bytes_max: usize,
     ) -> Result<Vec<(Position, Entry)>, StoreError>;
+
+    /// Whether there is a mailbox that takes envelopes. One that came back from a backup takes none before a device
+    /// of its account has registered again: which tokens were revoked since, only the device knows.
+    fn is_open(&self, mailbox: &AccountKey) -> Result<bool, StoreError>;
 
     /// How full a mailbox is; `None` if there is no such mailbox.
     fn mailbox_usage(&self, mailbox: &AccountKey) -> Result<Option<MailboxUsage>, StoreError>;
@@ -122,8 +128,13 @@ pub trait Store: Send + Sync + 'static {
     /// The store's size.
     fn counts(&self) -> Result<Counts, StoreError>;
 
-    /// Names this store; positions of another mean nothing here.
-    fn store_id(&self) -> StoreId;
+    /// Which store this is, and which it was restored from.
+    fn lineage(&self) -> &Lineage;
+
+    /// Names this store; what positions of another mean here, its [`Lineage`] says.
+    fn store_id(&self) -> StoreId {
+        self.lineage().id()
+    }
 
     /// The latest time seen by an [`Store::apply`] that was made durable.
     fn relay_clock(&self) -> Result<RelayTime, StoreError>;
@@ -147,6 +158,10 @@ pub enum StoreError {
         /// What this program reads.
         expected: u32,
     },
+    /// The file is a backup's: under the same id it would repeat what devices know to be done with. Restore it. Not a row
+    /// of it changed.
+    #[error("the file is a backup, and `gateway restore` makes a store of it")]
+    IsBackup,
     /// The medium is full. Make room, then reopen: what was claimed before is there.
     #[error("the disk is full")]
     Full,

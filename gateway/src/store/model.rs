@@ -8,7 +8,7 @@ use thinpost_wire::token::{MailboxAddress, MailboxSecret, Token, TokenId};
 
 use super::samples::{append, device_key, secret_of, token_of};
 use super::{
-    Append, Counts, DeviceNo, DeviceRecord, Entry, HandleTables, Invite, MailboxUsage, ObjectNo,
+    Append, Counts, DeviceNo, DeviceRecord, Entry, HandleTables, Invite, Lineage, MailboxUsage, ObjectNo,
     ObjectRecord, Op, Register, Store, StoreError, TableTail,
 };
 
@@ -21,6 +21,8 @@ pub(super) enum Step {
     Sweep(u64),
     /// Closes the store and opens it again.
     Reopen,
+    /// Puts a store that was made of a backup in its place.
+    Restore,
 }
 
 fn account() -> impl Strategy<Value = AccountKey> {
@@ -33,10 +35,12 @@ fn device() -> impl Strategy<Value = DeviceNo> {
 
 fn register() -> impl Strategy<Value = Op> {
     let invite = proptest::option::of((0..2u8, 0..3u32));
-    (account(), 0..7u8, invite, proptest::bool::weighted(0.1)).prop_map(|(account, device, invite, other)| {
+    let other = proptest::bool::weighted(0.1);
+    (account(), 0..7u8, invite, other, 0..40u64).prop_map(|(account, device, invite, other, read)| {
         let invite = invite.map(|(id, uses_max)| Invite { id: [id; 8], uses_max });
         let secret = if other { MailboxSecret([0x55; 32]) } else { secret_of(account) };
-        Op::Register(Register { account, device: device_key(device), invite, secret })
+        let read = Position(read);
+        Op::Register(Register { account, device: device_key(device), invite, secret, read })
     })
 }
 
@@ -137,6 +141,7 @@ pub(super) fn step() -> impl Strategy<Value = Step> {
         3 => finish_object().prop_map(|ops| Step::Apply(ops, 1)),
         2 => (0..80u64).prop_map(Step::Sweep),
         1 => Just(Step::Reopen),
+        1 => Just(Step::Restore),
     ]
 }
 
@@ -144,6 +149,7 @@ pub(super) fn step() -> impl Strategy<Value = Step> {
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Look {
     mailboxes: Vec<Option<MailboxUsage>>,
+    are_open: Vec<bool>,
     entries: Vec<Vec<(Position, Entry)>>,
     devices: Vec<Option<DeviceRecord>>,
     tables: Vec<HandleTables>,
@@ -152,6 +158,7 @@ pub(super) struct Look {
     found: Vec<Option<ObjectRecord>>,
     objects: Vec<Content>,
     counts: Counts,
+    lineage: Lineage,
 }
 
 /// What is held of an object.
@@ -173,6 +180,7 @@ impl Look {
         let kept = accounts().flat_map(|account| ids().map(move |id| store.object(&account, &id)));
         Ok(Self {
             mailboxes: accounts().map(|account| store.mailbox_usage(&account)).collect::<Result<_, _>>()?,
+            are_open: accounts().map(|account| store.is_open(&account)).collect::<Result<_, _>>()?,
             entries: accounts().map(read).collect::<Result<_, _>>()?,
             devices: (0..7).map(|n| store.device(&device_key(n))).collect::<Result<_, _>>()?,
             tables: devices().map(|device| store.tables(device)).collect::<Result<_, _>>()?,
@@ -181,6 +189,7 @@ impl Look {
             found: ids().map(|id| store.find_object(&id)).collect::<Result<_, _>>()?,
             objects: (0..20).map(|n| Content::at(store, ObjectNo(n))).collect::<Result<_, _>>()?,
             counts: store.counts()?,
+            lineage: store.lineage().clone(),
         })
     }
 }

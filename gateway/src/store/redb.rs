@@ -1,7 +1,10 @@
 //! The embedded store: one redb file.
 
 mod apply;
+mod check;
+mod copy;
 mod objects;
+mod overlay;
 mod records;
 
 use std::io;
@@ -21,16 +24,18 @@ use thinpost_wire::ids::{AccountKey, DeviceKey, ObjectId, Position, StoreId};
 use thinpost_wire::token::MailboxAddress;
 
 use self::apply::Transaction;
+pub use self::check::{Fault, Report};
 use self::objects::{OBJECT_IDS, OBJECT_RANGES, OBJECTS, ObjectState};
 use self::records::{
-    ACCOUNTS, ADDRESSES, DEVICE_KEYS, DEVICES, Device, ENTRIES, FORMAT, MAILBOXES, META, META_FORMAT,
-    META_OBJECTS, META_STATE, META_STORE_ID, ONE_TIME_KEYS, QUEUES, SENDERS, SESSIONS, State,
+    ACCOUNTS, ADDRESSES, CLOSED, DEVICE_KEYS, DEVICES, Device, ENTRIES, FORMAT, MAILBOXES, META, META_BACKUP,
+    META_FORMAT, META_LINEAGE, META_OBJECTS, META_STATE, META_STORE_ID, ONE_TIME_KEYS, QUEUES, SENDERS,
+    SESSIONS, State,
 };
 use super::sessions::SessionBuffer;
 use super::types::Order;
 use super::{
-    Counts, DeviceNo, DeviceRecord, Entry, HandleTables, MailboxUsage, ObjectNo, ObjectRecord, Op, RelayTime,
-    Store, StoreConfig, StoreError, Verdict,
+    Counts, DeviceNo, DeviceRecord, Entry, HandleTables, Lineage, MailboxUsage, ObjectNo, ObjectRecord, Op,
+    RelayTime, Store, StoreConfig, StoreError, Verdict,
 };
 
 /// A relay's store in one redb file.
@@ -38,7 +43,7 @@ use super::{
 pub struct RedbStore {
     db: Database,
     config: StoreConfig,
-    store_id: StoreId,
+    lineage: Lineage,
     sessions: SessionBuffer,
     /// Set by the first failure of [`Store::apply`], and never cleared.
     failed: AtomicBool,
@@ -62,16 +67,13 @@ impl RedbStore {
                 StoreId([0; 8]),
             );
         }
-        let mut id = [0; 8];
-        SystemRandom::new()
-            .fill(&mut id)
-            .map_err(|_| StoreError::Io(io::Error::other("the system gives no random numbers")))?;
+        let id = draw_id()?;
         let mut unfinished = path.as_os_str().to_owned();
         unfinished.push(".new");
         let unfinished = Path::new(&unfinished);
         files::remove(unfinished).map_err(io_error)?;
         let db = Database::open_file(unfinished, true, config.cache_bytes)?;
-        let store = Self::with_database(db, config, StoreId(id))?;
+        let store = Self::with_database(db, config, id)?;
         files::rename(unfinished, path).map_err(io_error)?;
         Ok(store)
     }
@@ -92,11 +94,11 @@ impl RedbStore {
     }
 
     fn with_database(db: Database, config: StoreConfig, new_id: StoreId) -> Result<Self, StoreError> {
-        let store_id = db.intact(|| match recognise(&db)? {
-            Some(id) => add_tables(&db, &config).map(|()| id),
-            None => initialise(&db, &config, new_id).map(|()| new_id),
+        let lineage = db.intact(|| match recognise(&db.begin_read()?)? {
+            Some(lineage) => add_tables(&db, &config).map(|()| lineage),
+            None => initialise(&db, &config, new_id).map(|()| Lineage::new(new_id)),
         })?;
-        Ok(Self { db, config, store_id, sessions: SessionBuffer::default(), failed: AtomicBool::new(false) })
+        Ok(Self { db, config, lineage, sessions: SessionBuffer::default(), failed: AtomicBool::new(false) })
     }
 
     /// Reads in one transaction.
@@ -126,14 +128,29 @@ impl RedbStore {
     }
 }
 
-/// The id of the store in an open database; `None` if the database is new.
-fn recognise(db: &Database) -> Result<Option<StoreId>, StoreError> {
-    let read = db.begin_read()?;
-    let mut names = read.list_tables()?.peekable();
-    if names.peek().is_none() {
+fn draw_id() -> Result<StoreId, StoreError> {
+    let mut id = [0; 8];
+    SystemRandom::new()
+        .fill(&mut id)
+        .map_err(|_| StoreError::Io(io::Error::other("the system gives no random numbers")))?;
+    Ok(StoreId(id))
+}
+
+/// Which store is in an open database; `None` if the database is new.
+fn recognise(read: &ReadTransaction) -> Result<Option<Lineage>, StoreError> {
+    if read.list_tables()?.next().is_none() {
         return Ok(None);
     }
-    if !names.any(|table| table.name() == META.name()) {
+    let lineage = read_lineage(read)?;
+    if read.open_table(META)?.get(META_BACKUP)?.is_some() {
+        return Err(StoreError::IsBackup);
+    }
+    Ok(Some(lineage))
+}
+
+/// Which store a database is, or is a backup of.
+fn read_lineage(read: &ReadTransaction) -> Result<Lineage, StoreError> {
+    if !read.list_tables()?.any(|table| table.name() == META.name()) {
         return Err(StoreError::NotAStore);
     }
     let meta = read.open_table(META)?;
@@ -143,7 +160,12 @@ fn recognise(db: &Database) -> Result<Option<StoreId>, StoreError> {
         return Err(StoreError::UnknownFormat { found, expected: FORMAT });
     }
     let id = meta.get(META_STORE_ID)?.and_then(|id| id.value().try_into().ok());
-    Ok(Some(StoreId(id.ok_or_else(|| StoreError::Corrupt("no store id".into()))?)))
+    let id = StoreId(id.ok_or_else(|| StoreError::Corrupt("no store id".into()))?);
+    let earlier = match meta.get(META_LINEAGE)? {
+        Some(earlier) => records::decode("lineage", earlier.value())?,
+        None => Vec::new(),
+    };
+    Ok(Lineage::with_earlier(id, earlier))
 }
 
 fn initialise(db: &Database, config: &StoreConfig, id: StoreId) -> Result<(), StoreError> {
@@ -159,9 +181,10 @@ fn initialise(db: &Database, config: &StoreConfig, id: StoreId) -> Result<(), St
     Ok(write.commit()?)
 }
 
-/// Adds the tables of objects to a store from before there were any.
+/// Adds the tables of objects, and of what was restored, to a store from before there were any.
 fn add_tables(db: &Database, config: &StoreConfig) -> Result<(), StoreError> {
-    if db.begin_read()?.list_tables()?.any(|table| table.name() == OBJECTS.name()) {
+    let tables: Vec<_> = db.begin_read()?.list_tables()?.map(|table| table.name().to_owned()).collect();
+    if [OBJECTS.name(), CLOSED.name()].iter().all(|name| tables.iter().any(|table| table == name)) {
         return Ok(());
     }
     let write = db.begin_write()?;
@@ -264,6 +287,13 @@ impl Store for RedbStore {
         self.look(|read| read_mailbox(read, mailbox, after, entries_max, bytes_max))
     }
 
+    fn is_open(&self, mailbox: &AccountKey) -> Result<bool, StoreError> {
+        self.look(|read| {
+            let Some(number) = mailbox_number(read, mailbox)? else { return Ok(false) };
+            Ok(read.open_table(CLOSED)?.get(number)?.is_none())
+        })
+    }
+
     fn mailbox_usage(&self, mailbox: &AccountKey) -> Result<Option<MailboxUsage>, StoreError> {
         self.look(|read| {
             let Some(number) = mailbox_number(read, mailbox)? else { return Ok(None) };
@@ -333,8 +363,8 @@ impl Store for RedbStore {
         })
     }
 
-    fn store_id(&self) -> StoreId {
-        self.store_id
+    fn lineage(&self) -> &Lineage {
+        &self.lineage
     }
 
     fn relay_clock(&self) -> Result<RelayTime, StoreError> {
@@ -414,4 +444,4 @@ impl From<CommitError> for StoreError {
 }
 
 #[cfg(test)]
-mod tests;
+pub(in crate::store) mod tests;

@@ -7,10 +7,10 @@ use thinpost_wire::token::{MailboxSecret, Token, TokenId};
 use super::{Append, DeviceNo, ObjectQuota, Quota, StoreConfig};
 
 /// Who submits.
-pub(super) const ALICE: AccountKey = AccountKey([0xa; 32]);
+pub(crate) const ALICE: AccountKey = AccountKey([0xa; 32]);
 
 /// Small bounds, so that tests reach them.
-pub(super) fn small() -> StoreConfig {
+pub(crate) fn small() -> StoreConfig {
     StoreConfig {
         quota: Quota { entries_max: 5, bytes_max: 1_000 },
         requests: Quota { entries_max: 2, bytes_max: 300 },
@@ -30,22 +30,22 @@ pub(super) fn small() -> StoreConfig {
 }
 
 /// A device's login.
-pub(super) fn device_key(n: u8) -> DeviceKey {
+pub(crate) fn device_key(n: u8) -> DeviceKey {
     DeviceKey([n; 32])
 }
 
 /// What these accounts' tokens are made under.
-pub(super) fn secret_of(account: AccountKey) -> MailboxSecret {
+pub(crate) fn secret_of(account: AccountKey) -> MailboxSecret {
     MailboxSecret(account.0)
 }
 
 /// A token of an account's.
-pub(super) fn token_of(account: AccountKey, id: TokenId) -> Token {
+pub(crate) fn token_of(account: AccountKey, id: TokenId) -> Token {
     Token::mint(&secret_of(account), id)
 }
 
 /// An envelope that every store takes whose mailbox has room.
-pub(super) fn append(device: DeviceNo, mailbox: AccountKey, sequence: u64, body: &[u8]) -> Append {
+pub(crate) fn append(device: DeviceNo, mailbox: AccountKey, sequence: u64, body: &[u8]) -> Append {
     Append {
         device,
         sender: Some(ALICE),
@@ -63,6 +63,6 @@ pub(super) fn append(device: DeviceNo, mailbox: AccountKey, sequence: u64, body:
 }
 
 /// The same with room for objects.
-pub(super) fn roomy() -> StoreConfig {
+pub(crate) fn roomy() -> StoreConfig {
     StoreConfig { bytes_max: 15_000, ..small() }
 }

@@ -150,6 +150,9 @@ pub struct Register {
     /// What the account's tokens are made under from now on. Another one than before voids them all, and
     /// forgets which were revoked.
     pub secret: MailboxSecret,
+    /// How far the device has read, by its own word, in what this store has in common with the one that it was restored
+    /// from. Counts for a device that came back from the backup, and registers for the first time since.
+    pub read: Position,
 }
 
 /// An invite, and how many accounts it lets in.
@@ -307,7 +310,7 @@ pub enum Done {
         device: DeviceNo,
         /// Its account's number.
         mailbox: u32,
-        /// Whether this call made it known.
+        /// Whether this call made it known, or known again after the store was restored.
         new: bool,
     },
     /// The envelope is in custody.

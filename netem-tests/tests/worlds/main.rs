@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a world that cannot be built fails its test")]
 
+mod backups;
 mod crashes;
 mod days;
 mod durable;

@@ -59,7 +59,7 @@ fn started(senders: &[AccountKey], watches: &Watches) -> Delivery {
     let table = HandleTable::new(senders.to_vec());
     let known = table.state();
     delivery.know_senders(table, known);
-    delivery.start(OWNER, Position(10), watches);
+    delivery.start(OWNER, Position(10), Position(10), watches);
     delivery
 }
 
@@ -96,6 +96,20 @@ fn places_are_counted_from_the_last_one_pushed_and_the_expired_skipped() {
     assert_eq!(delivery.place(), (OWNER, Position(15)), "the expired need not be read again");
     delivery.push(&mut relay, vec![(Position(20), entry(Some(ALICE), 0, 0))], NOW);
     assert_eq!(read(&mut relay), prints([deliver(3, Handle(1)), deliver(7, Handle(1))]));
+}
+
+#[test]
+fn where_less_was_stated_than_was_read_the_first_place_is_counted_from_what_was_stated() {
+    let mut delivery = Delivery::default();
+    let table = HandleTable::new(vec![ALICE]);
+    let known = table.state();
+    delivery.know_senders(table, known);
+    delivery.start(OWNER, Position(10), Position(0), &Watches::default());
+    assert_eq!(delivery.place(), (OWNER, Position(10)), "what was read is not read again");
+    let mut relay = link();
+    let both = [13, 20].map(|position| (Position(position), entry(Some(ALICE), 0, 0)));
+    delivery.push(&mut relay, both.into(), NOW);
+    assert_eq!(read(&mut relay), prints([deliver(13, Handle(1)), deliver(7, Handle(1))]));
 }
 
 #[test]

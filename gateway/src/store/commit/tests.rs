@@ -10,8 +10,8 @@ use thinpost_wire::ids::{AccountKey, DeviceKey, Handle, ObjectId, Position, Stor
 use super::*;
 use crate::store::conformance::{ALICE, BOB, T0, append, bodies, join, register, small};
 use crate::store::{
-    Counts, DeviceNo, DeviceRecord, Entry, HandleTables, MailboxUsage, MemoryStore, ObjectNo, ObjectRecord,
-    StoreConfig,
+    Counts, DeviceNo, DeviceRecord, Entry, HandleTables, Lineage, MailboxUsage, MemoryStore, ObjectNo,
+    ObjectRecord, StoreConfig,
 };
 
 /// A memory store that notes the size of each group, and fails or waits when told to.
@@ -58,6 +58,9 @@ impl Store for Probe {
     ) -> Result<Vec<(Position, Entry)>, StoreError> {
         self.inner.read(mailbox, after, entries_max, bytes_max)
     }
+    fn is_open(&self, mailbox: &AccountKey) -> Result<bool, StoreError> {
+        self.inner.is_open(mailbox)
+    }
     fn mailbox_usage(&self, mailbox: &AccountKey) -> Result<Option<MailboxUsage>, StoreError> {
         self.inner.mailbox_usage(mailbox)
     }
@@ -91,8 +94,8 @@ impl Store for Probe {
     fn counts(&self) -> Result<Counts, StoreError> {
         self.inner.counts()
     }
-    fn store_id(&self) -> StoreId {
-        self.inner.store_id()
+    fn lineage(&self) -> &Lineage {
+        self.inner.lineage()
     }
     fn relay_clock(&self) -> Result<RelayTime, StoreError> {
         self.inner.relay_clock()

@@ -15,7 +15,17 @@ fn revoke(store: &impl Store, device: DeviceNo, id: TokenId) -> Verdict {
 }
 
 fn renew(store: &impl Store, secret: MailboxSecret) -> Verdict {
-    one(store, Op::Register(Register { account: ALICE, device: device_key(1), invite: None, secret }), T0)
+    one(
+        store,
+        Op::Register(Register {
+            account: ALICE,
+            device: device_key(1),
+            invite: None,
+            secret,
+            read: Position(0),
+        }),
+        T0,
+    )
 }
 
 fn requests(store: &impl Store, mailbox: AccountKey) -> Usage {

@@ -41,5 +41,5 @@ fn a_medium_whose_syncs_do_nothing_is_caught_by_these_checks() {
 fn a_flipped_bit_is_noticed_or_changes_nothing() {
     let outcome = Story::new(0).rot(300);
     assert!(outcome.broken.is_empty(), "{}", outcome.broken.join("\n"));
-    assert!(outcome.noticed > 100, "{}", outcome.noticed);
+    assert!(outcome.noticed > 50, "{}", outcome.noticed);
 }

@@ -11,7 +11,7 @@ use thinpost_wire::limits::OBJECT_BYTES_MAX;
 use super::State;
 use crate::store::{DeviceNo, Done, ObjectNo, ObjectRecord, Refusal, RelayTime, StoreConfig, Verdict};
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Object {
     account: AccountKey,
     id: ObjectId,

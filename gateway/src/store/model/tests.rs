@@ -4,6 +4,7 @@ use thinpost_disk::medium::Medium;
 use thinpost_wire::ids::StoreId;
 
 use super::*;
+use crate::store::redb::tests::{back, faults};
 use crate::store::samples::roomy;
 use crate::store::{Done, MemoryStore, RedbStore, RelayTime, Verdict};
 
@@ -34,10 +35,11 @@ proptest! {
 
     #[test]
     fn redb_says_what_memory_says(steps in proptest::collection::vec(step(), 1..40)) {
-        let memory = MemoryStore::new(roomy(), StoreId([1; 8]));
-        let medium = Medium::default();
+        let mut memory = MemoryStore::new(roomy(), StoreId([1; 8]));
+        let mut medium = Medium::default();
         let mut redb = open(&medium);
         let mut now = RelayTime(0);
+        let mut restores = 1;
         for step in steps {
             match step {
                 Step::Apply(ops, elapsed_s) => {
@@ -55,8 +57,16 @@ proptest! {
                     drop(redb);
                     redb = open(&medium);
                 }
+                Step::Restore => {
+                    restores += 1;
+                    let id = StoreId([restores; 8]);
+                    memory = memory.restored(id);
+                    medium = back(&redb, id);
+                    redb = open(&medium);
+                }
             }
             prop_assert_eq!(Look::at(&redb).unwrap(), Look::at(&memory).unwrap());
         }
+        prop_assert_eq!(faults(&mut redb), vec![]);
     }
 }

@@ -3,6 +3,7 @@
 
 mod keys;
 mod objects;
+mod register;
 mod repeats;
 mod rights;
 mod sessions;
@@ -19,14 +20,14 @@ use thinpost_wire::token::ADDRESS_BYTES;
 use self::objects::ObjectTables;
 use super::objects::ObjectState;
 use super::records::{
-    ACCEPTED, ACCOUNTS, ADDRESSES, COLLAPSE, DEADLINES, DEVICE_KEYS, DEVICE_TIMERS, DEVICES, Device, ENTRIES,
-    EntryHeader, INCARNATION_TIMERS, INCARNATIONS, INVITES, MAILBOXES, META, META_OBJECTS, META_STATE,
-    ONE_TIME_KEYS, QUEUES, READERS, REVOKED, SECRETS, SENDERS, SESSION_ORDER, SESSIONS, State,
-    collapse_scope, decode, encode, entry_head, read_entry,
+    ACCEPTED, ACCOUNTS, ADDRESSES, CLOSED, COLLAPSE, DEADLINES, DEVICE_KEYS, DEVICE_TIMERS, DEVICES, Device,
+    ENTRIES, EntryHeader, INCARNATION_TIMERS, INCARNATIONS, INVITES, MAILBOXES, META, META_OBJECTS,
+    META_STATE, ONE_TIME_KEYS, QUEUES, READERS, RETURNING, REVOKED, SECRETS, SENDERS, SESSION_ORDER,
+    SESSIONS, State, collapse_scope, decode, encode, entry_head, read_entry,
 };
 use crate::store::{
-    Append, DeviceNo, Done, MailboxUsage, Op, Quota, Refusal, Register, RelayTime, StoreConfig, StoreError,
-    TableTail, Usage, Verdict,
+    Append, DeviceNo, Done, MailboxUsage, Op, Quota, Refusal, RelayTime, StoreConfig, StoreError, TableTail,
+    Usage, Verdict,
 };
 
 type Result<T> = std::result::Result<T, StoreError>;
@@ -69,6 +70,8 @@ pub(super) struct Transaction<'t> {
     revoked: Table<'t, (u32, u32), ()>,
     devices: Table<'t, u32, &'static [u8]>,
     device_keys: Table<'t, &'static [u8; 32], u32>,
+    returning: Table<'t, &'static [u8; 32], u32>,
+    closed: Table<'t, u32, ()>,
     readers: Table<'t, (u32, u32), ()>,
     invites: Table<'t, u64, u32>,
     entries: Table<'t, u64, &'static [u8]>,
@@ -119,6 +122,8 @@ impl<'t> Transaction<'t> {
             revoked: write.open_table(REVOKED)?,
             devices: write.open_table(DEVICES)?,
             device_keys: write.open_table(DEVICE_KEYS)?,
+            returning: write.open_table(RETURNING)?,
+            closed: write.open_table(CLOSED)?,
             readers: write.open_table(READERS)?,
             invites: write.open_table(INVITES)?,
             entries: write.open_table(ENTRIES)?,
@@ -200,6 +205,12 @@ impl<'t> Transaction<'t> {
         Ok(self.accounts.get(&account.0)?.map(|row| row.value()))
     }
 
+    /// The number of a mailbox that takes envelopes.
+    fn open_mailbox(&self, account: &AccountKey) -> Result<Option<u32>> {
+        let Some(mailbox) = self.mailbox_number(account)? else { return Ok(None) };
+        Ok(self.closed.get(mailbox)?.is_none().then_some(mailbox))
+    }
+
     fn usage(&self, mailbox: u32) -> Result<MailboxUsage> {
         let row = self.mailboxes.get(mailbox)?.map(|row| row.value());
         row.map(usage_of).ok_or_else(|| missing("mailbox", mailbox))
@@ -214,57 +225,6 @@ impl<'t> Transaction<'t> {
     fn readers(&self, mailbox: u32) -> Result<Vec<u32>> {
         let rows = self.readers.range((mailbox, 0)..=(mailbox, u32::MAX))?;
         rows.map(|row| Ok(row?.0.value().1)).collect()
-    }
-
-    fn register(&mut self, register: &Register) -> Result<Verdict> {
-        let known = self.device_keys.get(&register.device.0)?.map(|row| row.value());
-        if let Some(number) = known {
-            let device = self.device(number)?.ok_or_else(|| missing("device", number))?;
-            if device.account != register.account.0 {
-                return Ok(Err(Refusal::DeviceOfAnother));
-            }
-            let (device, mailbox) = (DeviceNo(number), device.mailbox);
-            self.put_secret(mailbox, &register.secret)?;
-            return Ok(Ok(Done::Registered { device, mailbox, new: false }));
-        }
-        let mailbox = match self.mailbox_number(&register.account)? {
-            Some(mailbox) => {
-                if self.readers(mailbox)?.len() >= self.config.devices_max as usize {
-                    return Ok(Err(Refusal::TooManyDevices));
-                }
-                mailbox
-            }
-            None => {
-                if let Some(invite) = register.invite {
-                    let id = u64::from_be_bytes(invite.id);
-                    let used = self.invites.get(id)?.map_or(0, |row| row.value());
-                    if used >= invite.uses_max {
-                        return Ok(Err(Refusal::InviteSpent));
-                    }
-                    self.invites.insert(id, used + 1)?;
-                }
-                self.state.mailbox += 1;
-                self.accounts.insert(&register.account.0, self.state.mailbox)?;
-                self.put_usage(self.state.mailbox, MailboxUsage::default())?;
-                self.state.mailbox
-            }
-        };
-        self.put_secret(mailbox, &register.secret)?;
-        self.state.device += 1;
-        let number = self.state.device;
-        self.device_keys.insert(&register.device.0, number)?;
-        self.readers.insert((mailbox, number), ())?;
-        self.device_timers.insert((self.now.after_s(self.lifetime_s()).0, number), ())?;
-        let device = Device {
-            account: register.account.0,
-            mailbox,
-            cursor: 0,
-            last_seen: self.now.0,
-            silent: false,
-            last: None,
-        };
-        self.put_device(number, &device)?;
-        Ok(Ok(Done::Registered { device: DeviceNo(number), mailbox, new: true }))
     }
 
     fn append(&mut self, append: &Append, barred: Option<Refusal>) -> Result<Verdict> {
@@ -288,7 +248,7 @@ impl<'t> Transaction<'t> {
         if let Some(refusal) = barred {
             return Ok(Err(refusal));
         }
-        let Some(mailbox) = self.mailbox_number(&append.mailbox)? else {
+        let Some(mailbox) = self.open_mailbox(&append.mailbox)? else {
             return Ok(Err(Refusal::NoSuchMailbox));
         };
         if !self.is_wanted(mailbox, append.token)? {

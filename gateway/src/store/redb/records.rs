@@ -22,6 +22,11 @@ pub(super) const META_STORE_ID: &str = "store-id";
 pub(super) const META_STATE: &str = "state";
 /// An [`ObjectState`](super::objects::ObjectState); absent before the first object.
 pub(super) const META_OBJECTS: &str = "objects";
+/// The stores before this one, oldest first, and the newest position that each has in common with it; absent in one
+/// that was restored from none.
+pub(super) const META_LINEAGE: &str = "lineage";
+/// There in a backup, and empty: the file is no store.
+pub(super) const META_BACKUP: &str = "backup";
 
 /// Account key -> mailbox number.
 pub(super) const ACCOUNTS: TableDefinition<'_, &[u8; 32], u32> = TableDefinition::new("accounts");
@@ -36,6 +41,10 @@ pub(super) const REVOKED: TableDefinition<'_, (u32, u32), ()> = TableDefinition:
 pub(super) const DEVICES: TableDefinition<'_, u32, &[u8]> = TableDefinition::new("devices");
 /// Device key -> device number.
 pub(super) const DEVICE_KEYS: TableDefinition<'_, &[u8; 32], u32> = TableDefinition::new("device-keys");
+/// Device key -> number of a device that came back from a backup, and has not registered since. It is in no other table of keys.
+pub(super) const RETURNING: TableDefinition<'_, &[u8; 32], u32> = TableDefinition::new("returning");
+/// Mailboxes that came back from a backup, and none of whose devices has registered since.
+pub(super) const CLOSED: TableDefinition<'_, u32, ()> = TableDefinition::new("closed");
 /// (Mailbox, device): who reads a mailbox.
 pub(super) const READERS: TableDefinition<'_, (u32, u32), ()> = TableDefinition::new("readers");
 /// Invite -> accounts it has let in.

@@ -2,16 +2,50 @@
 
 use redb::backends::InMemoryBackend;
 use redb::{ReadableTable, TableDefinition, WriteTransaction};
+use thinpost_disk::medium::Medium;
 use thinpost_wire::token::TokenId;
 
 use super::*;
 use crate::store::conformance::{
-    ALICE, BOB, T0, accept, append, bodies, conformance_tests, device_key, join, one, small, token_of,
+    ALICE, BOB, Restorable, T0, accept, append, bodies, conformance_tests, device_key, join, one, small,
+    token_of,
 };
 use crate::store::{Append, Done, ObjectQuota, Refusal, TableTail};
 
 fn empty(config: StoreConfig) -> RedbStore {
     RedbStore::with_backend(InMemoryBackend::new(), config, StoreId([1; 8])).unwrap()
+}
+
+/// Through a backup that is checked on its way, as is what is made of it.
+pub(in crate::store) fn back(store: &RedbStore, id: StoreId) -> Medium {
+    let (backup, medium) = (Medium::default(), Medium::default());
+    let made = |medium: &Medium| Database::open(medium.clone(), 0).unwrap();
+    let mut copy = made(&backup);
+    let counts = copy::back_up(&store.db.begin_read().unwrap(), &copy, &|| true).unwrap();
+    assert_eq!(counts, store.counts().unwrap());
+    assert!(matches!(recognise(&copy.begin_read().unwrap()), Err(StoreError::IsBackup)));
+    let restored = &mut made(&medium);
+    assert_eq!(copy::restore(&copy.begin_read().unwrap(), restored, id).unwrap(), counts);
+    for db in [&mut copy, restored] {
+        assert_eq!(unexpected(db), []);
+    }
+    medium
+}
+
+/// What a check finds, but for that objects are not what their names say: tests make names up.
+fn unexpected(db: &mut Database) -> Vec<check::Fault> {
+    let faults = check::faults(db).into_iter();
+    faults.filter(|fault| fault.what != "it is not what its name says").collect()
+}
+
+pub(in crate::store) fn faults(store: &mut RedbStore) -> Vec<check::Fault> {
+    unexpected(&mut store.db)
+}
+
+impl Restorable for RedbStore {
+    fn back(&self, id: StoreId) -> Self {
+        Self::with_backend(back(self, id), self.config.clone(), StoreId([0xff; 8])).unwrap()
+    }
 }
 
 conformance_tests!(empty);

@@ -39,7 +39,7 @@ impl Transaction<'_> {
         if self.devices.get(number.0)?.is_none() {
             return Ok(Err(Refusal::UnknownDevice));
         }
-        let Some(mailbox) = self.mailbox_number(&address.mailbox)? else {
+        let Some(mailbox) = self.open_mailbox(&address.mailbox)? else {
             return Ok(Err(Refusal::NoSuchMailbox));
         };
         if !self.is_wanted(mailbox, address.token)? {

@@ -7,8 +7,12 @@ use super::{Result, Transaction};
 use crate::store::{DeviceNo, Done, Refusal, Verdict};
 
 impl Transaction<'_> {
-    /// From here on only tokens of this secret hold. What was revoked under another is void anyway.
+    /// From here on the mailbox is open, and only tokens of this secret hold. What was revoked under another is void
+    /// anyway.
     pub(super) fn put_secret(&mut self, mailbox: u32, secret: &MailboxSecret) -> Result<()> {
+        if self.closed.remove(mailbox)?.is_some() {
+            self.changed = true;
+        }
         let is_known = self.secrets.get(mailbox)?.is_some_and(|known| *known.value() == secret.0);
         if is_known {
             return Ok(());

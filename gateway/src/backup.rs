@@ -1,0 +1,172 @@
+//! Backups of a relay, and relays that are made of them.
+//!
+//! A backup is a folder that is its owner's alone, like the one of the relay itself:
+//!
+//! | file | holds |
+//! |---|---|
+//! | `key` | the relay's key, as in its own folder |
+//! | `addresses` | what it last put into its ticket, if it ever ran |
+//! | `store` | a copy of its store that no relay runs on |
+//! | `manifest` | how long each of them is, and its BLAKE3 |
+//!
+//! While it is being made there is a mark in it ([`Filling`]), and a backup with the mark is none.
+
+mod manifest;
+
+use std::path::{Path, PathBuf};
+use std::{fs, io};
+
+use self::manifest::Manifest;
+use crate::folder::{Filling, Folder, FolderError};
+use crate::store::{Counts, RedbStore, Report, StoreError};
+
+const KEY_FILE: &str = "key";
+const ADDRESSES_FILE: &str = "addresses";
+const STORE_FILE: &str = "store";
+const MANIFEST_FILE: &str = "manifest";
+
+/// Why there is no backup, or none can be restored.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BackupError {
+    /// A folder or a file in it cannot be used. What was begun bears the mark; try again.
+    #[error(transparent)]
+    Folder(#[from] FolderError),
+    /// The store or its copy cannot be read or written. What was begun bears the mark; try again.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// There is no backup, or one that was not finished. Nothing changed.
+    #[error("there is no finished backup in {}", path.display())]
+    NotABackup {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// A file of the backup is not as it was made. Nothing changed; take another backup.
+    #[error("{} is damaged: it is not what the manifest says", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The backup's store is as it was made, and was unsound then. Nothing changed.
+    #[error("the store in {} is unsound; gateway check --backup {} says why", path.display(), path.display())]
+    Unsound {
+        /// The backup.
+        path: PathBuf,
+    },
+}
+
+/// Makes a backup of a relay that runs on `store`, while it goes on; `goes_on` is asked all the time.
+///
+/// # Errors
+///
+/// [`FolderError::NotEmpty`] if there is anything at `path` but a backup that was begun.
+pub fn back_up(
+    folder: &Folder,
+    store: &RedbStore,
+    path: &Path,
+    goes_on: &dyn Fn() -> bool,
+) -> Result<Counts, BackupError> {
+    make(folder, path, |copy| store.back_up(copy, goes_on))
+}
+
+/// Makes a backup of a relay that does not run. The caller holds the folder's lock.
+///
+/// # Errors
+///
+/// As [`back_up`].
+pub fn back_up_closed(folder: &Folder, path: &Path) -> Result<Counts, BackupError> {
+    folder.require_store()?;
+    make(folder, path, |copy| RedbStore::back_up_closed(&folder.store_path(), copy))
+}
+
+fn make(
+    folder: &Folder,
+    path: &Path,
+    copy: impl FnOnce(&Path) -> Result<Counts, StoreError>,
+) -> Result<Counts, BackupError> {
+    // A key that others can read, or that is damaged, is no key to keep.
+    folder.keys()?;
+    let filling = Filling::begin_empty(path, &[KEY_FILE, ADDRESSES_FILE, STORE_FILE, MANIFEST_FILE])?;
+    let mut files = vec![KEY_FILE, STORE_FILE];
+    filling.copy(&folder.key_path(), KEY_FILE)?;
+    if !folder.published_addresses().is_empty() {
+        filling.copy(&folder.addresses_path(), ADDRESSES_FILE)?;
+        files.push(ADDRESSES_FILE);
+    }
+    let counts = copy(&path.join(STORE_FILE))?;
+    let manifest = Manifest::of(path, &files)?;
+    filling.write(MANIFEST_FILE, manifest.to_string().as_bytes())?;
+    filling.finish()?;
+    Ok(counts)
+}
+
+/// Checks that a backup is as it was made, and then its store as [`RedbStore::check`] does.
+///
+/// # Errors
+///
+/// When it is not as it was made, or cannot be read. Nothing is changed.
+pub fn check(path: &Path) -> Result<Report, BackupError> {
+    verify(path)?;
+    Ok(RedbStore::check(&path.join(STORE_FILE))?)
+}
+
+/// That there is a finished backup, with the files of its manifest.
+fn verify(path: &Path) -> Result<Manifest, BackupError> {
+    let not_a_backup = || BackupError::NotABackup { path: path.to_owned() };
+    if Filling::is_marked(path)? {
+        return Err(not_a_backup());
+    }
+    let manifest = match Manifest::read(&path.join(MANIFEST_FILE)) {
+        Err(FolderError::Io { error, .. }) if error.kind() == io::ErrorKind::NotFound => {
+            return Err(not_a_backup());
+        }
+        read => read?,
+    };
+    let damaged = |file: &str| BackupError::Damaged { path: path.join(file) };
+    let manifest = manifest.ok_or_else(|| damaged(MANIFEST_FILE))?;
+    for file in [KEY_FILE, STORE_FILE] {
+        if !manifest.names(file) {
+            return Err(damaged(MANIFEST_FILE));
+        }
+    }
+    if let Some(file) = manifest.differs(path)? {
+        return Err(damaged(&file));
+    }
+    Ok(manifest)
+}
+
+/// Makes a relay of a backup in a data folder that holds none, or one that a restore has begun in. Until it is done, the
+/// folder bears the mark, and no relay runs on it.
+///
+/// # Errors
+///
+/// [`FolderError::HoldsStore`] and [`FolderError::HoldsKey`] if a relay has run there. Whatever fails after the backup
+/// was verified leaves the mark.
+pub fn restore(path: &Path, data: &Path) -> Result<Counts, BackupError> {
+    if !check(path)?.is_sound() {
+        return Err(BackupError::Unsound { path: path.to_owned() });
+    }
+    let has_addresses = verify(path)?.names(ADDRESSES_FILE);
+    let folder = Folder::open(data)?;
+    let (filling, _lock) = folder.begin_restore(&path.join(KEY_FILE))?;
+    filling.copy(&path.join(KEY_FILE), Folder::KEY)?;
+    if has_addresses {
+        filling.copy(&path.join(ADDRESSES_FILE), Folder::ADDRESSES)?;
+    }
+    let counts = RedbStore::restore(&path.join(STORE_FILE), &folder.store_path())?;
+    filling.finish()?;
+    Ok(counts)
+}
+
+/// Bytes of all the files of a backup.
+///
+/// # Errors
+///
+/// When it cannot be read.
+pub fn bytes(path: &Path) -> io::Result<u64> {
+    let files = [KEY_FILE, ADDRESSES_FILE, STORE_FILE, MANIFEST_FILE].map(|file| path.join(file));
+    files.iter().filter(|file| file.exists()).map(|file| Ok(fs::metadata(file)?.len())).sum()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,131 @@
+//! A folder on its way to be whole: until then it bears a mark, which is written first and taken away last.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use thinpost_disk::files;
+
+use super::{Folder, FolderError, io_error};
+
+/// The mark. Whoever finds it knows that something was begun here and not finished.
+const MARK_FILE: &str = "unfinished";
+
+/// A folder that bears the mark.
+#[derive(Debug)]
+pub struct Filling {
+    folder: Folder,
+}
+
+impl Filling {
+    /// Whether a folder bears the mark.
+    ///
+    /// # Errors
+    /// When that cannot be seen.
+    pub fn is_marked(path: &Path) -> Result<bool, FolderError> {
+        let mark = path.join(MARK_FILE);
+        mark.try_exists().map_err(io_error("read", &mark))
+    }
+
+    /// Begins in an empty folder, which is made if need be, or in one where the same was begun before: then the files
+    /// of these names go.
+    ///
+    /// # Errors
+    /// [`FolderError::NotEmpty`] if anything else is there.
+    pub fn begin_empty(path: &Path, names: &[&str]) -> Result<Self, FolderError> {
+        let folder = Folder::open(path)?;
+        let was_begun = Self::is_marked(path)?;
+        for entry in fs::read_dir(path).map_err(io_error("read", path))? {
+            let name = entry.map_err(io_error("read", path))?.file_name();
+            let is_known = name == MARK_FILE || names.iter().any(|known| name == *known);
+            if !was_begun || !is_known {
+                return Err(FolderError::NotEmpty { path: path.to_owned() });
+            }
+        }
+        let files: Vec<_> = names.iter().map(|name| path.join(name)).collect();
+        Self::begin(folder, &files)
+    }
+
+    /// Begins, and removes these files.
+    pub(super) fn begin(folder: Folder, files: &[PathBuf]) -> Result<Self, FolderError> {
+        let mark = folder.path().join(MARK_FILE);
+        File::create(&mark)
+            .and_then(|file| files::sync(&file))
+            .and_then(|()| files::sync_folder_of(&mark))
+            .map_err(io_error("write", &mark))?;
+        files.iter().try_for_each(|file| files::remove(file).map_err(io_error("remove", file)))?;
+        Ok(Self { folder })
+    }
+
+    /// Writes a new file, readable by its owner only.
+    ///
+    /// # Errors
+    /// When it is there already, or cannot be written.
+    pub fn write(&self, name: &str, content: &[u8]) -> Result<(), FolderError> {
+        let path = self.folder.path().join(name);
+        let written = files::create_private(&path).and_then(|mut file| {
+            file.write_all(content)?;
+            files::sync(&file)
+        });
+        written.map_err(io_error("write", &path))
+    }
+
+    /// Copies a short file under a new name.
+    ///
+    /// # Errors
+    /// As [`Filling::write`], or when it cannot be read.
+    pub fn copy(&self, from: &Path, name: &str) -> Result<(), FolderError> {
+        let content = zeroize::Zeroizing::new(fs::read(from).map_err(io_error("read", from))?);
+        self.write(name, &content)
+    }
+
+    /// All is there: takes the mark away.
+    ///
+    /// # Errors
+    /// When that cannot be made durable; whether the mark is there then is unknown.
+    pub fn finish(self) -> Result<(), FolderError> {
+        let mark = self.folder.path().join(MARK_FILE);
+        let finished = files::sync_folder_of(&mark)
+            .and_then(|()| fs::remove_file(&mark))
+            .and_then(|()| files::sync_folder_of(&mark));
+        finished.map_err(io_error("remove", &mark))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NAMES: &[&str] = &["one", "two"];
+
+    #[test]
+    fn what_was_begun_bears_the_mark_until_it_is_finished() {
+        let parent = tempfile::tempdir().unwrap();
+        let path = parent.path().join("a/b");
+        let filling = Filling::begin_empty(&path, NAMES).unwrap();
+        filling.write("one", b"1").unwrap();
+        assert!(filling.write("one", b"1").is_err());
+        assert!(Filling::is_marked(&path).unwrap());
+        filling.finish().unwrap();
+        assert!(!Filling::is_marked(&path).unwrap());
+        assert_eq!(fs::read(path.join("one")).unwrap(), b"1");
+        let again = Filling::begin_empty(&path, NAMES);
+        assert!(matches!(again, Err(FolderError::NotEmpty { .. })), "it is whole");
+        assert_eq!(fs::read(path.join("one")).unwrap(), b"1");
+    }
+
+    #[test]
+    fn what_was_begun_before_is_begun_again_and_nothing_else_is_touched() {
+        let parent = tempfile::tempdir().unwrap();
+        let path = parent.path().join("a");
+        let filling = Filling::begin_empty(&path, NAMES).unwrap();
+        filling.write("one", b"half").unwrap();
+        drop(filling);
+        let filling = Filling::begin_empty(&path, NAMES).unwrap();
+        assert!(!path.join("one").exists());
+        drop(filling);
+        fs::write(path.join("somebody's"), "x").unwrap();
+        assert!(matches!(Filling::begin_empty(&path, NAMES), Err(FolderError::NotEmpty { .. })));
+        assert!(path.join("somebody's").exists());
+    }
+}

@@ -1,0 +1,270 @@
+//! Copies of a store, row by row out of one read transaction: backups of it, and stores made of backups.
+//!
+//! The file itself cannot be copied while a relay writes to it. A read transaction sees one commit, whatever
+//! comes after it, and pins its pages until it ends: meanwhile the file grows by what commits write anew.
+
+use std::io;
+use std::path::Path;
+
+use redb::backends::FileBackend;
+use redb::{
+    Key, ReadTransaction, ReadableTable, ReadableTableMetadata, StorageBackend, TableDefinition, TableError,
+    Value,
+};
+use thinpost_disk::{Database, files};
+use thinpost_wire::ids::{Position, StoreId};
+
+use super::apply::Transaction;
+use super::objects::{
+    OBJECT_BLOCKS, OBJECT_DEADLINES, OBJECT_IDS, OBJECT_RANGES, OBJECT_USAGE, OBJECTS, ObjectState,
+};
+use super::overlay::Overlay;
+use super::records::{
+    ACCEPTED, ACCOUNTS, ADDRESSES, CLOSED, COLLAPSE, DEADLINES, DEVICE_KEYS, DEVICE_TIMERS, DEVICES, Device,
+    ENTRIES, FORMAT, INCARNATION_TIMERS, INCARNATIONS, INVITES, MAILBOXES, META, META_BACKUP, META_FORMAT,
+    META_LINEAGE, META_OBJECTS, META_STATE, META_STORE_ID, ONE_TIME_KEYS, QUEUES, READERS, RETURNING,
+    REVOKED, SECRETS, SENDERS, decode, encode,
+};
+use super::{RedbStore, draw_id, io_error, read_lineage, read_object_state, read_state};
+use crate::store::{Counts, Lineage, RelayTime, StoreConfig, StoreError};
+
+type Result<T> = std::result::Result<T, StoreError>;
+
+/// Rows that are written in one commit, bytes. 16 MiB: beside it redb remembers each page that a commit writes.
+const COMMIT_BYTES: usize = 16 << 20;
+
+/// redb's cache for the copy and for a backup that is read, bytes each.
+const CACHE_BYTES: usize = 16 << 20;
+
+/// Whether a copy goes on; asked for each row.
+pub(crate) type GoesOn<'a> = &'a dyn Fn() -> bool;
+
+impl RedbStore {
+    /// Writes a backup of the store, as the last commit left it, into a new file, readable by its owner only. Commits
+    /// go on meanwhile. TLS sessions stay out: one that was used since could be used again. Memory: some 50 MB.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Io`] if the file is there already, or `goes_on` has said no; what is in the file then is no backup.
+    pub fn back_up(&self, path: &Path, goes_on: GoesOn<'_>) -> Result<Counts> {
+        let copy = create(new_file(path)?)?;
+        let counts = self.look(|read| back_up(read, &copy, goes_on))?;
+        drop(copy);
+        files::sync_folder_of(path).map_err(io_error)?;
+        Ok(counts)
+    }
+
+    /// The same of a store that no process has open, whose file stays as it is.
+    ///
+    /// # Errors
+    ///
+    /// As [`RedbStore::back_up`]; [`StoreError::InUse`] while a process has it open.
+    pub fn back_up_closed(store: &Path, path: &Path) -> Result<Counts> {
+        let from = open_closed(store)?;
+        let copy = create(new_file(path)?)?;
+        let counts = back_up(&from.begin_read()?, &copy, &|| true)?;
+        drop(copy);
+        files::sync_folder_of(path).map_err(io_error)?;
+        Ok(counts)
+    }
+
+    /// Makes a store of a backup, as a new file, readable by its owner only. It has an id of its own.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::NotAStore`] if the file at `backup` is none; otherwise as [`RedbStore::back_up`].
+    pub fn restore(backup: &Path, path: &Path) -> Result<Counts> {
+        let from = open_closed(backup)?;
+        let copy = create(new_file(path)?)?;
+        let counts = restore(&from.begin_read()?, &copy, draw_id()?)?;
+        drop(copy);
+        files::sync_folder_of(path).map_err(io_error)?;
+        Ok(counts)
+    }
+}
+
+/// Opens a store or a backup that no process has open, and leaves its file as it is.
+pub(super) fn open_closed(path: &Path) -> Result<Database> {
+    let overlay = Overlay::open(path)?;
+    if overlay.len().map_err(io_error)? == 0 {
+        return Err(StoreError::NotAStore);
+    }
+    Ok(Database::open_as_it_is(overlay, CACHE_BYTES)?)
+}
+
+fn create(backend: impl StorageBackend) -> Result<Database> {
+    Ok(Database::open(backend, CACHE_BYTES)?)
+}
+
+fn new_file(path: &Path) -> Result<FileBackend> {
+    let file = files::create_private(path).map_err(io_error)?;
+    Ok(FileBackend::new(file)?)
+}
+
+/// Copies a store into an empty database, and says that it is a backup.
+pub(super) fn back_up(from: &ReadTransaction, to: &Database, goes_on: GoesOn<'_>) -> Result<Counts> {
+    let lineage = read_lineage(from)?;
+    let copy = Copy { from, to, goes_on };
+    copy.what_stays()?;
+    copy.table(DEVICES)?;
+    copy.table(DEVICE_KEYS)?;
+    copy.table(RETURNING)?;
+    copy.table(CLOSED)?;
+    copy.table(ONE_TIME_KEYS)?;
+    copy.finish(&lineage, true)
+}
+
+/// Makes the store `id` of a backup, in an empty database. What was handed out, used, or taken back after the backup is
+/// known to devices only: each has to register again, which opens its mailbox, and one-time keys are gone, as others may
+/// have claimed them. What a relay last heard of a device, the device may have forgotten to be its own.
+pub(super) fn restore(from: &ReadTransaction, to: &Database, id: StoreId) -> Result<Counts> {
+    let lineage = read_lineage(from)?;
+    if from.open_table(META)?.get(META_BACKUP)?.is_none() {
+        return Err(StoreError::NotAStore);
+    }
+    let newest = Position(read_state(from)?.position);
+    let copy = Copy { from, to, goes_on: &|| true };
+    copy.what_stays()?;
+    copy.devices()?;
+    copy.table(RETURNING)?;
+    copy.returning()?;
+    copy.closed()?;
+    copy.finish(&lineage.restored(id, newest), false)
+}
+
+/// What is copied, and where. Each table has commits of its own.
+struct Copy<'c> {
+    from: &'c ReadTransaction,
+    to: &'c Database,
+    goes_on: GoesOn<'c>,
+}
+
+impl Copy<'_> {
+    /// The tables that are the same in a store, a backup of it, and a store that is made of that.
+    fn what_stays(&self) -> Result<()> {
+        self.table(ACCOUNTS)?;
+        self.table(MAILBOXES)?;
+        self.table(SECRETS)?;
+        self.table(REVOKED)?;
+        self.table(READERS)?;
+        self.table(INVITES)?;
+        self.table(ENTRIES)?;
+        self.table(QUEUES)?;
+        self.table(DEADLINES)?;
+        self.table(COLLAPSE)?;
+        self.table(ACCEPTED)?;
+        self.table(INCARNATIONS)?;
+        self.table(DEVICE_TIMERS)?;
+        self.table(INCARNATION_TIMERS)?;
+        self.table(ADDRESSES)?;
+        self.table(SENDERS)?;
+        self.table(OBJECTS)?;
+        self.table(OBJECT_IDS)?;
+        self.table(OBJECT_DEADLINES)?;
+        self.table(OBJECT_USAGE)?;
+        self.table(OBJECT_RANGES)?;
+        self.table(OBJECT_BLOCKS)
+    }
+
+    /// Copies a table as it is, if there is one: a store from before it was thought of has none.
+    fn table<K: Key + 'static, V: Value + 'static>(&self, table: TableDefinition<'_, K, V>) -> Result<()> {
+        let from = match self.from.open_table(table) {
+            Err(TableError::TableDoesNotExist(_)) => return Ok(()),
+            opened => opened?,
+        };
+        let mut rows = from.range::<K::SelfType<'_>>(..)?;
+        let mut is_done = false;
+        while !is_done {
+            let write = self.to.begin_write()?;
+            let mut to = write.open_table(table)?;
+            let mut bytes = 0;
+            while bytes < COMMIT_BYTES && !is_done {
+                let Some(row) = rows.next() else {
+                    is_done = true;
+                    break;
+                };
+                let (key, value) = row?;
+                bytes +=
+                    K::as_bytes(&key.value()).as_ref().len() + V::as_bytes(&value.value()).as_ref().len();
+                to.insert(key.value(), value.value())?;
+                if !(self.goes_on)() {
+                    return Err(StoreError::Io(io::ErrorKind::Interrupted.into()));
+                }
+            }
+            drop(to);
+            write.commit()?;
+        }
+        Ok(())
+    }
+
+    /// Devices, without what the relay last heard of them.
+    fn devices(&self) -> Result<()> {
+        let write = self.to.begin_write()?;
+        let mut to = write.open_table(DEVICES)?;
+        for row in self.from.open_table(DEVICES)?.iter()? {
+            let (number, row) = row?;
+            let device: Device = decode("device", row.value())?;
+            to.insert(number.value(), encode(&Device { last: None, ..device })?.as_slice())?;
+        }
+        drop(to);
+        Ok(write.commit()?)
+    }
+
+    /// Every device has to come back.
+    fn returning(&self) -> Result<()> {
+        let write = self.to.begin_write()?;
+        let mut to = write.open_table(RETURNING)?;
+        for row in self.from.open_table(DEVICE_KEYS)?.iter()? {
+            let (key, number) = row?;
+            to.insert(key.value(), number.value())?;
+        }
+        drop(to);
+        Ok(write.commit()?)
+    }
+
+    /// No mailbox is open.
+    fn closed(&self) -> Result<()> {
+        let write = self.to.begin_write()?;
+        let mut to = write.open_table(CLOSED)?;
+        for row in self.from.open_table(MAILBOXES)?.iter()? {
+            to.insert(row?.0.value(), ())?;
+        }
+        drop(to);
+        Ok(write.commit()?)
+    }
+
+    /// Writes what makes it a store or a backup, last of all: without, the file is neither.
+    fn finish(&self, lineage: &Lineage, is_backup: bool) -> Result<Counts> {
+        let (state, objects) = (read_state(self.from)?, read_object_state(self.from)?);
+        let write = self.to.begin_write()?;
+        {
+            let mut meta = write.open_table(META)?;
+            meta.insert(META_FORMAT, FORMAT.to_le_bytes().as_slice())?;
+            meta.insert(META_STORE_ID, lineage.id().0.as_slice())?;
+            meta.insert(META_STATE, encode(&state)?.as_slice())?;
+            if objects != ObjectState::default() {
+                meta.insert(META_OBJECTS, encode(&objects)?.as_slice())?;
+            }
+            if !lineage.earlier().is_empty() {
+                meta.insert(META_LINEAGE, encode(&lineage.earlier())?.as_slice())?;
+            }
+            if is_backup {
+                meta.insert(META_BACKUP, [].as_slice())?;
+            }
+        }
+        // The tables that stay empty are made, too.
+        drop(Transaction::begin(&write, &StoreConfig::default(), RelayTime(0))?);
+        write.commit()?;
+        Ok(Counts {
+            accounts: self.from.open_table(ACCOUNTS)?.len()?,
+            devices: self.from.open_table(DEVICES)?.len()?,
+            entries: self.from.open_table(ENTRIES)?.len()?,
+            bytes: state.bytes,
+            objects: self.from.open_table(OBJECTS)?.len()?,
+            object_bytes: objects.bytes,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,93 @@
+//! What a backup costs.
+
+#![allow(clippy::unwrap_used)]
+
+use std::fs;
+use std::time::Instant;
+
+use super::*;
+use crate::store::conformance::{BOB, T0, append, join};
+use crate::store::{DeviceNo, Op, Quota, Store};
+
+/// Mebibytes, for people.
+fn mib(path: &Path) -> f64 {
+    fs::metadata(path).unwrap().len() as f64 / f64::from(1 << 20)
+}
+
+/// Commits `groups` of 64 envelopes of 1,000 bytes, of which the mailbox lets go as many as it gets once it is `full`.
+fn commits(store: &RedbStore, device: DeviceNo, from: u64, groups: u64, full: u64) {
+    for group in from..from + groups {
+        let sequences = group * 64 + 1..=group * 64 + 64;
+        let mut ops: Vec<_> = sequences
+            .map(|sequence| Op::Append(append(device, BOB, sequence, &[sequence as u8; 1_000])))
+            .collect();
+        let upto = Position((group * 64 + 64).saturating_sub(full));
+        ops.push(Op::Settle { device, upto });
+        assert!(store.apply(&ops, T0).unwrap().iter().all(|verdict| verdict.is_ok()));
+    }
+}
+
+/// Printed with `cargo test --release -p thinpost-gateway --lib what_a_backup_costs -- --ignored --nocapture`.
+#[test]
+#[ignore = "measures, and takes a while"]
+fn what_a_backup_costs() {
+    const FULL: u64 = 128 * 1_024;
+    let folder = tempfile::tempdir().unwrap();
+    let (path, copy) = (folder.path().join("store"), folder.path().join("copy"));
+    let quota = Quota { entries_max: u32::MAX, bytes_max: u64::MAX };
+    let store = RedbStore::open(&path, StoreConfig { quota, ..StoreConfig::default() }).unwrap();
+    let device = join(&store, BOB, 1);
+    commits(&store, device, 0, FULL / 64, FULL);
+    // As many again, so that the file is as large as it gets.
+    let steady = FULL / 64;
+    commits(&store, device, steady, steady / 8, FULL);
+    let before = mib(&path);
+    let began = Instant::now();
+    commits(&store, device, steady * 9 / 8, 64, FULL);
+    let alone = began.elapsed().as_secs_f64() * 1_000.0 / 64.0;
+    println!("{before:.0} MiB, a commit of 64 envelopes takes {alone:.1} ms");
+
+    let pinned = store.db.begin_read().unwrap();
+    let allocated = || {
+        let write = store.db.begin_write().unwrap();
+        let pages = write.stats().unwrap().allocated_pages();
+        write.abort().unwrap();
+        pages as f64 * 4.0 / 1_024.0
+    };
+    let unpinned = allocated();
+    for round in 0..4 {
+        commits(&store, device, steady * 9 / 8 + 64 * (round + 1), 64, FULL);
+        println!("after {} commits beside a copy: {:.1} MiB more", (round + 1) * 64, allocated() - unpinned);
+    }
+    drop(pinned);
+
+    let began = Instant::now();
+    let counts = store.back_up(&copy, &|| true).unwrap();
+    let took = began.elapsed().as_secs_f64();
+    println!("copied {} entries in {took:.1} s, {:.0} MiB", counts.entries, mib(&copy));
+    let began = Instant::now();
+    let is_going_on = std::sync::atomic::AtomicBool::new(true);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let again = folder.path().join("again");
+            store.back_up(&again, &|| true).unwrap();
+            is_going_on.store(false, std::sync::atomic::Ordering::Relaxed);
+        });
+        let (mut done, mut slowest) = (0, 0.0);
+        while is_going_on.load(std::sync::atomic::Ordering::Relaxed) {
+            let began = Instant::now();
+            commits(&store, device, steady * 9 / 8 + 64 * 5 + done, 1, FULL);
+            slowest = began.elapsed().as_secs_f64().max(slowest);
+            done += 1;
+        }
+        let each = began.elapsed().as_secs_f64() * 1_000.0 / done as f64;
+        println!("beside a copy {done} commits of {each:.1} ms, the slowest {:.0}", slowest * 1_000.0);
+    });
+    drop(store);
+    let began = Instant::now();
+    assert!(RedbStore::check(&path).unwrap().is_sound());
+    println!("checked in {:.1} s", began.elapsed().as_secs_f64());
+    let began = Instant::now();
+    RedbStore::restore(&copy, &folder.path().join("restored")).unwrap();
+    println!("restored in {:.1} s", began.elapsed().as_secs_f64());
+}

@@ -1,0 +1,90 @@
+//! A relay that is backed up while it runs, killed, and brought back in another folder.
+
+use std::fs;
+use std::process::{Command, Stdio};
+
+use crate::kills::texts;
+use crate::town::{Town, failure, output};
+
+impl Town {
+    /// A command about a backup: `backup DIR`, `restore DIR` or `check --backup DIR`.
+    fn upkeep(&self, args: &[&str]) -> Command {
+        let mut gateway = Command::new(self.program("gateway"));
+        gateway.args(args).stderr(Stdio::null());
+        gateway
+    }
+
+    fn sync(&self, name: &str) {
+        self.text(self.thinpost(name).args(["sync", "--for", "60s"]));
+    }
+
+    /// What a listener prints of Bob's inbox, which holds so much.
+    fn read(&self, count: usize) -> Vec<String> {
+        let mut listener = self.listen(0);
+        let lines = (0..count).map(|_| serde_json::from_str::<serde_json::Value>(&listener.line()).unwrap());
+        lines.map(|line| line["text"].as_str().unwrap().to_owned()).collect()
+    }
+}
+
+#[test]
+fn a_relay_that_comes_back_from_a_backup_in_another_folder_loses_and_repeats_nothing() {
+    let mut town = Town::new();
+    let texts = &texts()[..60];
+    let backup = town.folder.path().join("backup");
+    let backup = backup.to_str().unwrap();
+    let send = |town: &Town, texts: &[String]| {
+        let lines = town.folder.path().join("lines.txt");
+        fs::write(&lines, texts.join("\n")).unwrap();
+        assert!(town.send(&lines).child.wait().unwrap().success());
+    };
+    // Some are with Bob, some wait for him, and of those some he fetches after the backup; others come after it.
+    send(&town, &texts[..20]);
+    town.sync("bob");
+    send(&town, &texts[20..30]);
+    let made = town.text(town.gateway("backup").arg(backup));
+    assert!(made.starts_with(&format!("backup made in {backup}: 2 accounts, 2 devices, ")), "{made}");
+    town.sync("bob");
+    send(&town, &texts[30..40]);
+    town.kill_relay();
+
+    let sound = town.text(&mut town.upkeep(&["check", "--backup", backup]));
+    assert!(sound.starts_with("sound: 2 accounts, 2 devices, "), "{sound}");
+    let old = town.text(&mut town.gateway("ticket"));
+    fs::rename(town.data(), town.folder.path().join("lost")).unwrap();
+    let restored = town.text(town.gateway("restore").arg(backup));
+    assert!(restored.starts_with("restored in "), "{restored}");
+    assert!(town.text(&mut town.gateway("check")).starts_with("sound: "));
+    town.start_relay();
+    assert_eq!(town.text(&mut town.gateway("ticket")), old, "it is the same relay to everybody");
+
+    town.sync("bob");
+    send(&town, &texts[40..]);
+    assert_eq!(town.read(60), texts);
+    for _ in 0..2 {
+        town.sync("ann");
+        town.sync("bob");
+    }
+    let status = town.text(town.thinpost("bob").args(["status", "--json"]));
+    let status: serde_json::Value = serde_json::from_str(&status).unwrap();
+    assert_eq!((&status["received"], &status["notices"]), (&60.into(), &serde_json::json!([])), "{status}");
+    let status = town.text(town.thinpost("ann").args(["status", "--json"]));
+    let status: serde_json::Value = serde_json::from_str(&status).unwrap();
+    assert_eq!((&status["waiting"], &status["failed"]), (&0.into(), &0.into()), "{status}");
+}
+
+#[test]
+fn a_relay_that_goes_on_after_a_backup_lets_nobody_put_another_in_its_place() {
+    let town = Town::new();
+    let backup = town.folder.path().join("backup");
+    town.text(town.gateway("backup").arg(&backup));
+    let again = output(town.gateway("backup").arg(&backup));
+    assert_eq!(failure(&again, 73), format!("gateway: {} is not empty", backup.display()));
+    let checked = output(&mut town.gateway("check"));
+    assert!(failure(&checked, 75).contains("is in use by process "), "{checked:?}");
+    let restored = output(town.gateway("restore").arg(&backup));
+    assert!(failure(&restored, 75).contains("is in use by process "), "{restored:?}");
+    // Nobody noticed.
+    town.text(town.thinpost("ann").args(["send", "bob", "are you there?"]));
+    town.sync("bob");
+    assert_eq!(town.read(1), ["are you there?"]);
+}
