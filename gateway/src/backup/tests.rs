@@ -278,3 +278,32 @@ fn sessions_of_tls_stay_out_of_a_backup() {
     assert!(!file.windows(21).any(|piece| piece == b"a secret of both ends"));
     assert!(one(&store, register(ALICE, 1), T0).is_ok());
 }
+
+#[cfg(unix)]
+#[test]
+fn whoever_hangs_up_wants_no_backup_and_others_get_theirs() {
+    use std::io::Write;
+    use std::os::unix::net::UnixStream;
+    use std::sync::Arc;
+
+    use crate::control::{Control, ask};
+
+    let place = Place::filled();
+    assert!(ask(&place.folder, &place.path("nobody")).unwrap().is_none(), "no relay runs");
+    let control = Control::listen(&place.folder).unwrap();
+    let line = format!("backup {}\n", place.path("unwanted").display());
+    UnixStream::connect(place.folder.socket_path()).unwrap().write_all(line.as_bytes()).unwrap();
+    control.serve(Arc::new(place.open()), |_| 99);
+    // Answered after the one before.
+    let counts = ask(&place.folder, &place.path("wanted")).unwrap().unwrap().unwrap();
+    assert_eq!(check(&place.path("wanted")).unwrap().counts, counts);
+    assert!(names(&place.path("unwanted")).contains("unfinished"));
+    let refused = ask(&place.folder, &place.path("wanted")).unwrap().unwrap().unwrap_err();
+    let expected = format!("{} is not empty", place.path("wanted").display());
+    assert_eq!((refused.code, refused.message), (99, expected));
+    let stream = UnixStream::connect(place.folder.socket_path()).unwrap();
+    (&stream).write_all(b"backup relative\n").unwrap();
+    let mut answer = String::new();
+    io::Read::read_to_string(&mut &stream, &mut answer).unwrap();
+    assert_eq!(answer, "failed 64 the relay does not understand\n");
+}
