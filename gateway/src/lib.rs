@@ -10,6 +10,9 @@
 pub mod admission;
 pub mod config;
 pub mod folder;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod invite;
 pub mod limits;
 pub mod relay;

@@ -6,6 +6,8 @@
 //! ("quick repair"), so that reopening after a kill does not walk the whole file.
 
 mod apply;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod objects;
 mod records;
 
