@@ -14,7 +14,7 @@ use thinpost_wire::codec::DictionarySet;
 use self::pair::Pair;
 
 /// So many operations are done of one input; what follows is ignored.
-const OPERATIONS_MAX: usize = 400;
+const OPERATIONS_MAX: usize = 200;
 
 /// One of the two ends.
 #[derive(Clone, Copy, Debug, Arbitrary)]

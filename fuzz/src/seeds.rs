@@ -234,7 +234,7 @@ pub(crate) fn link() -> Vec<Vec<u8>> {
         };
         (0..bytes).map(byte).collect()
     };
-    (0..200).map(|seed| noise(seed, 40 + 7 * seed as usize)).collect()
+    (0..100).map(|seed| noise(seed, 20 + 5 * seed as usize)).collect()
 }
 
 /// See [`crate::model`].

@@ -20,10 +20,10 @@ const MORE_ROOM: u16 = 300;
 const UNDER_WAY_MAX: usize = 64;
 
 /// Bytes that are pushed at one end, so that the end comes soon.
-const PUSHED_BYTES_MAX: usize = 200_000;
+const PUSHED_BYTES_MAX: usize = 70_000;
 
 /// Frames that are pushed at one end: more than a window of items.
-const FRAMES_MAX: usize = 1_200;
+const FRAMES_MAX: usize = 600;
 
 /// How long the clean channel takes.
 const DELAY: Duration = Duration::from_millis(120);

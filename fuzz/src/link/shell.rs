@@ -2,16 +2,30 @@
 
 use std::collections::VecDeque;
 use std::ops::Range;
+use std::sync::LazyLock;
 
 use bytes::Bytes;
 use rangemap::RangeSet;
 use thinpost_wire::batch::Transfer;
-use thinpost_wire::limits::TRANSFERS_MAX;
+use thinpost_wire::limits::{FRAME_BYTES_MAX, TRANSFERS_MAX};
 use thinpost_wire::link::{Event, Link, LinkError, Time};
+
+/// Frames and objects are parts of this, each from a place of its own on.
+static NOISE: LazyLock<Bytes> = LazyLock::new(|| {
+    let mut state = 1u64;
+    let byte = |_| {
+        state = state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
+        (state >> 56) as u8
+    };
+    (0..STARTS + FRAME_BYTES_MAX.max(SIZE_MAX as usize)).map(byte).collect()
+});
+
+/// How many places there are.
+const STARTS: usize = 8_192;
 
 /// One end's frames.
 pub(crate) struct Shell {
-    end: u64,
+    end: usize,
     /// Of each frame that was pushed: its number, its length, and whether it is noise.
     pushed: Vec<(u64, usize, bool)>,
     pushed_bytes: usize,
@@ -26,7 +40,7 @@ pub(crate) struct Shell {
 }
 
 impl Shell {
-    pub(crate) fn new(end: u64) -> Self {
+    pub(crate) fn new(end: usize) -> Self {
         Self {
             end,
             pushed: Vec::new(),
@@ -55,17 +69,13 @@ impl Shell {
     }
 
     /// The frame of this place: no other is like it, if it has more than some bytes.
-    fn frame(&self, place: usize, bytes: usize, is_noise: bool) -> Vec<u8> {
-        if !is_noise {
-            let text = format!("frame {place} of end {}: all is well, ", self.end);
-            return text.bytes().cycle().take(bytes).collect();
+    fn frame(&self, place: usize, bytes: usize, is_noise: bool) -> Bytes {
+        if is_noise {
+            let start = (place * 61 + self.end * 31) % STARTS;
+            return NOISE.slice(start..start + bytes);
         }
-        let mut state = (place as u64) << 8 | self.end << 1 | 1;
-        let byte = |_| {
-            state = state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
-            (state >> 56) as u8
-        };
-        (0..bytes).map(byte).collect()
+        let text = format!("frame {place} of end {}: all is well, ", self.end);
+        text.bytes().cycle().take(bytes).collect()
     }
 
     /// Takes an event of frames; gives one of objects back.
@@ -108,7 +118,7 @@ impl Shell {
 const SIZE_MAX: u32 = 50_000;
 
 /// Bytes of all objects, so that the end comes soon.
-const SIZES_MAX: u64 = 150_000;
+const SIZES_MAX: u64 = 60_000;
 
 /// The objects of both directions.
 #[derive(Default)]
@@ -135,9 +145,10 @@ impl Object {
     }
 }
 
-/// The byte there of an object.
-fn byte(of: Transfer, offset: u64) -> u8 {
-    ((offset ^ offset >> 8).wrapping_mul(151) ^ u64::from(of.0)) as u8
+/// These bytes of an object.
+fn content(of: Transfer, range: Range<u64>) -> Bytes {
+    let start = of.0 as usize * 97 % STARTS;
+    NOISE.slice(start + range.start as usize..start + range.end as usize)
 }
 
 fn bytes_of(held: &RangeSet<u64>) -> u64 {
@@ -197,8 +208,7 @@ impl Objects {
             let Range { start, end } = want.bytes;
             assert!(start < end && end <= object.size, "{start} to {end} of {}", object.size);
             let end = if in_part { start.midpoint(end).max(start + 1) } else { end };
-            let bytes: Bytes = (start..end).map(|offset| byte(want.transfer, offset)).collect();
-            link.supply(want.transfer, start, bytes);
+            link.supply(want.transfer, start, content(want.transfer, start..end));
         }
     }
 
@@ -217,8 +227,7 @@ impl Objects {
                 if !is_changed {
                     assert!(object.from != at && object.is_accepted && !object.is_stopped[at]);
                     assert!(!bytes.is_empty() && range.end <= object.size);
-                    let is_right = |(offset, found): (u64, &u8)| byte(transfer, offset) == *found;
-                    assert!((offset..).zip(&bytes).all(is_right), "an object's bytes are its own");
+                    assert!(bytes == content(transfer, range.clone()), "an object's bytes are its own");
                 }
                 object.given.push_back(range);
             }
