@@ -173,10 +173,14 @@ impl Objects {
         if is_much || self.all.iter().filter(|object| object.is_open()).count() == TRANSFERS_MAX {
             return;
         }
-        self.sizes += size;
         let first = held.map(|(start, length)| u64::from(start)..u64::from(start) + u64::from(length));
         let first = first.map(|range| range.start.min(size)..range.end.min(size));
         let held: RangeSet<u64> = first.into_iter().filter(|range| !range.is_empty()).collect();
+        if knows && bytes_of(&held) == size {
+            // Nobody sends what the other end is known to have.
+            return;
+        }
+        self.sizes += size;
         link.send_object(transfer(self.all.len()), size, if knows { held.clone() } else { RangeSet::new() });
         self.all.push(Object {
             from,

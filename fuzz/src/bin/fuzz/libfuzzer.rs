@@ -1,5 +1,6 @@
 //! The targets as programs of libFuzzer: how they are built, run, and understood.
 
+use std::env;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -10,9 +11,37 @@ use thinpost_fuzz::Target;
 
 /// What a compiler of a stable version takes to make a program count its edges and show its comparisons. No sanitizer: our
 /// code has nothing unsafe, and the C that it calls would have to be built with one, too.
-const RUSTFLAGS: &str = "--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
-    -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
-    -Cllvm-args=-sanitizer-coverage-trace-compares -Cllvm-args=-simplifycfg-branch-fold-threshold=0";
+const FLAGS: [&str; 8] = [
+    "--cfg",
+    "fuzzing",
+    "-Cpasses=sancov-module",
+    "-Cllvm-args=-sanitizer-coverage-level=4",
+    "-Cllvm-args=-sanitizer-coverage-inline-8bit-counters",
+    "-Cllvm-args=-sanitizer-coverage-pc-table",
+    "-Cllvm-args=-sanitizer-coverage-trace-compares",
+    "-Cllvm-args=-simplifycfg-branch-fold-threshold=0",
+];
+
+/// In a development build our own packages are fast, too.
+const QUICK_FLAGS: [&str; 2] = ["-Copt-level=2", "-Cdebuginfo=line-tables-only"];
+
+/// Set where cargo runs this program in place of the compiler.
+const COMPILES: &str = "THINPOST_FUZZ_COMPILES";
+
+/// The command that compiles one of our packages, if cargo asks for that: the compiler's own, and what makes a program count.
+pub(crate) fn compiler() -> Option<Command> {
+    env::var_os(COMPILES)?;
+    let mut given = env::args_os().skip(1);
+    let mut compiler = Command::new(given.next()?);
+    let given: Vec<_> = given.collect();
+    // Otherwise it is asked for its version.
+    let compiles = given.iter().any(|argument| argument == "--crate-name");
+    compiler.args(given);
+    if compiles {
+        compiler.args(FLAGS).args(QUICK_FLAGS);
+    }
+    Some(compiler)
+}
 
 /// More memory than any target may take, MiB.
 const RSS_MIB_MAX: u64 = 256;
@@ -23,7 +52,7 @@ const TIMEOUT_S: u64 = 10;
 /// Longest input, bytes.
 const INPUT_BYTES_MAX: usize = 4_096;
 
-/// Lines of libFuzzer's that are shown when something broke.
+/// Lines of libFuzzer's that are shown when something broke without a panic.
 const TAIL_LINES: usize = 40;
 
 /// How long a run goes on: whatever is over first.
@@ -43,7 +72,7 @@ pub(crate) struct Round {
     pub(crate) commit: String,
     /// The input that broke something, from the root of the repository.
     pub(crate) artifact: Option<PathBuf>,
-    /// What libFuzzer said last.
+    /// What libFuzzer said from the panic on, or last.
     pub(crate) tail: String,
 }
 
@@ -51,31 +80,31 @@ pub(crate) struct Round {
 pub(crate) struct Programs {
     root: PathBuf,
     folder: PathBuf,
+    is_quick: bool,
 }
 
 impl Programs {
-    /// Builds these.
-    pub(crate) fn build(targets: &[Target]) -> Result<Self> {
+    /// Builds these; if it is to be quick, on what tests have built, so that only our own packages count their edges.
+    pub(crate) fn build(targets: &[Target], is_quick: bool) -> Result<Self> {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("the root of the repository")?;
-        // Build scripts and macros run here, and are not to be counted.
-        let host = host()?;
-        let build_folder = root.join("target/fuzz");
+        let target_folder = root.join(env::var_os("CARGO_TARGET_DIR").unwrap_or("target".into()));
         let mut build = Command::new("cargo");
-        build.args([
-            "build",
-            "--locked",
-            "--profile",
-            "fuzz",
-            "-p",
-            "thinpost-fuzz",
-            "--features",
-            "libfuzzer",
-        ]);
-        build.args(["--target", &host]).arg("--target-dir").arg(&build_folder);
+        build.args(["build", "--locked", "--features", "thinpost-fuzz/libfuzzer"]);
         build.args(targets.iter().flat_map(|target| ["--bin", target.name]));
-        let built = build.env("RUSTFLAGS", RUSTFLAGS).current_dir(root).status().context("cargo")?;
+        let folder = if is_quick {
+            // The features of all packages together are those of the tests.
+            build.arg("--workspace").env("RUSTC_WORKSPACE_WRAPPER", env::current_exe()?).env(COMPILES, "1");
+            target_folder.join("debug")
+        } else {
+            // Build scripts and macros run here, and are not to be counted.
+            let (folder, host) = (target_folder.join("fuzz"), host()?);
+            build.args(["--package", "thinpost-fuzz", "--profile", "fuzz", "--target", &host]);
+            build.arg("--target-dir").arg(&folder).env("RUSTFLAGS", FLAGS.join(" "));
+            folder.join(host).join("fuzz")
+        };
+        let built = build.current_dir(root).status().context("cargo")?;
         ensure!(built.success(), "the targets cannot be built");
-        Ok(Self { root: root.to_owned(), folder: build_folder.join(host).join("fuzz") })
+        Ok(Self { root: root.to_owned(), folder, is_quick })
     }
 
     fn program(&self, target: Target) -> PathBuf {
@@ -92,7 +121,8 @@ impl Programs {
 
     /// Where the target's executions are counted.
     pub(crate) fn tally(&self, target: Target) -> PathBuf {
-        self.root.join("fuzz/corpus").join(format!("{}.json", target.name))
+        let quick = if self.is_quick { ".quick" } else { "" };
+        self.root.join("fuzz/corpus").join(format!("{}{quick}.json", target.name))
     }
 
     /// The inputs that runs have found, and go on with.
@@ -205,6 +235,8 @@ fn understand(said: &str, commit: String) -> Round {
     let begins = |word: &&str| word.split('/').next()?.parse().ok();
     let written = said.lines().rev().find_map(|line| line.split_once("Test unit written to "));
     let lines: Vec<&str> = said.lines().collect();
+    let panicked = lines.iter().position(|line| line.contains("panicked at"));
+    let shown = panicked.unwrap_or(lines.len().saturating_sub(TAIL_LINES));
     Round {
         executions: stat("number_of_executed_units").unwrap_or(0),
         edges: field("cov:").and_then(begins).unwrap_or(0),
@@ -212,6 +244,6 @@ fn understand(said: &str, commit: String) -> Round {
         rss_mib: stat("peak_rss_mb").unwrap_or(0),
         commit,
         artifact: written.map(|(_, file)| PathBuf::from(file)),
-        tail: lines[lines.len().saturating_sub(TAIL_LINES)..].join("\n"),
+        tail: lines[shown..].join("\n"),
     }
 }
