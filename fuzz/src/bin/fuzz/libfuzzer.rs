@@ -52,6 +52,9 @@ const TIMEOUT_S: u64 = 10;
 /// Longest input, bytes.
 const INPUT_BYTES_MAX: usize = 4_096;
 
+/// Begins the names of inputs that broke something once: they stay, whatever they reach.
+const FOUND: &str = "found-";
+
 /// Lines of libFuzzer's that are shown when something broke without a panic.
 const TAIL_LINES: usize = 40;
 
@@ -200,6 +203,12 @@ impl Programs {
         command.args(["-set_cover_merge=1", "-use_counters=0"]).arg(format!("-max_len={INPUT_BYTES_MAX}"));
         let status = command.arg(&new).arg(self.corpus(target)).arg(&kept).stderr(Stdio::null()).status();
         ensure!(status.with_context(|| target.name)?.success(), "{} cannot be minimised", target.name);
+        for entry in fs::read_dir(&kept).with_context(|| kept.display().to_string())? {
+            let entry = entry?;
+            if entry.file_name().to_string_lossy().starts_with(FOUND) {
+                fs::rename(entry.path(), new.join(entry.file_name())).context("fuzz/corpora")?;
+            }
+        }
         fs::remove_dir_all(&kept).with_context(|| kept.display().to_string())?;
         fs::rename(&new, &kept).with_context(|| kept.display().to_string())?;
         let count = fs::read_dir(&kept).with_context(|| kept.display().to_string())?.count();
@@ -245,5 +254,39 @@ fn understand(said: &str, commit: String) -> Round {
         commit,
         artifact: written.map(|(_, file)| PathBuf::from(file)),
         tail: lines[shown..].join("\n"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_says_how_much_was_executed_and_reached() {
+        let round = understand(
+            "#2\tINITED cov: 3 ft: 4 corp: 1/1b exec/s: 0 rss: 26Mb\n\
+             #99\tNEW    cov: 254 ft: 600 corp: 165/2100b lim: 21 exec/s: 0 rss: 60Mb L: 10/40 MS: 1 EraseBytes-\n\
+             Done 1107252 runs in 5 second(s)\n\
+             stat::number_of_executed_units: 1107252\n\
+             stat::peak_rss_mb:              73\n",
+            "abc".to_owned(),
+        );
+        assert_eq!((round.executions, round.edges, round.inputs, round.rss_mib), (1_107_252, 254, 165, 73));
+        assert_eq!(round.artifact, None);
+    }
+
+    #[test]
+    fn a_run_that_broke_something_says_by_what_and_shows_the_panic() {
+        let round = understand(
+            "INFO: Seed: 1\n\
+             thread '<unnamed>' (1) panicked at fuzz/src/link/pair.rs:260:9:\n\
+             not at rest\n\
+             artifact_prefix='fuzz/artifacts/link/'; Test unit written to fuzz/artifacts/link/crash-7a\n\
+             stat::number_of_executed_units: 2803\n",
+            String::new(),
+        );
+        assert_eq!(round.artifact, Some("fuzz/artifacts/link/crash-7a".into()));
+        assert_eq!(round.executions, 2_803);
+        assert!(round.tail.starts_with("thread '<unnamed>' (1) panicked"), "{}", round.tail);
     }
 }

@@ -64,3 +64,32 @@ impl Tally {
         fs::rename(&new, file).with_context(|| file.display().to_string())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn executions_are_added_up_as_long_as_the_program_is_the_same() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("frame.json");
+        let round = Round {
+            executions: 1_000,
+            edges: 20,
+            inputs: 3,
+            rss_mib: 30,
+            commit: "abc".to_owned(),
+            artifact: None,
+            tail: String::new(),
+        };
+        for runs in 1..=3 {
+            let mut tally = Tally::load(&file, "one").unwrap();
+            tally.add(&round);
+            tally.save(&file).unwrap();
+            assert_eq!(tally.executions, runs * 1_000);
+        }
+        assert_eq!(Tally::load(&file, "another").unwrap().executions, 0);
+        fs::write(&file, "{").unwrap();
+        assert!(Tally::load(&file, "one").is_err(), "what is damaged is not begun anew in silence");
+    }
+}
