@@ -1,4 +1,4 @@
-//! What the fuzzer drives, which no application should: the inside of seals.
+//! What the fuzzer drives, which no application should: the inside of seals, and the rows of a home's file.
 
 use thinpost_wire::ids::AccountKey;
 use thinpost_wire::letter::Letter;
@@ -11,6 +11,7 @@ use crate::kept::{Kept, Name};
 use crate::message::MessageId;
 use crate::seal::{Codings, Keyring, Packed, Seals};
 use crate::store::Queued;
+pub use crate::store::fuzzing::{HOME_RECORDS, HomeRows, home_samples};
 
 /// Seals a letter.
 fn seal(from: &mut Seals, to: &SealKeys) -> Vec<u8> {
@@ -24,6 +25,7 @@ fn seal(from: &mut Seals, to: &SealKeys) -> Vec<u8> {
 pub struct Pair {
     ann: Seals,
     bob: Seals,
+    ann_keys: SealKeys,
     bob_keys: SealKeys,
     models: Models,
     /// What Bob has sent to Ann, and of which she sends receipts.
@@ -58,7 +60,29 @@ impl Pair {
             let queued = Queued::new(AccountKey(ann_keys.identity), Some(name));
             kept.keep(MessageId(number), queued, number);
         }
-        Self { ann, bob, bob_keys, models: Models::compiled_in(), kept }
+        Self { ann, bob, ann_keys, bob_keys, models: Models::compiled_in(), kept }
+    }
+
+    /// What Ann has sealed, for Bob to open: one letter.
+    ///
+    /// # Panics
+    /// When Ann cannot seal.
+    pub fn sealed(&mut self) -> Vec<u8> {
+        seal(&mut self.ann, &self.bob_keys)
+    }
+
+    /// What each would write down of the other.
+    ///
+    /// # Panics
+    /// When nothing is shared.
+    pub fn records(&mut self) -> [Vec<u8>; 2] {
+        self.sealed();
+        let answer = seal(&mut self.bob, &self.ann_keys);
+        self.ann.open(&answer).expect("the answer opens");
+        [&mut self.ann, &mut self.bob].map(|seals| {
+            let (_, record) = seals.take_changed().pop().expect("a pair has changed");
+            record
+        })
     }
 
     /// Bob opens whatever comes.

@@ -13,6 +13,9 @@ pub mod config;
 #[cfg(unix)]
 pub mod control;
 pub mod folder;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod invite;
 pub mod limits;
 pub mod relay;

@@ -411,6 +411,13 @@ fn unrecord<T: DeserializeOwned>(what: &str, bytes: &[u8]) -> Result<T, StoreErr
     rmp_serde::from_slice(bytes).map_err(|error| StoreError::Damaged(format!("{what}: {error}")))
 }
 
+/// What is kept of a pair, read and written again; none if it cannot be read.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn rewrite_pair(bytes: &[u8]) -> Option<Vec<u8>> {
+    let (pair, taste) = Pair::from_record(bytes).ok()?;
+    Some(pair.to_record(&taste))
+}
+
 #[cfg(test)]
 mod tests;
 // What is coded with a model needs one.

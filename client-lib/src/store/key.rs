@@ -179,6 +179,12 @@ impl DataKey {
         }
     }
 
+    /// Reads a file that ends with the check that is made here, as no search would find one; with a key, or without.
+    #[cfg(feature = "fuzzing")]
+    pub(super) fn from_checked(content: &[u8], key: Option<&HomeKey>) -> Result<Self, OpenError> {
+        Self::from_file(Some(&[content, &check(content)].concat()), key)
+    }
+
     fn wrap(&self, under: &[u8; 32], random: &mut Random) -> Wrapped {
         let (mut key, nonce) = (*self.0, random.bytes());
         let tag = XChaCha20Poly1305::new(&Key::from(*under))

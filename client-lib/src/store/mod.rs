@@ -4,6 +4,8 @@
 //!
 //! What is in the file is encrypted: `table` seals each row by `vault`, under the data key that `key` keeps.
 
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod grants;
 mod kept;
 pub(crate) mod key;

@@ -54,6 +54,35 @@ impl<R> Single<R> {
     }
 }
 
+/// The record that these bytes are read as in a row of this place, written again; none if they are no record.
+#[cfg(feature = "fuzzing")]
+fn rewrite<R: Serialize + DeserializeOwned>(
+    vault: &Vault,
+    table: &'static str,
+    key: &[u8],
+    record: &[u8],
+) -> Option<Vec<u8>> {
+    let row = vault.seal(table, key, &super::fuzzing::AsItIs(record));
+    let record: R = vault.open(table, key, &row).ok()?;
+    Some(postcard::to_stdvec(&record).expect("it was read"))
+}
+
+#[cfg(feature = "fuzzing")]
+impl<K, R: Serialize + DeserializeOwned> Rows<K, R> {
+    /// As [`rewrite`].
+    pub(super) fn rewrite(&self, vault: &Vault, record: &[u8]) -> Option<Vec<u8>> {
+        rewrite::<R>(vault, self.name, b"a key", record)
+    }
+}
+
+#[cfg(feature = "fuzzing")]
+impl<R: Serialize + DeserializeOwned> Single<R> {
+    /// As [`rewrite`].
+    pub(super) fn rewrite(&self, vault: &Vault, record: &[u8]) -> Option<Vec<u8>> {
+        rewrite::<R>(vault, META_NAME, self.key.as_bytes(), record)
+    }
+}
+
 /// What there is one of.
 pub(super) const META: TableDefinition<'static, &str, &[u8]> = TableDefinition::new(META_NAME);
 const META_NAME: &str = "meta";

@@ -3,6 +3,8 @@
 mod apply;
 mod check;
 mod copy;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod objects;
 mod overlay;
 mod records;

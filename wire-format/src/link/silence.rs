@@ -25,6 +25,10 @@ const QUICK_BYTES: usize = 256;
 /// a sixteenth of its length, for some sixty polls in each hundredfold of time.
 const POLLS_IN_SILENCE: u32 = 16;
 
+/// No timer is shorter, as in QUIC (RFC 9002, section 6.1.2): where an answer took no time at all, polls would else leave without end
+/// before any has passed.
+const PAUSE_MIN: Duration = Duration::from_millis(1);
+
 /// What is to leave when a timer has run out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Ask {
@@ -157,7 +161,7 @@ impl Silence {
             _ if is_quick => pauses.next / QUICKER,
             _ => pauses.next,
         };
-        Some(base + pause)
+        Some(base + pause.max(PAUSE_MIN))
     }
 }
 
@@ -270,6 +274,15 @@ mod tests {
         }
         let due = silence.due(None, Pauses { round_trip: TIMER / 2, ..PAUSES }, true).unwrap();
         assert_eq!(due, Time::after_start(TIMER * SILENT_AFTER + TIMER * SILENT_AFTER / 16));
+    }
+
+    #[test]
+    fn some_time_passes_between_polls_where_answers_take_none() {
+        let mut silence = Silence::new(Duration::from_secs(45));
+        let now = Time::after_start(TIMER);
+        silence.restart(now);
+        let pauses = Pauses { first: Duration::ZERO, next: Duration::ZERO, round_trip: Duration::ZERO };
+        assert_eq!(silence.due(None, pauses, true), Some(now + PAUSE_MIN));
     }
 
     #[test]

@@ -180,7 +180,7 @@ pub(super) fn collapse_scope(sender: Option<[u8; 32]>, submitter: Option<u32>) -
 }
 
 /// The layout of one entry's value: this byte, [`CHECK_BYTES`] of check, the postcard header, the body.
-const ENTRY_VERSION: u8 = 3;
+pub(super) const ENTRY_VERSION: u8 = 3;
 
 /// redb verifies its page checksums when it repairs, not when it reads, so an entry carries its own:
 /// BLAKE3 over position, header and body, cut to this many bytes. A flipped bit is then an error and

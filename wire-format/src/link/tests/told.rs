@@ -407,3 +407,17 @@ fn timers_are_not_quick_where_losses_are_rare_or_no_answer_was_ever_timed() {
         assert_eq!(end.next(), Said::items([1]));
     }
 }
+
+#[test]
+fn polls_do_not_leave_without_end_where_answers_take_no_time() {
+    let mut end = End::having_sent(1);
+    let ack = Batch { ack: Some(batch::Ack { watermark: 1, received: vec![] }), ..Batch::default() };
+    let mut datagram = vec![0];
+    ack.encode(&mut datagram);
+    end.now = Time::default();
+    end.link.handle_datagram(end.now, &datagram).unwrap();
+    assert_eq!(end.link.rtt(), Duration::ZERO);
+    end.link.poke(end.now);
+    assert_eq!(end.next(), Said::poll());
+    assert!(end.link.poll_timeout().is_some_and(|at| at > end.now));
+}

@@ -1,0 +1,106 @@
+//! Two links with a channel between them that loses, doubles, delays and reorders, driven by a sequence of operations.
+//!
+//! Whatever is done, each frame that was pushed is delivered once and in order, nothing is acknowledged that its shell has
+//! not settled, an object's bytes are its own, and no datagram is larger than the carrier takes. In the end the channel
+//! is clean, and all of it arrives. After a datagram was changed on its way nothing of this holds, but that nothing
+//! panics: the carrier lets none through, unless the other end means it.
+
+mod pair;
+mod shell;
+
+use arbitrary::{Arbitrary, Unstructured};
+use thinpost_wire::codec::DictionarySet;
+
+use self::pair::Pair;
+
+/// So many operations are done of one input; what follows is ignored.
+const OPERATIONS_MAX: usize = 200;
+
+/// One of the two ends.
+#[derive(Clone, Copy, Debug, Arbitrary)]
+pub(crate) enum End {
+    /// The one that numbers transfers, as a device does; it makes no difference here.
+    Device,
+    Relay,
+}
+
+/// What is done.
+#[derive(Debug, Arbitrary)]
+pub(crate) enum Operation {
+    /// Pushes a frame: of something that shrinks if the texture is less than 32, or else of noise.
+    Push { from: End, bytes: u16, texture: u8 },
+    /// Pushes many short frames.
+    PushMany { from: End, frames: u8 },
+    /// Pushes a frame of the largest kind.
+    PushLargest { from: End },
+    /// Takes what is to leave, so many datagrams at most.
+    Transmit { from: End, datagrams: u8, room: u16 },
+    /// Delivers a datagram under way.
+    Deliver { to: End, which: u8 },
+    /// Delivers all that are under way, the newest first if so asked.
+    DeliverAll { to: End, is_backwards: bool },
+    /// Delivers one that stays under way.
+    Double { to: End, which: u8 },
+    /// Loses one.
+    Lose { to: End, which: u8 },
+    /// Delivers one in a coding that nobody knows.
+    DeliverUnreadable { to: End, which: u8, coding: u8 },
+    /// Delivers one of which a byte was changed.
+    DeliverChanged { to: End, which: u8, place: u16, change: u8 },
+    /// Lets time pass.
+    Wait { ms: u16 },
+    /// Lets time pass until an end is to be woken, and wakes it.
+    Ring { end: End },
+    /// Wakes an end, whether it is time or not.
+    Wake { end: End },
+    /// Settles the next so many frames that were given to the shell, or says an old settlement again.
+    Settle { at: End, frames: u8 },
+    /// Begins to send an object, of which the other end holds some from before, which the sender may know.
+    Offer { from: End, size: u32, held: Option<(u16, u16)>, knows: bool },
+    /// The other end learns of the next object that is sent to it.
+    Accept { at: End },
+    /// Hands over so many pieces of what is wanted of objects, or a part of each.
+    Supply { from: End, pieces: u8, in_part: bool },
+    /// Makes so many chunks durable.
+    Hold { at: End, chunks: u8 },
+    /// Ends a transfer at one end.
+    Stop { at: End, which: u8 },
+    /// Lets an end gather acknowledgements.
+    Gather { at: End, seconds: u8 },
+    /// What the carrier may say to a link.
+    Hint { to: End, hint: Hint },
+}
+
+/// What the carrier may know of the path. It may be wrong: then something is sent in vain.
+#[derive(Debug, Arbitrary)]
+pub(crate) enum Hint {
+    ResendAll,
+    LoseUntil { ms_ago: u16 },
+    Poke,
+    Ask,
+    Ride { bytes: u16 },
+    PathIsOpen,
+}
+
+/// Does what the bytes say, and then lets everything arrive. The first byte says whether the ends have dictionaries: the search
+/// for the shortest form of a batch takes most of the time, so that few have.
+///
+/// # Panics
+/// When something does not hold.
+pub fn run(bytes: &[u8]) {
+    let Some((&first, operations)) = bytes.split_first() else { return };
+    let dictionaries = if first >= 0xf0 { DictionarySet::compiled_in() } else { DictionarySet::EMPTY };
+    let mut input = Unstructured::new(operations);
+    let mut pair = Pair::new(dictionaries);
+    for _ in 0..OPERATIONS_MAX {
+        if input.is_empty() {
+            break;
+        }
+        let Ok(operation) = Operation::arbitrary(&mut input) else { break };
+        pair.do_it(&operation);
+        if pair.is_over() {
+            return;
+        }
+    }
+    pair.finish();
+}
