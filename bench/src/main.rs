@@ -16,6 +16,7 @@ mod link;
 mod relay;
 mod report;
 mod rungs;
+mod store;
 mod texts;
 mod train;
 mod unseen;
@@ -41,6 +42,7 @@ enum Command {
     Rungs(rungs::RungsArgs),
     #[command(hide = true)]
     Serve(relay::ServeArgs),
+    Store(store::StoreArgs),
     Texts(texts::TextsArgs),
     Train(train::TrainArgs),
     Unseen(unseen::UnseenArgs),
@@ -55,6 +57,7 @@ impl Command {
             Self::Relay(args) => relay::run(args, report),
             Self::Rungs(args) => rungs::run(args, report),
             Self::Serve(args) => relay::serve(args),
+            Self::Store(args) => store::run(args, report),
             Self::Texts(args) => texts::run(args, report),
             Self::Unseen(args) => unseen::run(args, report),
             Self::Train(args) => train::run(args, report),
