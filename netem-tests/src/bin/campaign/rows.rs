@@ -102,7 +102,35 @@ pub(crate) const ROWS: &[Row] = &[
         is_seeded: true,
         first: 100,
     },
+    fuzz("fuzz-batch", &["fuzz/run", "batch"]),
+    fuzz("fuzz-codec", &["fuzz/run", "codec"]),
+    fuzz("fuzz-config", &["fuzz/run", "config"]),
+    fuzz("fuzz-datagram", &["fuzz/run", "datagram"]),
+    fuzz("fuzz-frame", &["fuzz/run", "frame"]),
+    fuzz("fuzz-link", &["fuzz/run", "link"]),
+    fuzz("fuzz-model", &["fuzz/run", "model"]),
+    fuzz("fuzz-parcel", &["fuzz/run", "parcel"]),
+    fuzz("fuzz-records", &["fuzz/run", "records"]),
+    fuzz("fuzz-rows", &["fuzz/run", "rows"]),
+    fuzz("fuzz-seal", &["fuzz/run", "seal"]),
+    fuzz("fuzz-text", &["fuzz/run", "text"]),
+    fuzz("fuzz-ticket", &["fuzz/run", "ticket"]),
 ];
+
+/// A target of fuzzing: fuzz/README.md says what each reads and holds.
+const fn fuzz(name: &'static str, command: &'static [&'static str]) -> Row {
+    Row {
+        name,
+        fault: "hostile bytes, or operations, by coverage-guided fuzzing",
+        bar: "no panic, 256 MiB, 10 s; what is read is written again as the same",
+        unit: "executions",
+        volume: 100_000_000,
+        command,
+        amount: "--execs",
+        is_seeded: false,
+        first: 100_000,
+    }
+}
 
 impl Row {
     /// How this much of it is run, from a seed on.
@@ -122,6 +150,10 @@ impl Row {
     }
 }
 
+/// A program stands beside this one; what has a folder is a script of the repository.
 fn program_at(programs: &Path, program: &str) -> PathBuf {
+    if program.contains('/') {
+        return Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(program);
+    }
     programs.join(program).with_extension(std::env::consts::EXE_EXTENSION)
 }
