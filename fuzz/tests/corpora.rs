@@ -1,5 +1,7 @@
 //! Every input in the repository, through the target that it is of; and that there is a program and a folder for each target.
 
+#![allow(clippy::unwrap_used)]
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::panic::catch_unwind;

@@ -10,7 +10,6 @@ use rangemap::RangeSet;
 pub(super) use self::inbound::ObjectsInbound;
 pub(super) use self::outbound::{Flight, ObjectsOutbound};
 use crate::batch::{Ack, Transfer};
-use crate::limits::ACK_RANGES_MAX;
 
 /// Bytes of an object that its sender is to hand to the link, with [`Link::supply`](super::Link::supply).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,13 +20,13 @@ pub struct Want {
     pub bytes: Range<u64>,
 }
 
-/// How a batch states bytes: counted from 1, the lowest ranges if they are too many.
-fn to_ack(held: &RangeSet<u64>) -> Ack {
+/// How a batch states bytes: counted from 1, the lowest ranges if there are more than so many above the watermark.
+fn to_ack(held: &RangeSet<u64>, ranges_max: usize) -> Ack {
     let mut ack = Ack::default();
     for range in held.iter() {
         if range.start == 0 {
             ack.watermark = range.end;
-        } else if ack.received.len() < ACK_RANGES_MAX {
+        } else if ack.received.len() < ranges_max {
             ack.received.push((range.start + 1, range.end));
         }
     }

@@ -8,7 +8,7 @@ use rangemap::RangeSet;
 
 use super::{bytes_of, bytes_of_both, has_all, to_ack};
 use crate::batch::{Chunk, Held, Transfer};
-use crate::limits::{HOLD_BYTES_MAX, TRANSFERS_MAX};
+use crate::limits::{ACK_RANGES_MAX, HOLD_BYTES_MAX, TRANSFERS_MAX};
 use crate::link::LinkError;
 
 /// Chunks of a transfer that is not known yet are kept up to so many bytes: the frame that opens it may be late, or have
@@ -127,10 +127,16 @@ impl ObjectsInbound {
         }
     }
 
-    /// What to state with whatever leaves next.
+    /// What to state with whatever leaves next. All objects together have as many ranges as one may, as a datagram must hold them
+    /// beside an acknowledgement of items; those of the first come first, as objects leave one after the other.
     pub(in crate::link) fn statements(&self) -> Vec<Held> {
         let news = self.objects.iter().filter(|(_, incoming)| incoming.is_news);
-        let stated = news.map(|(&transfer, incoming)| Held { transfer, bytes: to_ack(&incoming.held) });
+        let mut ranges_left = ACK_RANGES_MAX;
+        let stated = news.map(|(&transfer, incoming)| {
+            let bytes = to_ack(&incoming.held, ranges_left);
+            ranges_left -= bytes.received.len();
+            Held { transfer, bytes }
+        });
         stated.take(TRANSFERS_MAX).collect()
     }
 

@@ -322,3 +322,29 @@ proptest! {
         prop_assert!(pair.ends.iter().all(Link::is_at_rest));
     }
 }
+
+#[test]
+fn what_is_held_of_many_objects_with_many_gaps_fits_a_datagram() {
+    let mut pair = Pair::new(CLEAN, 1);
+    for number in 1..=TRANSFERS_MAX as u32 {
+        let mut dice = Dice(number.into());
+        let mut part = |n: u64| {
+            let start = 70_000 + n * 60_000 + dice.roll() % 10_000;
+            start..start + 20_000 + dice.roll() % 10_000
+        };
+        let held: RangeSet<u64> = (0..40).map(&mut part).collect();
+        pair.ends[0].send_object(Transfer(number), 4_000_000, RangeSet::new());
+        pair.ends[1].receive_object(Transfer(number), 4_000_000, held).unwrap();
+    }
+    pair.ends[0].push(frame(0));
+    let opening = pair.ends[0].poll_transmit(pair.now, 1_131).unwrap();
+    pair.ends[1].handle_datagram(pair.now, &opening).unwrap();
+    let due = pair.ends[1].poll_timeout().unwrap();
+    let answer = pair.ends[1].poll_transmit(due, 1_131).unwrap();
+    assert!(answer.len() <= 1_131, "{} bytes", answer.len());
+    pair.ends[0].handle_datagram(due, &answer).unwrap();
+    let told = pair.ends[0].poll_event();
+    let first_32 = |bytes| (20_000 * 32..30_000 * 32).contains(&bytes);
+    let is_of_first = |told| matches!(told, Some(Event::Progress { transfer: Transfer(1), held_bytes }) if first_32(held_bytes));
+    assert!(is_of_first(told), "the first object's ranges come first");
+}
