@@ -129,7 +129,7 @@ pub fn home_samples(pairs: [Vec<u8>; 2]) -> Vec<(u8, Vec<u8>)> {
     let bare = OutboxRow {
         mailbox: account,
         token,
-        enqueued_unix_ms: 1_800_000_000_000,
+        enqueued_ms: 1_800_000_000_000,
         app_id: None,
         written: origin,
         number: None,

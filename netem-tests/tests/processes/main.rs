@@ -4,6 +4,8 @@
 
 #[cfg(unix)]
 mod backups;
+#[cfg(target_os = "linux")]
+mod durable;
 mod guests;
 mod kills;
 #[cfg(target_os = "linux")]
