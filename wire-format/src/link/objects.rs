@@ -12,6 +12,9 @@ pub(super) use self::outbound::{Flight, ObjectsOutbound};
 use crate::batch::{Ack, Transfer};
 use crate::limits::ACK_RANGES_MAX;
 
+/// What one range of a set takes with its share of the tree, bytes.
+const RANGE_BYTES: usize = 48;
+
 /// Bytes of an object that its sender is to hand to the link, with [`Link::supply`](super::Link::supply).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Want {
