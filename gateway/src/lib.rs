@@ -15,6 +15,7 @@ pub mod limits;
 pub mod relay;
 mod session;
 pub mod store;
+mod strangers;
 mod tls_sessions;
 
 pub use relay::{Relay, RelayParts, StartError, Stopped};

@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime};
 use clap::Parser;
 use clap::error::ErrorKind;
 use quinn::Runtime;
-use thinpost_gateway::config::{Config, Registration};
+use thinpost_gateway::config::{Config, Registration, memory};
 use thinpost_gateway::folder::{Folder, RelayKeys};
 use thinpost_gateway::invite::InviteParams;
 use thinpost_gateway::store::{CommitMode, RedbStore};
@@ -71,6 +71,8 @@ fn run(args: &RunArgs) -> Result<(), Failure> {
 
     let executor = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
+        .max_blocking_threads(memory::BLOCKING_THREADS)
+        .thread_stack_size(memory::STACK_BYTES)
         .build()
         .map_err(|error| Failure::new(Failure::IO, format!("cannot start threads: {error}")))?;
     let outcome = executor.block_on(async {

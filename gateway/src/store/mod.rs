@@ -39,6 +39,7 @@ pub use self::commit::{CommitError, CommitMode, Committer, GroupCommit, GroupLim
 pub use self::memory::MemoryStore;
 pub use self::objects::{ObjectNo, ObjectRecord};
 pub use self::redb::RedbStore;
+pub(crate) use self::sessions::PENDING_BYTES_MAX as TLS_SESSIONS_BYTES_MAX;
 pub use self::types::{
     Append, Counts, DeviceNo, DeviceRecord, Done, Entry, HandleTables, Invite, MailboxUsage, Op, Refusal,
     Register, TableTail, Usage, Verdict,
