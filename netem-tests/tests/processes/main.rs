@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a process that cannot be started fails its test")]
 
+#[cfg(target_os = "linux")]
+mod flood;
 mod guests;
 mod kills;
 #[cfg(target_os = "linux")]

@@ -5,6 +5,8 @@
 mod crashes;
 mod days;
 mod durable;
+#[cfg(target_os = "linux")]
+mod hostile;
 mod introductions;
 mod keys;
 mod ladder;
