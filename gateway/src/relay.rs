@@ -250,6 +250,11 @@ impl Relay {
         self.shared.strangers.count()
     }
 
+    /// What links hold now beyond what each may, bytes.
+    pub fn lent_bytes(&self) -> usize {
+        self.shared.pool.lent_bytes()
+    }
+
     /// Connections that were ended so far for want of memory for what they held.
     pub fn called_in(&self) -> u64 {
         self.shared.pool.called_in()

@@ -73,7 +73,7 @@ struct Options {
 }
 
 /// What the bars ask for, and how fast it comes.
-const FORGED: u64 = 20_000;
+const FORGED: u64 = 40_000;
 const FORGED_PER_S: u64 = 500;
 const SILENT_PER_S: u64 = 20;
 const SLOW: u64 = 5_000;
@@ -306,14 +306,19 @@ fn show_service(served: &Served, figures: &mut Map<String, Value>, broken: &mut 
         }
     }
     println!(
-        "messages                   {:>9}, {} in custody, {} arrived, {} again, {} refused",
+        "messages                   {:>9}, {} in custody, {} arrived, {} again, refused: {:?}",
         served.sent, served.in_custody, served.delivered, served.doubled, served.refused
     );
     figures.insert("messages".into(), served.sent.into());
     if !served.is_whole() {
         broken.push(format!(
-            "of {} messages {} are in custody and {} arrived, {} again; lines lost: {:?}",
-            served.sent, served.in_custody, served.delivered, served.doubled, served.lines_lost
+            "of {} messages {} are in custody and {} arrived, {} again; refused: {:?}; lines lost: {:?}",
+            served.sent,
+            served.in_custody,
+            served.delivered,
+            served.doubled,
+            served.refused,
+            served.lines_lost
         ));
     }
 }

@@ -1,6 +1,7 @@
 //! Handshakes that come to nothing: beginnings from addresses that never answer, and devices that are let in by QUIC and then
 //! say nothing.
 
+use std::collections::VecDeque;
 use std::net::UdpSocket;
 use std::time::Duration;
 
@@ -18,6 +19,9 @@ use super::{AMPLIFICATION_MAX, socket};
 
 /// Beginnings leave in lots, so often a second.
 const LOTS_PER_S: u64 = 50;
+
+/// Forged addresses that listen at a time; of those before, what came until then counts. A process has some 20,000 sockets.
+const OPEN_MAX: usize = 6_000;
 
 /// How much there is to be of it.
 #[derive(Clone, Copy, Debug)]
@@ -70,39 +74,29 @@ async fn forge(relay: &RelayTicket, flood: Flood, seed: u64, until: Instant) -> 
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let mut openings = Openings::new(relay.key, *blake3::hash(&seed.to_be_bytes()).as_bytes())?;
     let address = relay.addresses[0];
-    let mut all = Vec::new();
+    let mut outcome = Outcome::default();
+    let mut open = VecDeque::new();
     let mut tick = interval(Duration::from_secs(1) / LOTS_PER_S as u32);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut lots = 0;
-    while (all.len() as u64) < flood.forged && Instant::now() < until {
+    while outcome.begun < flood.forged && Instant::now() < until {
         tick.tick().await;
         lots += 1;
         let due = (flood.forged_per_s * lots / LOTS_PER_S).min(flood.forged);
-        while (all.len() as u64) < due {
+        while outcome.begun < due {
+            if open.len() == OPEN_MAX {
+                open.pop_front().into_iter().for_each(|oldest| outcome.count(oldest));
+            }
             let socket = socket(&mut rng)?;
             let opening = openings.next(address)?;
             let sent_bytes = socket.send_to(&opening, address)? as u64;
-            all.push(Forged { socket, sent_bytes });
+            open.push_back(Forged { socket, sent_bytes });
+            outcome.begun += 1;
         }
     }
     // What the relay says again it says until it gives up.
     sleep_until(until).await;
-    let mut outcome = Outcome { begun: all.len() as u64, ..Outcome::default() };
-    let mut buffer = [0; 2_048];
-    for Forged { socket, sent_bytes } in all {
-        let (mut heard_bytes, mut first) = (0, None);
-        while let Ok(len) = socket.recv(&mut buffer) {
-            heard_bytes += len as u64;
-            first.get_or_insert(buffer[0]);
-        }
-        // The kind of a packet of QUIC's first version (RFC 9000, section 17.2).
-        match first.map(|byte| byte & 0b1011_0000) {
-            Some(0b1011_0000) => outcome.retried += 1,
-            Some(_) => outcome.answered += 1,
-            None => {}
-        }
-        outcome.amplification = outcome.amplification.max(heard_bytes as f64 / sent_bytes as f64);
-    }
+    open.into_iter().for_each(|forged| outcome.count(forged));
     Ok(outcome)
 }
 
@@ -130,6 +124,23 @@ async fn keep_silent(relay: RelayTicket, flood: Flood, seed: u64, until: Instant
 }
 
 impl Outcome {
+    /// What came back to an address.
+    fn count(&mut self, Forged { socket, sent_bytes }: Forged) {
+        let mut buffer = [0; 2_048];
+        let (mut heard_bytes, mut first) = (0, None);
+        while let Ok(len) = socket.recv(&mut buffer) {
+            heard_bytes += len as u64;
+            first.get_or_insert(buffer[0]);
+        }
+        // The kind of a packet of QUIC's first version (RFC 9000, section 17.2).
+        match first.map(|byte| byte & 0b1011_0000) {
+            Some(0b1011_0000) => self.retried += 1,
+            Some(_) => self.answered += 1,
+            None => {}
+        }
+        self.amplification = self.amplification.max(heard_bytes as f64 / sent_bytes as f64);
+    }
+
     /// Whether no address that is not proven was sent too much.
     ///
     /// # Errors

@@ -70,8 +70,8 @@ pub struct Served {
     pub delivered: u64,
     /// Those that arrived again.
     pub doubled: u64,
-    /// Those that were refused.
-    pub refused: u64,
+    /// Those that were refused, and why.
+    pub refused: BTreeMap<String, u64>,
     /// Why clients have lost their line, each of them.
     pub lines_lost: Vec<String>,
 }
@@ -79,14 +79,14 @@ pub struct Served {
 impl Served {
     fn new() -> Self {
         let [quiet, attacked] = [(); 2].map(|()| Waits::new());
-        let lines_lost = Vec::new();
-        Self { quiet, attacked, sent: 0, in_custody: 0, delivered: 0, doubled: 0, refused: 0, lines_lost }
+        let (refused, lines_lost) = (BTreeMap::new(), Vec::new());
+        Self { quiet, attacked, sent: 0, in_custody: 0, delivered: 0, doubled: 0, refused, lines_lost }
     }
 
     /// Whether each message is in custody and has arrived once.
     pub fn is_whole(&self) -> bool {
         let is_there = self.delivered == self.sent && self.in_custody == self.sent;
-        is_there && self.doubled == 0 && self.refused == 0 && self.lines_lost.is_empty()
+        is_there && self.doubled == 0 && self.refused.is_empty() && self.lines_lost.is_empty()
     }
 
     fn waits(&mut self, phase: u8) -> Option<&mut Waits> {
@@ -266,7 +266,7 @@ impl Client {
                     waits.delivery.saturating_record(took.as_micros() as u64);
                 }
             }
-            Heard::Frame(Told::Refused(..)) => served.refused += 1,
+            Heard::Frame(Told::Refused(_, why)) => *served.refused.entry(why.to_string()).or_default() += 1,
             Heard::Frame(_) => {}
         }
     }

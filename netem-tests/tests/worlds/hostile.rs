@@ -110,7 +110,7 @@ async fn a_device_that_settles_nothing_is_not_answered_without_end() {
 
 #[tokio::test(start_paused = true)]
 async fn who_holds_most_of_what_all_may_leaves_and_those_who_hold_little_do_not() {
-    let world = world(5, |config| config.limits.links_bytes_max = 1 << 20);
+    let world = world(5, |config| config.limits.links_bytes_max = 256 << 10);
     let ticket = world.relay_ticket();
     let quiet = Device::new(5, 0, &ticket);
     let mut quiet_line = registered(&world, &quiet, 1).await;
@@ -129,7 +129,8 @@ async fn who_holds_most_of_what_all_may_leaves_and_those_who_hold_little_do_not(
         sleep(Duration::from_secs(60)).await;
         ended = world.relay().unwrap().called_in();
     }
-    assert!(ended > 0, "{ended}");
+    let relay = world.relay().unwrap();
+    assert!(ended > 0 && relay.lent_bytes() <= 256 << 10, "{ended}, {}", relay.lent_bytes());
     let (number, _) = quiet_line.submit(to_self, b"still here");
     timeout(Duration::from_secs(10), quiet_line.settled(number)).await.expect("it is served").unwrap();
 }
