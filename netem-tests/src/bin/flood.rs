@@ -73,14 +73,14 @@ struct Options {
 }
 
 /// What the bars ask for, and how fast it comes.
-const FORGED: u64 = 40_000;
-const FORGED_PER_S: u64 = 500;
-const SILENT_PER_S: u64 = 20;
+const FORGED: u64 = 20_000;
+const FORGED_PER_S: u64 = 300;
+const SILENT_PER_S: u64 = 10;
 const SLOW: u64 = 5_000;
-const SLOW_PER_S: u64 = 150;
+const SLOW_PER_S: u64 = 100;
 const BY_ONE: u64 = 2_000;
 const STRANGERS: u64 = 10_000;
-const STRANGERS_PER_S: u64 = 200;
+const STRANGERS_PER_S: u64 = 125;
 
 /// So many times as long as in quiet may a client wait under attack, at the 99th percentile.
 const RATIO_MAX: f64 = 2.0;

@@ -160,8 +160,12 @@ impl Service {
         }
         let (stop, stopped) = watch::channel(false);
         let mut clients = JoinSet::new();
+        // Nobody speaks before the other one has a mailbox.
+        let mut all = Vec::new();
         while let Some(entered) = entering.join_next().await {
-            let (number, line, to) = entered??;
+            all.push(entered??);
+        }
+        for (number, line, to) in all {
             let rng = ChaCha8Rng::seed_from_u64(seed ^ number << 32);
             let client = Client { number, to, line, rng, shared: shared.clone(), unsettled: BTreeMap::new() };
             clients.spawn(client.run(pace, stopped.clone()));
