@@ -118,19 +118,22 @@ impl Relay {
         Ok(own.next().and_then(|row| row.last()?.parse().ok()).unwrap_or(0))
     }
 
-    /// The processor time that it has taken.
+    /// The processor time that it has taken, and how long its threads have waited for a processor, all together: much, where
+    /// others keep the machine.
     ///
     /// # Errors
     /// Where there is no `/proc`.
-    pub fn processor_time(&self) -> Result<Duration> {
-        let Some(process) = &self.process else { return Ok(Duration::ZERO) };
+    pub fn processor_time(&self) -> Result<[Duration; 2]> {
+        let Some(process) = &self.process else { return Ok([Duration::ZERO; 2]) };
         // Nanoseconds, for each thread: /proc/PID/stat counts in hundredths of a second.
-        let mut all = 0;
+        let mut all = [0; 2];
         for task in fs::read_dir(format!("/proc/{}/task", process.id()))? {
             let schedstat = fs::read_to_string(task?.path().join("schedstat"))?;
-            all += schedstat.split_whitespace().next().context("no schedstat")?.parse::<u64>()?;
+            for (sum, number) in all.iter_mut().zip(schedstat.split_whitespace()) {
+                *sum += number.parse::<u64>()?;
+            }
         }
-        Ok(Duration::from_nanos(all))
+        Ok(all.map(Duration::from_nanos))
     }
 
     /// The most that it may take, as `gateway check-config` prints it for this configuration, bytes.
