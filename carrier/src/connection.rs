@@ -52,15 +52,13 @@ pub(crate) const LATER_CRYPTO_FRAMES_MAX: u64 = 2;
 /// short for one, so that it is nothing to QUIC.
 pub(crate) const TOUCH: [u8; 1] = [0xff];
 
+/// A datagram's share of what may wait for all owners together, if it is not one of the connection's own.
+type Share = Option<OwnedSemaphorePermit>;
+
 /// What an endpoint gives to a connection.
 pub(crate) enum Heard {
     /// Something for QUIC, and which part of a handshake it holds, if it is a datagram with one.
-    Quic {
-        event: Box<ConnectionEvent>,
-        part: Option<Part>,
-        /// Its share of what may wait for all owners together, if it is not the connection's own.
-        _share: Option<OwnedSemaphorePermit>,
-    },
+    Quic { event: Box<ConnectionEvent>, part: Option<Part>, _share: Share },
     /// The answer to a touch.
     Touch,
 }
