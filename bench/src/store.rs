@@ -182,8 +182,8 @@ fn measure(path: &Path, way: Way, size_mib: u64, report: &mut Report) -> Result<
         }
         let written = (count.written.load(Ordering::Relaxed) - before) as f64 / f64::from(times);
         let what = format!("commit of {envelopes}");
-        report.push(row(&format!("{what}, median"), milliseconds(median(took)), "ms"));
-        report.push(row(&format!("{what}, written"), written, "B"));
+        report.row(row(&format!("{what}, median"), milliseconds(median(took)), "ms"))?;
+        report.row(row(&format!("{what}, written"), written, "B"))?;
     }
     // Another process would find the file like this.
     let killed = path.with_extension("killed");
@@ -194,8 +194,8 @@ fn measure(path: &Path, way: Way, size_mib: u64, report: &mut Report) -> Result<
     let took = began.elapsed();
     let rows = reopened.rows()?;
     ensure!(rows == next, "{rows} rows of {next} are there");
-    report.push(row("reopened after a kill", milliseconds(took), "ms"));
-    report.push(row("read for it", count.read.load(Ordering::Relaxed) as f64, "B"));
+    report.row(row("reopened after a kill", milliseconds(took), "ms"))?;
+    report.row(row("read for it", count.read.load(Ordering::Relaxed) as f64, "B"))?;
     drop(reopened);
     Ok(fs::remove_file(&killed)?)
 }

@@ -18,6 +18,7 @@ use tracing::debug;
 use crate::Down;
 use crate::connection::Owned;
 use crate::quic::{FIRST_DATAGRAM_MAX, FIRST_FRAME_MAX};
+use crate::room::{Pool, Room};
 
 /// How long packets may be held back for what the owner will have to say: longer than a commit to a disk mostly takes, and
 /// no longer than a packet without content takes on a thin link.
@@ -53,6 +54,9 @@ pub struct Channel {
     /// What is known of the first datagram, until it has left.
     first: Option<First>,
     held_until: Option<Instant>,
+    room: Room,
+    /// What the owner holds beside the link, bytes.
+    owner_bytes: usize,
 }
 
 /// What is known of a link's first datagram.
@@ -69,7 +73,16 @@ impl Channel {
         let is_padded = connection.quic().side().is_client() || !connected;
         let first = is_padded.then(First::default);
         let link = Link::new(config);
-        Self { connection, link, started: Instant::now(), connected, first, held_until: None }
+        Self {
+            connection,
+            link,
+            started: Instant::now(),
+            connected,
+            first,
+            held_until: None,
+            room: Room::default(),
+            owner_bytes: 0,
+        }
     }
 
     /// The link, to push to or to ask. What it has to say leaves when [`Channel::next`] has no news to give, or with
@@ -77,6 +90,38 @@ impl Channel {
     pub fn link(&mut self) -> &mut Link {
         self.look_at_first();
         &mut self.link
+    }
+
+    /// From now on the channel holds no more than [`FLOOR_BYTES`](crate::FLOOR_BYTES) and what the pool lends.
+    pub fn borrow_from(&mut self, pool: Pool) {
+        self.room = Room::from(pool);
+    }
+
+    /// What the owner holds for the other end beside the link, bytes. It counts like what the link holds.
+    pub fn set_owner_bytes(&mut self, bytes: usize) {
+        self.owner_bytes = bytes;
+    }
+
+    /// Whether so many bytes more may be pushed or supplied; what the pool has is borrowed.
+    pub fn has_room(&mut self, bytes: usize) -> bool {
+        let will_hold = self.holds_bytes() + bytes;
+        will_hold <= self.room.fit(will_hold)
+    }
+
+    /// What the link, QUIC and the owner hold, bytes.
+    fn holds_bytes(&mut self) -> usize {
+        self.link.holds_bytes() + self.connection.outgoing_bytes() + self.owner_bytes
+    }
+
+    /// Borrows and gives back as is needed. An error if the loan is called in, or there is none for what cannot be put down.
+    fn keep_house(&mut self, cx: &mut Context<'_>) -> Result<(), Down> {
+        let is_beyond = !self.has_room(0);
+        if self.room.poll_called_in(cx).is_ready() || is_beyond {
+            debug!(is_beyond, "a link is ended: there is no room for what it holds");
+            self.close(Close::Busy);
+            return Err(Down::NoRoom);
+        }
+        Ok(())
     }
 
     /// Takes the frames that were pushed first, if it is one or more, for the first.
@@ -184,10 +229,18 @@ impl Channel {
             self.connection.poll_input(cx);
             while let Some(datagram) = self.connection.receive() {
                 let now = self.now();
-                if let Err(error) = self.link.handle_datagram(now, &datagram) {
+                let beside = self.connection.outgoing_bytes() + self.owner_bytes;
+                let room = &mut self.room;
+                let room = |holds: usize| room.fit(holds + beside).saturating_sub(beside);
+                if let Err(error) = self.link.handle_datagram_within(now, &datagram, room) {
                     self.close(Close::Violation);
                     return Poll::Ready(Err(Down::Violation(error)));
                 }
+            }
+            if self.connection.down().is_none()
+                && let Err(down) = self.keep_house(cx)
+            {
+                return Poll::Ready(Err(down));
             }
             if !self.connected && self.connection.is_connected() {
                 self.connected = true;
@@ -278,15 +331,17 @@ impl Channel {
         }
         let is_unheard = self.connection.unheard_for().is_some();
         let mut room = if is_unheard { 0 } else { self.first_bytes_max(bytes_max) };
-        let mut datagrams = self.connection.quic().datagrams();
         let mut has_more = false;
         let resent = self.link.resent_items();
         while !is_unheard
-            && datagrams.send_buffer_space() >= bytes_max
+            && self.connection.quic().datagrams().send_buffer_space() >= bytes_max
+            // One may go in any case, or what is held could not be put down.
+            && (self.connection.outgoing_bytes() == 0 || self.has_room(bytes_max))
             && let Some(datagram) = self.link.poll_transmit(now, room)
         {
             (room, has_more) = (bytes_max, true);
-            datagrams.send(datagram.into(), false).map_err(|error| Down::Failed(error.to_string()))?;
+            let sent = self.connection.quic().datagrams().send(datagram.into(), false);
+            sent.map_err(|error| Down::Failed(error.to_string()))?;
         }
         let resent = self.link.resent_items() - resent;
         if resent > 0 {

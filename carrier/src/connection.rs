@@ -13,7 +13,7 @@ use bytes::Bytes;
 use quinn::{AsyncUdpSocket, UdpPoller};
 use quinn_proto::{ConnectionEvent, ConnectionHandle, Event, Transmit, VarInt};
 use thinpost_wire::frame::Close;
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::{Instant, Sleep, sleep_until};
 use tracing::debug;
 
@@ -42,14 +42,23 @@ const PROBE_WAIT_MAX: Duration = Duration::from_secs(8);
 /// What a relay has said so shortly before a device begins once more may be on its way to it.
 const OPENINGS_CROSS: Duration = Duration::from_millis(500);
 
+/// CRYPTO frames that a relay takes from one device until the handshake is complete, and then: a handshake has three, and more
+/// where they are repeated; a device that is known has nothing more to say of it. What has gaps, or no end, is kept until
+/// then, by QUIC or by TLS.
+pub(crate) const CRYPTO_FRAMES_MAX: u64 = 32;
+pub(crate) const LATER_CRYPTO_FRAMES_MAX: u64 = 2;
+
 /// One byte, as IPsec uses it for the same (RFC 3948, section 4). It begins like a packet with a long header, and is too
 /// short for one, so that it is nothing to QUIC.
 pub(crate) const TOUCH: [u8; 1] = [0xff];
 
+/// A datagram's share of what may wait for all owners together, if it is not one of the connection's own.
+type Share = Option<OwnedSemaphorePermit>;
+
 /// What an endpoint gives to a connection.
 pub(crate) enum Heard {
     /// Something for QUIC, and which part of a handshake it holds, if it is a datagram with one.
-    Quic { event: Box<ConnectionEvent>, part: Option<Part> },
+    Quic { event: Box<ConnectionEvent>, part: Option<Part>, _share: Share },
     /// The answer to a touch.
     Touch,
 }
@@ -81,6 +90,8 @@ pub(crate) struct Connection {
     stirs: bool,
     down: Option<Down>,
     early: Early,
+    /// CRYPTO frames that a relay takes in all.
+    crypto_frames_max: u64,
     spoken: Spoken,
     quiet: Quiet,
     /// Whether the link is at rest, as was said last.
@@ -174,6 +185,11 @@ impl Connection {
         is_lost
     }
 
+    /// Datagrams that wait in QUIC to be sent, bytes.
+    pub(crate) fn outgoing_bytes(&mut self) -> usize {
+        self.spoken.outgoing_bytes(&mut self.quic)
+    }
+
     /// The next datagram of the other end.
     pub(crate) fn receive(&mut self) -> Option<Bytes> {
         let datagram = self.quic.datagrams().recv()?;
@@ -192,7 +208,7 @@ impl Connection {
                 self.down.get_or_insert_with(|| Down::Failed("the socket failed".to_owned()));
                 break;
             };
-            let Heard::Quic { event, part } = event else {
+            let Heard::Quic { event, part, .. } = event else {
                 if self.quiet.touch == Touch::Left {
                     self.quiet.touch = Touch::Answered;
                 }
@@ -223,6 +239,11 @@ impl Connection {
             self.repeat_end_if_overdue();
         }
         self.look();
+        let crypto_frames = self.quic.stats().frame_rx.crypto;
+        if self.quic.side().is_server() && crypto_frames > self.crypto_frames_max && self.down.is_none() {
+            debug!(crypto_frames, "a handshake has no end");
+            self.close(Close::Violation);
+        }
         // And neither has a device of what we have said, if it begins once more.
         let crosses = self.opening.has_left_within(OPENINGS_CROSS);
         if begun && self.quic.side().is_server() && self.repeats_opening() && !crosses {
@@ -385,6 +406,7 @@ impl Connection {
             match event {
                 Event::Connected => {
                     (self.is_connected, self.spoken.is_stale) = (true, true);
+                    self.crypto_frames_max = self.quic.stats().frame_rx.crypto + LATER_CRYPTO_FRAMES_MAX;
                     self.repeated_rtt = self.repeats.round_trip();
                     self.repeats.said();
                 }
@@ -537,6 +559,7 @@ impl Owned {
             stirs: false,
             down: None,
             early: Early { began, heard: None, crypto_frames },
+            crypto_frames_max: CRYPTO_FRAMES_MAX,
             spoken: Spoken::new(remote, room),
             quiet: Quiet::new(),
             rests: false,

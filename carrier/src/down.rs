@@ -26,6 +26,9 @@ pub enum Down {
     /// The other end broke the protocol; the connection was closed for it.
     #[error("the other end broke the protocol: {0}")]
     Violation(LinkError),
+    /// This end closed it for want of memory: it held more than any other when there was none left.
+    #[error("no room is left for what it holds")]
+    NoRoom,
     /// QUIC or TLS failed, or the socket did.
     #[error("the connection failed: {0}")]
     Failed(String),

@@ -12,7 +12,7 @@ use bytes::BytesMut;
 use quinn::udp::{self, RecvMeta};
 use quinn::{AsyncUdpSocket, Runtime};
 use quinn_proto::{ConnectionHandle, DatagramEvent, EcnCodepoint, EndpointConfig};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tracing::{debug, warn};
 
 use crate::Down;
@@ -28,6 +28,17 @@ use crate::socket::for_socket;
 /// the endpoint itself says, seldom and little, has places of its own.
 const DATAGRAMS_WAITING_MAX: usize = 128;
 const OWN_EVENTS_MAX: usize = 8;
+
+/// So many may wait for each owner whatever waits for others; beyond that, all share [`SHARED_BYTES_MAX`]: sessions that wait for
+/// the disk must not keep a hundred datagrams each.
+pub(crate) const DATAGRAMS_OF_EACH: usize = 2;
+
+/// Most bytes of datagrams that wait for the owners of connections, beyond the first few of each.
+pub const SHARED_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// The longest datagram that is taken in, bytes: what a peer is told in QUIC's `max_udp_payload_size`. IP would carry 64 KiB in
+/// fragments, to be kept whole wherever one waits.
+pub(crate) const DATAGRAM_BYTES_MAX: usize = 1_472;
 
 /// Buffers given to the socket at a time.
 const BUFFERS: usize = 8;
@@ -163,6 +174,8 @@ struct Router {
     commands: Option<mpsc::WeakUnboundedSender<Command>>,
     incoming: Option<mpsc::UnboundedSender<Incoming>>,
     open: watch::Sender<usize>,
+    /// Bytes that may wait for owners beyond [`DATAGRAMS_OF_EACH`].
+    shared: Arc<Semaphore>,
 }
 
 impl Task {
@@ -190,6 +203,7 @@ impl Task {
                 commands: None,
                 incoming: None,
                 open: watch::Sender::new(0),
+                shared: Arc::new(Semaphore::new(SHARED_BYTES_MAX)),
             },
             runtime,
             ordered,
@@ -245,7 +259,11 @@ impl Router {
                     && let Some(place) = self.connections.get(&handle.0)
                 {
                     // What it asked for too often it does not get.
-                    let _ = place.owner.try_send(Heard::Quic { event: Box::new(event), part: None });
+                    let _ = place.owner.try_send(Heard::Quic {
+                        event: Box::new(event),
+                        part: None,
+                        _share: None,
+                    });
                 }
                 self.count();
             }
@@ -361,16 +379,25 @@ impl Router {
         if datagram[..] == TOUCH {
             return self.touched(meta.addr);
         }
+        let len = datagram.len();
+        if len > DATAGRAM_BYTES_MAX {
+            return debug!(len, "a datagram is lost: it is longer than any may be");
+        }
         let mut bytes = Vec::new();
         let now = self.clock.now();
         let part = Part::of(&datagram);
         match self.quic.handle(now, meta.addr, meta.dst_ip, ecn, datagram, &mut bytes) {
             Some(DatagramEvent::ConnectionEvent(handle, event)) => {
                 let Some(place) = self.connections.get(&handle.0) else { return };
-                if place.owner.capacity() <= OWN_EVENTS_MAX {
-                    debug!(?handle, "a datagram is lost: its connection is not looked after");
-                } else {
-                    let _ = place.owner.try_send(Heard::Quic { event: Box::new(event), part });
+                let share = match place.owner.max_capacity() - place.owner.capacity() {
+                    ..DATAGRAMS_OF_EACH => Ok(None),
+                    _ => self.shared.clone().try_acquire_many_owned(len as u32).map(Some),
+                };
+                match share {
+                    Ok(_share) if place.owner.capacity() > OWN_EVENTS_MAX => {
+                        let _ = place.owner.try_send(Heard::Quic { event: Box::new(event), part, _share });
+                    }
+                    _ => debug!(?handle, "a datagram is lost: its connection is not looked after"),
                 }
             }
             Some(DatagramEvent::NewConnection(incoming)) => self.offer(incoming),

@@ -17,9 +17,11 @@ mod down;
 mod endpoint;
 mod identity;
 mod incoming;
+pub mod memory;
 pub mod quic;
 mod quiet;
 mod repeats;
+mod room;
 mod socket;
 mod spoken;
 #[cfg(test)]
@@ -33,3 +35,4 @@ pub use down::Down;
 pub use endpoint::Endpoint;
 pub use identity::{Identity, verify};
 pub use incoming::{Accepting, Incoming};
+pub use room::{FLOOR_BYTES, Pool};

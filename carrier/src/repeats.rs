@@ -19,7 +19,7 @@ const ROUND_TRIPS: u32 = 3;
 const PAUSE_MAX: Duration = Duration::from_secs(120);
 
 /// Most datagrams in an opening.
-const OPENING_MAX: usize = 3;
+pub(crate) const OPENING_MAX: usize = 3;
 
 /// The shortest datagram with an Initial packet that is to be answered (RFC 9000, section 14.1).
 pub(crate) const INITIAL_BYTES_MIN: usize = 1_200;

@@ -49,6 +49,11 @@ impl Spoken {
             && stats.udp_rx.datagrams < self.datagrams + LONE_ACK_DATAGRAMS
     }
 
+    /// Datagrams that wait in QUIC to be sent, bytes.
+    pub(crate) fn outgoing_bytes(&self, quic: &mut quinn_proto::Connection) -> usize {
+        self.room - quic.datagrams().send_buffer_space()
+    }
+
     /// Something is sent, and with it all that there is to say.
     pub(crate) fn says_all(&mut self, stats: &ConnectionStats, remote: SocketAddr) {
         let (prompts, datagrams) = (prompts(stats), stats.udp_rx.datagrams);

@@ -19,7 +19,11 @@
 //!   what comes over its thin link, and onto its disk, is then up to this: 3 MB a day at most.
 //! - **60 one-time keys an hour to a device, and from a mailbox; 1 to all strangers**: each costs its owner 32 bytes
 //!   on a thin link to replace. Who gets none writes with the pre-key of the ticket.
-//! - **10,000 connections**: at 40 kB each they fit a relay with 1 GB of memory with room to spare.
+//! - **10,000 connections**: at 30 kB each they take 300 MB, and at the most that devices can make of it (`check-config` says
+//!   it) they fit a relay with 1 GB of memory.
+//! - **1,024 connections of strangers**: a thousand phones that come back after a restart are known within a minute, and who keeps
+//!   places for their two minutes leaves nine tenths of the connections to others.
+//! - **64 MiB for what links hold**: a thousand messages of the longest kind on their way at once.
 //! - **12 hours of silence**: a sleeping phone's connection costs it nothing and the relay 40 kB, while a
 //!   new handshake costs the phone kilobytes.
 //! - **A cache of 16 MiB**: each envelope is written once and read once, so a larger one buys little.
@@ -27,6 +31,7 @@
 //!   small part of the time already.
 
 mod keys;
+pub mod memory;
 
 use std::collections::BTreeSet;
 use std::io;
@@ -41,7 +46,6 @@ use thinpost_wire::ids::AccountKey;
 use thinpost_wire::limits::{OBJECT_BYTES_MAX, TICKET_ADDRESSES_MAX};
 
 use self::keys::between;
-use crate::limits;
 use crate::store::{GroupLimits, ObjectQuota, Quota, StoreConfig};
 
 /// The UDP port of a relay unless it is told another.
@@ -142,6 +146,13 @@ pub struct LimitsConfig {
     /// Handshakes that may wait to be looked at.
     #[serde(deserialize_with = "between::<_, _, 1, 65_536>")]
     pub incoming_max: usize,
+    /// Connections at a time of devices that are not known yet; a fourth of them from one address.
+    #[serde(deserialize_with = "between::<_, _, 16, 65_536>")]
+    pub strangers_max: usize,
+    /// What links may hold in memory, all together, beyond the 12 KiB that each may, bytes. Who holds most has to leave when
+    /// there is no more.
+    #[serde(deserialize_with = "between::<_, _, 1_048_576, 17_179_869_184>")]
+    pub links_bytes_max: usize,
     /// Keys that each table of rates remembers.
     #[serde(deserialize_with = "between::<_, _, 1_000, 10_000_000>")]
     pub keys_max: usize,
@@ -285,6 +296,8 @@ impl Default for LimitsConfig {
             connections_max: 10_000,
             idle_timeout_s: 12 * 3_600,
             incoming_max: 4_096,
+            strangers_max: 1_024,
+            links_bytes_max: 64 << 20,
             keys_max: 50_000,
             address: AddressLimits::default(),
             account: PaceLimits {
@@ -551,21 +564,13 @@ impl Config {
     /// The whole configuration as TOML, defaults included, and below it what it bounds.
     pub fn to_toml(&self) -> String {
         let settings = toml::to_string(self).expect("a configuration holds nothing that TOML cannot say");
-        let rates = limits::memory_bytes_max(self.limits.keys_max);
-        let group = self.group_limits();
-        let (_, incoming) = self.server_limits().incoming_bytes_max;
+        let memory = memory::shown(&memory::terms(self));
         format!(
             "{settings}\n\
              # At most, bytes of memory:\n\
-             # {rates:>14}  tables of rates ({keys} keys each)\n\
-             # {incoming:>14}  packets of handshakes that wait\n\
-             # {waiting:>14}  bodies that wait for the disk\n\
-             # {cache:>14}  the store's cache\n\
+             {memory}\
              # At most, bytes of disk:\n\
              # {disk:>14}  bodies in all mailboxes, and objects\n",
-            keys = self.limits.keys_max,
-            waiting = group.waiting_bytes_max,
-            cache = self.store.cache_bytes,
             disk = self.store.bytes_max,
         )
     }

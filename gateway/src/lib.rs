@@ -21,6 +21,7 @@ pub mod limits;
 pub mod relay;
 mod session;
 pub mod store;
+mod strangers;
 mod tls_sessions;
 
 pub use relay::{Relay, RelayParts, StartError, Stopped};

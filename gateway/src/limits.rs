@@ -209,13 +209,13 @@ fn retry_after(wait: Duration) -> RetryAfter {
 
 /// What one customer of a network is usually given: an IPv4 address, or an IPv6 /64.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum AddressBlock {
+pub(crate) enum AddressBlock {
     V4(u32),
     V6(u64),
 }
 
 impl AddressBlock {
-    fn of(address: IpAddr) -> Self {
+    pub(crate) fn of(address: IpAddr) -> Self {
         // A socket that serves both families sees IPv4 as ::ffff:a.b.c.d, all of which share a /64.
         match address.to_canonical() {
             IpAddr::V4(address) => Self::V4(address.to_bits()),

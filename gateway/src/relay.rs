@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use quinn::{AsyncUdpSocket, Runtime};
-use thinpost_carrier::{Accepting, Endpoint, Identity, Incoming, quic};
+use thinpost_carrier::{Accepting, Endpoint, Identity, Incoming, Pool, quic};
 use thinpost_wire::frame::Close;
 use thinpost_wire::ids::DeviceKey;
 use tokio::sync::{oneshot, watch};
@@ -22,6 +22,7 @@ use crate::invite::Invites;
 use crate::limits::Limits;
 use crate::session;
 use crate::store::{CommitMode, Committer, GroupCommit, Op, RelayClock, Store, StoreError, Wakes};
+use crate::strangers::{Stranger, Strangers};
 use crate::tls_sessions::TlsSessions;
 
 /// How often what has expired is looked for, and how many rows go in one transaction.
@@ -32,9 +33,9 @@ const SWEEP_ROWS: u32 = 1_000;
 const DRAIN: Duration = Duration::from_secs(2);
 const FAREWELL: Duration = Duration::from_secs(1);
 
-/// Connections that have not proven their address are asked to (QUIC's Retry) while this many
-/// handshakes are under way: a round trip for them, and no state for forged addresses.
-const RETRY_ABOVE_HANDSHAKES: usize = 256;
+/// Connections that have not proven their address are asked to (QUIC's Retry) while this many are not known yet: a round trip
+/// for them, and no state for forged addresses.
+const RETRY_ABOVE_STRANGERS: usize = 192;
 
 /// Everything that a relay is made of. Sockets, time and disk come in here, so that a simulation can
 /// give its own.
@@ -93,6 +94,9 @@ pub(crate) struct Shared {
     pub(crate) admission: Admission,
     pub(crate) limits: Limits,
     pub(crate) config: Config,
+    /// What links may hold beyond what each may.
+    pub(crate) pool: Pool,
+    strangers: Strangers,
     /// See [`Relay::repeated_chunk_bytes`].
     pub(crate) repeated_chunk_bytes: AtomicU64,
     sessions: Mutex<Sessions>,
@@ -200,6 +204,8 @@ impl Relay {
             clock,
             admission: Admission::new(&config, parts.invites, parts.unix_time_s),
             limits: Limits::new(&config.limits),
+            pool: Pool::new(config.limits.links_bytes_max),
+            strangers: Strangers::new(config.limits.strangers_max),
             config,
             repeated_chunk_bytes: AtomicU64::new(0),
             sessions: Mutex::default(),
@@ -237,6 +243,21 @@ impl Relay {
     /// Devices connected now.
     pub fn connected(&self) -> usize {
         self.shared.connected()
+    }
+
+    /// Connections of devices that are not known, or not yet.
+    pub fn strangers(&self) -> usize {
+        self.shared.strangers.count()
+    }
+
+    /// What links hold now beyond what each may, bytes.
+    pub fn lent_bytes(&self) -> usize {
+        self.shared.pool.lent_bytes()
+    }
+
+    /// Connections that were ended so far for want of memory for what they held.
+    pub fn called_in(&self) -> u64 {
+        self.shared.pool.called_in()
     }
 
     /// Bytes of objects that devices have sent in vain on links that have ended, because the relay had them already.
@@ -292,8 +313,8 @@ async fn accept(
             _ = &mut stop => break,
             incoming = accepting.next() => match incoming {
                 Some(incoming) => {
-                    if let Some(incoming) = admit(incoming, &endpoint, &shared, sessions.len()) {
-                        sessions.spawn(session::run(incoming, shared.clone()));
+                    if let Some((incoming, stranger)) = admit(incoming, &endpoint, &shared) {
+                        sessions.spawn(session::run(incoming, stranger, shared.clone()));
                     }
                 }
                 None => break,
@@ -309,23 +330,30 @@ async fn accept(
 }
 
 /// Turns away what is too much, before anything is spent on it.
-fn admit(incoming: Incoming, endpoint: &Endpoint, shared: &Shared, sessions: usize) -> Option<Incoming> {
-    let open = endpoint.open_connections();
+fn admit(incoming: Incoming, endpoint: &Endpoint, shared: &Shared) -> Option<(Incoming, Stranger)> {
+    let open = endpoint.open_connections() + shared.strangers.waiting();
     if open >= shared.config.limits.connections_max {
         debug!(open, "refusing a connection: as many as may be are open");
         incoming.refuse();
         return None;
     }
-    let handshakes = sessions.saturating_sub(shared.connected());
-    if handshakes > RETRY_ABOVE_HANDSHAKES && !incoming.remote_address_validated() && incoming.may_retry() {
+    let strangers = shared.strangers.count();
+    if strangers > RETRY_ABOVE_STRANGERS && !incoming.remote_address_validated() && incoming.may_retry() {
         incoming.retry();
         return None;
     }
-    if shared.limits.check_connection(incoming.remote_address().ip()).is_err() {
+    let from = incoming.remote_address().ip();
+    let Some(stranger) = shared.strangers.admit(from) else {
+        // It asks again by itself, and places come back soon.
+        debug!(strangers, "no place for one more who is not known");
+        incoming.ignore();
+        return None;
+    };
+    if shared.limits.check_connection(from).is_err() {
         incoming.ignore();
         return None;
     }
-    Some(incoming)
+    Some((incoming, stranger))
 }
 
 async fn sweep(shared: Arc<Shared>) {

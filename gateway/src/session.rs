@@ -23,6 +23,7 @@ use thinpost_wire::frame::{
     Close, Denial, FrameError, Hello, NetworkPrefix, Refusal, SubmitOptions, ToDevice, ToRelay,
 };
 use thinpost_wire::ids::{AccountKey, DeviceKey, Handle, Origin, Position, envelope_digest};
+use thinpost_wire::limits::BODY_BYTES_MAX;
 use thinpost_wire::link::{Event, LinkConfig};
 use thinpost_wire::table::HandleTable;
 use thinpost_wire::token::{MailboxAddress, TokenId};
@@ -36,8 +37,9 @@ use self::objects::{ObjectWork, Objects};
 use self::refusals::Refusals;
 use crate::relay::Shared;
 use crate::store::{self, Append, DeviceNo, DeviceRecord, Done, Op, Pending, Store, TableTail, Verdict};
+use crate::strangers::Stranger;
 
-/// A handshake takes at most this long, and so does a device to say hello: 60 round trips of 2 s.
+/// A handshake takes at most this long, and so does a device to be known, which may have to register: 60 round trips of 2 s.
 const GREETING_MAX: Duration = Duration::from_secs(120);
 
 /// When a session is told to end, what is on its way to disk may still be acknowledged for this long.
@@ -47,7 +49,7 @@ const REST: Duration = Duration::from_millis(1_500);
 const POLL_PAUSE_MAX: Duration = Duration::from_secs(3_600);
 
 /// Most ops in one request to the store; the rest waits for the next.
-const OPS_MAX: usize = 256;
+pub(crate) const OPS_MAX: usize = 256;
 
 /// Deliveries wait in the store while the link has this much to send, and while fewer items are free:
 /// the rest is for what a relay must say at once.
@@ -58,21 +60,31 @@ const ITEMS_KEPT_FREE: u64 = 128;
 const READ_ENTRIES: usize = 64;
 const READ_BYTES: usize = 16 * 1024;
 
+/// What that takes at most: all of it but the last, which may be one of the longest, and what belongs to each beside it.
+pub(crate) const READ_ROOM: usize = READ_BYTES + BODY_BYTES_MAX + READ_ENTRIES * 256;
+
+/// A session that has no room for what a device has asked for looks for some again after so long.
+const ROOM_PAUSE: Duration = Duration::from_secs(1);
+
 /// The envelope's sender stays unnamed; see [`SubmitOptions::unattributed`].
 const FLAG_UNATTRIBUTED: u8 = 0x01;
 
 /// Serves one connection to its end.
-pub(crate) async fn run(incoming: Incoming, shared: Arc<Shared>) {
+pub(crate) async fn run(incoming: Incoming, mut stranger: Stranger, shared: Arc<Shared>) {
     let remote = incoming.remote_address().ip();
-    let Some((connecting, device)) = handshake(incoming).await else { return };
+    let Some((connecting, device)) = handshake(incoming, &mut stranger).await else { return };
+    let mut channel = connecting.open(LinkConfig {
+        initial_rtt: Duration::from_millis(700),
+        is_rtt_measured: false,
+        peer_has: DictionarySet::default(),
+        poll_pause_max: POLL_PAUSE_MAX,
+    });
+    channel.borrow_from(shared.pool.clone());
     let mut session = Session {
-        channel: connecting.open(LinkConfig {
-            initial_rtt: Duration::from_millis(700),
-            is_rtt_measured: false,
-            peer_has: DictionarySet::default(),
-            poll_pause_max: POLL_PAUSE_MAX,
-        }),
+        channel,
         shared: shared.clone(),
+        stranger: Some(stranger),
+        known_until: Instant::now() + GREETING_MAX,
         remote,
         device,
         place: None,
@@ -87,6 +99,7 @@ pub(crate) async fn run(incoming: Incoming, shared: Arc<Shared>) {
         delivery: Delivery::default(),
         cursor: None,
         objects: Objects::default(),
+        is_short_of_room: false,
         call_after: None,
         called_at: None,
     };
@@ -98,8 +111,9 @@ pub(crate) async fn run(incoming: Incoming, shared: Arc<Shared>) {
 }
 
 /// Resumed devices are known, and heard, at once (0-RTT); others when the handshake is complete.
-async fn handshake(incoming: Incoming) -> Option<(Connecting, DeviceKey)> {
+async fn handshake(incoming: Incoming, stranger: &mut Stranger) -> Option<(Connecting, DeviceKey)> {
     let connecting = incoming.accept().await;
+    stranger.begins();
     let mut connecting = connecting.inspect_err(|error| debug!(%error, "no connection")).ok()?;
     if let Some(device) = connecting.peer_device() {
         return Some((connecting, device));
@@ -112,6 +126,10 @@ async fn handshake(incoming: Incoming) -> Option<(Connecting, DeviceKey)> {
 struct Session {
     channel: Channel,
     shared: Arc<Shared>,
+    /// Its place among those that are not known, until it is.
+    stranger: Option<Stranger>,
+    /// By when it has to be.
+    known_until: Instant,
     remote: std::net::IpAddr,
     device: DeviceKey,
     /// The session's place among the relay's, once the device has proven to be alive.
@@ -132,6 +150,8 @@ struct Session {
     /// How far the device has settled, when the store has not been told.
     cursor: Option<Position>,
     objects: Objects,
+    /// Whether something that was asked for waits for room.
+    is_short_of_room: bool,
     /// After how long a quiet the device wants to be called.
     call_after: Option<Duration>,
     /// Where it was seen when it was called last.
@@ -185,13 +205,15 @@ impl Session {
         if self.channel.is_connected() && self.place.is_none() {
             self.place = Some(self.shared.enter(self.device));
         }
+        self.channel.set_owner_bytes(self.own_bytes());
         self.process().await?;
         self.deliver().await?;
         self.feed().await?;
         self.call_if_due();
         // Custody of what came with a handshake can leave with the relay's part of it.
         self.channel.hold(self.pending.is_some());
-        let unseen = self.hello.is_none();
+        let is_stranger = self.record.is_none();
+        let is_short_of_room = std::mem::take(&mut self.is_short_of_room);
         let call_at = self.call_at();
         tokio::select! {
             biased;
@@ -215,8 +237,17 @@ impl Session {
                 Ok(())
             }
             () = sleep_until(call_at.unwrap_or_else(Instant::now)), if call_at.is_some() => Ok(()),
-            () = tokio::time::sleep(GREETING_MAX), if unseen => Err(End::Told(Close::Done)),
+            () = sleep_until(self.known_until), if is_stranger => Err(End::Told(Close::Done)),
+            // Whoever has to make room is told to when somebody asks in vain.
+            () = tokio::time::sleep(ROOM_PAUSE), if is_short_of_room => Ok(()),
         }
+    }
+
+    /// What the session holds for the device beside the link, bytes; most of it is none.
+    fn own_bytes(&self) -> usize {
+        self.refusals.own_bytes()
+            + usize::from(self.mailboxes.len()) * size_of::<MailboxAddress>()
+            + usize::from(self.delivery.senders_known()) * size_of::<AccountKey>()
     }
 
     /// When the device is to be called, if nothing goes either way before.
@@ -264,7 +295,9 @@ impl Session {
             return Ok(());
         }
         let (mut ops, mut asked) = (Vec::new(), Vec::new());
+        // A device that does not settle what it was told is not told more.
         while ops.len() < OPS_MAX
+            && self.channel.link().free_items() > 0
             && let Some((number, bytes)) = self.waiting.front().cloned()
         {
             let frame = ToRelay::decode(&bytes)?;
@@ -503,7 +536,9 @@ impl Session {
             && self.channel.link().free_items() > ITEMS_KEPT_FREE
         {
             let (account, after) = self.delivery.place();
-            let read = move |store: &dyn Store| store.read(&account, after, READ_ENTRIES, READ_BYTES);
+            // One goes in any case: most are short. If it is not, the link ends for want of room.
+            let entries_max = if self.channel.has_room(READ_ROOM) { READ_ENTRIES } else { 1 };
+            let read = move |store: &dyn Store| store.read(&account, after, entries_max, READ_BYTES);
             let entries = self.shared.read(read).await?;
             self.delivery.push(self.channel.link(), entries, self.shared.clock.now());
         }

@@ -22,6 +22,8 @@ mod agenda;
 pub mod capture;
 pub mod crash;
 pub mod disk;
+#[cfg(target_os = "linux")]
+pub mod flood;
 pub mod ladder;
 pub mod link;
 pub mod loss;

@@ -33,6 +33,9 @@ const FLOWS_MAX: usize = 64;
 /// Datagrams from the relay that wait for the proxy; more stay in their sockets' receive buffers.
 const FROM_RELAY_MAX: usize = 256;
 
+/// Datagrams of clients that are taken down at most.
+const RECORDED_MAX: usize = 4_096;
+
 /// Holds any UDP datagram.
 const BUFFER_BYTES: usize = 65_536;
 
@@ -45,6 +48,7 @@ pub struct UdpProxy {
     addr: SocketAddr,
     started: Instant,
     wire: Arc<Mutex<Wire<Datagram>>>,
+    recorded: Arc<Mutex<Option<Vec<Datagram>>>>,
     stop: watch::Sender<bool>,
     task: JoinHandle<()>,
 }
@@ -62,17 +66,19 @@ impl UdpProxy {
         let addr = listener.local_addr()?;
         let wire = Arc::new(Mutex::new(Wire::new(profile, seed)));
         let started = Instant::now();
+        let recorded = Arc::new(Mutex::new(None));
         let (stop, stopped) = watch::channel(false);
         let forwarder = Forwarder {
             relay,
             listener,
             wire: wire.clone(),
+            recorded: recorded.clone(),
             started,
             flows: BTreeMap::new(),
             datagrams_seen: 0,
         };
         let task = tokio::spawn(forwarder.run(stopped));
-        Ok(Self { addr, started, wire, stop, task })
+        Ok(Self { addr, started, wire, recorded, stop, task })
     }
 
     /// Where clients send to.
@@ -83,6 +89,19 @@ impl UdpProxy {
     /// Begins or ends a total outage of both directions, see [`Link::set_outage`](crate::Link::set_outage).
     pub fn set_outage(&self, outage: bool) {
         lock(&self.wire).set_outage(self.started.elapsed(), outage);
+    }
+
+    /// Begins or ends to take down what clients send, whether it crosses the link or not. What was taken down before is
+    /// forgotten.
+    pub fn record(&self, records: bool) {
+        *lock(&self.recorded) = records.then(Vec::new);
+    }
+
+    /// What was taken down so far of this client, from the first 4,096 datagrams of all.
+    pub fn recorded(&self, of: SocketAddr) -> Vec<Vec<u8>> {
+        let recorded = lock(&self.recorded);
+        let all = recorded.iter().flatten();
+        all.filter(|(client, _)| *client == of).map(|(_, payload)| payload.clone()).collect()
     }
 
     /// What went through the link until now.
@@ -130,6 +149,7 @@ struct Forwarder {
     relay: SocketAddr,
     listener: UdpSocket,
     wire: Arc<Mutex<Wire<Datagram>>>,
+    recorded: Arc<Mutex<Option<Vec<Datagram>>>>,
     started: Instant,
     flows: BTreeMap<SocketAddr, Flow>,
     datagrams_seen: u64,
@@ -156,6 +176,11 @@ impl Forwarder {
                     Ok((len, client)) => match self.admit(client, &to_self).await {
                         Ok(()) => {
                             let payload = buffer[..len].to_vec();
+                            if let Some(recorded) = &mut *lock(&self.recorded)
+                                && recorded.len() < RECORDED_MAX
+                            {
+                                recorded.push((client, payload.clone()));
+                            }
                             self.offer(Direction::Up, (client, payload));
                         }
                         Err(error) => tracing::warn!(%client, %error, "no upstream socket for a client"),
@@ -247,8 +272,8 @@ async fn wait_after_error(side: &str, error: &io::Error) {
     tokio::time::sleep(Duration::from_millis(10)).await;
 }
 
-fn lock(wire: &Mutex<Wire<Datagram>>) -> MutexGuard<'_, Wire<Datagram>> {
-    wire.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 mod ends;
 mod handshakes;
 mod repeats;
+mod room;
 mod touches;
 mod wire;
 

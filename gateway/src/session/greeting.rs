@@ -76,6 +76,7 @@ impl Session {
         };
         self.channel.link().push(ToDevice::Welcome(welcome).encode());
         self.record = Some(record);
+        self.stranger = None;
         if hello.deliver {
             self.delivery.start(record.account, cursor, stated, &self.shared.wakes.mail);
         }

@@ -246,6 +246,10 @@ impl Session {
                 continue;
             };
             let (offset, len) = (want.bytes.start, (want.bytes.end - want.bytes.start) as usize);
+            if !self.channel.has_room(len) {
+                self.is_short_of_room = true;
+                break;
+            }
             let bytes = self.shared.read(move |store| store.read_object(object, offset, len)).await?;
             if bytes.is_empty() {
                 // Its time is over.

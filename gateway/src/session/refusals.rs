@@ -69,6 +69,13 @@ impl Refusals {
         asks
     }
 
+    /// What it holds, bytes: a row of each tree, and one in the relay's own registry for each mailbox that is waited for.
+    pub(super) fn own_bytes(&self) -> usize {
+        const ROW_BYTES: usize = 128;
+        let asked = self.applicant.asked();
+        (self.unsettled.len() * 16) + self.held.len() * ROW_BYTES / 2 + asked * 3 * ROW_BYTES
+    }
+
     /// Completes when a mailbox that was asked for may take something again. Cancel safe.
     pub(super) async fn ready(&mut self) -> Handle {
         self.applicant.ready().await

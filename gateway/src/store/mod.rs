@@ -43,6 +43,7 @@ pub use self::lineage::Lineage;
 pub use self::memory::MemoryStore;
 pub use self::objects::{ObjectNo, ObjectRecord};
 pub use self::redb::{Fault, RedbStore, Report};
+pub(crate) use self::sessions::PENDING_BYTES_MAX as TLS_SESSIONS_BYTES_MAX;
 pub use self::types::{
     Append, Counts, DeviceNo, DeviceRecord, Done, Entry, HandleTables, Invite, MailboxUsage, Op, Refusal,
     Register, TableTail, Usage, Verdict,

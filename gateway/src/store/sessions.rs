@@ -11,6 +11,10 @@ use super::{SESSION_KEY_BYTES_MAX, SESSION_VALUE_BYTES_MAX};
 /// values: a flood of handshakes between two commits costs at most these, and each costs its sender more.
 const PENDING_MAX: usize = 4_096;
 
+/// Most bytes of them: a key stands in both trees, and a commit takes a third copy along.
+pub(crate) const PENDING_BYTES_MAX: usize =
+    PENDING_MAX * (SESSION_VALUE_BYTES_MAX + 3 * (SESSION_KEY_BYTES_MAX + 64));
+
 /// What a session was last changed to.
 #[derive(Clone, Debug)]
 pub(super) enum Change {

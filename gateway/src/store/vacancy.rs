@@ -68,6 +68,11 @@ impl Applicant {
         self.vacancies.registry().rows.entry(account).or_default().insert(self.id, row);
     }
 
+    /// For how many it waits.
+    pub fn asked(&self) -> usize {
+        self.asked.len()
+    }
+
     /// Completes when one of the mailboxes asked for was announced. Cancel safe.
     pub async fn ready(&mut self) -> Handle {
         match self.ready.recv().await {

@@ -6,8 +6,17 @@ use std::process::{Command, Stdio};
 use crate::kills::texts;
 use crate::town::{Town, failure, output};
 
-impl Town {
+trait Upkeep {
     /// A command about a backup: `backup DIR`, `restore DIR` or `check --backup DIR`.
+    fn upkeep(&self, args: &[&str]) -> Command;
+
+    fn sync(&self, name: &str);
+
+    /// What a listener prints of Bob's inbox, which holds so much.
+    fn read(&self, count: usize) -> Vec<String>;
+}
+
+impl Upkeep for Town {
     fn upkeep(&self, args: &[&str]) -> Command {
         let mut gateway = Command::new(self.program("gateway"));
         gateway.args(args).stderr(Stdio::null());
@@ -18,7 +27,6 @@ impl Town {
         self.text(self.thinpost(name).args(["sync", "--for", "60s"]));
     }
 
-    /// What a listener prints of Bob's inbox, which holds so much.
     fn read(&self, count: usize) -> Vec<String> {
         let mut listener = self.listen(0);
         let lines = (0..count).map(|_| serde_json::from_str::<serde_json::Value>(&listener.line()).unwrap());

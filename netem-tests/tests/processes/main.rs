@@ -6,6 +6,8 @@
 mod backups;
 #[cfg(target_os = "linux")]
 mod durable;
+#[cfg(target_os = "linux")]
+mod flood;
 mod guests;
 mod kills;
 #[cfg(target_os = "linux")]

@@ -7,6 +7,8 @@ mod crashes;
 mod days;
 mod durable;
 mod earlier;
+#[cfg(target_os = "linux")]
+mod hostile;
 mod introductions;
 mod keys;
 mod ladder;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 
-use super::{LinkError, Time};
+use super::{BESIDE_BYTES, LinkError, Time};
 use crate::batch::{Ack, Item};
 use crate::limits::{ACK_RANGES_MAX, FRAME_BYTES_MAX, HOLD_BYTES_MAX, WINDOW_ITEMS};
 
@@ -22,6 +22,9 @@ pub(super) struct Inbound {
     /// Items behind a gap, by number.
     held: BTreeMap<u64, (bool, Bytes)>,
     held_bytes: usize,
+    /// How long each item is that was taken and is not settled, the oldest first, and all of them.
+    unsettled: std::collections::VecDeque<usize>,
+    unsettled_bytes: usize,
     /// The parts so far of a frame whose last part has not come.
     partial: BytesMut,
     /// Whole frames for the shell.
@@ -47,17 +50,28 @@ impl Inbound {
         Ok(())
     }
 
-    pub(super) fn handle_items(&mut self, now: Time, items: &[Item<'_>]) -> Result<(), LinkError> {
+    /// Takes in items, as many as there is `room` for. Of the others nothing is said, and they come again.
+    pub(super) fn handle_items(
+        &mut self,
+        now: Time,
+        items: &[Item<'_>],
+        mut room: usize,
+    ) -> Result<(), LinkError> {
         for item in items {
             let is_new = item.number > self.taken && !self.held.contains_key(&item.number);
             if !is_new {
                 // The acknowledgement was lost: say it again.
                 self.ack_by(now);
-            } else if item.number == self.taken + 1 {
+                continue;
+            }
+            let Some(left) = room.checked_sub(item.bytes.len() + BESIDE_BYTES) else { continue };
+            if item.number == self.taken + 1 {
+                room = left;
                 self.take(item.number, item.more, Bytes::copy_from_slice(item.bytes))?;
                 self.take_held()?;
                 self.ack_by(now + self.gather.max(ACK_DELAY));
             } else if self.held_bytes + item.bytes.len() <= HOLD_BYTES_MAX {
+                room = left;
                 self.held_bytes += item.bytes.len();
                 self.held.insert(item.number, (item.more, Bytes::copy_from_slice(item.bytes)));
                 self.ack_by(now);
@@ -79,6 +93,8 @@ impl Inbound {
 
     fn take(&mut self, number: u64, more: bool, bytes: Bytes) -> Result<(), LinkError> {
         self.taken = number;
+        self.unsettled.push_back(bytes.len());
+        self.unsettled_bytes += bytes.len();
         if self.partial.len() + bytes.len() > FRAME_BYTES_MAX {
             return Err(LinkError::FrameTooLong);
         }
@@ -103,6 +119,8 @@ impl Inbound {
         let given = self.frames.front().map_or(self.taken, |(first, _)| first - 1);
         let upto = upto.min(given);
         if upto > self.watermark {
+            let settled = self.unsettled.drain(..(upto - self.watermark) as usize);
+            self.unsettled_bytes -= settled.sum::<usize>();
             self.watermark = upto;
             self.ack_by(now + self.gather);
         }
@@ -152,6 +170,12 @@ impl Inbound {
         Some(Ack { watermark: self.watermark, received })
     }
 
+    /// What it holds of the peer's items, with what belongs to them until they are settled, bytes.
+    pub(super) fn holds_bytes(&self) -> usize {
+        let items = self.unsettled.len() + self.held.len();
+        self.unsettled_bytes + self.held_bytes + items * BESIDE_BYTES
+    }
+
     pub(super) fn is_at_rest(&self) -> bool {
         self.ack_due.is_none() && self.taken == self.watermark && self.held.is_empty()
     }
@@ -171,7 +195,7 @@ mod tests {
     fn hear(inbound: &mut Inbound, number: u64, more: bool, bytes: &[u8]) -> Result<(), LinkError> {
         let items = [Item { number, more, bytes }];
         inbound.check(&items)?;
-        inbound.handle_items(at(0), &items)
+        inbound.handle_items(at(0), &items, usize::MAX)
     }
 
     /// What would be acknowledged beyond the watermark.
@@ -206,6 +230,22 @@ mod tests {
             inbound.settle(at(0), gap + count + 1);
             assert_eq!(inbound.held_bytes, 0);
         }
+    }
+
+    #[test]
+    fn what_there_is_no_room_for_is_not_taken_and_comes_again_when_there_is() {
+        let mut inbound = Inbound::default();
+        let items = [1, 2, 4].map(|number| Item { number, more: false, bytes: &[7; 100] });
+        let each = 100 + BESIDE_BYTES;
+        inbound.handle_items(at(0), &items, 2 * each - 1).unwrap();
+        assert_eq!((received(&inbound), inbound.holds_bytes()), (vec![(1, 1)], each));
+        inbound.handle_items(at(0), &items, 2 * each).unwrap();
+        assert_eq!((received(&inbound), inbound.holds_bytes()), (vec![(1, 2), (4, 4)], 3 * each));
+        while inbound.poll_frame().is_some() {}
+        inbound.settle(at(0), 2);
+        assert_eq!(inbound.holds_bytes(), each, "what is behind the gap");
+        hear(&mut inbound, 3, true, &[7; 50]).unwrap();
+        assert_eq!(inbound.holds_bytes(), 2 * each - 50, "both until they are settled");
     }
 
     #[test]

@@ -35,6 +35,10 @@ use objects::ObjectsInbound;
 pub use objects::Want;
 use outbound::Outbound;
 
+/// What an item or a chunk takes beside its bytes until it is settled or held, bytes: its places in queues, and what a
+/// shell makes of it to have it written down and answered. Whoever sends the smallest fills no more memory than others.
+const BESIDE_BYTES: usize = 512;
+
 /// A moment, as microseconds since any fixed one. The shell reads the clock.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Time(u64);
@@ -285,6 +289,21 @@ impl Link {
     /// # Errors
     /// When the peer broke the protocol: close the connection.
     pub fn handle_datagram(&mut self, now: Time, datagram: &[u8]) -> Result<(), LinkError> {
+        self.handle_datagram_within(now, datagram, |_| usize::MAX)
+    }
+
+    /// Takes in a datagram, but of items and chunks only what there is room for. `room_bytes` is told what the link would hold
+    /// with all of it, as [`Link::holds_bytes`] counts, and says what it may. What is not taken is not acknowledged, and comes
+    /// again.
+    ///
+    /// # Errors
+    /// When the peer broke the protocol: close the connection.
+    pub fn handle_datagram_within(
+        &mut self,
+        now: Time,
+        datagram: &[u8],
+        room_bytes: impl FnOnce(usize) -> usize,
+    ) -> Result<(), LinkError> {
         let content = match codec::decode(datagram, BATCH_DECODED_BYTES_MAX) {
             Ok(content) => content,
             Err(CodecError::UnknownCodec(_) | CodecError::UnknownDictionary(_)) => {
@@ -315,12 +334,16 @@ impl Link {
         } else if self.outbound.handle_acks(now, batch.ack.as_ref(), &batch.held) {
             self.settled_event = Some(self.outbound.settled());
         }
+        let holds = self.holds_bytes();
+        let parts = batch.items.iter().map(|item| item.bytes).chain(batch.chunk.map(|chunk| chunk.bytes));
+        let comes: usize = parts.map(|bytes| bytes.len() + BESIDE_BYTES).sum();
+        let room = room_bytes(holds + comes).saturating_sub(holds);
         if let Some(chunk) = &batch.chunk
-            && self.objects.handle(chunk)?
+            && self.objects.handle(chunk, room)?
         {
             self.inbound.asked(now);
         }
-        self.inbound.handle_items(now, &batch.items)
+        self.inbound.handle_items(now, &batch.items, room)
     }
 
     /// Lets time-driven things happen.
@@ -381,6 +404,12 @@ impl Link {
         self.objects.stated(&base.held);
         self.unreadable = None;
         self.inbound.ack_sent();
+    }
+
+    /// What the link holds, bytes: of what was pushed and the peer has not settled, and of what the peer has sent and the
+    /// shell has not settled or held, with what belongs to each. The shell's part is counted in.
+    pub fn holds_bytes(&self) -> usize {
+        self.outbound.holds_bytes() + self.inbound.holds_bytes() + self.objects.holds_bytes()
     }
 
     /// Bytes pushed that have not been sent once.

@@ -11,6 +11,9 @@ pub(super) use self::inbound::ObjectsInbound;
 pub(super) use self::outbound::{Flight, ObjectsOutbound};
 use crate::batch::{Ack, Transfer};
 
+/// What one range of a set takes with its share of the tree, bytes.
+const RANGE_BYTES: usize = 48;
+
 /// Bytes of an object that its sender is to hand to the link, with [`Link::supply`](super::Link::supply).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Want {

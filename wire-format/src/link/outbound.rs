@@ -68,6 +68,8 @@ pub(super) struct Outbound {
     /// How many entries, from the end, have never been sent.
     unsent: usize,
     backlog_bytes: usize,
+    /// All entries' bytes.
+    items_bytes: usize,
     flying_bytes: u64,
     /// The newest datagram of which something was acknowledged.
     newest_acked: u64,
@@ -100,6 +102,7 @@ impl Outbound {
             entries: VecDeque::new(),
             unsent: 0,
             backlog_bytes: 0,
+            items_bytes: 0,
             flying_bytes: 0,
             newest_acked: 0,
             datagrams: 0,
@@ -128,6 +131,7 @@ impl Outbound {
         loop {
             let part = rest.split_to(rest.len().min(ITEM_BYTES_MAX));
             self.backlog_bytes += part.len();
+            self.items_bytes += part.len();
             self.unsent += 1;
             let more = !rest.is_empty();
             self.entries.push_back(Entry { bytes: part, more, is_noise, state: State::Waiting, sent: 0 });
@@ -162,6 +166,7 @@ impl Outbound {
             && let Some(entry) = self.entries.pop_front()
         {
             self.settled += 1;
+            self.items_bytes -= entry.bytes.len();
             newly.count(&entry);
         }
         for &(first, last) in &ack.received {
@@ -499,6 +504,11 @@ impl Outbound {
 
     pub(super) fn backlog_bytes(&self) -> usize {
         self.backlog_bytes
+    }
+
+    /// What it holds until the other end has settled it, bytes.
+    pub(super) fn holds_bytes(&self) -> usize {
+        self.items_bytes + self.entries.len() * size_of::<Entry>() + self.objects.holds_bytes()
     }
 
     pub(super) fn rtt(&self) -> Duration {

@@ -6,14 +6,19 @@ use std::ops::Range;
 use bytes::Bytes;
 use rangemap::RangeSet;
 
-use super::{bytes_of, bytes_of_both, has_all, to_ack};
+use super::{RANGE_BYTES, bytes_of, bytes_of_both, has_all, to_ack};
 use crate::batch::{Chunk, Held, Transfer};
 use crate::limits::{ACK_RANGES_MAX, HOLD_BYTES_MAX, TRANSFERS_MAX};
-use crate::link::LinkError;
+use crate::link::{BESIDE_BYTES, LinkError};
 
 /// Chunks of a transfer that is not known yet are kept up to so many bytes: the frame that opens it may be late, or have
 /// to come again.
 const EARLY_BYTES_MAX: usize = 32 * 1024;
+
+/// Most of these chunks, and most that the shell has and does not hold yet: each costs more than its bytes. Senders cut
+/// none below 400 bytes but an object's last.
+const EARLY_MAX: usize = 64;
+const ARRIVED_MAX: usize = 1_024;
 
 #[derive(Debug, Default)]
 pub(in crate::link) struct ObjectsInbound {
@@ -23,8 +28,9 @@ pub(in crate::link) struct ObjectsInbound {
     early: Vec<(Transfer, u64, Bytes)>,
     /// Chunks for the shell.
     chunks: VecDeque<(Transfer, u64, Bytes)>,
-    /// How many bytes the shell has, or is to be given, and does not hold yet.
+    /// How many bytes the shell has, or is to be given, and does not hold yet, and how many chunks.
     arrived_bytes: u64,
+    arrived: usize,
     /// How many bytes came that had come before.
     repeated_bytes: u64,
 }
@@ -33,8 +39,9 @@ pub(in crate::link) struct ObjectsInbound {
 struct Incoming {
     size: u64,
     held: RangeSet<u64>,
-    /// What the shell has, or is to be given, and does not hold yet.
+    /// What the shell has, or is to be given, and does not hold yet, and how many chunks that were.
     arrived: RangeSet<u64>,
+    chunks: usize,
     /// Whether a statement is due.
     is_news: bool,
 }
@@ -47,11 +54,12 @@ impl ObjectsInbound {
         held: RangeSet<u64>,
     ) -> Result<(), LinkError> {
         self.newest = self.newest.max(Some(transfer));
-        let incoming = Incoming { size, held, arrived: RangeSet::new(), is_news: true };
+        let incoming = Incoming { size, held, arrived: RangeSet::new(), chunks: 0, is_news: true };
         self.objects.insert(transfer, incoming);
         let early = self.early.extract_if(.., |(of, ..)| *of == transfer).collect::<Vec<_>>();
         for (_, offset, bytes) in early {
-            self.handle(&Chunk { transfer, offset, bytes: &bytes })?;
+            // The room that it had taken is its own.
+            self.handle(&Chunk { transfer, offset, bytes: &bytes }, usize::MAX)?;
         }
         Ok(())
     }
@@ -59,6 +67,7 @@ impl ObjectsInbound {
     pub(in crate::link) fn stop(&mut self, transfer: Transfer) {
         if let Some(incoming) = self.objects.remove(&transfer) {
             self.arrived_bytes -= bytes_of(&incoming.arrived);
+            self.arrived -= incoming.chunks;
         }
         self.chunks.retain(|(of, ..)| *of != transfer);
     }
@@ -74,13 +83,15 @@ impl ObjectsInbound {
         if end > size { Err(LinkError::ChunkBeyondEnd(chunk.transfer)) } else { Ok(()) }
     }
 
-    /// Takes in a chunk. Returns whether a statement is due at once, as it was held already.
-    pub(in crate::link) fn handle(&mut self, chunk: &Chunk<'_>) -> Result<bool, LinkError> {
+    /// Takes in a chunk, if there is `room` for it. Returns whether a statement is due at once, as it was held already.
+    pub(in crate::link) fn handle(&mut self, chunk: &Chunk<'_>, room: usize) -> Result<bool, LinkError> {
         self.check(chunk)?;
         let Chunk { transfer, offset, bytes } = *chunk;
+        let has_room = bytes.len() + BESIDE_BYTES <= room;
         let Some(incoming) = self.objects.get_mut(&transfer) else {
             let early_bytes: usize = self.early.iter().map(|(_, _, bytes)| bytes.len()).sum();
-            if Some(transfer) > self.newest && early_bytes + bytes.len() <= EARLY_BYTES_MAX {
+            let may_wait = self.early.len() < EARLY_MAX && early_bytes + bytes.len() <= EARLY_BYTES_MAX;
+            if Some(transfer) > self.newest && may_wait && has_room {
                 self.early.push((transfer, offset, Bytes::copy_from_slice(bytes)));
             }
             return Ok(false);
@@ -93,10 +104,14 @@ impl ObjectsInbound {
             return Ok(true);
         }
         let is_known = has_all(&incoming.arrived, &range);
-        if !is_known && self.arrived_bytes + bytes.len() as u64 <= HOLD_BYTES_MAX as u64 {
+        let may_take =
+            self.arrived < ARRIVED_MAX && self.arrived_bytes + bytes.len() as u64 <= HOLD_BYTES_MAX as u64;
+        if !is_known && may_take && has_room {
             let before = bytes_of(&incoming.arrived);
             incoming.arrived.insert(range);
             self.arrived_bytes += bytes_of(&incoming.arrived) - before;
+            incoming.chunks += 1;
+            self.arrived += 1;
             self.chunks.push_back((transfer, offset, Bytes::copy_from_slice(bytes)));
         }
         Ok(false)
@@ -116,8 +131,21 @@ impl ObjectsInbound {
         let before = bytes_of(&incoming.arrived);
         incoming.arrived.remove(range.clone());
         self.arrived_bytes -= before - bytes_of(&incoming.arrived);
+        if incoming.chunks > 0 {
+            incoming.chunks -= 1;
+            self.arrived -= 1;
+        }
         incoming.held.insert(range);
         incoming.is_news = true;
+    }
+
+    /// What it holds of the peer's chunks, with what belongs to them until they are held for good, bytes.
+    pub(in crate::link) fn holds_bytes(&self) -> usize {
+        let early: usize = self.early.iter().map(|(_, _, bytes)| bytes.len()).sum();
+        let ranges: usize =
+            self.objects.values().map(|incoming| incoming.held.len() + incoming.arrived.len()).sum();
+        let chunks = self.arrived + self.early.len();
+        self.arrived_bytes as usize + early + chunks * BESIDE_BYTES + ranges * RANGE_BYTES
     }
 
     /// Everything is to be stated.
@@ -152,5 +180,53 @@ impl ObjectsInbound {
     /// Whether the shell holds all that it was given, and has said so.
     pub(in crate::link) fn is_at_rest(&self) -> bool {
         self.objects.values().all(|incoming| incoming.arrived.is_empty() && !incoming.is_news)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OBJECT: Transfer = Transfer(1);
+
+    fn chunk(inbound: &mut ObjectsInbound, offset: u64, room: usize) {
+        inbound.handle(&Chunk { transfer: OBJECT, offset, bytes: b"x" }, room).unwrap();
+    }
+
+    #[test]
+    fn single_bytes_count_with_what_they_cost_and_are_taken_up_to_a_number() {
+        let mut inbound = ObjectsInbound::default();
+        inbound.start(OBJECT, 1 << 20, RangeSet::new()).unwrap();
+        for offset in 0..2 * ARRIVED_MAX as u64 {
+            chunk(&mut inbound, offset, usize::MAX);
+        }
+        assert_eq!(inbound.chunks.len(), ARRIVED_MAX);
+        assert_eq!(inbound.holds_bytes(), ARRIVED_MAX * (1 + BESIDE_BYTES) + RANGE_BYTES);
+        inbound.hold(OBJECT, 0..1);
+        chunk(&mut inbound, ARRIVED_MAX as u64, usize::MAX);
+        assert_eq!(inbound.chunks.len(), ARRIVED_MAX + 1, "one is held");
+        inbound.stop(OBJECT);
+        assert_eq!(inbound.holds_bytes(), 0);
+    }
+
+    #[test]
+    fn a_chunk_without_room_is_not_taken_and_comes_again() {
+        let mut inbound = ObjectsInbound::default();
+        inbound.start(OBJECT, 100, RangeSet::new()).unwrap();
+        chunk(&mut inbound, 7, BESIDE_BYTES);
+        assert!(inbound.poll_chunk().is_none());
+        chunk(&mut inbound, 7, BESIDE_BYTES + 1);
+        assert!(inbound.poll_chunk().is_some());
+    }
+
+    #[test]
+    fn single_bytes_of_what_is_not_known_yet_are_kept_up_to_a_number() {
+        let mut inbound = ObjectsInbound::default();
+        for offset in 0..2 * EARLY_MAX as u64 {
+            chunk(&mut inbound, offset, usize::MAX);
+        }
+        assert_eq!(inbound.early.len(), EARLY_MAX);
+        inbound.start(OBJECT, 1 << 20, RangeSet::new()).unwrap();
+        assert_eq!((inbound.early.len(), inbound.chunks.len()), (0, EARLY_MAX));
     }
 }

@@ -6,7 +6,7 @@ use std::ops::Range;
 use bytes::Bytes;
 use rangemap::RangeSet;
 
-use super::{Want, bytes_of, from_ack, has_all};
+use super::{RANGE_BYTES, Want, bytes_of, from_ack, has_all};
 use crate::batch::{Ack, Transfer, chunk_head_bytes};
 use crate::link::outbound::Newly;
 use crate::link::{LinkError, Time};
@@ -17,6 +17,10 @@ const SUPPLY_LOW: u64 = 16 * 1024;
 
 /// How many bytes are asked for at a time.
 const SUPPLY_BYTES: u64 = 32 * 1024;
+
+/// Most pieces, with gaps between them, in which another end is known to hold an object. What lies apart from them is not
+/// noted, and leaves again when its turn comes: no loss leaves so many gaps in what one window holds.
+const HELD_RANGES_MAX: usize = 1_024;
 
 #[derive(Debug, Default)]
 pub(in crate::link) struct ObjectsOutbound {
@@ -108,7 +112,9 @@ impl ObjectsOutbound {
     pub(in crate::link) fn handle_held(&mut self, transfer: Transfer, bytes: &Ack, newly: &mut Newly) {
         let Some(outgoing) = self.objects.get_mut(&transfer) else { return };
         for range in from_ack(bytes) {
-            if has_all(&outgoing.held, &range) {
+            let beside = range.start.saturating_sub(1)..range.end + 1;
+            let is_apart = outgoing.held.len() >= HELD_RANGES_MAX && !outgoing.held.overlaps(&beside);
+            if is_apart || has_all(&outgoing.held, &range) {
                 continue;
             }
             newly.any = true;
@@ -168,6 +174,11 @@ impl ObjectsOutbound {
         self.flying_bytes
     }
 
+    /// What it holds of objects, bytes.
+    pub(in crate::link) fn holds_bytes(&self) -> usize {
+        self.objects.values().map(Outgoing::holds_bytes).sum()
+    }
+
     /// Whether there is a chunk to be sent.
     pub(in crate::link) fn waits(&self) -> bool {
         self.objects.values().any(|outgoing| !outgoing.waiting.is_empty())
@@ -218,6 +229,12 @@ impl ObjectsOutbound {
 }
 
 impl Outgoing {
+    fn holds_bytes(&self) -> usize {
+        let pieces: usize = self.pieces.values().map(Bytes::len).sum();
+        let ranges = self.held.len() + self.waiting.len() + self.sent.len();
+        pieces + ranges * RANGE_BYTES + self.flying.len() * size_of::<(Flight, bool)>()
+    }
+
     /// Which of these bytes are neither held nor handed over.
     fn unsupplied(&self, of: Range<u64>) -> impl Iterator<Item = Range<u64>> {
         let mut has: RangeSet<u64> =
@@ -244,5 +261,30 @@ impl Outgoing {
             end == range.end && self.unsupplied(end..self.size).next().is_some_and(|gap| gap.start == end);
         let is_short = end - range.start < room;
         (!(is_short && goes_on)).then_some(range.start..end)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_said_to_be_held_in_too_many_pieces_is_noted_where_it_adds_to_them() {
+        const OBJECT: Transfer = Transfer(1);
+        let mut outbound = ObjectsOutbound::default();
+        outbound.start(OBJECT, 1 << 20, RangeSet::new());
+        let mut held = |bytes: Range<u64>| {
+            let ack = Ack { watermark: 0, received: vec![(bytes.start + 1, bytes.end)] };
+            outbound.handle_held(OBJECT, &ack, &mut Newly::default());
+            let held = &outbound.objects[&OBJECT].held;
+            (held.len(), bytes_of(held))
+        };
+        for piece in 1..=HELD_RANGES_MAX as u64 {
+            held(piece * 10..piece * 10 + 1);
+        }
+        let full = (HELD_RANGES_MAX, HELD_RANGES_MAX as u64);
+        assert_eq!(held(500_000..500_001), full, "one more, apart from all");
+        assert_eq!(held(11..20), (full.0 - 1, full.1 + 9), "between two");
+        assert_eq!(held(500_000..500_001), (full.0, full.1 + 10));
     }
 }

@@ -1,0 +1,132 @@
+//! Connections of those that the relay does not know yet: before their handshake is complete, and until they are welcomed.
+//!
+//! Nobody has vouched for them, and each may take two minutes. So there are places for a part of all connections only, and of
+//! these a part for one address: whoever wants to keep others out needs many addresses, and devices that are known stay.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::limits::AddressBlock;
+
+/// One address has so many of all places: a fourth.
+const SHARE: usize = 4;
+
+/// The places. A handle: clones share them.
+#[derive(Clone, Debug)]
+pub(crate) struct Strangers {
+    places_max: usize,
+    places: Arc<Mutex<Places>>,
+}
+
+#[derive(Debug, Default)]
+struct Places {
+    taken: usize,
+    /// Those for whom QUIC has no connection yet.
+    waiting: usize,
+    by_block: HashMap<AddressBlock, usize>,
+}
+
+impl Strangers {
+    pub(crate) fn new(places_max: usize) -> Self {
+        Self { places_max, places: Arc::default() }
+    }
+
+    fn places(&self) -> MutexGuard<'_, Places> {
+        self.places.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A place for somebody from there, if there is one.
+    pub(crate) fn admit(&self, from: IpAddr) -> Option<Stranger> {
+        let block = AddressBlock::of(from);
+        let mut places = self.places();
+        let of_block = places.by_block.get(&block).copied().unwrap_or(0);
+        if places.taken >= self.places_max || of_block >= self.places_max.div_ceil(SHARE) {
+            return None;
+        }
+        places.taken += 1;
+        places.waiting += 1;
+        places.by_block.insert(block, of_block + 1);
+        Some(Stranger { block, is_waiting: true, strangers: self.clone() })
+    }
+
+    /// How many places are taken.
+    pub(crate) fn count(&self) -> usize {
+        self.places().taken
+    }
+
+    /// How many of them QUIC does not count among its connections yet.
+    pub(crate) fn waiting(&self) -> usize {
+        self.places().waiting
+    }
+}
+
+/// A place, given back when dropped.
+#[derive(Debug)]
+pub(crate) struct Stranger {
+    block: AddressBlock,
+    is_waiting: bool,
+    strangers: Strangers,
+}
+
+impl Stranger {
+    /// QUIC counts the connection now.
+    pub(crate) fn begins(&mut self) {
+        if std::mem::take(&mut self.is_waiting) {
+            self.strangers.places().waiting -= 1;
+        }
+    }
+}
+
+impl Drop for Stranger {
+    fn drop(&mut self) {
+        self.begins();
+        let mut places = self.strangers.places();
+        places.taken -= 1;
+        if let Some(count) = places.by_block.get_mut(&self.block) {
+            *count -= 1;
+            if *count == 0 {
+                places.by_block.remove(&self.block);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(last: u8) -> IpAddr {
+        [192, 0, 2, last].into()
+    }
+
+    #[test]
+    fn one_address_takes_a_fourth_and_all_of_them_all() {
+        let strangers = Strangers::new(8);
+        let mut places = Vec::new();
+        for last in 1..=4 {
+            places.extend([(); 2].map(|()| strangers.admit(address(last)).unwrap()));
+            assert!(strangers.admit(address(last)).is_none());
+        }
+        assert!(strangers.admit(address(5)).is_none());
+        places.pop();
+        assert!(strangers.admit(address(1)).is_none());
+        places.push(strangers.admit(address(5)).unwrap());
+        assert_eq!(strangers.count(), 8);
+        drop(places);
+        assert_eq!((strangers.count(), strangers.places().by_block.len()), (0, 0));
+    }
+
+    #[test]
+    fn who_begins_or_leaves_waits_no_longer() {
+        let strangers = Strangers::new(8);
+        let mut first = strangers.admit(address(1)).unwrap();
+        let second = strangers.admit(address(1)).unwrap();
+        assert_eq!(strangers.waiting(), 2);
+        first.begins();
+        first.begins();
+        assert_eq!(strangers.waiting(), 1);
+        drop((first, second));
+        assert_eq!((strangers.waiting(), strangers.count()), (0, 0));
+    }
+}

@@ -1,0 +1,328 @@
+//! Attacks a relay, and measures what its ordinary clients notice: `flood all`. See `docs/decisions/0022-under-attack.md`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use clap::{Args, Parser, Subcommand};
+use hdrhistogram::Histogram;
+use serde_json::{Map, Value, json};
+use thinpost_gateway::config::Config;
+use thinpost_netem::Profile;
+use thinpost_netem::flood::service::{Phase, Served};
+use thinpost_netem::flood::{Relay, Service, handshakes, mailbox, replay, slow};
+use tokio::time::{Instant, sleep};
+
+/// Attack a real relay on this machine, and measure how long its ordinary clients wait
+#[derive(Debug, Parser)]
+struct Cli {
+    #[command(subcommand)]
+    attack: Attack,
+}
+
+#[derive(Debug, Subcommand)]
+enum Attack {
+    /// Handshakes that nobody ends, and devices that say nothing
+    Handshakes(Options),
+    /// Clients at a byte a second, frames without an end, handshakes in crumbs
+    Slow(Options),
+    /// Too much for one mailbox, by one sender and by many
+    Mailbox(Options),
+    /// All of these at once
+    All(Options),
+    /// A first flight, played again and again
+    Replay {
+        /// How often in all
+        #[arg(long, value_name = "N", default_value_t = 1_000)]
+        count: u64,
+        #[command(flatten)]
+        common: Common,
+    },
+}
+
+#[derive(Args, Clone, Debug)]
+struct Common {
+    /// What all chance follows from
+    #[arg(long, value_name = "SEED", default_value_t = 1)]
+    seed: u64,
+    /// The relay's program; beside this one by default
+    #[arg(long, value_name = "PATH")]
+    gateway: Option<PathBuf>,
+}
+
+#[derive(Args, Clone, Debug)]
+struct Options {
+    #[command(flatten)]
+    common: Common,
+    /// Ordinary clients, two by two
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u64).range(2..=2_000))]
+    clients: u64,
+    /// What is attacked with: forged addresses, slow clients, strangers. By default what the bars say
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(10..=50_000))]
+    attackers: Option<u64>,
+    /// How long it is quiet, and how long attacked, seconds
+    #[arg(long, value_name = "S", default_value_t = 90, value_parser = clap::value_parser!(u64).range(1..=3_600))]
+    seconds: u64,
+    /// The link that each ordinary client is behind; `none` for this machine alone
+    #[arg(long, value_name = "PROFILE", default_value = "gprs")]
+    profile: String,
+    /// How often each client says something, milliseconds
+    #[arg(long, value_name = "MS", default_value_t = 4_000, value_parser = clap::value_parser!(u64).range(10..=600_000))]
+    pace_ms: u64,
+}
+
+/// What the bars ask for, and how fast it comes.
+const FORGED: u64 = 20_000;
+const FORGED_PER_S: u64 = 300;
+const SILENT_PER_S: u64 = 10;
+const SLOW: u64 = 5_000;
+const SLOW_PER_S: u64 = 100;
+const BY_ONE: u64 = 2_000;
+const STRANGERS: u64 = 10_000;
+const STRANGERS_PER_S: u64 = 125;
+
+/// So many times as long as in quiet may a client wait under attack, at the 99th percentile.
+const RATIO_MAX: f64 = 2.0;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let outcome = runtime.context("no threads").and_then(|runtime| runtime.block_on(perform(cli.attack)));
+    match outcome {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("flood: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Whether all bars are met.
+async fn perform(attack: Attack) -> Result<bool> {
+    // A socket for each attacker.
+    rlimit::increase_nofile_limit(u64::MAX)?;
+    match attack {
+        Attack::Handshakes(options) => flood("handshakes", options, true, false, false).await,
+        Attack::Slow(options) => flood("slow", options, false, true, false).await,
+        Attack::Mailbox(options) => flood("mailbox", options, false, false, true).await,
+        Attack::All(options) => flood("all", options, true, true, true).await,
+        Attack::Replay { count, common } => replay_row(count, &common).await,
+    }
+}
+
+impl Common {
+    fn program(&self) -> Result<PathBuf> {
+        let beside = || Ok(std::env::current_exe()?.with_file_name("gateway"));
+        self.gateway.clone().map_or_else(beside, Ok)
+    }
+}
+
+/// Prints what was found as the last line, for whoever adds rows up. Whether nothing is broken.
+fn row(name: &str, count: u64, broken: &[String], figures: Map<String, Value>, again: &str) -> bool {
+    for what in broken {
+        println!("BROKEN: {what}");
+    }
+    let row = json!({
+        "row": format!("flood {name}"),
+        "count": count,
+        "broken": u8::from(!broken.is_empty()),
+        "figures": figures,
+        "again": again,
+    });
+    println!("{row}");
+    broken.is_empty()
+}
+
+async fn replay_row(count: u64, common: &Common) -> Result<bool> {
+    let outcome = replay::run(&common.program()?, count, common.seed).await?;
+    println!("flights played           {:>9}", outcome.played);
+    println!("  answered               {:>9}", outcome.answered);
+    println!(
+        "  at most                {:>9.2} bytes to one address for each from there",
+        outcome.amplification
+    );
+    println!("restarts in between      {:>9}", outcome.restarts);
+    for (when, counts) in ["before", "played once", "at the end"].iter().zip(&outcome.counts) {
+        println!("the store, {when:<13} {counts:?}");
+    }
+    let figures = json!({
+        "answered": outcome.answered,
+        "amplification": outcome.amplification,
+        "restarts": outcome.restarts,
+        "delivered": outcome.delivered,
+    });
+    let again = format!("flood replay --count {count} --seed {}", common.seed);
+    Ok(row("replay", outcome.played, &outcome.broken, as_map(figures), &again))
+}
+
+fn as_map(value: Value) -> Map<String, Value> {
+    match value {
+        Value::Object(map) => map,
+        _ => Map::new(),
+    }
+}
+
+async fn flood(
+    name: &str,
+    options: Options,
+    with_handshakes: bool,
+    with_slow: bool,
+    with_mailbox: bool,
+) -> Result<bool> {
+    let Options { common: Common { seed, .. }, clients, attackers, seconds, .. } = options;
+    let profile = (options.profile != "none").then(|| Profile::find(&options.profile)).transpose()?;
+    let mut relay = Relay::start(&options.common.program()?, "")?;
+    let pace = Duration::from_millis(options.pace_ms);
+    let service = Service::start(&relay, clients, pace, profile.as_ref(), seed).await?;
+    let length = Duration::from_secs(seconds);
+    sleep(pace * 2).await;
+    service.enter(Phase::Quiet);
+    sleep(length).await;
+    let (quiet_bytes, quiet_time) = (relay.peak_bytes()?, relay.processor_time()?);
+    service.enter(Phase::Attacked);
+    let until = Instant::now() + length;
+    let forged = attackers.unwrap_or(FORGED);
+    let handshake_flood =
+        handshakes::Flood { forged, forged_per_s: FORGED_PER_S, silent: forged, silent_per_s: SILENT_PER_S };
+    let slow_flood = slow::Flood { clients: attackers.unwrap_or(SLOW), per_s: SLOW_PER_S };
+    let mailbox_flood =
+        mailbox::Flood { by_one: BY_ONE, strangers: attackers.unwrap_or(STRANGERS), per_s: STRANGERS_PER_S };
+    let handshakes = maybe(with_handshakes, handshakes::run(relay.ticket(), handshake_flood, seed, until));
+    let slow = maybe(with_slow, slow::run(relay.ticket(), slow_flood, seed, until));
+    let mailbox = maybe(with_mailbox, mailbox::run(relay.ticket(), mailbox_flood, seed, until));
+    let (handshakes, slow, mailbox) = tokio::try_join!(handshakes, slow, mailbox)?;
+    if Instant::now() < until {
+        tokio::time::sleep_until(until).await;
+    }
+    // Threads that were there in quiet only count for nothing.
+    let [ran_s, waited_s] = [0, 1].map(|of| {
+        relay.processor_time().map_or(0.0, |time| time[of].saturating_sub(quiet_time[of]).as_secs_f64())
+    });
+    service.enter(Phase::Beginning);
+    let served = service.finish().await;
+
+    let mut broken = Vec::new();
+    let mut figures = Map::new();
+    let mut count = 0;
+    show_service(&served, &mut figures, &mut broken);
+    if let Some(outcome) = handshakes {
+        count += outcome.begun + outcome.silent + outcome.turned_away;
+        println!("forged addresses           {:>9}", outcome.begun);
+        println!("  answered                 {:>9}", outcome.answered);
+        println!("  asked where they are     {:>9}", outcome.retried);
+        println!(
+            "  at most                  {:>9.2} bytes to one for each from there",
+            outcome.amplification
+        );
+        println!("devices that say nothing   {:>9}", outcome.silent);
+        println!("  without a place          {:>9}", outcome.turned_away);
+        broken.extend(outcome.check().err().map(|error| error.to_string()));
+        figures.insert("answered".into(), outcome.answered.into());
+        figures.insert("retried".into(), outcome.retried.into());
+        figures.insert("amplification".into(), outcome.amplification.into());
+        figures.insert("silent".into(), outcome.silent.into());
+        figures.insert("without_place".into(), outcome.turned_away.into());
+    }
+    if let Some(outcome) = slow {
+        let slow::Outcome { readers, endless, crumbs, turned_away } = outcome;
+        count += readers.0 + endless.0 + crumbs.0 + turned_away;
+        println!("clients that do not read   {:>9}, {} there at the end", readers.0, readers.1);
+        println!("frames without an end      {:>9}, {} there at the end", endless.0, endless.1);
+        println!("handshakes in crumbs       {:>9}, {} ended by the relay", crumbs.0, crumbs.1);
+        println!("  not let in               {turned_away:>9}");
+        figures.insert("slow_there".into(), (readers.1 + endless.1).into());
+        figures.insert("slow_not_let_in".into(), turned_away.into());
+    }
+    if let Some(outcome) = mailbox {
+        count += outcome.accepted + outcome.refused.values().sum::<u64>() + outcome.strangers;
+        println!("by one sender, accepted    {:>9}; refused {:?}", outcome.accepted, outcome.refused);
+        println!(
+            "by {:>7} strangers       {:>9}; refused {:?}; not let in {}",
+            outcome.strangers, outcome.strangers_accepted, outcome.strangers_refused, outcome.turned_away
+        );
+        let defaults = Config::default();
+        let strangers_max = u64::from(defaults.mailbox.request_envelopes_max);
+        broken.extend(outcome.check(&mailbox_flood, strangers_max).err().map(|error| error.to_string()));
+        figures.insert("mailbox_accepted".into(), outcome.accepted.into());
+        figures.insert("mailbox_refused".into(), json!(outcome.refused));
+        figures.insert("strangers".into(), outcome.strangers.into());
+        figures.insert("strangers_accepted".into(), outcome.strangers_accepted.into());
+        figures.insert("strangers_refused".into(), json!(outcome.strangers_refused));
+    }
+    let (peak_bytes, bound_bytes) = (relay.peak_bytes()?, relay.bound_bytes()?);
+    println!(
+        "memory, MB                 {:>9.1} in quiet, {:.1} under attack; at most {:.1}",
+        quiet_bytes as f64 / 1e6,
+        peak_bytes as f64 / 1e6,
+        bound_bytes as f64 / 1e6
+    );
+    let lost = relay.datagrams_lost()?;
+    println!(
+        "processor time of the relay {ran_s:>8.1} s under attack, waited {waited_s:.1} s for it; \
+         {lost} datagrams lost at its socket"
+    );
+    figures.insert("processor_s".into(), ran_s.into());
+    figures.insert("processor_waited_s".into(), waited_s.into());
+    figures.insert("datagrams_lost".into(), lost.into());
+    figures.insert("quiet_bytes".into(), quiet_bytes.into());
+    figures.insert("peak_bytes".into(), peak_bytes.into());
+    figures.insert("bound_bytes".into(), bound_bytes.into());
+    if peak_bytes > bound_bytes {
+        broken.push(format!("the relay took {peak_bytes} bytes, and {bound_bytes} are the most it says"));
+    }
+    if !relay.is_running()? {
+        broken.push("the relay has ended".into());
+    }
+    let attackers = attackers.map(|count| format!(" --attackers {count}")).unwrap_or_default();
+    let again = format!(
+        "flood {name} --clients {clients}{attackers} --seconds {seconds} --profile {} --pace-ms {} --seed {seed}",
+        options.profile, options.pace_ms
+    );
+    Ok(row(name, count, &broken, figures, &again))
+}
+
+async fn maybe<T>(runs: bool, attack: impl Future<Output = Result<T>>) -> Result<Option<T>> {
+    if runs { attack.await.map(Some) } else { Ok(None) }
+}
+
+fn show_service(served: &Served, figures: &mut Map<String, Value>, broken: &mut Vec<String>) {
+    let waits = [
+        ("custody", &served.quiet.custody, &served.attacked.custody),
+        ("delivery", &served.quiet.delivery, &served.attacked.delivery),
+    ];
+    for (what, quiet, attacked) in waits {
+        let ms = |histogram: &Histogram<u64>, quantile| histogram.value_at_quantile(quantile) as f64 / 1e3;
+        let ratio = ms(attacked, 0.99) / ms(quiet, 0.99).max(0.001);
+        println!(
+            "{what:<9} p50 / p99, ms   {:>9.1} / {:.1} in quiet, {:.1} / {:.1} under attack: {ratio:.2} times",
+            ms(quiet, 0.5),
+            ms(quiet, 0.99),
+            ms(attacked, 0.5),
+            ms(attacked, 0.99),
+        );
+        figures.insert(format!("{what}_p99_quiet_ms"), ms(quiet, 0.99).into());
+        figures.insert(format!("{what}_p99_attacked_ms"), ms(attacked, 0.99).into());
+        figures.insert(format!("{what}_ratio"), ratio.into());
+        if ratio >= RATIO_MAX {
+            broken.push(format!("the 99th percentile of {what} is {ratio:.2} times what it is in quiet"));
+        }
+    }
+    println!(
+        "messages                   {:>9}, {} in custody, {} arrived, {} again, refused: {:?}",
+        served.sent, served.in_custody, served.delivered, served.doubled, served.refused
+    );
+    figures.insert("messages".into(), served.sent.into());
+    if !served.is_whole() {
+        broken.push(format!(
+            "of {} messages {} are in custody and {} arrived, {} again; refused: {:?}; lines lost: {:?}",
+            served.sent,
+            served.in_custody,
+            served.delivered,
+            served.doubled,
+            served.refused,
+            served.lines_lost
+        ));
+    }
+}

@@ -1,0 +1,136 @@
+//! Devices that keep to the wire's rules, and mean no good.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use thinpost_gateway::config::{Config, Registration};
+use thinpost_netem::World;
+use thinpost_netem::flood::device::{Device, Heard, Line};
+use thinpost_wire::frame::ToRelay;
+use thinpost_wire::token::TokenId;
+use tokio::time::{Instant, sleep, timeout};
+
+/// A relay that lets anybody in.
+fn world(seed: u64, set: impl FnOnce(&mut Config)) -> World {
+    let mut config = Config::default();
+    config.registration = Registration::Open;
+    set(&mut config);
+    World::builder().seed(seed).relay_config(config).build()
+}
+
+/// A line of a device at an address of its own, on which nothing was said.
+async fn line(world: &World, device: &Device, last: u8) -> Line {
+    let address = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(198, 51, 100, last)), 5_000);
+    let socket = world.net().host(address).unwrap();
+    device.begin(world.relay_ticket().addresses[0], socket).await.unwrap()
+}
+
+async fn registered(world: &World, device: &Device, last: u8) -> Line {
+    let mut line = line(world, device, last).await;
+    line.say(&device.hello(true));
+    line.say(&device.register());
+    line.caught_up().await.unwrap();
+    line
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_never_registers_has_two_minutes_whatever_else_it_says() {
+    let world = world(1, |_| {});
+    let device = Device::new(1, 1, &world.relay_ticket());
+    let mut line = line(&world, &device, 1).await;
+    line.say(&device.hello(true));
+    assert_eq!(world.relay().unwrap().strangers(), 1);
+    let began = Instant::now();
+    let talk = async {
+        loop {
+            line.say(&ToRelay::Ping);
+            if timeout(Duration::from_secs(50), async { while line.next().await.is_ok() {} }).await.is_ok() {
+                return;
+            }
+        }
+    };
+    timeout(Duration::from_secs(600), talk).await.expect("it is sent away");
+    let took = began.elapsed();
+    assert!((100..=130).contains(&took.as_secs()), "{took:?}");
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(world.relay().unwrap().strangers(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_device_that_is_known_takes_no_place_of_strangers() {
+    let world = world(2, |config| config.limits.strangers_max = 16);
+    let relay = world.relay().unwrap();
+    let mut known = Vec::new();
+    for number in 0..20 {
+        let device = Device::new(2, number, &world.relay_ticket());
+        known.push(registered(&world, &device, number as u8 + 1).await);
+    }
+    assert_eq!((relay.connected(), relay.strangers()), (20, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_address_leaves_places_for_strangers_from_others() {
+    let world = world(3, |config| config.limits.strangers_max = 16);
+    let ticket = world.relay_ticket();
+    let devices: Vec<_> = (0..40).map(|number| Device::new(3, number, &ticket)).collect();
+    let mut silent = Vec::new();
+    for (number, device) in devices.iter().enumerate().take(20) {
+        let address = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(198, 51, 100, 1)), 5_000 + number as u16);
+        let socket = world.net().host(address).unwrap();
+        silent.push(timeout(Duration::from_secs(2), device.begin(ticket.addresses[0], socket)).await);
+    }
+    let served = silent.iter().filter(|line| matches!(line, Ok(Ok(_)))).count();
+    assert_eq!((served, world.relay().unwrap().strangers()), (4, 4), "a fourth of all places");
+    let honest = timeout(Duration::from_secs(10), registered(&world, &devices[30], 2)).await;
+    assert!(honest.is_ok(), "another address is served");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_device_that_settles_nothing_is_not_answered_without_end() {
+    let world = world(4, |_| {});
+    let device = Device::new(4, 1, &world.relay_ticket());
+    let mut line = registered(&world, &device, 1).await;
+    let to = line.bind(device.address(TokenId::personal(1)));
+    line.settle_nothing();
+    const CLAIMS: u64 = 5_000;
+    let mut answers = 0;
+    let ask = async {
+        for _ in 0..CLAIMS {
+            line.say(&ToRelay::Claim { to });
+        }
+        while let Ok(heard) = line.next().await {
+            answers += u64::from(matches!(heard, Heard::Frame(_)));
+        }
+    };
+    let _ = timeout(Duration::from_secs(600), ask).await;
+    assert!((400..=1_100).contains(&answers), "{answers}");
+    let honest = Device::new(4, 2, &world.relay_ticket());
+    registered(&world, &honest, 2).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_holds_most_of_what_all_may_leaves_and_those_who_hold_little_do_not() {
+    let world = world(5, |config| config.limits.links_bytes_max = 256 << 10);
+    let ticket = world.relay_ticket();
+    let quiet = Device::new(5, 0, &ticket);
+    let mut quiet_line = registered(&world, &quiet, 1).await;
+    let to_self = quiet_line.bind(quiet.address(TokenId::personal(1)));
+    let mut ended = 0;
+    for number in 1..=8_u8 {
+        let device = Device::new(5, number.into(), &ticket);
+        let mut line = registered(&world, &device, number + 1).await;
+        let to = line.bind(device.address(TokenId::personal(1)));
+        // Its own mail, of which it settles nothing.
+        line.settle_nothing();
+        for _ in 0..60 {
+            line.submit(to, &[number; 8_000]);
+        }
+        tokio::spawn(async move { while line.next().await.is_ok() {} });
+        sleep(Duration::from_secs(60)).await;
+        ended = world.relay().unwrap().called_in();
+    }
+    let relay = world.relay().unwrap();
+    assert!(ended > 0 && relay.lent_bytes() <= 256 << 10, "{ended}, {}", relay.lent_bytes());
+    let (number, _) = quiet_line.submit(to_self, b"still here");
+    timeout(Duration::from_secs(10), quiet_line.settled(number)).await.expect("it is served").unwrap();
+}
