@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 /// One run of a row of faults, as the last line of what its program prints, in JSON.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -25,7 +26,7 @@ pub struct Report {
     pub again: String,
     /// What else was measured.
     #[serde(default)]
-    pub figures: BTreeMap<String, f64>,
+    pub figures: BTreeMap<String, Value>,
 }
 
 impl Report {

@@ -92,7 +92,7 @@ fn main() -> ExitCode {
     println!("{tried} {name} in {seeds} histories, {noticed} noticed: {broken} broken");
     if args.json {
         let again = format!("store-faults {name} --from {} --count {}", args.from, args.count);
-        let figures = [("noticed".to_owned(), noticed as f64)].into();
+        let figures = [("noticed".to_owned(), noticed.into())].into();
         let row = format!("store {name}");
         println!("{}", Report { row, from: args.from, seeds, count: tried, broken, again, figures }.line());
     }

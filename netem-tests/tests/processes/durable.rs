@@ -115,8 +115,8 @@ fn what_programs_have_made_is_on_disk_with_its_names() {
     let invite = String::from_utf8(invite.stdout).unwrap();
     let of_relay = Disk::of(&log, &root);
     of_relay.assert_all_is_on_disk();
-    // Its key, its addresses and its store; two folders.
-    assert_eq!((of_relay.renamed, of_relay.made), (3, 2));
+    // Its key, its addresses and its store; two folders, and one for its socket.
+    assert_eq!((of_relay.renamed, of_relay.made), (3, 3));
 
     let (log, home) = (root.join("trace-home"), root.join("homes/ann"));
     let mut command = traced(&town.program("thinpost"), &log).unwrap();

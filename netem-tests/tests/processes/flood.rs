@@ -11,6 +11,9 @@ use thinpost_netem::flood::{AMPLIFICATION_MAX, Relay, Service, handshakes, mailb
 use tokio::net::UdpSocket;
 use tokio::time::{Instant, timeout};
 
+/// Ordinary ones, each of which says something meanwhile.
+const CLIENTS: u64 = 6;
+
 /// How long a relay here is attacked.
 const ATTACK: Duration = Duration::from_secs(6);
 
@@ -22,7 +25,7 @@ fn program() -> PathBuf {
 /// A relay with a few clients that talk to each other, on this machine alone.
 async fn scene() -> (Relay, Service, Instant) {
     let relay = Relay::start(&program(), "").unwrap();
-    let service = Service::start(&relay, 6, Duration::from_millis(300), None, 7).await.unwrap();
+    let service = Service::start(&relay, CLIENTS, Duration::from_millis(300), None, 7).await.unwrap();
     service.enter(Phase::Attacked);
     (relay, service, Instant::now() + ATTACK)
 }
@@ -30,7 +33,7 @@ async fn scene() -> (Relay, Service, Instant) {
 /// All that the clients said is in custody and has arrived, once, and the relay kept within its bound.
 async fn check(mut relay: Relay, service: Service) {
     let served: Served = service.finish().await;
-    assert!(served.sent > 20 && served.is_whole(), "{served:?}");
+    assert!(served.sent >= CLIENTS && served.is_whole(), "{served:?}");
     let (peak, bound) = (relay.peak_bytes().unwrap(), relay.bound_bytes().unwrap());
     assert!(peak <= bound, "{peak} of {bound}");
     assert!(relay.is_running().unwrap());

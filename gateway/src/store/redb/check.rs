@@ -80,7 +80,7 @@ impl RedbStore {
         let mut report = Report::default();
         // A file that redb finds damaged when it opens it has no tables that could be looked at.
         let Some(mut db) = guarded(&mut report, "file", || open_closed(path))? else { return Ok(report) };
-        read_lineage(&db.begin_read()?).map(drop).or_else(|error| found(&mut report, "meta", error))?;
+        guarded(&mut report, "meta", || read_lineage(&db.begin_read()?))?;
         if !report.is_sound() {
             return Ok(report);
         }
@@ -92,9 +92,12 @@ impl RedbStore {
 /// Checks an open database.
 fn database(db: &mut Database, report: &mut Report) -> Result<(), StoreError> {
     guarded(report, "file", || add_tables(db, &StoreConfig::default()))?;
-    let read = db.begin_read()?;
-    rows(&read, report)?;
-    drop(read);
+    if let Some(read) = guarded(report, "file", || Ok(db.begin_read()?))? {
+        guarded(report, "meta", || Ok(read.open_table(META)?.get(META_BACKUP)?.is_some()))?
+            .into_iter()
+            .for_each(|is_backup| report.is_backup = is_backup);
+        rows(&read, report)?;
+    }
     let sound = guarded(report, "file", || db.check_integrity().map_err(StoreError::from))?;
     if sound == Some(false) {
         report.fault("file", "", "its map of free pages is wrong");
@@ -114,7 +117,6 @@ pub(super) fn faults(db: &mut Database) -> Vec<Fault> {
 fn rows(read: &ReadTransaction, report: &mut Report) -> Result<(), StoreError> {
     let Some(state) = guarded(report, "meta", || read_state(read))? else { return Ok(()) };
     let Some(objects) = guarded(report, "meta", || read_object_state(read))? else { return Ok(()) };
-    report.is_backup = read.open_table(META)?.get(META_BACKUP)?.is_some();
     let mut check = Check { read, report, state, objects };
     for section in [Check::people, Check::mail, Check::objects] {
         // A table that is missing keeps a section from being looked at.

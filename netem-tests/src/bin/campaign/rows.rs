@@ -102,6 +102,39 @@ pub(crate) const ROWS: &[Row] = &[
         is_seeded: true,
         first: 100,
     },
+    Row {
+        name: "replays",
+        fault: "a 0-RTT first flight recorded and sent again, also after a restart and to another relay",
+        bar: "nothing is delivered, registered or claimed by it; <= 3x",
+        unit: "replays",
+        volume: 1_000,
+        command: &["flood", "replay"],
+        amount: "--count",
+        is_seeded: false,
+        first: 1_000,
+    },
+    flood(
+        "flood-handshakes",
+        "forged and silent handshakes; amplification",
+        "handshakes",
+        20_000,
+        &["flood", "handshakes"],
+    ),
+    flood(
+        "flood-slow",
+        "slow consumers, slow-loris, half-open streams",
+        "slow clients",
+        5_000,
+        &["flood", "slow"],
+    ),
+    flood(
+        "flood-mailbox",
+        "one mailbox filled by one sender, then by 10,000 strangers",
+        "envelopes",
+        10_000,
+        &["flood", "mailbox"],
+    ),
+    flood("flood-all", "all three floods at once", "attacks", 30_000, &["flood", "all"]),
     fuzz("fuzz-batch", &["fuzz/run", "batch"]),
     fuzz("fuzz-codec", &["fuzz/run", "codec"]),
     fuzz("fuzz-config", &["fuzz/run", "config"]),
@@ -116,6 +149,18 @@ pub(crate) const ROWS: &[Row] = &[
     fuzz("fuzz-text", &["fuzz/run", "text"]),
     fuzz("fuzz-ticket", &["fuzz/run", "ticket"]),
 ];
+
+/// An attack on a relay that runs: seconds of quiet, then of attack.
+const fn flood(
+    name: &'static str,
+    fault: &'static str,
+    unit: &'static str,
+    volume: u64,
+    command: &'static [&'static str],
+) -> Row {
+    let bar = "ordinary clients' p99 < 2x; memory within the bound that check-config prints; <= 3x to forged addresses";
+    Row { name, fault, bar, unit, volume, command, amount: "--seconds", is_seeded: false, first: 90 }
+}
 
 /// A target of fuzzing: fuzz/README.md says what each reads and holds.
 const fn fuzz(name: &'static str, command: &'static [&'static str]) -> Row {

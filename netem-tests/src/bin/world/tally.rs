@@ -123,7 +123,7 @@ impl Tally {
     /// What `campaign` adds up.
     pub(crate) fn report(&self, from: u64, again: String) -> Report {
         let (seeds, count, broken) = (self.storms, self.messages, self.broken.len() as u64);
-        let figures = [("faults".to_owned(), self.faults as f64)].into();
+        let figures = [("faults".to_owned(), self.faults.into())].into();
         Report { row: "storms".to_owned(), from, seeds, count, broken, again, figures }
     }
 
