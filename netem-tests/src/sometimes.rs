@@ -30,7 +30,6 @@ pub const MUST_HAPPEN: &[(&str, &str)] = &[
     ("thinpost_client", "an envelope came again"),
     ("thinpost_client", "messages are sent again"),
     ("thinpost_client", "refused: the recipient's mailbox is full"),
-    ("thinpost_client", "refused: the relay does not know the handle"),
     ("thinpost_client", "refused: too many messages for now; again in # s"),
     ("thinpost_client", "the home's file failed"),
     ("thinpost_client", "the relay's store is another one"),
