@@ -8,17 +8,20 @@
 //! Each page has a check, so that what a disk has changed is an error. Should redb panic over pages that do not fit together, as it
 //! does when it is used and also when it is let go of, since it then writes once more, that is an error as well.
 
+use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::checked::Checked;
-use crate::{files, unchecked};
 use redb::backends::FileBackend;
 use redb::{
     Builder, DatabaseError, ReadTransaction, ReadableDatabase, StorageBackend, StorageError,
     TransactionError, WriteTransaction,
 };
+
+use crate::checked::Checked;
+use crate::overlay::Overlay;
+use crate::{files, unchecked};
 
 /// A database that is open.
 #[derive(Debug)]
@@ -34,33 +37,51 @@ impl Database {
     /// # Errors
     /// redb's, and [`StorageError::Corrupted`] where it panics.
     pub fn open(backend: impl StorageBackend, cache_bytes: usize) -> Result<Self, DatabaseError> {
-        let backend = Checked::new(backend).map_err(StorageError::Io)?;
-        let open = || Builder::new().set_cache_size(cache_bytes).create_with_backend(backend);
-        Ok(Self { db: Some(intact(open)?), is_damaged: AtomicBool::new(false) })
+        Self::open_bare(Checked::new(backend).map_err(StorageError::Io)?, cache_bytes)
     }
 
-    /// Opens the database in a file that only its owner can read, for this process alone; makes one where `create` says so. To a
-    /// file from before pages had checks they are added: that takes a copy of it, and room for one.
+    /// Makes a database in a new file that only its owner can read, for this process alone.
     ///
     /// # Errors
-    /// As [`Database::open`], and the system's.
-    pub fn open_file(path: &Path, create: bool, cache_bytes: usize) -> Result<Self, DatabaseError> {
-        let mut file = files::open_private(path, create).map_err(StorageError::Io)?;
-        if unchecked::is_unchecked(&file).map_err(StorageError::Io)? {
-            unchecked::add_checks(&file, path)?;
-            file = files::open_private(path, false).map_err(StorageError::Io)?;
-        }
+    /// As [`Database::open`]; [`AlreadyExists`](std::io::ErrorKind::AlreadyExists) if there is such a file, and the system's.
+    pub fn create_file(path: &Path, cache_bytes: usize) -> Result<Self, DatabaseError> {
+        let file = files::create_private(path).map_err(StorageError::Io)?;
         Self::open(FileBackend::new(file)?, cache_bytes)
     }
 
-    /// Opens the database that is on a backend as it is, with checks of its pages or from before there were any.
+    /// Opens the database in a file, for this process alone. To a file from before pages had checks they are added, if `recognise`
+    /// knows what is in it: that takes a copy of it, and room for one.
     ///
     /// # Errors
-    /// As [`Database::open`].
-    pub fn open_as_it_is(backend: impl StorageBackend, cache_bytes: usize) -> Result<Self, DatabaseError> {
-        if !unchecked::is_on(&backend) {
-            return Self::open(backend, cache_bytes);
+    /// As [`Database::open`], what `recognise` says of a file from before, and the system's.
+    pub fn open_file<E: From<DatabaseError>>(
+        path: &Path,
+        cache_bytes: usize,
+        recognise: impl FnOnce(&Self) -> Result<(), E>,
+    ) -> Result<Self, E> {
+        let io = |error| E::from(StorageError::Io(error).into());
+        let mut file = files::open_private(path, false).map_err(io)?;
+        if unchecked::is_unchecked(&file).map_err(io)? {
+            recognise(&Self::open_unchanged(path, cache_bytes)?)?;
+            unchecked::add_checks(&file, path)?;
+            file = files::open_private(path, false).map_err(io)?;
         }
+        Ok(Self::open(FileBackend::new(file).map_err(E::from)?, cache_bytes)?)
+    }
+
+    /// Opens the database in a file, with checks or from before there were any, and leaves the file as it is: whatever is written
+    /// stays in memory. Other processes may do the same, and none may write to it.
+    ///
+    /// # Errors
+    /// As [`Database::open`], and the system's.
+    pub fn open_unchanged(path: &Path, cache_bytes: usize) -> Result<Self, DatabaseError> {
+        let file = File::open(path).map_err(StorageError::Io)?;
+        let is_unchecked = unchecked::is_unchecked(&file).map_err(StorageError::Io)?;
+        let overlay = Overlay::new(file)?;
+        if is_unchecked { Self::open_bare(overlay, cache_bytes) } else { Self::open(overlay, cache_bytes) }
+    }
+
+    fn open_bare(backend: impl StorageBackend, cache_bytes: usize) -> Result<Self, DatabaseError> {
         let open = || Builder::new().set_cache_size(cache_bytes).create_with_backend(backend);
         Ok(Self { db: Some(intact(open)?), is_damaged: AtomicBool::new(false) })
     }

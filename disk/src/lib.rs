@@ -8,6 +8,7 @@ mod checked;
 mod database;
 pub mod files;
 pub mod medium;
+mod overlay;
 mod unchecked;
 
 pub use checked::DamagedPage;

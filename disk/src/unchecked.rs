@@ -13,6 +13,9 @@ use crate::files;
 /// What such a file begins with.
 const MAGIC: &[u8] = b"redb\x1a\x0a\xa9\x0d\x0a";
 
+/// What redb uses of its first page: 64 bytes and two slots of 128 bytes.
+const REDB_HEAD_BYTES: usize = 320;
+
 /// Pages that are copied at a time.
 const PAGES_AT_A_TIME: usize = 256;
 
@@ -23,12 +26,6 @@ pub(crate) fn is_unchecked(file: &File) -> io::Result<bool> {
     file.seek(SeekFrom::Start(0))?;
     file.take(MAGIC.len() as u64).read_to_end(&mut beginning)?;
     Ok(beginning == MAGIC)
-}
-
-/// Whether one is on a backend.
-pub(crate) fn is_on(backend: &impl StorageBackend) -> bool {
-    let mut beginning = [0; MAGIC.len()];
-    backend.read(0, &mut beginning).is_ok_and(|()| beginning == MAGIC)
 }
 
 /// Puts a copy with checks in its place; until then it stays as it is.
@@ -42,7 +39,7 @@ pub(crate) fn add_checks(file: &File, path: &Path) -> Result<(), DatabaseError> 
     unfinished.push(".checked");
     let unfinished = Path::new(&unfinished);
     files::remove(unfinished).map_err(StorageError::Io)?;
-    let copy = files::open_private(unfinished, true).map_err(StorageError::Io)?;
+    let copy = files::create_private(unfinished).map_err(StorageError::Io)?;
     let copy = Checked::new(FileBackend::new(copy)?).map_err(StorageError::Io)?;
     copy_pages(file, &copy).map_err(StorageError::Io)?;
     copy.close().map_err(StorageError::Io)?;
@@ -73,9 +70,6 @@ fn copy_pages(mut file: &File, copy: &impl StorageBackend) -> io::Result<()> {
     copy.sync_data()
 }
 
-/// What redb uses of its first page: 64 bytes and two slots of 128 bytes.
-const REDB_HEAD_BYTES: usize = 320;
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -91,17 +85,21 @@ mod tests {
     fn a_file_from_before_gets_its_checks_and_keeps_what_it_holds() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("file");
+        let open = |recognised| Database::open_file(&path, 0, |_| recognised);
         let before = redb::Database::create(&path).unwrap();
         let write = before.begin_write().unwrap();
         for row in 0..2_000 {
             write.open_table(ROWS).unwrap().insert(row, [row as u8; 1_500].as_slice()).unwrap();
         }
         write.commit().unwrap();
-        assert!(matches!(Database::open_file(&path, false, 0), Err(DatabaseError::DatabaseAlreadyOpen)));
+        assert!(matches!(open(Ok(())), Err(DatabaseError::DatabaseAlreadyOpen)));
         assert_eq!(before.begin_read().unwrap().open_table(ROWS).unwrap().len().unwrap(), 2_000);
         drop(before);
+        let content = std::fs::read(&path).unwrap();
+        assert!(matches!(open(Err(DatabaseError::RepairAborted)), Err(DatabaseError::RepairAborted)));
+        assert!(std::fs::read(&path).unwrap() == content, "what is not recognised stays as it is");
         for _ in 0..2 {
-            let after = Database::open_file(&path, false, 0).unwrap();
+            let after = open(Ok(())).unwrap();
             let rows = after.begin_read().unwrap().open_table(ROWS).unwrap();
             let count = rows
                 .range::<u64>(..)

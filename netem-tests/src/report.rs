@@ -5,6 +5,9 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+/// What was measured, by name.
+pub type Figures = BTreeMap<String, Value>;
+
 /// One run of a row of faults, as the last line of what its program prints, in JSON.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -26,7 +29,7 @@ pub struct Report {
     pub again: String,
     /// What else was measured.
     #[serde(default)]
-    pub figures: BTreeMap<String, Value>,
+    pub figures: Figures,
 }
 
 impl Report {

@@ -56,6 +56,14 @@ impl Drop for Process {
     }
 }
 
+/// Where the programs were built that belong to this one.
+pub fn programs() -> PathBuf {
+    let exe = std::env::current_exe().unwrap();
+    // A test is one folder below the programs.
+    let bin = exe.ancestors().skip(1).take(2).find(|bin| bin.join("gateway").exists());
+    bin.expect("build the programs first: cargo build --workspace").to_owned()
+}
+
 /// A relay and its people.
 pub struct Town {
     /// Where the relay's data and the homes are.
@@ -69,12 +77,8 @@ pub struct Town {
 impl Town {
     /// Nobody, and no relay.
     pub fn empty() -> Self {
-        let exe = std::env::current_exe().unwrap();
-        // A test is one folder below the programs.
-        let bin = exe.ancestors().skip(1).take(2).find(|bin| bin.join("gateway").exists());
-        let bin = bin.expect("build the programs first: cargo build --workspace").to_owned();
         let folder = tempfile::tempdir().unwrap();
-        Self { folder, bin, address: "127.0.0.1:0".to_owned(), relay: None }
+        Self { folder, bin: programs(), address: "127.0.0.1:0".to_owned(), relay: None }
     }
 
     /// A relay that runs, and Ann and Bob, who know each other.

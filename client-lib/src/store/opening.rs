@@ -65,7 +65,7 @@ impl Store {
         let make = || -> Result<(), StoreError> {
             storage.replace_key_file(&key_file)?;
             files::remove(&unfinished)?;
-            let db = Database::open_file(&unfinished, true, CACHE_BYTES)
+            let db = Database::create_file(&unfinished, CACHE_BYTES)
                 .map_err(|error| into_store_error(error.into()))?;
             initialise(&db, &vault, home, keyring)?;
             // A hard link, unlike a renaming, never replaces a home that another process made meanwhile.
@@ -179,7 +179,7 @@ fn open_database(storage: &Storage) -> Result<Database, OpenError> {
         Storage::Folder(folder) => {
             let path = folder.join(storage::FILE);
             match path.try_exists() {
-                Ok(true) => Ok(Database::open_file(&path, false, CACHE_BYTES)?),
+                Ok(true) => Database::open_file(&path, CACHE_BYTES, |db| db.intact(|| check_format(db))),
                 Ok(false) => Err(OpenError::NoHome(folder.clone())),
                 Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
                     Err(OpenError::NoHome(folder.clone()))

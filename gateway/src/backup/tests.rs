@@ -1,11 +1,11 @@
 #![allow(clippy::unwrap_used)]
 
-use redb::{ReadableTable, TableDefinition};
 use std::collections::BTreeSet;
-use thinpost_disk::Database;
 
 use bytes::Bytes;
+use redb::{ReadableTable, TableDefinition};
 use tempfile::TempDir;
+use thinpost_disk::Database;
 use thinpost_wire::ids::Position;
 
 use super::*;
@@ -191,7 +191,7 @@ const ENTRIES: TableDefinition<'static, u64, &[u8]> = TableDefinition::new("entr
 fn a_backup_of_an_unsound_store_is_not_restored() {
     let place = Place::filled();
     {
-        let store = Database::open_file(&place.folder.store_path(), false, 0).unwrap();
+        let store = Database::open_file::<StoreError>(&place.folder.store_path(), 0, |_| Ok(())).unwrap();
         let write = store.begin_write().unwrap();
         let mut entries = write.open_table(ENTRIES).unwrap();
         let (position, mut value) = {

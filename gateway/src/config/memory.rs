@@ -13,7 +13,7 @@ use thinpost_wire::limits::{BATCH_DECODED_BYTES_MAX, BODY_BYTES_MAX, HANDLES_MAX
 use thinpost_wire::token::MailboxAddress;
 
 use super::Config;
-use crate::store::{Op, TLS_SESSIONS_BYTES_MAX, Verdict};
+use crate::store::{BACKUP_BYTES, Op, TLS_SESSIONS_BYTES_MAX, Verdict};
 use crate::{limits, session};
 
 /// Threads that block on the disk. Each reads for one session at a time; one of them commits.
@@ -93,6 +93,7 @@ fn terms_with(config: &Config, workers: usize) -> Vec<Term> {
             limits::memory_bytes_max(limits.keys_max),
             format!("tables of rates ({} keys each)", limits.keys_max),
         ),
+        term(1, BACKUP_BYTES, "a backup that is written meanwhile"),
         term(BLOCKING_THREADS, read, format!("{BLOCKING_THREADS} reads from the store at a time")),
         term(
             BLOCKING_THREADS + workers,

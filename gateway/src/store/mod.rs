@@ -42,6 +42,7 @@ pub use self::commit::{CommitError, CommitMode, Committer, GroupCommit, GroupLim
 pub use self::lineage::Lineage;
 pub use self::memory::MemoryStore;
 pub use self::objects::{ObjectNo, ObjectRecord};
+pub(crate) use self::redb::BACKUP_BYTES;
 pub use self::redb::{Fault, RedbStore, Report};
 pub(crate) use self::sessions::PENDING_BYTES_MAX as TLS_SESSIONS_BYTES_MAX;
 pub use self::types::{

@@ -6,7 +6,6 @@ mod copy;
 #[cfg(feature = "fuzzing")]
 pub(crate) mod fuzzing;
 mod objects;
-mod overlay;
 mod records;
 
 use std::io;
@@ -27,6 +26,7 @@ use thinpost_wire::token::MailboxAddress;
 
 use self::apply::Transaction;
 pub use self::check::{Fault, Report};
+pub(crate) use self::copy::BACKUP_BYTES;
 use self::objects::{OBJECT_IDS, OBJECT_RANGES, OBJECTS, ObjectState};
 use self::records::{
     ACCOUNTS, ADDRESSES, CLOSED, DEVICE_KEYS, DEVICES, Device, ENTRIES, FORMAT, MAILBOXES, META, META_BACKUP,
@@ -59,22 +59,20 @@ impl RedbStore {
     /// # Errors
     ///
     /// [`StoreError::InUse`] while another process, or another handle, has it open;
-    /// [`StoreError::NotAStore`] and [`StoreError::UnknownFormat`] leave the file as it is.
+    /// [`StoreError::NotAStore`] and [`StoreError::UnknownFormat`] leave what the file holds.
     pub fn open(path: &Path, config: StoreConfig) -> Result<Self, StoreError> {
         if path.try_exists().map_err(io_error)? {
+            let recognised = |db: &Database| db.intact(|| read_lineage(&db.begin_read()?).map(drop));
+            let db = Database::open_file(path, config.cache_bytes, recognised)?;
             // What its id is, it knows.
-            return Self::with_database(
-                Database::open_file(path, false, config.cache_bytes)?,
-                config,
-                StoreId([0; 8]),
-            );
+            return Self::with_database(db, config, StoreId([0; 8]));
         }
         let id = draw_id()?;
         let mut unfinished = path.as_os_str().to_owned();
         unfinished.push(".new");
         let unfinished = Path::new(&unfinished);
         files::remove(unfinished).map_err(io_error)?;
-        let db = Database::open_file(unfinished, true, config.cache_bytes)?;
+        let db = Database::create_file(unfinished, config.cache_bytes)?;
         let store = Self::with_database(db, config, id)?;
         files::rename(unfinished, path).map_err(io_error)?;
         Ok(store)

@@ -7,11 +7,12 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
 use hdrhistogram::Histogram;
-use serde_json::{Map, Value, json};
+use serde_json::json;
 use thinpost_gateway::config::Config;
 use thinpost_netem::Profile;
 use thinpost_netem::flood::service::{Phase, Served};
 use thinpost_netem::flood::{Relay, Service, handshakes, mailbox, replay, slow};
+use thinpost_netem::report::{Figures, Report};
 use tokio::time::{Instant, sleep};
 
 /// Attack a real relay on this machine, and measure how long its ordinary clients wait
@@ -120,18 +121,19 @@ impl Common {
 }
 
 /// Prints what was found as the last line, for whoever adds rows up. Whether nothing is broken.
-fn row(name: &str, count: u64, broken: &[String], figures: Map<String, Value>, again: &str) -> bool {
+fn row(name: &str, count: u64, broken: &[String], figures: Figures, again: &str) -> bool {
     for what in broken {
         println!("BROKEN: {what}");
     }
-    let row = json!({
-        "row": format!("flood {name}"),
-        "count": count,
-        "broken": u8::from(!broken.is_empty()),
-        "figures": figures,
-        "again": again,
-    });
-    println!("{row}");
+    let report = Report {
+        row: format!("flood {name}"),
+        count,
+        broken: u64::from(!broken.is_empty()),
+        again: again.to_owned(),
+        figures,
+        ..Report::default()
+    };
+    println!("{}", report.line());
     broken.is_empty()
 }
 
@@ -147,21 +149,15 @@ async fn replay_row(count: u64, common: &Common) -> Result<bool> {
     for (when, counts) in ["before", "played once", "at the end"].iter().zip(&outcome.counts) {
         println!("the store, {when:<13} {counts:?}");
     }
-    let figures = json!({
-        "answered": outcome.answered,
-        "amplification": outcome.amplification,
-        "restarts": outcome.restarts,
-        "delivered": outcome.delivered,
-    });
+    let figures = [
+        ("answered", outcome.answered.into()),
+        ("amplification", outcome.amplification.into()),
+        ("restarts", outcome.restarts.into()),
+        ("delivered", outcome.delivered.into()),
+    ];
+    let figures = figures.map(|(name, figure)| (name.to_owned(), figure)).into();
     let again = format!("flood replay --count {count} --seed {}", common.seed);
-    Ok(row("replay", outcome.played, &outcome.broken, as_map(figures), &again))
-}
-
-fn as_map(value: Value) -> Map<String, Value> {
-    match value {
-        Value::Object(map) => map,
-        _ => Map::new(),
-    }
+    Ok(row("replay", outcome.played, &outcome.broken, figures, &again))
 }
 
 async fn flood(
@@ -204,7 +200,7 @@ async fn flood(
     let served = service.finish().await;
 
     let mut broken = Vec::new();
-    let mut figures = Map::new();
+    let mut figures = Figures::new();
     let mut count = 0;
     show_service(&served, &mut figures, &mut broken);
     if let Some(outcome) = handshakes {
@@ -287,7 +283,7 @@ async fn maybe<T>(runs: bool, attack: impl Future<Output = Result<T>>) -> Result
     if runs { attack.await.map(Some) } else { Ok(None) }
 }
 
-fn show_service(served: &Served, figures: &mut Map<String, Value>, broken: &mut Vec<String>) {
+fn show_service(served: &Served, figures: &mut Figures, broken: &mut Vec<String>) {
     let waits = [
         ("custody", &served.quiet.custody, &served.attacked.custody),
         ("delivery", &served.quiet.delivery, &served.attacked.delivery),

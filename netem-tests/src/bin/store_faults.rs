@@ -1,6 +1,5 @@
 //! What befalls a relay's store, in volume: `store-faults cuts --count 100000`.
 
-use std::io::{self, IsTerminal};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -61,10 +60,6 @@ impl Fault {
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    if !io::stderr().is_terminal() {
-        // A panic of the database over damaged pages is caught, and counted.
-        std::panic::set_hook(Box::new(|_| {}));
-    }
     let progress = ProgressBar::new(args.count).with_style(style());
     let (next, tried) = (AtomicU64::new(args.from), AtomicU64::new(0));
     let total = Mutex::new(Outcome::default());
@@ -89,7 +84,8 @@ fn main() -> ExitCode {
     let Outcome { tried, noticed, broken } = total.into_inner().unwrap_or_else(PoisonError::into_inner);
     let seeds = next.into_inner() - args.from;
     let (name, broken) = (args.fault.name(), broken.len() as u64);
-    println!("{tried} {name} in {seeds} histories, {noticed} noticed: {broken} broken");
+    let of_those = if noticed > 0 { format!(", {noticed} noticed") } else { String::new() };
+    println!("{tried} {name} in {seeds} histories{of_those}: {broken} broken");
     if args.json {
         let again = format!("store-faults {name} --from {} --count {}", args.from, args.count);
         let figures = [("noticed".to_owned(), noticed.into())].into();

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::town::{Process, Town, skipped};
@@ -101,6 +101,20 @@ impl Disk {
     }
 }
 
+/// A relay that `strace` runs: to kill `strace` would let it go on.
+struct Traced {
+    process: Process,
+    data: PathBuf,
+}
+
+impl Drop for Traced {
+    fn drop(&mut self) {
+        let relay = fs::read_to_string(self.data.join("relay.lock")).unwrap_or_default();
+        let _ = Command::new("kill").args(["-s", "KILL", relay.trim()]).status();
+        let _ = self.process.child.wait();
+    }
+}
+
 #[test]
 fn what_programs_have_made_is_on_disk_with_its_names() {
     let mut town = Town::empty();
@@ -108,8 +122,8 @@ fn what_programs_have_made_is_on_disk_with_its_names() {
     let (log, data) = (root.join("trace-relay"), root.join("deep/relay"));
     let Some(mut command) = traced(&town.program("gateway"), &log) else { return };
     command.args(["run", "--listen", &town.address, "--data"]).arg(&data);
-    let mut relay = Process::start(&mut command);
-    town.address = relay.address();
+    let mut relay = Traced { process: Process::start(&mut command), data: data.clone() };
+    town.address = relay.process.address();
     let invite =
         Command::new(town.program("gateway")).args(["invite", "--data"]).arg(&data).output().unwrap();
     let invite = String::from_utf8(invite.stdout).unwrap();
@@ -125,8 +139,4 @@ fn what_programs_have_made_is_on_disk_with_its_names() {
     let of_home = Disk::of(&log, &root);
     of_home.assert_all_is_on_disk();
     assert_eq!((of_home.renamed, of_home.made), (2, 2));
-
-    let process = fs::read_to_string(data.join("relay.lock")).unwrap();
-    Command::new("kill").arg(process.trim()).status().unwrap();
-    relay.child.wait().unwrap();
 }

@@ -8,6 +8,7 @@ use rand_chacha::ChaCha8Rng;
 use thinpost_netem::flood::initial::Crumbs;
 use thinpost_netem::flood::service::{Phase, Served};
 use thinpost_netem::flood::{AMPLIFICATION_MAX, Relay, Service, handshakes, mailbox, replay, slow};
+use thinpost_netem::town::programs;
 use tokio::net::UdpSocket;
 use tokio::time::{Instant, timeout};
 
@@ -18,8 +19,7 @@ const CLIENTS: u64 = 6;
 const ATTACK: Duration = Duration::from_secs(6);
 
 fn program() -> PathBuf {
-    let exe = std::env::current_exe().unwrap();
-    exe.parent().unwrap().parent().unwrap().join("gateway")
+    programs().join("gateway")
 }
 
 /// A relay with a few clients that talk to each other, on this machine alone.

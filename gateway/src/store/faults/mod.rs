@@ -24,7 +24,7 @@ use super::{MemoryStore, Op, RedbStore, Register, RelayTime, Store, StoreConfig,
 pub struct Outcome {
     /// Faults that befell the store.
     pub tried: u64,
-    /// How many of those the store noticed, and said so.
+    /// Flipped bits that the store noticed, and said so.
     pub noticed: u64,
     /// What did not hold.
     pub broken: Vec<String>,
@@ -60,6 +60,14 @@ pub struct Story {
     chapters: Vec<Chapter>,
     /// What can be read before the first chapter, and after each.
     looks: Vec<Look>,
+}
+
+/// What a story makes of a medium.
+struct Record {
+    /// Every call to it.
+    calls: Vec<Call>,
+    /// How many there were when the store was open, and after each chapter.
+    marks: Vec<usize>,
 }
 
 #[derive(Debug)]
@@ -116,41 +124,30 @@ impl Story {
 
     /// Loses the power after each call to the medium, and kills the relay there as well.
     pub fn cut(&self) -> Outcome {
-        match self.record() {
-            Ok((calls, marks)) => self.cut_recorded(&calls, &marks),
-            Err(error) => Outcome { tried: 1, noticed: 1, broken: vec![self.name(&format!("{error}"))] },
-        }
+        self.with_record(|record| self.cut_recorded(record))
     }
 
     /// Has each `step`-th call to the medium fail, as on a disk that is full or broken, and each one after it.
     pub fn fail(&self, step: usize) -> Outcome {
-        let mut outcome = Outcome::default();
-        let (calls, marks) = match self.record() {
-            Ok(recorded) => recorded,
-            Err(error) => {
-                return Outcome { tried: 1, noticed: 1, broken: vec![self.name(&format!("{error}"))] };
+        self.with_record(|Record { marks, .. }| {
+            let mut outcome = Outcome::default();
+            for call in (marks[0]..marks[marks.len() - 1]).step_by(step) {
+                let kind =
+                    if call % (2 * step) < step { io::ErrorKind::StorageFull } else { io::ErrorKind::Other };
+                outcome.note(&self.name(&format!("{kind:?} at call {call}")), self.fail_at(call, kind));
             }
-        };
-        let last = marks.last().map_or(calls.len(), |mark| *mark);
-        for call in (marks[0]..last).step_by(step) {
-            let kind =
-                if call % (2 * step) < step { io::ErrorKind::StorageFull } else { io::ErrorKind::Other };
-            outcome.noticed += 1;
-            outcome.note(&self.name(&format!("{kind:?} at call {call}")), self.fail_at(call, kind));
-        }
-        outcome
+            outcome
+        })
     }
 
     /// Flips a bit of the closed store's file in so many places, one at a time. What can be read is then what was written, or
     /// the store says that it is damaged.
     pub fn rot(&self, places: u64) -> Outcome {
+        self.with_record(|record| self.rot_recorded(&Replay::of(&record.calls).killed(), places))
+    }
+
+    fn rot_recorded(&self, content: &[u8], places: u64) -> Outcome {
         let mut outcome = Outcome::default();
-        let content = match self.record() {
-            Ok((calls, _)) => Replay::of(&calls).killed(),
-            Err(error) => {
-                return Outcome { tried: 1, noticed: 1, broken: vec![self.name(&format!("{error}"))] };
-            }
-        };
         // Most of the file is empty pages.
         let written: Vec<_> = (0..content.len()).filter(|at| content[*at] != 0).collect();
         let mut rng = Rng(self.seed);
@@ -158,52 +155,65 @@ impl Story {
             let at =
                 if place % 4 == 0 { rng.below(content.len()) } else { written[rng.below(written.len())] };
             let bit = rng.below(8);
-            let mut rotten = content.clone();
+            let mut rotten = content.to_owned();
             rotten[at] ^= 1 << bit;
             let seen = catch_unwind(AssertUnwindSafe(|| {
                 open(&Medium::holding(rotten)).and_then(|store| Look::at(&store))
             }));
-            let what = self.name(&format!("bit {bit} of byte {at} flipped"));
-            outcome.tried += 1;
-            match seen {
-                Ok(Ok(seen)) if self.looks.last() == Some(&seen) => {}
-                Ok(Ok(_)) => outcome.broken.push(format!("{what}: not noticed")),
-                Ok(Err(_)) => outcome.noticed += 1,
-                Err(_) => outcome.broken.push(format!("{what}: a panic")),
-            }
+            let found = match seen {
+                Ok(Ok(seen)) if self.looks.last() == Some(&seen) => Ok(()),
+                Ok(Ok(_)) => Err("not noticed".into()),
+                Ok(Err(_)) => {
+                    outcome.noticed += 1;
+                    Ok(())
+                }
+                Err(_) => Err("a panic".into()),
+            };
+            outcome.note(&self.name(&format!("bit {bit} of byte {at} flipped")), found);
         }
         outcome
     }
 
-    /// Tells it all to a store on a medium that does not fail: every call to that medium, and how many there were when the store was
-    /// open, and after each chapter.
-    fn record(&self) -> Result<(Vec<Call>, Vec<usize>), StoreError> {
+    /// What befalls what a sound medium has recorded.
+    fn with_record(&self, befall: impl FnOnce(&Record) -> Outcome) -> Outcome {
+        match self.record() {
+            Ok(record) => befall(&record),
+            Err(why) => {
+                let mut outcome = Outcome::default();
+                outcome.note(&self.name("on a sound medium"), Err(why));
+                outcome
+            }
+        }
+    }
+
+    /// Tells it all to a store on a medium that does not fail.
+    fn record(&self) -> Result<Record, String> {
         let medium = Medium::recording();
-        let mut store = open(&medium)?;
+        let opened = || open(&medium).map_err(|error| error.to_string());
+        let mut store = opened()?;
         let mut marks = vec![medium.calls()];
         for chapter in &self.chapters {
             match chapter {
                 Chapter::Apply { ops, now, verdicts } => {
-                    let found = store.apply(ops, *now)?;
-                    assert_eq!(
-                        &found,
-                        verdicts,
-                        "{}",
-                        self.name("the store says something else than memory")
-                    );
+                    let found = store.apply(ops, *now).map_err(|error| error.to_string())?;
+                    if &found != verdicts {
+                        return Err(format!(
+                            "{ops:?} is answered by {found:?}, and by memory with {verdicts:?}"
+                        ));
+                    }
                 }
                 Chapter::Reopen => {
                     drop(store);
-                    store = open(&medium)?;
+                    store = opened()?;
                 }
             }
             marks.push(medium.calls());
         }
         drop(store);
-        Ok((medium.recorded(), marks))
+        Ok(Record { calls: medium.recorded(), marks })
     }
 
-    fn cut_recorded(&self, calls: &[Call], marks: &[usize]) -> Outcome {
+    fn cut_recorded(&self, Record { calls, marks }: &Record) -> Outcome {
         let mut outcome = Outcome::default();
         let mut replay = Replay::default();
         for (n, call) in calls.iter().enumerate() {

@@ -29,12 +29,15 @@ fn whichever_call_to_the_medium_fails_nothing_false_is_claimed_and_nothing_claim
 #[test]
 fn a_medium_whose_syncs_do_nothing_is_caught_by_these_checks() {
     let story = Story::new(0);
-    let (calls, marks) = story.record().unwrap();
+    let Record { calls, marks } = story.record().unwrap();
     let nothing = || Call::Write { at: 0, bytes: Box::default() };
     // The store is made on a medium that syncs.
     let lie = |(n, call)| if n >= marks[0] && matches!(call, Call::Sync) { nothing() } else { call };
     let calls: Vec<_> = calls.into_iter().enumerate().map(lie).collect();
-    assert!(!story.cut_recorded(&calls, &marks).broken.is_empty(), "a store that never syncs would pass");
+    assert!(
+        !story.cut_recorded(&Record { calls, marks }).broken.is_empty(),
+        "a store that never syncs would pass"
+    );
 }
 
 #[test]

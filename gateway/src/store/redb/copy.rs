@@ -3,14 +3,11 @@
 //! The file itself cannot be copied while a relay writes to it. A read transaction sees one commit, whatever
 //! comes after it, and pins its pages until it ends: meanwhile the file grows by what commits write anew.
 
+use std::fs;
 use std::io;
 use std::path::Path;
 
-use redb::backends::FileBackend;
-use redb::{
-    Key, ReadTransaction, ReadableTable, ReadableTableMetadata, StorageBackend, TableDefinition, TableError,
-    Value,
-};
+use redb::{Key, ReadTransaction, ReadableTable, ReadableTableMetadata, TableDefinition, TableError, Value};
 use thinpost_disk::{Database, files};
 use thinpost_wire::ids::{Position, StoreId};
 
@@ -18,7 +15,6 @@ use super::apply::Transaction;
 use super::objects::{
     OBJECT_BLOCKS, OBJECT_DEADLINES, OBJECT_IDS, OBJECT_RANGES, OBJECT_USAGE, OBJECTS, ObjectState,
 };
-use super::overlay::Overlay;
 use super::records::{
     ACCEPTED, ACCOUNTS, ADDRESSES, CLOSED, COLLAPSE, DEADLINES, DEVICE_KEYS, DEVICE_TIMERS, DEVICES, Device,
     ENTRIES, FORMAT, INCARNATION_TIMERS, INCARNATIONS, INVITES, MAILBOXES, META, META_BACKUP, META_FORMAT,
@@ -30,24 +26,27 @@ use crate::store::{Counts, Lineage, RelayTime, StoreConfig, StoreError};
 
 type Result<T> = std::result::Result<T, StoreError>;
 
-/// Rows that are written in one commit, bytes. 16 MiB: beside it redb remembers each page that a commit writes.
-const COMMIT_BYTES: usize = 16 << 20;
+/// Rows that are written in one commit, bytes. 4 MiB: beside it redb remembers each page that a commit writes.
+const COMMIT_BYTES: usize = 4 << 20;
 
-/// redb's cache for the copy and for a backup that is read, bytes each.
-const CACHE_BYTES: usize = 16 << 20;
+/// redb's cache for the copy and for a backup that is read, bytes each. Rows are read and written in order, once.
+const CACHE_BYTES: usize = 2 << 20;
+
+/// What a backup takes of a running relay's memory, bytes: the cache, and what a commit writes, as rows and as pages.
+pub(crate) const BACKUP_BYTES: usize = CACHE_BYTES + 2 * COMMIT_BYTES;
 
 /// Whether a copy goes on; asked for each row.
 pub(crate) type GoesOn<'a> = &'a dyn Fn() -> bool;
 
 impl RedbStore {
     /// Writes a backup of the store, as the last commit left it, into a new file, readable by its owner only. Commits
-    /// go on meanwhile. TLS sessions stay out: one that was used since could be used again. Memory: some 50 MB.
+    /// go on meanwhile. TLS sessions stay out: one that was used since could be used again.
     ///
     /// # Errors
     ///
     /// [`StoreError::Io`] if the file is there already, or `goes_on` has said no; what is in the file then is no backup.
     pub fn back_up(&self, path: &Path, goes_on: GoesOn<'_>) -> Result<Counts> {
-        let copy = create(new_file(path)?)?;
+        let copy = Database::create_file(path, CACHE_BYTES)?;
         let counts = self.look(|read| back_up(read, &copy, goes_on))?;
         drop(copy);
         files::sync_folder_of(path).map_err(io_error)?;
@@ -61,7 +60,7 @@ impl RedbStore {
     /// As [`RedbStore::back_up`]; [`StoreError::InUse`] while a process has it open.
     pub fn back_up_closed(store: &Path, path: &Path) -> Result<Counts> {
         let from = open_closed(store)?;
-        let copy = create(new_file(path)?)?;
+        let copy = Database::create_file(path, CACHE_BYTES)?;
         let counts = back_up(&from.begin_read()?, &copy, &|| true)?;
         drop(copy);
         files::sync_folder_of(path).map_err(io_error)?;
@@ -75,7 +74,7 @@ impl RedbStore {
     /// [`StoreError::NotAStore`] if the file at `backup` is none; otherwise as [`RedbStore::back_up`].
     pub fn restore(backup: &Path, path: &Path) -> Result<Counts> {
         let from = open_closed(backup)?;
-        let copy = create(new_file(path)?)?;
+        let copy = Database::create_file(path, CACHE_BYTES)?;
         let counts = restore(&from.begin_read()?, &copy, draw_id()?)?;
         drop(copy);
         files::sync_folder_of(path).map_err(io_error)?;
@@ -85,20 +84,10 @@ impl RedbStore {
 
 /// Opens a store or a backup that no process has open, and leaves its file as it is.
 pub(super) fn open_closed(path: &Path) -> Result<Database> {
-    let overlay = Overlay::open(path)?;
-    if overlay.len().map_err(io_error)? == 0 {
+    if fs::metadata(path).map_err(io_error)?.len() == 0 {
         return Err(StoreError::NotAStore);
     }
-    Ok(Database::open_as_it_is(overlay, CACHE_BYTES)?)
-}
-
-fn create(backend: impl StorageBackend) -> Result<Database> {
-    Ok(Database::open(backend, CACHE_BYTES)?)
-}
-
-fn new_file(path: &Path) -> Result<FileBackend> {
-    let file = files::create_private(path).map_err(io_error)?;
-    Ok(FileBackend::new(file)?)
+    Ok(Database::open_unchanged(path, CACHE_BYTES)?)
 }
 
 /// Copies a store into an empty database, and says that it is a backup.

@@ -108,7 +108,11 @@ fn a_file_of_another_kind_is_refused_and_left_as_it_is() {
 
 /// Changes a file beside its store.
 fn edit(path: &Path, edit: impl FnOnce(&WriteTransaction)) {
-    let db = Database::open_file(path, true, 0).unwrap();
+    let db = if path.exists() {
+        Database::open_file::<StoreError>(path, 0, |_| Ok(())).unwrap()
+    } else {
+        Database::create_file(path, 0).unwrap()
+    };
     let write = db.begin_write().unwrap();
     edit(&write);
     write.commit().unwrap();

@@ -159,6 +159,9 @@ fn take_turn(row: &Row, programs: &Path, from: u64, amount: u64) -> Result<Repor
     };
     if report.broken > 0 {
         print!("{stdout}");
+    } else if !status.success() {
+        // As when storms never came to what they must come to.
+        bail!("{command:?} ended with {status}:\n{}", stdout.trim_end());
     }
     Ok(report)
 }
@@ -171,9 +174,9 @@ fn commit() -> String {
         output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
     };
     let Some(commit) = git(&["rev-parse", "--short=9", "HEAD"]) else { return "unknown".to_owned() };
-    let record = format!(":(exclude){}", "campaign.json");
-    let is_changed = git(&["status", "--porcelain", "--untracked-files=no", "--", ".", &record])
-        .is_none_or(|text| !text.is_empty());
+    let but_record = [":/", ":(exclude,top)netem-tests/campaign.json"];
+    let status = ["status", "--porcelain", "--untracked-files=no", "--"];
+    let is_changed = git(&[&status[..], &but_record].concat()).is_none_or(|text| !text.is_empty());
     commit + if is_changed { "+" } else { "" }
 }
 

@@ -9,8 +9,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use comfy_table::{Table, presets};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
-use thinpost_netem::report::Report;
+use thinpost_netem::report::{Figures, Report};
 
 use crate::rows::{ROWS, Row};
 
@@ -40,7 +39,7 @@ pub(crate) struct Part {
     again: Vec<String>,
     /// What else the last run has measured.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    figures: BTreeMap<String, Value>,
+    figures: Figures,
 }
 
 impl Record {

@@ -5,21 +5,16 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::ops::Bound;
-use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use redb::backends::FileBackend;
-use redb::{BackendError, StorageBackend};
+use redb::{BackendError, DatabaseError, StorageBackend, StorageError};
 
-use super::io_error;
-use crate::store::StoreError;
-
-/// What is kept in memory of the file, bytes: a page of redb.
-const PAGE_BYTES: usize = 4_096;
+use crate::checked::PAGE_BYTES;
 
 /// A file under what was written since it was opened. A repair writes some pages; a check writes next to none.
 #[derive(Debug)]
-pub(super) struct Overlay {
+pub(crate) struct Overlay {
     file: FileBackend,
     changes: Mutex<Changes>,
 }
@@ -33,10 +28,10 @@ struct Changes {
 }
 
 impl Overlay {
-    /// Opens a file that is there, for reading.
-    pub(super) fn open(path: &Path) -> Result<Self, StoreError> {
-        let file = FileBackend::new(File::open(path).map_err(io_error)?)?;
-        let len = file.len().map_err(io_error)?;
+    /// Over a file that can be read.
+    pub(crate) fn new(file: File) -> Result<Self, DatabaseError> {
+        let file = FileBackend::new(file)?;
+        let len = file.len().map_err(StorageError::Io)?;
         Ok(Self { file, changes: Mutex::new(Changes { len, file_len: len, pages: BTreeMap::new() }) })
     }
 
@@ -174,7 +169,7 @@ mod tests {
         let path = folder.path().join("file");
         let content: Vec<u8> = (0..10_000u32).map(|n| n as u8).collect();
         fs::write(&path, &content).unwrap();
-        let overlay = Overlay::open(&path).unwrap();
+        let overlay = Overlay::new(File::open(&path).unwrap()).unwrap();
         let mut expected = content.clone();
         let piece = [0xee; 5_000];
         overlay.write(3_000, &piece).unwrap();
