@@ -94,9 +94,13 @@ pub fn sync(file: &File) -> io::Result<()> {
 /// # Errors
 /// The system's.
 pub fn sync_folder_of(path: &Path) -> io::Result<()> {
-    let folder = path.parent().filter(is_named).unwrap_or(Path::new("."));
     // Other systems cannot open a folder as a file, and order names by themselves.
-    if cfg!(unix) { sync(&File::open(folder)?) } else { Ok(()) }
+    if cfg!(unix) { sync(&File::open(folder_of(path))?) } else { Ok(()) }
+}
+
+/// The folder that a file is in.
+pub(crate) fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(is_named).unwrap_or(Path::new("."))
 }
 
 #[cfg(test)]

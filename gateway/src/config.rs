@@ -51,6 +51,9 @@ use crate::store::{GroupLimits, ObjectQuota, Quota, StoreConfig};
 /// The UDP port of a relay unless it is told another.
 pub const PORT: u16 = 4433;
 
+/// How much of the disk is kept for when it is full, bytes, unless it is told otherwise: docs/decisions/0024.
+const RESERVE_BYTES: u64 = 64 << 20;
+
 /// Largest configuration file that is read, bytes: an allow-list of 15,000 accounts.
 const FILE_BYTES_MAX: u64 = 1024 * 1024;
 
@@ -237,10 +240,13 @@ pub struct PaceLimits {
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
 pub struct StoreSettings {
-    /// Bodies in all mailboxes and all objects, bytes: below what the disk holds, because a full store refuses messages and
-    /// a full disk stops the relay.
+    /// Bodies in all mailboxes and all objects, bytes: below what the disk holds.
     #[serde(deserialize_with = "between::<_, _, 1_048_576, 1_125_899_906_842_624>")]
     pub bytes_max: u64,
+    /// Bytes of the disk that a ballast holds, for reading and deleting when the disk is full otherwise: nothing new is taken
+    /// while less than as many are free. 0 keeps none, and then a full disk stops the relay.
+    #[serde(deserialize_with = "between::<_, _, 0, 1_099_511_627_776>")]
+    pub reserve_bytes: u64,
     /// The page cache, bytes.
     #[serde(deserialize_with = "between::<_, _, 1_048_576, 17_179_869_184>")]
     pub cache_bytes: usize,
@@ -354,6 +360,7 @@ impl Default for StoreSettings {
         let store = StoreConfig::default();
         Self {
             bytes_max: store.bytes_max,
+            reserve_bytes: RESERVE_BYTES,
             cache_bytes: store.cache_bytes,
             commit_batch_max: GroupLimits::default().ops_max,
             devices_max: store.devices_max,
@@ -570,8 +577,10 @@ impl Config {
              # At most, bytes of memory:\n\
              {memory}\
              # At most, bytes of disk:\n\
-             # {disk:>14}  bodies in all mailboxes, and objects\n",
+             # {disk:>14}  bodies in all mailboxes, and objects\n\
+             # {reserve:>14}  a ballast, for when the disk is full\n",
             disk = self.store.bytes_max,
+            reserve = self.store.reserve_bytes,
         )
     }
 }

@@ -6,6 +6,7 @@
 //! | `relay.lock` | the process id of the relay that runs |
 //! | `addresses` | what the last run put into its ticket, one address a line |
 //! | `store.redb` | mailboxes, accounts, TLS sessions |
+//! | `ballast` | nothing: room for when the disk is full |
 //! | `control/socket` | where a running relay is asked for a backup (Unix) |
 //! | `unfinished` | the mark of a restore that is not done |
 //!
@@ -14,15 +15,16 @@
 mod filling;
 
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, Read, Seek, Write};
+use std::io::{self, Read, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use data_encoding::{HEXLOWER, HEXLOWER_PERMISSIVE};
 use ring::rand::{SecureRandom, SystemRandom};
 use thinpost_carrier::Identity;
-use thinpost_disk::files;
+use thinpost_disk::{Ballast, Reserve, Room, files};
 use thinpost_wire::limits::TICKET_ADDRESSES_MAX;
+use tracing::warn;
 use zeroize::Zeroizing;
 
 pub use self::filling::Filling;
@@ -35,6 +37,7 @@ const LOCK_FILE: &str = "relay.lock";
 const ADDRESSES_FILE: &str = "addresses";
 const NEW_ADDRESSES_FILE: &str = "addresses.new";
 const STORE_FILE: &str = "store.redb";
+const BALLAST_FILE: &str = "ballast";
 
 /// Longest file of this folder that is read whole, bytes.
 const FILE_BYTES_MAX: u64 = 1_024;
@@ -172,6 +175,18 @@ impl Folder {
         self.path.join(STORE_FILE)
     }
 
+    /// Keeps so many bytes of the disk for when it is full; none, and no watch over it, if it is to be 0.
+    pub fn reserve(&self, _lock: &FolderLock, bytes: u64) -> Option<Reserve> {
+        let ballast = Ballast::new(&self.path.join(BALLAST_FILE));
+        if bytes > 0 {
+            return Some(Reserve::new(ballast, bytes));
+        }
+        if let Err(error) = ballast.release() {
+            warn!(%error, "the ballast cannot be given up");
+        }
+        None
+    }
+
     pub(crate) fn key_path(&self) -> PathBuf {
         self.path.join(KEY_FILE)
     }
@@ -242,10 +257,9 @@ impl Folder {
             }
             Err(TryLockError::Error(error)) => return Err(io_error("lock", &path)(error)),
         }
-        file.set_len(0)
-            .and_then(|()| file.rewind())
-            .and_then(|()| writeln!(file, "{}", std::process::id()))
-            .map_err(io_error("write", &path))?;
+        // Written over and then cut, it needs no more of the disk than it has. Where a disk gives none, nobody learns the number.
+        let number = format!("{}\n", std::process::id());
+        let _ = file.write_all(number.as_bytes()).and_then(|()| file.set_len(number.len() as u64));
         Ok(FolderLock { _file: file })
     }
 
@@ -291,6 +305,9 @@ impl Folder {
     /// # Errors
     /// When they cannot be written; the old ones are then still there.
     pub fn publish_addresses(&self, addresses: &[SocketAddr]) -> Result<(), FolderError> {
+        if !addresses.is_empty() && self.published_addresses() == addresses {
+            return Ok(());
+        }
         let path = self.path.join(ADDRESSES_FILE);
         let new_path = self.path.join(NEW_ADDRESSES_FILE);
         let text: String = addresses.iter().map(|address| format!("{address}\n")).collect();

@@ -5,6 +5,7 @@ mod cli;
 mod qr;
 mod upkeep;
 
+use std::fmt::Display;
 use std::io::{self, IsTerminal, Write};
 use std::net::{SocketAddr, UdpSocket};
 use std::process::ExitCode;
@@ -48,7 +49,7 @@ fn main() -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("gateway: {failure}");
+            complain(&failure);
             ExitCode::from(failure.code)
         }
     }
@@ -71,15 +72,22 @@ fn run(args: &RunArgs) -> Result<(), Failure> {
     tracing_subscriber::fmt()
         .with_writer(io::stderr)
         .with_env_filter(EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn")))
+        // A log that is on a full disk, or that nobody reads any more, is no reason to panic.
+        .log_internal_errors(false)
         .init();
     let folder = Folder::open(&args.relay.data(&config))?;
     // Held until the process ends.
-    let _lock = folder.lock()?;
+    let lock = folder.lock()?;
+    // Before anything that writes: it may be what makes room.
+    let reserve = folder.reserve(&lock, config.store.reserve_bytes);
     let keys = folder.keys()?;
     let socket = bind(config.listen)?;
     let store = RedbStore::open(&folder.store_path(), config.store_config())
         .map_err(|error| Failure::from(&error))?;
-    let store = Arc::new(store);
+    let store = Arc::new(match reserve {
+        Some(reserve) => store.with_reserve(reserve),
+        None => store,
+    });
     take_requests(&folder, &store);
 
     let executor = tokio::runtime::Builder::new_multi_thread()
@@ -103,7 +111,13 @@ fn run(args: &RunArgs) -> Result<(), Failure> {
             rng_seed: None,
             unix_time_s,
         })?;
-        announce(args, &config, &folder, &keys, &relay)?;
+        let local = relay.local_addr().map_err(listen_failed(config.listen))?;
+        let addresses = publish(&config, &folder, local)?;
+        let ticket = Ticket::Relay(relay_ticket(&keys, addresses));
+        // A relay whose words nobody reads serves all the same.
+        if let Err(failure) = announce(args, &config, &folder, local, &ticket) {
+            complain(&failure);
+        }
         tokio::select! {
             biased;
             () = stop => match tokio::time::timeout(STOP_MAX, relay.shutdown()).await {
@@ -133,15 +147,8 @@ fn take_requests(folder: &Folder, store: &Arc<RedbStore>) {
 #[cfg(not(unix))]
 fn take_requests(_: &Folder, _: &Arc<RedbStore>) {}
 
-/// Says where the relay is and how to let people in, once it can be reached.
-fn announce(
-    args: &RunArgs,
-    config: &Config,
-    folder: &Folder,
-    keys: &RelayKeys,
-    relay: &Relay,
-) -> Result<(), Failure> {
-    let local = relay.local_addr().map_err(listen_failed(config.listen))?;
+/// Notes where the relay can be reached, for the tickets that are made while it runs.
+fn publish(config: &Config, folder: &Folder, local: SocketAddr) -> Result<Vec<SocketAddr>, Failure> {
     let advertised = if config.advertise.is_empty() {
         Advertised::of_listener(local)
     } else {
@@ -149,6 +156,17 @@ fn announce(
     };
     folder.publish_addresses(&advertised.addresses)?;
     warn_of_guess(&advertised);
+    Ok(advertised.addresses)
+}
+
+/// Says where the relay is and how to let people in, once it can be reached.
+fn announce(
+    args: &RunArgs,
+    config: &Config,
+    folder: &Folder,
+    local: SocketAddr,
+    ticket: &Ticket,
+) -> Result<(), Failure> {
     let how = match config.registration {
         Registration::Invite => {
             format!("to let somebody in: gateway invite --data {}", folder.path().display())
@@ -158,9 +176,8 @@ fn announce(
             format!("{} accounts are on the list, and open with this ticket", config.allow_list.len())
         }
     };
-    let ticket = Ticket::Relay(relay_ticket(keys, advertised.addresses));
     print(&format!("listening on {local}\n"))?;
-    print_ticket(&ticket, &args.relay.qr)?;
+    print_ticket(ticket, &args.relay.qr)?;
     print(&format!("{how}\n"))
 }
 
@@ -207,10 +224,10 @@ fn relay_ticket(keys: &RelayKeys, addresses: Vec<SocketAddr>) -> RelayTicket {
 fn warn_of_guess(advertised: &Advertised) {
     if advertised.is_guess {
         let addresses: Vec<_> = advertised.addresses.iter().map(ToString::to_string).collect();
-        eprintln!(
-            "gateway: the ticket holds a guessed address ({}); use --advertise if others reach you elsewhere",
+        complain(format_args!(
+            "the ticket holds a guessed address ({}); use --advertise if others reach you elsewhere",
             addresses.join(", ")
-        );
+        ));
     }
 }
 
@@ -268,6 +285,11 @@ fn print_ticket(ticket: &Ticket, qr: &QrArgs) -> Result<(), Failure> {
         print(&image)?;
     }
     print(&format!("{ticket}\n"))
+}
+
+/// Says what is wrong, if anybody listens: a standard error on a full disk is no reason to panic.
+fn complain(what: impl Display) {
+    let _ = writeln!(io::stderr(), "gateway: {what}");
 }
 
 fn print(text: &str) -> Result<(), Failure> {

@@ -159,6 +159,18 @@ impl Town {
         Process::start(&mut command)
     }
 
+    /// What a listener prints of Bob's inbox, which holds so much.
+    pub fn read(&self, count: usize) -> Vec<String> {
+        let mut listener = self.listen(0);
+        let lines = (0..count).map(|_| serde_json::from_str::<serde_json::Value>(&listener.line()).unwrap());
+        lines.map(|line| line["text"].as_str().unwrap().to_owned()).collect()
+    }
+
+    /// What a person's home says of itself.
+    pub fn status(&self, name: &str) -> serde_json::Value {
+        serde_json::from_str(&self.text(self.thinpost(name).args(["status", "--json"]))).unwrap()
+    }
+
     /// Ann sends the lines of a file.
     pub fn send(&self, lines: &Path) -> Process {
         Process::start(self.thinpost("ann").args(["send", "bob", "--for", "60s", "--lines"]).arg(lines))

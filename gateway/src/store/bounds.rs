@@ -51,8 +51,7 @@ pub struct StoreConfig {
     /// The longest an envelope or object is kept, a silent device is waited for, and an unused incarnation is
     /// remembered, seconds. 30 days.
     pub lifetime_s_max: u32,
-    /// Most bytes of bodies in all mailboxes and of all objects together. 8 GiB; an operator with a smaller disk lowers it, because a
-    /// full disk stops the relay and a full store only refuses.
+    /// Most bytes of bodies in all mailboxes and of all objects together. 8 GiB; an operator with a smaller disk lowers it.
     pub bytes_max: u64,
     /// Most devices of one account. 16: each can hold the account's log.
     pub devices_max: u32,

@@ -20,7 +20,7 @@ use redb::{
     TableError, TableHandle, TransactionError,
 };
 use ring::rand::{SecureRandom, SystemRandom};
-use thinpost_disk::{DamagedPage, Database, files};
+use thinpost_disk::{DamagedPage, Database, Reserve, files};
 use thinpost_wire::ids::{AccountKey, DeviceKey, ObjectId, Position, StoreId};
 use thinpost_wire::token::MailboxAddress;
 
@@ -47,6 +47,7 @@ pub struct RedbStore {
     config: StoreConfig,
     lineage: Lineage,
     sessions: SessionBuffer,
+    reserve: Option<Reserve>,
     /// Set by the first failure of [`Store::apply`], and never cleared.
     failed: AtomicBool,
 }
@@ -98,7 +99,21 @@ impl RedbStore {
             Some(lineage) => add_tables(&db, &config).map(|()| lineage),
             None => initialise(&db, &config, new_id).map(|()| Lineage::new(new_id)),
         })?;
-        Ok(Self { db, config, lineage, sessions: SessionBuffer::default(), failed: AtomicBool::new(false) })
+        Ok(Self {
+            db,
+            config,
+            lineage,
+            sessions: SessionBuffer::default(),
+            reserve: None,
+            failed: AtomicBool::new(false),
+        })
+    }
+
+    /// Takes no more of the disk while little is left of it: then envelopes and objects are taken where others have gone, new
+    /// devices are refused as when the store is full, and everything else goes on.
+    #[must_use]
+    pub fn with_reserve(self, reserve: Reserve) -> Self {
+        Self { reserve: Some(reserve), ..self }
     }
 
     /// Reads in one transaction.
@@ -110,6 +125,9 @@ impl RedbStore {
         let sessions = self.sessions.pending();
         let write = self.db.begin_write()?;
         let mut transaction = Transaction::begin(&write, &self.config, now)?;
+        if let Some(reserve) = &self.reserve {
+            transaction.heed(reserve.left());
+        }
         let mut order = Order::default();
         let mut verdicts = Vec::with_capacity(ops.len());
         for op in ops {

@@ -396,7 +396,7 @@ pub enum Refusal {
     /// The account has revoked as many tokens as are remembered. Another secret voids all.
     #[error("too many tokens are revoked")]
     RevocationsFull,
-    /// The store holds as much as it may. Worth repeating later.
+    /// The store holds as much as it may, or the disk is low. Worth repeating later.
     #[error("the relay is full")]
     StoreFull,
     /// The account has no mailbox here.

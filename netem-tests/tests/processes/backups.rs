@@ -11,9 +11,6 @@ trait Upkeep {
     fn upkeep(&self, args: &[&str]) -> Command;
 
     fn sync(&self, name: &str);
-
-    /// What a listener prints of Bob's inbox, which holds so much.
-    fn read(&self, count: usize) -> Vec<String>;
 }
 
 impl Upkeep for Town {
@@ -25,12 +22,6 @@ impl Upkeep for Town {
 
     fn sync(&self, name: &str) {
         self.text(self.thinpost(name).args(["sync", "--for", "60s"]));
-    }
-
-    fn read(&self, count: usize) -> Vec<String> {
-        let mut listener = self.listen(0);
-        let lines = (0..count).map(|_| serde_json::from_str::<serde_json::Value>(&listener.line()).unwrap());
-        lines.map(|line| line["text"].as_str().unwrap().to_owned()).collect()
     }
 }
 
@@ -72,11 +63,9 @@ fn a_relay_that_comes_back_from_a_backup_in_another_folder_loses_and_repeats_not
         town.sync("ann");
         town.sync("bob");
     }
-    let status = town.text(town.thinpost("bob").args(["status", "--json"]));
-    let status: serde_json::Value = serde_json::from_str(&status).unwrap();
+    let status = town.status("bob");
     assert_eq!((&status["received"], &status["notices"]), (&60.into(), &serde_json::json!([])), "{status}");
-    let status = town.text(town.thinpost("ann").args(["status", "--json"]));
-    let status: serde_json::Value = serde_json::from_str(&status).unwrap();
+    let status = town.status("ann");
     assert_eq!((&status["waiting"], &status["failed"]), (&0.into(), &0.into()), "{status}");
 }
 

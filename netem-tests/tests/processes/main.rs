@@ -8,6 +8,8 @@ mod backups;
 mod durable;
 #[cfg(target_os = "linux")]
 mod flood;
+#[cfg(target_os = "linux")]
+mod full_disk;
 mod guests;
 mod kills;
 #[cfg(target_os = "linux")]

@@ -37,8 +37,7 @@ impl Talk {
     }
 
     fn status(&self, who: usize) -> serde_json::Value {
-        let status = self.town.text(self.town.thinpost(NAMES[who]).args(["status", "--json"]));
-        serde_json::from_str(&status).unwrap()
+        self.town.status(NAMES[who])
     }
 
     /// Sends a message, and again if the first time it did not get as far as the disk.

@@ -35,7 +35,9 @@ fn main() -> ExitCode {
         Err(error) => return report(Failure::new(exit::USAGE, usage_line(&error))),
     };
     let filter = EnvFilter::try_from_env("THINPOST_LOG").unwrap_or_else(|_| EnvFilter::new("off"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // A log that is on a full disk, or that nobody reads any more, is no reason to panic.
+    log.log_internal_errors(false).init();
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return report(error.into()),

@@ -11,7 +11,8 @@ mod sweep;
 
 use std::cmp::max;
 
-use redb::{ReadableTable, Table, WriteTransaction};
+use redb::{ReadableTable, ReadableTableMetadata, Table, WriteTransaction};
+use thinpost_disk::Left;
 use thinpost_wire::ids::{AccountKey, Position};
 use thinpost_wire::limits::BODY_BYTES_MAX;
 use thinpost_wire::parcel::ShortIncarnation;
@@ -22,8 +23,8 @@ use super::objects::ObjectState;
 use super::records::{
     ACCEPTED, ACCOUNTS, ADDRESSES, CLOSED, COLLAPSE, DEADLINES, DEVICE_KEYS, DEVICE_TIMERS, DEVICES, Device,
     ENTRIES, EntryHeader, INCARNATION_TIMERS, INCARNATIONS, INVITES, MAILBOXES, META, META_OBJECTS,
-    META_STATE, ONE_TIME_KEYS, QUEUES, READERS, RETURNING, REVOKED, SECRETS, SENDERS, SESSION_ORDER,
-    SESSIONS, State, collapse_scope, decode, encode, entry_head, read_entry,
+    META_PEAK, META_STATE, ONE_TIME_KEYS, QUEUES, READERS, RETURNING, REVOKED, SECRETS, SENDERS,
+    SESSION_ORDER, SESSIONS, State, collapse_scope, decode, encode, entry_head, read_entry,
 };
 use crate::store::{
     Append, DeviceNo, Done, MailboxUsage, Op, Quota, Refusal, RelayTime, StoreConfig, StoreError, TableTail,
@@ -41,6 +42,12 @@ pub(super) fn usage_of(
         requests: Usage { entries: request_entries, bytes: request_bytes },
     }
 }
+
+/// What an entry takes beside its body, in all tables, bytes: some ten rows of 20 to 100.
+const ENTRY_WEIGHT: u64 = 512;
+
+/// How exactly [`Transaction::peak`] is noted, bytes: a row for each commit would be written otherwise.
+const PEAK_STEP: u64 = 64 << 10;
 
 /// A queued entry that makes room for another.
 struct Replaced {
@@ -63,6 +70,8 @@ pub(super) struct Transaction<'t> {
     object_state: ObjectState,
     /// Whether any table was written to.
     changed: bool,
+    /// What the disk has left for it.
+    left: Left,
     meta: Table<'t, &'static str, &'static [u8]>,
     accounts: Table<'t, &'static [u8; 32], u32>,
     mailboxes: Table<'t, u32, (u32, u64, u32, u64)>,
@@ -115,6 +124,7 @@ impl<'t> Transaction<'t> {
             object_state_before: object_state,
             object_state,
             changed: false,
+            left: Left::Plenty,
             meta,
             accounts: write.open_table(ACCOUNTS)?,
             mailboxes: write.open_table(MAILBOXES)?,
@@ -141,6 +151,40 @@ impl<'t> Transaction<'t> {
             sessions: write.open_table(SESSIONS)?,
             session_order: write.open_table(SESSION_ORDER)?,
         })
+    }
+
+    /// From here on takes no more of the disk than this allows. That counts for what could come without an end: envelopes, bytes of
+    /// objects, devices. The keys, handles and revocations of a device that is known have bounds of their own.
+    pub(super) fn heed(&mut self, left: Left) {
+        self.left = left;
+    }
+
+    /// Whether the store takes so many bytes more, once `freed` are gone.
+    fn has_room(&self, added: u64, freed: u64) -> Result<bool> {
+        let stored = self.state.bytes.saturating_sub(freed) + self.object_state.bytes;
+        Ok(stored + added <= self.config.bytes_max && self.has_pages(added)?)
+    }
+
+    /// Whether the file has pages for so many bytes more, or may have them of the disk. redb uses pages that were given up before
+    /// it makes the file longer, so that what was held once finds room again; a fourth is left for how it scatters them.
+    fn has_pages(&self, added: u64) -> Result<bool> {
+        Ok(match self.left {
+            Left::Plenty => true,
+            Left::Little => self.weight()? + added + ENTRY_WEIGHT <= self.peak()? / 4 * 3,
+            Left::Dregs => false,
+        })
+    }
+
+    /// About what the file holds, bytes.
+    fn weight(&self) -> Result<u64> {
+        Ok(self.state.bytes + self.object_state.bytes + self.entries.len()? * ENTRY_WEIGHT)
+    }
+
+    /// The largest [`Transaction::weight`] that was committed, or up to [`PEAK_STEP`] more.
+    fn peak(&self) -> Result<u64> {
+        let Some(row) = self.meta.get(META_PEAK)? else { return Ok(0) };
+        let bytes = row.value().try_into().map_err(|_| StoreError::Corrupt("peak".into()))?;
+        Ok(u64::from_le_bytes(bytes))
     }
 
     /// Carries out one op; an append that is `barred` only if it was accepted before.
@@ -171,6 +215,10 @@ impl<'t> Transaction<'t> {
             return Ok(false);
         }
         self.meta.insert(META_STATE, encode(&self.state)?.as_slice())?;
+        let weight = self.weight()?;
+        if weight > self.peak()? {
+            self.meta.insert(META_PEAK, weight.next_multiple_of(PEAK_STEP).to_le_bytes().as_slice())?;
+        }
         if self.object_state != self.object_state_before {
             self.meta.insert(META_OBJECTS, encode(&self.object_state)?.as_slice())?;
         }
@@ -260,19 +308,18 @@ impl<'t> Transaction<'t> {
             _ => (0, 0),
         };
         let added = append.body.len() as u64;
-        let has_room = |usage: Usage, (freed_entries, freed_bytes): (u32, u64), quota: Quota| {
+        let may_hold = |usage: Usage, (freed_entries, freed_bytes): (u32, u64), quota: Quota| {
             usage.entries.saturating_sub(freed_entries) < quota.entries_max
                 && usage.bytes.saturating_sub(freed_bytes) + added <= quota.bytes_max
         };
         let usage = self.usage(mailbox)?;
         let is_request = append.token.id().is_open();
-        if !has_room(usage.all, freed(false), self.config.quota)
-            || is_request && !has_room(usage.requests, freed(true), self.config.requests)
+        if !may_hold(usage.all, freed(false), self.config.quota)
+            || is_request && !may_hold(usage.requests, freed(true), self.config.requests)
         {
             return Ok(Err(Refusal::MailboxFull));
         }
-        let stored = self.state.bytes.saturating_sub(freed(false).1) + self.object_state.bytes;
-        if stored + added > self.config.bytes_max {
+        if !self.has_room(added, freed(false).1)? {
             return Ok(Err(Refusal::StoreFull));
         }
         if let Some(Replaced { position, .. }) = replaced {

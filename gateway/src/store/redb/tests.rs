@@ -1,14 +1,18 @@
 #![allow(clippy::unwrap_used)]
 
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
 use redb::backends::InMemoryBackend;
 use redb::{ReadableTable, TableDefinition, WriteTransaction};
+use thinpost_disk::Room;
 use thinpost_disk::medium::Medium;
 use thinpost_wire::token::TokenId;
 
 use super::*;
 use crate::store::conformance::{
-    ALICE, BOB, Restorable, T0, accept, append, bodies, conformance_tests, device_key, join, one, small,
-    token_of,
+    ALICE, BOB, Restorable, T0, accept, append, bodies, chunk, conformance_tests, content, device_key, join,
+    one, open, opened, register, roomy, small, token_of,
 };
 use crate::store::{Append, Done, ObjectQuota, Refusal, TableTail};
 
@@ -174,3 +178,78 @@ fn only_the_owner_can_read_a_new_store() {
 }
 
 mod objects;
+
+/// A disk that has as many bytes left as it is told.
+#[derive(Clone, Debug)]
+struct Narrow(Arc<AtomicU64>);
+
+impl Room for Narrow {
+    fn free(&self) -> io::Result<u64> {
+        Ok(self.0.load(Ordering::Relaxed))
+    }
+
+    fn held(&self) -> io::Result<u64> {
+        Ok(0)
+    }
+
+    fn hold(&self, _: u64) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn release(&self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_store_on_a_full_disk_takes_no_more_of_it_and_goes_on() {
+    for left in [99, 50] {
+        on_a_disk_with(left);
+    }
+}
+
+/// Of a disk with this much left, and 100 in reserve.
+fn on_a_disk_with(little: u64) {
+    let left = Arc::new(AtomicU64::new(1_000));
+    let store = empty(roomy()).with_reserve(Reserve::new(Narrow(left.clone()), 100));
+    let alice = join(&store, ALICE, 1);
+    let first = accept(&store, append(alice, ALICE, 1, b"one"), T0);
+    let bytes = content(2_000);
+    let object = opened(&store, open(alice, ObjectId::of(&bytes), 2_000), T0);
+    one(&store, chunk(object, &bytes, 0, 1_000), T0).unwrap();
+    note_peak(&store, 3_000);
+
+    left.store(little, Ordering::Relaxed);
+    let before = store.counts().unwrap();
+    let second = || Op::Append(append(alice, ALICE, 2, b"two"));
+    let grow = [second(), register(BOB, 2), register(ALICE, 3), open(alice, ObjectId([1; 32]), 1)];
+    for op in grow.into_iter().chain([chunk(object, &bytes, 1_000, 2_000)]) {
+        assert_eq!(one(&store, op.clone(), T0), Err(Refusal::StoreFull), "{op:?}");
+    }
+    assert_eq!(store.counts().unwrap(), before);
+    assert_eq!(one(&store, Op::Append(append(alice, ALICE, 1, b"one")), T0), Ok(Done::Repeat));
+    assert!(matches!(one(&store, register(ALICE, 1), T0), Ok(Done::Registered { new: false, .. })));
+    assert_eq!(one(&store, chunk(object, &bytes, 0, 1_000), T0), Ok(Done::ChunkPut));
+    assert_eq!(bodies(&store, ALICE), [&b"one"[..]]);
+    one(&store, Op::Revoke { device: alice, id: TokenId::personal(2) }, T0).unwrap();
+    one(&store, Op::Settle { device: alice, upto: first }, T0).unwrap();
+    assert_eq!(bodies(&store, ALICE), [&b""[..]; 0]);
+    one(&store, Op::DropObject { object }, T0).unwrap();
+
+    // What has gone has left room, but the last of a disk is not for that.
+    let found = one(&store, second(), T0);
+    if little > 50 {
+        assert!(matches!(found, Ok(Done::Accepted { .. })), "{found:?}");
+    } else {
+        assert_eq!(found, Err(Refusal::StoreFull));
+        left.store(250, Ordering::Relaxed);
+        assert!(matches!(one(&store, second(), T0), Ok(Done::Accepted { .. })));
+    }
+}
+
+/// As if the file had held so much.
+fn note_peak(store: &RedbStore, weight: u64) {
+    let write = store.db.begin_write().unwrap();
+    write.open_table(META).unwrap().insert(records::META_PEAK, weight.to_le_bytes().as_slice()).unwrap();
+    write.commit().unwrap();
+}

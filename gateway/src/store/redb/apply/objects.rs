@@ -138,7 +138,7 @@ impl Transaction<'_> {
         if objects >= quota.objects_max || bytes + size > quota.bytes_max {
             return Ok(Err(Refusal::ObjectQuota));
         }
-        if self.state.bytes + self.object_state.bytes + size > self.config.bytes_max {
+        if !self.has_room(size, 0)? {
             return Ok(Err(Refusal::StoreFull));
         }
         self.changed = true;
@@ -202,6 +202,10 @@ impl Transaction<'_> {
         }
         if gaps.is_empty() {
             return Ok(Ok(Done::ChunkPut));
+        }
+        // Its bytes were counted when it was opened, and not written.
+        if !self.has_pages(0)? {
+            return Ok(Err(Refusal::StoreFull));
         }
         self.changed = true;
         for gap in gaps {

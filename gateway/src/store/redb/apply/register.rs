@@ -3,6 +3,7 @@
 use std::cmp::{max, min};
 
 use redb::ReadableTable;
+use thinpost_disk::Left;
 
 use super::{Result, Transaction, missing};
 use crate::store::redb::records::Device;
@@ -23,6 +24,9 @@ impl Transaction<'_> {
         let returning = self.returning.get(&register.device.0)?.map(|row| row.value());
         if let Some(number) = returning {
             return self.come_back(number, register);
+        }
+        if self.left < Left::Plenty {
+            return Ok(Err(Refusal::StoreFull));
         }
         let mailbox = match self.mailbox_number(&register.account)? {
             Some(mailbox) => {

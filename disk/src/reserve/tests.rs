@@ -1,0 +1,142 @@
+#![allow(clippy::unwrap_used)]
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use super::*;
+
+const RESERVE: u64 = 1_000;
+
+/// A disk of whose room others take what they like.
+#[derive(Debug, Default)]
+struct Disk {
+    size: AtomicU64,
+    taken: AtomicU64,
+    ballast: AtomicU64,
+    cannot_hold: AtomicBool,
+    is_silent: AtomicBool,
+}
+
+impl Disk {
+    fn with(size: u64, taken: u64) -> Arc<Self> {
+        Arc::new(Self { size: size.into(), taken: taken.into(), ..Self::default() })
+    }
+
+    fn take(&self, taken: u64) {
+        self.taken.store(taken, Ordering::Relaxed);
+    }
+
+    fn ballast(&self) -> u64 {
+        self.ballast.load(Ordering::Relaxed)
+    }
+}
+
+impl Room for Arc<Disk> {
+    fn free(&self) -> io::Result<u64> {
+        if self.is_silent.load(Ordering::Relaxed) {
+            return Err(io::ErrorKind::Other.into());
+        }
+        let used = self.taken.load(Ordering::Relaxed) + self.ballast();
+        Ok(self.size.load(Ordering::Relaxed).saturating_sub(used))
+    }
+
+    fn held(&self) -> io::Result<u64> {
+        Ok(self.ballast())
+    }
+
+    fn hold(&self, bytes: u64) -> io::Result<()> {
+        if self.cannot_hold.load(Ordering::Relaxed) {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
+        assert_eq!(self.ballast.swap(bytes, Ordering::Relaxed), 0);
+        Ok(())
+    }
+
+    fn release(&self) -> io::Result<()> {
+        self.ballast.store(0, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+#[test]
+fn a_disk_with_room_has_a_ballast() {
+    let disk = Disk::with(10_000, 0);
+    let reserve = Reserve::new(disk.clone(), RESERVE);
+    assert_eq!((reserve.left(), disk.ballast()), (Left::Plenty, RESERVE));
+}
+
+#[test]
+fn the_ballast_goes_before_the_last_of_the_room_and_comes_back_with_enough_of_it() {
+    let disk = Disk::with(10_000, 0);
+    let reserve = Reserve::new(disk.clone(), RESERVE);
+    // Taken by others; what is left, and what is held.
+    let steps = [
+        (8_000, Left::Plenty, RESERVE),
+        (8_001, Left::Little, 0),
+        (7_501, Left::Little, 0),
+        (9_499, Left::Little, 0),
+        (9_500, Left::Dregs, 0),
+        (10_000, Left::Dregs, 0),
+        (7_500, Left::Plenty, RESERVE),
+        (8_000, Left::Plenty, RESERVE),
+    ];
+    for (taken, left, held) in steps {
+        disk.take(taken);
+        assert_eq!((reserve.left(), disk.ballast()), (left, held), "{taken}");
+    }
+}
+
+#[test]
+fn a_disk_that_is_full_when_it_is_opened_is_given_the_ballast_of_the_run_before() {
+    let disk = Disk::with(10_000, 0);
+    drop(Reserve::new(disk.clone(), RESERVE));
+    disk.take(9_000);
+    assert_eq!(disk.free().unwrap(), 0);
+    let reserve = Reserve::new(disk.clone(), RESERVE);
+    assert_eq!((reserve.left(), disk.free().unwrap()), (Left::Little, RESERVE));
+}
+
+#[test]
+fn a_ballast_of_another_length_is_made_anew() {
+    let disk = Disk::with(10_000, 0);
+    drop(Reserve::new(disk.clone(), 300));
+    let reserve = Reserve::new(disk.clone(), RESERVE);
+    assert_eq!((reserve.left(), disk.ballast()), (Left::Plenty, RESERVE));
+}
+
+#[test]
+fn a_disk_that_takes_no_ballast_is_watched_all_the_same() {
+    let disk = Disk::with(10_000, 0);
+    disk.cannot_hold.store(true, Ordering::Relaxed);
+    let reserve = Reserve::new(disk.clone(), RESERVE);
+    assert_eq!(reserve.left(), Left::Plenty);
+    disk.take(9_001);
+    assert_eq!(reserve.left(), Left::Little);
+}
+
+#[test]
+fn a_disk_that_says_nothing_stays_what_it_was() {
+    let disk = Disk::with(10_000, 0);
+    let reserve = Reserve::new(disk.clone(), RESERVE);
+    disk.is_silent.store(true, Ordering::Relaxed);
+    disk.take(10_000);
+    assert_eq!(reserve.left(), Left::Plenty);
+    disk.is_silent.store(false, Ordering::Relaxed);
+    assert_eq!(reserve.left(), Left::Dregs);
+}
+
+#[test]
+fn a_ballast_takes_room_from_a_real_disk() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("ballast");
+    let ballast = Ballast::new(&path);
+    assert_eq!(ballast.held().unwrap(), 0);
+    ballast.release().unwrap();
+    ballast.hold(1 << 20).unwrap();
+    assert_eq!(ballast.held().unwrap(), 1 << 20);
+    #[cfg(unix)]
+    assert!(std::os::unix::fs::MetadataExt::blocks(&path.metadata().unwrap()) * 512 >= 1 << 20);
+    assert!(ballast.free().unwrap() > 0);
+    ballast.release().unwrap();
+    assert!(!path.exists());
+}
