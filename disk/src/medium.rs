@@ -99,6 +99,14 @@ impl Medium {
         self.disk().content.len()
     }
 
+    /// Lets go of all that it holds and has recorded, for the sake of memory: a [`Database`](crate::Database) in which something
+    /// panicked is never dropped.
+    pub fn abandon(&self) {
+        let mut disk = self.disk();
+        disk.content = Vec::new();
+        disk.recorded = None;
+    }
+
     /// Changes what it holds beside all programs, as a failing disk does.
     pub fn damage(&self, change: impl FnOnce(&mut [u8])) {
         change(&mut self.disk().content);

@@ -173,6 +173,8 @@ enum What {
         number: u64,
         origin: Origin,
         to: Handle,
+        /// Of its body, bytes.
+        len: usize,
         /// Why it is refused unless it is a repeat.
         unless_repeat: Option<Refusal>,
     },
@@ -429,10 +431,11 @@ impl Session {
             self.refuse(number, origin, to, Refusal::UnknownHandle);
             return Ok((None, What::Housekeeping));
         };
+        let len = body.len();
         let unless_repeat = self.refusals.held(to).or_else(|| {
             let is_stranger = token.id().is_open();
             let limits = &self.shared.limits;
-            let checked = limits.check_submit(self.remote, account, mailbox, is_stranger, body.len());
+            let checked = limits.check_submit(self.remote, account, mailbox, is_stranger, len);
             checked.err().map(|retry| Refusal::TooFast { retry_after_s: retry.seconds })
         });
         let append = Append {
@@ -450,7 +453,12 @@ impl Session {
             body,
             repeat_only: unless_repeat.is_some(),
         };
-        Ok((Some(Op::Append(append)), What::Submit { number, origin, to, unless_repeat }))
+        Ok((Some(Op::Append(append)), What::Submit { number, origin, to, len, unless_repeat }))
+    }
+
+    /// Which mailbox a handle names, and whether as a stranger.
+    fn named(&self, to: Handle) -> Option<(AccountKey, bool)> {
+        self.mailboxes.entry(to).map(|address| (address.mailbox, address.token.id().is_open()))
     }
 
     fn number(&self) -> Result<DeviceNo, End> {
@@ -489,7 +497,12 @@ impl Session {
             trace!(device = %self.device, upto, accepted = verdict.is_ok(), "answered");
             match (what, verdict) {
                 (What::Submit { .. }, Ok(Done::Repeat)) => debug!("an envelope was submitted again"),
-                (What::Submit { number, origin, to, unless_repeat }, Err(refusal)) => {
+                (What::Submit { number, origin, to, len, unless_repeat }, Err(refusal)) => {
+                    if is_void(refusal)
+                        && let Some((mailbox, is_stranger)) = self.named(to)
+                    {
+                        self.shared.limits.submit_was_void(mailbox, is_stranger, len);
+                    }
                     let reason = match refusal {
                         // If one before it in the same group was refused, then for the same reason.
                         store::Refusal::NotNow => {
@@ -566,6 +579,11 @@ impl Session {
         let settle = self.cursor.map(|upto| Op::Settle { device, upto });
         let _ = self.shared.committer.submit(settle.into_iter().collect()).await;
     }
+}
+
+/// Whether whoever asked had no right to.
+fn is_void(refusal: store::Refusal) -> bool {
+    matches!(refusal, store::Refusal::NotWanted | store::Refusal::NoSuchMailbox)
 }
 
 /// What the device is told of a refusal; `None` when it is no longer registered.

@@ -146,6 +146,7 @@ impl Trap {
         }
         if self.passed.fetch_add(1, Ordering::Relaxed) + 1 == at {
             *self.sprung.lock().expect("no holder panics") = Some((name, find()));
+            self.storage.medium().abandon();
         }
         if self.has_sprung() {
             // Nothing that the dying client does from here on is of any account.

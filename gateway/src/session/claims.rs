@@ -4,7 +4,7 @@ use thinpost_wire::frame::ToDevice;
 use thinpost_wire::ids::{Handle, OneTimeKey};
 
 use super::end::End;
-use super::{Session, What};
+use super::{Session, What, is_void};
 use crate::store::{Done, Op, Verdict};
 
 impl Session {
@@ -27,6 +27,11 @@ impl Session {
 
     /// The store has answered a claim.
     pub(super) fn claimed(&mut self, to: Handle, verdict: Verdict) {
+        if verdict.is_err_and(is_void)
+            && let Some((mailbox, is_stranger)) = self.named(to)
+        {
+            self.shared.limits.claim_was_void(mailbox, is_stranger);
+        }
         let key = match verdict {
             Ok(Done::Claimed { key }) => key,
             // No mailbox, or no right to it: a submit will say so.

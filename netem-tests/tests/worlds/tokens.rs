@@ -183,6 +183,34 @@ async fn a_forged_token_is_refused() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_makes_tokens_up_uses_nothing_of_those_who_were_given_one() {
+    let (mut world, _ann, bob, _carol) = town(14).await;
+    let mut stranger = |name: &'static str| {
+        let mut stranger = world.person(name, &profile("umts"));
+        stranger.open();
+        stranger.client().connect();
+        stranger
+    };
+    let (eve, mallory) = (stranger("eve"), stranger("mallory"));
+    let ticket = bob.client().ticket();
+    let mut forged = ticket.clone();
+    forged.token.0[15] ^= 1;
+    eve.client().add_contact("bob", &ticket).await.unwrap();
+    mallory.client().add_contact("bob", &forged).await.unwrap();
+    sleep(A_WHILE).await;
+    for n in 0..100 {
+        mallory.client().send("bob", alone("mallory", n)).await.unwrap();
+        sleep(Duration::from_secs(1)).await;
+    }
+    assert_eq!(mallory.client().status().await.unwrap().failed, 100);
+    for n in 0..20 {
+        eve.client().send("bob", alone("eve", n)).await.unwrap();
+    }
+    sleep(A_WHILE).await;
+    assert_eq!(eve.client().status().await.unwrap().waiting, 0);
+}
+
+#[tokio::test(start_paused = true)]
 async fn tokens_and_revocations_survive_the_relay() {
     let (mut world, ann, bob, carol) = town(5).await;
     bob.client().revoke_ticket("ann").await.unwrap();
