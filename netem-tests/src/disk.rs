@@ -96,6 +96,10 @@ impl Store for FailingDisk {
         self.store()?.mailbox_usage(mailbox)
     }
 
+    fn newest(&self) -> Result<Position, StoreError> {
+        self.store()?.newest()
+    }
+
     fn tables(&self, device: DeviceNo) -> Result<HandleTables, StoreError> {
         self.store()?.tables(device)
     }

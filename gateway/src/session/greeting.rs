@@ -16,6 +16,7 @@ struct Known {
     record: DeviceRecord,
     tables: HandleTables,
     keys_left: usize,
+    newest: Position,
 }
 
 impl Session {
@@ -40,30 +41,28 @@ impl Session {
         let device = self.device;
         let read = move |store: &dyn Store| {
             let Some(record) = store.device(&device)? else { return Ok(None) };
-            let (tables, keys_left) = (store.tables(record.number)?, store.keys_left(record.number)?);
-            Ok(Some(Known { record, tables, keys_left }))
+            Ok(Some(Known {
+                record,
+                tables: store.tables(record.number)?,
+                keys_left: store.keys_left(record.number)?,
+                newest: store.newest()?,
+            }))
         };
         Ok(self.shared.read(read).await?)
     }
 
-    /// How far the device has read in this store, by its own word.
-    fn read(&self, hello: &Hello) -> Position {
-        let lineage = self.shared.store.lineage();
-        hello.have.map_or(Position(0), |(store, have)| lineage.here(store, have))
-    }
-
     /// Says what is known of the device. What the store must forget of its handles.
     fn welcome(&mut self, known: Known, hello: Hello) -> Option<Op> {
-        let Known { record, tables, keys_left } = known;
+        let Known { record, tables, keys_left, newest } = known;
         self.mailboxes = HandleTable::new(tables.to_relay);
         let had = self.mailboxes.len();
         let shared = self.mailboxes.reconcile(hello.mailboxes);
         self.delivery.know_senders(HandleTable::new(tables.from_relay), hello.senders);
-        let cursor = self.read(&hello).max(record.cursor);
+        let lineage = self.shared.store.lineage();
+        let cursor = lineage.resume(record.cursor, hello.have, newest);
         if cursor > record.cursor {
             self.cursor = Some(cursor);
         }
-        let lineage = self.shared.store.lineage();
         let (store, stated) = (lineage.id(), lineage.stated(cursor));
         let welcome = Welcome {
             dictionaries: DictionarySet::compiled_in().bits(),
@@ -93,7 +92,8 @@ impl Session {
     ) -> Result<Op, End> {
         let is_known = self.shared.read(move |store| store.mailbox_usage(&account)).await?.is_some();
         let invite = self.shared.admission.check(self.device, account, &certificate, invite, is_known)?;
-        let read = self.hello.as_ref().map_or(Position(0), |hello| self.read(hello));
+        let read = self.hello.as_ref().and_then(|hello| hello.have);
+        let read = read.map_or(Position(0), |(store, read)| self.shared.store.lineage().here(store, read));
         Ok(Op::Register(Register { account, device: self.device, invite, secret, read }))
     }
 

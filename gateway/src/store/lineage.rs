@@ -5,7 +5,7 @@
 //! same positions, and what is appended follows them. So how far a device had read there says what it need not be
 //! given here.
 
-use std::cmp::min;
+use std::cmp::{max, min};
 
 use thinpost_wire::ids::{Position, StoreId};
 
@@ -58,6 +58,13 @@ impl Lineage {
         }
         let known = self.earlier.iter().find(|(earlier, _)| *earlier == store);
         known.map_or(Position(0), |(_, common)| min(read, *common))
+    }
+
+    /// Behind which position a device is given what there is: behind what it has settled here, or what it says that it has read,
+    /// but behind nothing that is yet to be given out. `newest` is the last that was.
+    pub fn resume(&self, settled: Position, read: Option<(StoreId, Position)>, newest: Position) -> Position {
+        let read = read.map_or(Position(0), |(store, read)| self.here(store, read));
+        min(max(settled, read), newest)
     }
 
     /// What a device is told of its cursor. Where it has settled nothing that was accepted since the store was

@@ -472,6 +472,10 @@ impl Store for MemoryStore {
         Ok(self.state().mailboxes.get(mailbox).map(Mailbox::usage))
     }
 
+    fn newest(&self) -> Result<Position, StoreError> {
+        Ok(Position(self.state().position))
+    }
+
     fn tables(&self, device: DeviceNo) -> Result<HandleTables, StoreError> {
         Ok(self.state().devices.get(&device).map(|device| device.tables.clone()).unwrap_or_default())
     }

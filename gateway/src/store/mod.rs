@@ -95,6 +95,9 @@ pub trait Store: Send + Sync + 'static {
     /// How full a mailbox is; `None` if there is no such mailbox.
     fn mailbox_usage(&self, mailbox: &AccountKey) -> Result<Option<MailboxUsage>, StoreError>;
 
+    /// The newest position that was given out, in any mailbox.
+    fn newest(&self) -> Result<Position, StoreError>;
+
     /// A device's handle tables; empty for an unknown device.
     fn tables(&self, device: DeviceNo) -> Result<HandleTables, StoreError>;
 

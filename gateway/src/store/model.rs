@@ -158,6 +158,7 @@ pub(super) struct Look {
     found: Vec<Option<ObjectRecord>>,
     objects: Vec<Content>,
     counts: Counts,
+    newest: Position,
     lineage: Lineage,
 }
 
@@ -189,6 +190,7 @@ impl Look {
             found: ids().map(|id| store.find_object(&id)).collect::<Result<_, _>>()?,
             objects: (0..20).map(|n| Content::at(store, ObjectNo(n))).collect::<Result<_, _>>()?,
             counts: store.counts()?,
+            newest: store.newest()?,
             lineage: store.lineage().clone(),
         })
     }

@@ -320,6 +320,10 @@ impl Store for RedbStore {
         })
     }
 
+    fn newest(&self) -> Result<Position, StoreError> {
+        self.look(|read| Ok(Position(read_state(read)?.position)))
+    }
+
     fn tables(&self, device: DeviceNo) -> Result<HandleTables, StoreError> {
         self.look(|read| read_tables(read, device))
     }

@@ -7,7 +7,7 @@ use std::thread;
 
 use clap::{Parser, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
-use thinpost_gateway::store::faults::{Outcome, Story};
+use thinpost_gateway::store::faults::{Outcome, Story, cursors};
 use thinpost_netem::report::Report;
 
 /// Random histories of a relay's store, with a fault at each of many places, and a check of what is found afterwards
@@ -35,6 +35,8 @@ enum Fault {
     Calls,
     /// A bit of the file flips
     Bits,
+    /// Devices say that they are elsewhere than they are, and senders use stale tokens: no fault of the disk
+    Cursors,
 }
 
 /// Bits that flip in one history.
@@ -46,14 +48,16 @@ impl Fault {
             Self::Cuts => "cuts",
             Self::Calls => "calls",
             Self::Bits => "bits",
+            Self::Cursors => "cursors",
         }
     }
 
-    fn befall(self, story: &Story) -> Outcome {
+    fn befall(self, seed: u64) -> Outcome {
         match self {
-            Self::Cuts => story.cut(),
-            Self::Calls => story.fail(1),
-            Self::Bits => story.rot(BITS),
+            Self::Cuts => Story::new(seed).cut(),
+            Self::Calls => Story::new(seed).fail(1),
+            Self::Bits => Story::new(seed).rot(BITS),
+            Self::Cursors => cursors(seed),
         }
     }
 }
@@ -65,7 +69,7 @@ fn main() -> ExitCode {
     let total = Mutex::new(Outcome::default());
     let work = || {
         while tried.load(Ordering::Relaxed) < args.count {
-            let outcome = args.fault.befall(&Story::new(next.fetch_add(1, Ordering::Relaxed)));
+            let outcome = args.fault.befall(next.fetch_add(1, Ordering::Relaxed));
             tried.fetch_add(outcome.tried, Ordering::Relaxed);
             progress.inc(outcome.tried);
             let mut total = total.lock().unwrap_or_else(PoisonError::into_inner);

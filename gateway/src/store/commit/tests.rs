@@ -64,6 +64,9 @@ impl Store for Probe {
     fn mailbox_usage(&self, mailbox: &AccountKey) -> Result<Option<MailboxUsage>, StoreError> {
         self.inner.mailbox_usage(mailbox)
     }
+    fn newest(&self) -> Result<Position, StoreError> {
+        self.inner.newest()
+    }
     fn tables(&self, device: DeviceNo) -> Result<HandleTables, StoreError> {
         self.inner.tables(device)
     }

@@ -4,6 +4,7 @@
 //! A [`Story`] is a random history, drawn from a seed. A [`MemoryStore`] says what the store must hold after each of its groups;
 //! a [`RedbStore`] is told the same on a [`Medium`], and is looked at after whatever has befallen it.
 
+mod cursors;
 #[cfg(test)]
 mod tests;
 
@@ -15,6 +16,7 @@ use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use thinpost_disk::medium::{Call, Medium, Replay};
 use thinpost_wire::ids::{AccountKey, Position, StoreId};
 
+pub use self::cursors::cursors;
 use super::model::{self, Look, Step};
 use super::samples::{device_key, roomy, secret_of};
 use super::{MemoryStore, Op, RedbStore, Register, RelayTime, Store, StoreConfig, StoreError, Verdict};

@@ -46,3 +46,9 @@ fn a_flipped_bit_is_noticed_or_changes_nothing() {
     assert!(outcome.broken.is_empty(), "{}", outcome.broken.join("\n"));
     assert!(outcome.noticed > 50, "{}", outcome.noticed);
 }
+
+#[test]
+fn no_cursor_skips_and_what_comes_again_is_known() {
+    let tried = hold((0..6).map(cursors));
+    assert_eq!(tried, 6 * 64);
+}

@@ -8,6 +8,8 @@ use std::io;
 use std::path::Path;
 
 use redb::{Key, ReadTransaction, ReadableTable, ReadableTableMetadata, TableDefinition, TableError, Value};
+#[cfg(any(test, feature = "faults"))]
+use thinpost_disk::medium::Medium;
 use thinpost_disk::{Database, files};
 use thinpost_wire::ids::{Position, StoreId};
 
@@ -79,6 +81,23 @@ impl RedbStore {
         drop(copy);
         files::sync_folder_of(path).map_err(io_error)?;
         Ok(counts)
+    }
+}
+
+/// The same on media in memory.
+#[cfg(any(test, feature = "faults"))]
+impl RedbStore {
+    pub(in crate::store) fn backed_up(&self) -> Result<Database> {
+        let copy = Database::open(Medium::default(), CACHE_BYTES)?;
+        self.look(|read| back_up(read, &copy, &|| true))?;
+        Ok(copy)
+    }
+
+    pub(in crate::store) fn of_backup(backup: &Database, config: StoreConfig, id: StoreId) -> Result<Self> {
+        let medium = Medium::default();
+        restore(&backup.begin_read()?, &Database::open(medium.clone(), CACHE_BYTES)?, id)?;
+        // What it is called is written down in it.
+        Self::with_backend(medium, config, StoreId([0; 8]))
     }
 }
 

@@ -92,6 +92,17 @@ pub(crate) const ROWS: &[Row] = &[
         first: 2_000,
     },
     Row {
+        name: "cursors",
+        fault: "cursors rolled back or forward, stale tokens, envelopes again, a store from a backup",
+        bar: "nothing skipped; what comes again is known",
+        unit: "sequences",
+        volume: 1_000_000,
+        command: &["store-faults", "cursors", "--json"],
+        amount: "--count",
+        is_seeded: true,
+        first: 10_000,
+    },
+    Row {
         name: "storms",
         fault: "loss to 30 %, doubling, reordering, 2 s RTT, rebinding, outages, kills, lost disks, clocks",
         bar: "nothing lost, doubled or out of order",
