@@ -4,8 +4,8 @@
 //! restarted, clients are killed and reopened, and mailboxes and rates are often too small for what is sent.
 //! Some begin as strangers to each other and get tickets of their own while they talk.
 //! Then the weather clears, and every message must be in its recipient's inbox: none lost, none twice,
-//! and for each sender and recipient in the order of sending. In some storms the relay loses its disk, too, and in some
-//! a home is opened now with a text model and now without: then what comes again may come late, but must come.
+//! and for each sender and recipient in the order of sending. In some storms the relay loses its disk, too. In some a home is
+//! opened now with a text model and now without: then what comes again may come late, but must come.
 //! Objects must be whole, counts must only grow, what went on the air must be within a budget, and in the end nobody has
 //! anything to say.
 
