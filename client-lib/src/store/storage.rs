@@ -164,7 +164,6 @@ impl Storage {
             Self::Folder(folder) => {
                 destroy(&folder.join(KEY_FILE))?;
                 destroy(&folder.join(KEY_FILE_NEW))?;
-                files::sync_folder_of(&folder.join(KEY_FILE))?;
             }
         }
         Ok(())

@@ -50,8 +50,7 @@ impl Filling {
     pub(super) fn begin(folder: Folder, files: &[PathBuf]) -> Result<Self, FolderError> {
         let mark = folder.path().join(MARK_FILE);
         File::create(&mark)
-            .and_then(|file| files::sync(&file))
-            .and_then(|()| files::sync_folder_of(&mark))
+            .and_then(|_empty| files::sync_folder_of(&mark))
             .map_err(io_error("write", &mark))?;
         files.iter().try_for_each(|file| files::remove(file).map_err(io_error("remove", file)))?;
         Ok(Self { folder })

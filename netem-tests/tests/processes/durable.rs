@@ -5,11 +5,19 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::fixtures::{FORMATS, unpacked};
 use crate::town::{Process, Town, skipped};
 
 /// The calls that change names, or wait for the disk.
-const CALLS: &str =
-    "openat,mkdir,mkdirat,rename,renameat,renameat2,link,linkat,fsync,fdatasync,write,pwrite64";
+const CALLS: &str = "openat,mkdir,mkdirat,rename,renameat,renameat2,link,linkat,unlink,unlinkat,fsync,fdatasync,write,\
+                     pwrite64";
+
+/// Files that are worth nothing once the process is gone, or the disk has lost them: its number, where it is asked for backups, and
+/// room that it keeps.
+const FLEETING: [&str; 3] = ["relay.lock", "socket", "ballast"];
+
+/// The mark of a folder that is being filled: there before anything else, and gone after it.
+const MARK: &str = "/unfinished";
 
 /// A command under `strace`, which writes to this file; none where there is no `strace`.
 fn traced(program: &Path, log: &Path) -> Option<Command> {
@@ -30,6 +38,8 @@ struct Disk {
     unsynced: BTreeSet<String>,
     /// Folders whose names have changed since they were synced, with a name that has.
     unnamed: BTreeMap<String, String>,
+    /// Files that are there.
+    files: BTreeSet<String>,
     renamed: usize,
     made: usize,
 }
@@ -48,7 +58,27 @@ fn folder_of(path: &str) -> String {
     Path::new(path).parent().unwrap().to_str().unwrap().to_owned()
 }
 
+fn is_fleeting(path: &str) -> bool {
+    FLEETING.iter().any(|name| Path::new(path).ends_with(name))
+}
+
 impl Disk {
+    /// A name was given, or taken away.
+    fn name(&mut self, path: &str) {
+        let folder = folder_of(path);
+        let before = self.unnamed.get(&folder);
+        assert!(
+            before.is_none_or(|before| !before.ends_with(MARK)),
+            "{path} comes before its mark is on disk"
+        );
+        let unsynced = self.unsynced.iter().find(|file| folder_of(file) == folder);
+        let is_done = before.or(unsynced).is_none();
+        assert!(is_done || !path.ends_with(MARK), "the mark goes before what it marks is on disk: {folder}");
+        if !is_fleeting(path) {
+            self.unnamed.insert(folder, path.to_owned());
+        }
+    }
+
     /// Takes in a line of the trace; only what lies in `folder` counts.
     fn call(&mut self, line: &str, folder: &str) {
         // "PID CALL(ARGUMENTS", perhaps without its end.
@@ -58,9 +88,23 @@ impl Disk {
             return;
         }
         match name {
+            "openat" => {
+                let path = quoted(rest)[0];
+                if rest.contains("O_CREAT") && path.starts_with(folder) && self.files.insert(path.to_owned())
+                {
+                    self.name(path);
+                }
+            }
+            "unlink" | "unlinkat" => {
+                let path = quoted(rest)[0];
+                if self.files.remove(path) {
+                    self.unsynced.remove(path);
+                    self.name(path);
+                }
+            }
             "write" | "pwrite64" => {
                 let path = descriptor(rest).unwrap_or_default();
-                if path.starts_with(folder) {
+                if path.starts_with(folder) && !is_fleeting(path) {
                     self.unsynced.insert(path.to_owned());
                 }
             }
@@ -73,32 +117,46 @@ impl Disk {
                 let path = quoted(rest)[0];
                 if path.starts_with(folder) {
                     self.made += 1;
-                    self.unnamed.insert(folder_of(path), path.to_owned());
+                    self.name(path);
                 }
             }
             "rename" | "renameat" | "renameat2" | "link" | "linkat" => {
                 let [from, to] = quoted(rest)[..] else { panic!("{line}") };
                 assert!(!self.unsynced.contains(from), "{from} gets the name {to} before it is on disk");
                 self.renamed += 1;
-                self.unnamed.insert(folder_of(to), to.to_owned());
+                if name.starts_with("rename") {
+                    self.files.remove(from);
+                }
+                self.files.insert(to.to_owned());
+                self.name(to);
             }
             _ => {}
         }
     }
 
-    fn of(log: &Path, folder: &Path) -> Self {
+    /// What was done in a folder that held these files. All of it is on disk.
+    fn of(log: &Path, folder: &Path, before: BTreeSet<String>) -> Self {
         let folder = folder.to_str().unwrap();
-        let mut disk = Self::default();
+        let mut disk = Self { files: before, ..Self::default() };
         fs::read_to_string(log).unwrap().lines().for_each(|line| disk.call(line, folder));
+        assert!(disk.unsynced.is_empty(), "written and not synced: {:?}", disk.unsynced);
+        assert!(disk.unnamed.is_empty(), "names that are not on disk: {:?}", disk.unnamed);
         disk
     }
+}
 
-    fn assert_all_is_on_disk(&self) {
-        // A process's number, for people to read; worth nothing once the process is gone.
-        let files: Vec<_> = self.unsynced.iter().filter(|path| !path.ends_with(".lock")).collect();
-        assert!(files.is_empty(), "written and not synced: {files:?}");
-        assert!(self.unnamed.is_empty(), "names that are not on disk: {:?}", self.unnamed);
+/// The files in a folder, and in those within.
+fn files_in(folder: &Path) -> BTreeSet<String> {
+    let mut files = BTreeSet::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            files.extend(files_in(&path))
+        } else {
+            _ = files.insert(path.display().to_string())
+        }
     }
+    files
 }
 
 /// A relay that `strace` runs: to kill `strace` would let it go on.
@@ -115,28 +173,51 @@ impl Drop for Traced {
     }
 }
 
+/// Runs a program to its end. What it has done in the folder is on disk then.
+fn run(town: &Town, program: &str, args: &[&str], root: &Path) -> Option<Disk> {
+    let log = root.join("trace");
+    let before = files_in(root);
+    let done = traced(&town.program(program), &log)?.args(args).output().unwrap();
+    assert!(done.status.success(), "{args:?}: {}", String::from_utf8_lossy(&done.stderr));
+    Some(Disk::of(&log, root, before))
+}
+
 #[test]
 fn what_programs_have_made_is_on_disk_with_its_names() {
     let mut town = Town::empty();
     let root = town.folder.path().canonicalize().unwrap();
-    let (log, data) = (root.join("trace-relay"), root.join("deep/relay"));
-    let Some(mut command) = traced(&town.program("gateway"), &log) else { return };
+    let at = |name: &str| root.join(name).to_str().unwrap().to_owned();
+    let data = root.join("deep/relay");
+    let Some(mut command) = traced(&town.program("gateway"), &root.join("trace-relay")) else { return };
     command.args(["run", "--listen", &town.address, "--data"]).arg(&data);
     let mut relay = Traced { process: Process::start(&mut command), data: data.clone() };
     town.address = relay.process.address();
     let invite =
         Command::new(town.program("gateway")).args(["invite", "--data"]).arg(&data).output().unwrap();
     let invite = String::from_utf8(invite.stdout).unwrap();
-    let of_relay = Disk::of(&log, &root);
-    of_relay.assert_all_is_on_disk();
+    let of_relay = Disk::of(&root.join("trace-relay"), &root, BTreeSet::new());
     // Its key, its addresses and its store; two folders, and one for its socket.
     assert_eq!((of_relay.renamed, of_relay.made), (3, 3));
 
-    let (log, home) = (root.join("trace-home"), root.join("homes/ann"));
-    let mut command = traced(&town.program("thinpost"), &log).unwrap();
-    let made = command.arg("--home").arg(&home).args(["init", invite.trim()]).output().unwrap();
-    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-    let of_home = Disk::of(&log, &root);
-    of_home.assert_all_is_on_disk();
-    assert_eq!((of_home.renamed, of_home.made), (2, 2));
+    fs::write(root.join("passphrase"), "correct horse").unwrap();
+    let home = at("homes/ann");
+    let run_in = |root: &Path, program: &str, args: &[&str]| run(&town, program, args, root).unwrap();
+    let run = |program: &str, args: &[&str]| run_in(&root, program, args);
+    let made = run("thinpost", &["--home", &home, "init", invite.trim()]);
+    assert_eq!((made.renamed, made.made), (2, 2));
+    assert_eq!(
+        run("thinpost", &["--home", &home, "key", "set", "--new-passphrase-file", &at("passphrase")]).renamed,
+        1
+    );
+
+    drop(relay);
+    let (data, backup, restored) = (data.to_str().unwrap(), at("backups/one"), at("restored/relay"));
+    assert_eq!(run("gateway", &["backup", "--data", data, &backup]).made, 2);
+    assert_eq!(run("gateway", &["restore", "--data", &restored, &backup]).made, 2);
+    run("thinpost", &["--home", &home, "--passphrase-file", &at("passphrase"), "wipe", "--yes"]);
+
+    let earlier = unpacked(FORMATS[0]);
+    let home = earlier.path().join("ann");
+    let opened = run_in(&home, "thinpost", &["--home", home.to_str().unwrap(), "status"]);
+    assert_eq!(opened.renamed, 1, "its pages have checks now");
 }

@@ -7,6 +7,9 @@ mod backups;
 #[cfg(target_os = "linux")]
 mod durable;
 #[cfg(target_os = "linux")]
+#[path = "../fixtures/mod.rs"]
+mod fixtures;
+#[cfg(target_os = "linux")]
 mod flood;
 #[cfg(target_os = "linux")]
 mod full_disk;

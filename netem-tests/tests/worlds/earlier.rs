@@ -1,15 +1,12 @@
 //! Files of earlier formats are opened, and hold what they held: see `fixtures/README.md`.
 
-use std::fs::{self, File};
-use std::path::Path;
 use std::sync::Arc;
 
-use tempfile::TempDir;
 use thinpost_client::{Client, InboxNumber, MessageId, MessageState, ReceivedContent, WallClock};
 use thinpost_gateway::store::{RedbStore, Store, StoreConfig};
 use thinpost_wire::ids::Position;
 
-const FORMATS: [&str; 1] = ["before-checks"];
+use crate::fixtures::{FORMATS, unpacked};
 
 /// The day on which they were made.
 struct ThatDay;
@@ -18,23 +15,6 @@ impl WallClock for ThatDay {
     fn unix_ms(&self) -> u64 {
         1_795_797_500_000
     }
-}
-
-/// A copy that can be written to.
-fn unpacked(format: &str) -> TempDir {
-    let folder = tempfile::tempdir().unwrap();
-    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures").join(format);
-    for (who, database, key) in [
-        ("relay", "store.redb", "relay.key"),
-        ("ann", "client.redb", "client.key"),
-        ("bob", "client.redb", "client.key"),
-    ] {
-        fs::create_dir(folder.path().join(who)).unwrap();
-        fs::copy(fixture.join(who).join(key), folder.path().join(who).join(key)).unwrap();
-        let packed = File::open(fixture.join(who).join(format!("{database}.zst"))).unwrap();
-        fs::write(folder.path().join(who).join(database), zstd::decode_all(packed).unwrap()).unwrap();
-    }
-    folder
 }
 
 async fn texts(client: &Client) -> Vec<String> {

@@ -7,6 +7,8 @@ mod crashes;
 mod days;
 mod durable;
 mod earlier;
+#[path = "../fixtures/mod.rs"]
+mod fixtures;
 #[cfg(target_os = "linux")]
 mod hostile;
 mod introductions;

@@ -8,9 +8,9 @@ use std::io;
 use std::path::Path;
 
 use redb::{Key, ReadTransaction, ReadableTable, ReadableTableMetadata, TableDefinition, TableError, Value};
+use thinpost_disk::Database;
 #[cfg(any(test, feature = "faults"))]
 use thinpost_disk::medium::Medium;
-use thinpost_disk::{Database, files};
 use thinpost_wire::ids::{Position, StoreId};
 
 use super::apply::Transaction;
@@ -41,7 +41,8 @@ pub(crate) const BACKUP_BYTES: usize = CACHE_BYTES + 2 * COMMIT_BYTES;
 pub(crate) type GoesOn<'a> = &'a dyn Fn() -> bool;
 
 impl RedbStore {
-    /// Writes a backup of the store, as the last commit left it, into a new file, readable by its owner only. Commits
+    /// Writes a backup of the store, as the last commit left it, into a new file, readable by its owner only, whose name is for the
+    /// caller to sync. Commits
     /// go on meanwhile. TLS sessions stay out: one that was used since could be used again.
     ///
     /// # Errors
@@ -49,10 +50,7 @@ impl RedbStore {
     /// [`StoreError::Io`] if the file is there already, or `goes_on` has said no; what is in the file then is no backup.
     pub fn back_up(&self, path: &Path, goes_on: GoesOn<'_>) -> Result<Counts> {
         let copy = Database::create_file(path, CACHE_BYTES)?;
-        let counts = self.look(|read| back_up(read, &copy, goes_on))?;
-        drop(copy);
-        files::sync_folder_of(path).map_err(io_error)?;
-        Ok(counts)
+        self.look(|read| back_up(read, &copy, goes_on))
     }
 
     /// The same of a store that no process has open, whose file stays as it is.
@@ -63,13 +61,11 @@ impl RedbStore {
     pub fn back_up_closed(store: &Path, path: &Path) -> Result<Counts> {
         let from = open_closed(store)?;
         let copy = Database::create_file(path, CACHE_BYTES)?;
-        let counts = back_up(&from.begin_read()?, &copy, &|| true)?;
-        drop(copy);
-        files::sync_folder_of(path).map_err(io_error)?;
-        Ok(counts)
+        back_up(&from.begin_read()?, &copy, &|| true)
     }
 
-    /// Makes a store of a backup, as a new file, readable by its owner only. It has an id of its own.
+    /// Makes a store of a backup, as a new file, readable by its owner only, whose name is for the caller to sync. It has an id of
+    /// its own.
     ///
     /// # Errors
     ///
@@ -77,10 +73,7 @@ impl RedbStore {
     pub fn restore(backup: &Path, path: &Path) -> Result<Counts> {
         let from = open_closed(backup)?;
         let copy = Database::create_file(path, CACHE_BYTES)?;
-        let counts = restore(&from.begin_read()?, &copy, draw_id()?)?;
-        drop(copy);
-        files::sync_folder_of(path).map_err(io_error)?;
-        Ok(counts)
+        restore(&from.begin_read()?, &copy, draw_id()?)
     }
 }
 
