@@ -9,6 +9,7 @@ use clap::{Parser, Subcommand};
 
 use crate::report::Report;
 
+mod bombs;
 mod codec;
 mod corpus;
 mod heap;
@@ -35,6 +36,7 @@ struct Cli {
 
 #[derive(Subcommand, Debug)]
 enum Command {
+    Bombs(bombs::BombsArgs),
     Codec(codec::CodecArgs),
     Corpora(corpus::CorporaArgs),
     Link(link::LinkArgs),
@@ -51,6 +53,7 @@ enum Command {
 impl Command {
     fn run(&self, report: &mut Report) -> Result<()> {
         match self {
+            Self::Bombs(args) => bombs::run(args, report),
             Self::Codec(args) => codec::run(args, report),
             Self::Corpora(args) => corpus::run(args, report),
             Self::Link(args) => link::run(args, report),
