@@ -1,10 +1,11 @@
 //! Room on a disk that is kept for what must go on when the rest of it is taken.
 //!
 //! While there is room, a file holds some of it: the ballast. Once less than as much is free, the ballast is given up, and the disk
-//! counts as low until there is room for another and as much again beside. Whoever asks before each commit then takes no more of
-//! it, and what is read and deleted has the ballast's room to happen in.
+//! counts as low until 2.5 times as much is free. Whoever asks before each commit then takes no more of it, and what is read and
+//! deleted has the ballast's room to happen in.
 
 use std::fmt::Debug;
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -19,7 +20,7 @@ use crate::files;
 pub enum Left {
     /// Half of the ballast or less, which is given up: only for what cannot wait.
     Dregs,
-    /// No more than was kept, and the ballast is given up: files that have room within may use that.
+    /// The disk was nearly full, and is not much better since: files that have room within may use that.
     Little,
     /// Enough.
     Plenty,
@@ -33,7 +34,7 @@ pub trait Room: Debug + Send + Sync {
     /// The system's.
     fn free(&self) -> io::Result<u64>;
 
-    /// Bytes that the ballast holds; 0 if there is none.
+    /// Bytes of the disk that the ballast holds; 0 if there is none.
     ///
     /// # Errors
     /// The system's.
@@ -71,16 +72,22 @@ impl Room for Ballast {
     }
 
     fn held(&self) -> io::Result<u64> {
-        match self.path.metadata() {
-            Ok(metadata) => Ok(metadata.len()),
+        match File::open(&self.path) {
+            // One that was copied may be as long, and hold nothing.
+            Ok(file) => Ok(file.metadata()?.len().min(file.allocated_size()?)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
             Err(error) => Err(error),
         }
     }
 
     fn hold(&self, bytes: u64) -> io::Result<()> {
-        // Its length alone would take nothing of the disk.
-        files::create_private(&self.path)?.allocate(bytes)
+        let file = files::create_private(&self.path)?;
+        file.allocate(bytes)?;
+        // Some systems only make it longer.
+        if file.allocated_size()? < bytes {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
+        Ok(())
     }
 
     fn release(&self) -> io::Result<()> {
@@ -101,13 +108,15 @@ impl Reserve {
     /// earlier run is given up at once.
     pub fn new(room: impl Room + 'static, bytes: u64) -> Self {
         let is_whole = room.held().is_ok_and(|held| held == bytes);
-        let reserve = Self { room: Box::new(room), bytes, is_low: Mutex::new(!is_whole) };
+        let has_room = room.free().is_ok_and(|free| free >= bytes);
+        let reserve = Self { room: Box::new(room), bytes, is_low: Mutex::new(false) };
         if !is_whole {
             reserve.release();
+            if has_room {
+                reserve.hold();
+            }
         }
-        if reserve.left() < Left::Plenty && !is_whole {
-            reserve.warn();
-        }
+        reserve.left();
         reserve
     }
 
@@ -124,10 +133,7 @@ impl Reserve {
         if *is_low && free >= self.enough() {
             *is_low = false;
             info!(free, "the disk has room");
-            if let Err(error) = self.room.hold(self.bytes) {
-                warn!(%error, "no ballast is kept");
-                self.release();
-            }
+            self.hold();
         } else if !*is_low && free < self.bytes {
             *is_low = true;
             self.release();
@@ -147,6 +153,13 @@ impl Reserve {
     /// it is not low again at once.
     fn enough(&self) -> u64 {
         self.bytes / 2 * 5
+    }
+
+    fn hold(&self) {
+        if let Err(error) = self.room.hold(self.bytes) {
+            warn!(%error, "no ballast is kept");
+            self.release();
+        }
     }
 
     fn release(&self) {

@@ -243,8 +243,8 @@ pub struct StoreSettings {
     /// Bodies in all mailboxes and all objects, bytes: below what the disk holds.
     #[serde(deserialize_with = "between::<_, _, 1_048_576, 1_125_899_906_842_624>")]
     pub bytes_max: u64,
-    /// Bytes of the disk that a ballast holds, for reading and deleting when the disk is full otherwise: nothing new is taken
-    /// while less than as many are free. 0 keeps none, and then a full disk stops the relay.
+    /// Bytes of the disk that a ballast holds, for reading and deleting when the disk is full otherwise. Once less than as many
+    /// are free, no more of the disk is taken until 2.5 times as many are. 0 keeps none, and then a full disk stops the relay.
     #[serde(deserialize_with = "between::<_, _, 0, 1_099_511_627_776>")]
     pub reserve_bytes: u64,
     /// The page cache, bytes.

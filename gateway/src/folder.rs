@@ -259,7 +259,11 @@ impl Folder {
         }
         // Written over and then cut, it needs no more of the disk than it has. Where a disk gives none, nobody learns the number.
         let number = format!("{}\n", std::process::id());
-        let _ = file.write_all(number.as_bytes()).and_then(|()| file.set_len(number.len() as u64));
+        let written = file.write_all(number.as_bytes()).and_then(|()| file.set_len(number.len() as u64));
+        if written.is_err() {
+            // Nor that of the run before.
+            let _ = file.set_len(0);
+        }
         Ok(FolderLock { _file: file })
     }
 

@@ -148,21 +148,6 @@ impl<C: Clock<Instant = Nanos> + Clone> Limits<C> {
         Err(retry_after(wait))
     }
 
-    /// Gives back what [`Limits::check_submit`] charged to all strangers of a mailbox: the token did not hold, and who makes
-    /// tokens up shall use nothing of those who were given one.
-    pub fn submit_was_void(&self, mailbox: AccountKey, is_stranger: bool, bytes: usize) {
-        if is_stranger {
-            self.strangers.give_back(&mailbox, bytes);
-        }
-    }
-
-    /// The same for what [`Limits::check_claim`] charged to the mailbox.
-    pub fn claim_was_void(&self, mailbox: AccountKey, is_stranger: bool) {
-        let Claims { mailbox: by_mailbox, strangers, .. } = &self.claims;
-        let of_mailbox = if is_stranger { strangers } else { by_mailbox };
-        of_mailbox.give_back(&mailbox, 1);
-    }
-
     /// Charges a claim of a one-time key by `device` to it and to the `mailbox`, in which strangers have a share
     /// of their own.
     ///

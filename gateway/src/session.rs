@@ -173,8 +173,6 @@ enum What {
         number: u64,
         origin: Origin,
         to: Handle,
-        /// Of its body, bytes.
-        len: usize,
         /// Why it is refused unless it is a repeat.
         unless_repeat: Option<Refusal>,
     },
@@ -331,7 +329,7 @@ impl Session {
                 ToRelay::PutKeys { replaces, keys } => {
                     (Some(Op::PutKeys { device: self.number()?, replaces, keys }), What::Housekeeping)
                 }
-                ToRelay::Claim { to } => self.claim(to)?,
+                ToRelay::Claim { to } => self.claim(to).await?,
                 ToRelay::PutObject { transfer, id, size, lifetime_s } => {
                     self.put_object(transfer, id, size, lifetime_s)?
                 }
@@ -361,14 +359,14 @@ impl Session {
                     (None, What::Housekeeping)
                 }
                 ToRelay::Submit { to, body } => {
-                    self.submit(number, to, SubmitOptions::default(), bytes.slice_ref(body))?
+                    self.submit(number, to, SubmitOptions::default(), bytes.slice_ref(body)).await?
                 }
                 ToRelay::SubmitUnattributed { to, body } => {
                     let options = SubmitOptions { unattributed: true, ..SubmitOptions::default() };
-                    self.submit(number, to, options, bytes.slice_ref(body))?
+                    self.submit(number, to, options, bytes.slice_ref(body)).await?
                 }
                 ToRelay::SubmitWith { to, options, body } => {
-                    self.submit(number, to, options, bytes.slice_ref(body))?
+                    self.submit(number, to, options, bytes.slice_ref(body)).await?
                 }
                 _ => return Err(FrameError::Malformed.into()),
             };
@@ -416,7 +414,7 @@ impl Session {
         Ok(Some(Op::PutTable { device, from: before, tail: TableTail::ToRelay(vec![address]) }))
     }
 
-    fn submit(
+    async fn submit(
         &mut self,
         number: u64,
         to: Handle,
@@ -431,13 +429,17 @@ impl Session {
             self.refuse(number, origin, to, Refusal::UnknownHandle);
             return Ok((None, What::Housekeeping));
         };
-        let len = body.len();
-        let unless_repeat = self.refusals.held(to).or_else(|| {
-            let is_stranger = token.id().is_open();
-            let limits = &self.shared.limits;
-            let checked = limits.check_submit(self.remote, account, mailbox, is_stranger, len);
-            checked.err().map(|retry| Refusal::TooFast { retry_after_s: retry.seconds })
-        });
+        let unless_repeat = match self.refusals.held(to) {
+            Some(refusal) => Some(refusal),
+            None => {
+                // Under a token that somebody made up the store refuses it: it uses nothing of what strangers may.
+                let is_stranger =
+                    token.id().is_open() && self.admits(MailboxAddress { mailbox, token }).await?;
+                let limits = &self.shared.limits;
+                let checked = limits.check_submit(self.remote, account, mailbox, is_stranger, body.len());
+                checked.err().map(|retry| Refusal::TooFast { retry_after_s: retry.seconds })
+            }
+        };
         let append = Append {
             device,
             sender: (!options.unattributed).then_some(account),
@@ -453,12 +455,12 @@ impl Session {
             body,
             repeat_only: unless_repeat.is_some(),
         };
-        Ok((Some(Op::Append(append)), What::Submit { number, origin, to, len, unless_repeat }))
+        Ok((Some(Op::Append(append)), What::Submit { number, origin, to, unless_repeat }))
     }
 
-    /// Which mailbox a handle names, and whether as a stranger.
-    fn named(&self, to: Handle) -> Option<(AccountKey, bool)> {
-        self.mailboxes.entry(to).map(|address| (address.mailbox, address.token.id().is_open()))
+    /// Whether a mailbox takes envelopes under a token.
+    async fn admits(&self, address: MailboxAddress) -> Result<bool, End> {
+        Ok(self.shared.read(move |store| store.admits(&address)).await?)
     }
 
     fn number(&self) -> Result<DeviceNo, End> {
@@ -497,12 +499,7 @@ impl Session {
             trace!(device = %self.device, upto, accepted = verdict.is_ok(), "answered");
             match (what, verdict) {
                 (What::Submit { .. }, Ok(Done::Repeat)) => debug!("an envelope was submitted again"),
-                (What::Submit { number, origin, to, len, unless_repeat }, Err(refusal)) => {
-                    if is_void(refusal)
-                        && let Some((mailbox, is_stranger)) = self.named(to)
-                    {
-                        self.shared.limits.submit_was_void(mailbox, is_stranger, len);
-                    }
+                (What::Submit { number, origin, to, unless_repeat }, Err(refusal)) => {
                     let reason = match refusal {
                         // If one before it in the same group was refused, then for the same reason.
                         store::Refusal::NotNow => {
@@ -579,11 +576,6 @@ impl Session {
         let settle = self.cursor.map(|upto| Op::Settle { device, upto });
         let _ = self.shared.committer.submit(settle.into_iter().collect()).await;
     }
-}
-
-/// Whether whoever asked had no right to.
-fn is_void(refusal: store::Refusal) -> bool {
-    matches!(refusal, store::Refusal::NotWanted | store::Refusal::NoSuchMailbox)
 }
 
 /// What the device is told of a refusal; `None` when it is no longer registered.

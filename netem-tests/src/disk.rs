@@ -9,6 +9,7 @@ use thinpost_gateway::store::{
     RelayTime, Store, StoreError, Verdict,
 };
 use thinpost_wire::ids::{AccountKey, DeviceKey, ObjectId, Position};
+use thinpost_wire::token::MailboxAddress;
 use tracing::debug;
 
 /// What becomes of the commit that fails.
@@ -94,6 +95,10 @@ impl Store for FailingDisk {
 
     fn mailbox_usage(&self, mailbox: &AccountKey) -> Result<Option<MailboxUsage>, StoreError> {
         self.store()?.mailbox_usage(mailbox)
+    }
+
+    fn admits(&self, address: &MailboxAddress) -> Result<bool, StoreError> {
+        self.store()?.admits(address)
     }
 
     fn newest(&self) -> Result<Position, StoreError> {

@@ -105,11 +105,25 @@ fn a_ballast_of_another_length_is_made_anew() {
 }
 
 #[test]
+fn without_a_ballast_of_before_there_must_be_room_for_one_and_as_much_beside() {
+    for (taken, left, held) in
+        [(8_000, Left::Plenty, RESERVE), (8_001, Left::Little, 0), (9_600, Left::Dregs, 0)]
+    {
+        let disk = Disk::with(10_000, taken);
+        let reserve = Reserve::new(disk.clone(), RESERVE);
+        assert_eq!((reserve.left(), disk.ballast()), (left, held), "{taken}");
+    }
+}
+
+#[test]
 fn a_disk_that_takes_no_ballast_is_watched_all_the_same() {
     let disk = Disk::with(10_000, 0);
     disk.cannot_hold.store(true, Ordering::Relaxed);
     let reserve = Reserve::new(disk.clone(), RESERVE);
     assert_eq!(reserve.left(), Left::Plenty);
+    disk.take(9_000);
+    assert_eq!(reserve.left(), Left::Plenty);
+    assert_eq!(Reserve::new(disk.clone(), RESERVE).left(), Left::Plenty, "and so it is after a restart");
     disk.take(9_001);
     assert_eq!(reserve.left(), Left::Little);
 }
@@ -139,4 +153,7 @@ fn a_ballast_takes_room_from_a_real_disk() {
     assert!(ballast.free().unwrap() > 0);
     ballast.release().unwrap();
     assert!(!path.exists());
+    // As after a copy that leaves out what is empty.
+    std::fs::File::create(&path).unwrap().set_len(1 << 20).unwrap();
+    assert!(ballast.held().unwrap() < 1 << 20);
 }

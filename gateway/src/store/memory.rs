@@ -472,6 +472,12 @@ impl Store for MemoryStore {
         Ok(self.state().mailboxes.get(mailbox).map(Mailbox::usage))
     }
 
+    fn admits(&self, address: &MailboxAddress) -> Result<bool, StoreError> {
+        let state = self.state();
+        let mailbox = state.mailboxes.get(&address.mailbox).filter(|mailbox| !mailbox.is_closed);
+        Ok(mailbox.is_some_and(|mailbox| mailbox.wants(address.token)))
+    }
+
     fn newest(&self) -> Result<Position, StoreError> {
         Ok(Position(self.state().position))
     }

@@ -34,6 +34,7 @@ use std::io;
 use bytes::Bytes;
 use rangemap::RangeSet;
 use thinpost_wire::ids::{AccountKey, DeviceKey, ObjectId, Position, StoreId};
+use thinpost_wire::token::MailboxAddress;
 use thiserror::Error;
 
 pub use self::bounds::{ObjectQuota, Quota, StoreConfig};
@@ -91,6 +92,9 @@ pub trait Store: Send + Sync + 'static {
     /// Whether there is a mailbox that takes envelopes. One that came back from a backup takes none before a device
     /// of its account has registered again: which tokens were revoked since, only the device knows.
     fn is_open(&self, mailbox: &AccountKey) -> Result<bool, StoreError>;
+
+    /// Whether there is a mailbox that takes envelopes under this token.
+    fn admits(&self, address: &MailboxAddress) -> Result<bool, StoreError>;
 
     /// How full a mailbox is; `None` if there is no such mailbox.
     fn mailbox_usage(&self, mailbox: &AccountKey) -> Result<Option<MailboxUsage>, StoreError>;

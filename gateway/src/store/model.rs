@@ -44,6 +44,10 @@ fn register() -> impl Strategy<Value = Op> {
     })
 }
 
+fn ids_of_tokens() -> impl Iterator<Item = TokenId> {
+    (0..3).flat_map(|number| [TokenId::open(number), TokenId::personal(number)])
+}
+
 fn token_id() -> impl Strategy<Value = TokenId> {
     prop_oneof![(0..3u32).prop_map(TokenId::open), (0..3u32).prop_map(TokenId::personal)]
 }
@@ -150,6 +154,7 @@ pub(super) fn step() -> impl Strategy<Value = Step> {
 pub(super) struct Look {
     mailboxes: Vec<Option<MailboxUsage>>,
     are_open: Vec<bool>,
+    admitted: Vec<bool>,
     entries: Vec<Vec<(Position, Entry)>>,
     devices: Vec<Option<DeviceRecord>>,
     tables: Vec<HandleTables>,
@@ -181,6 +186,10 @@ impl Look {
         let kept = accounts().flat_map(|account| ids().map(move |id| store.object(&account, &id)));
         Ok(Self {
             mailboxes: accounts().map(|account| store.mailbox_usage(&account)).collect::<Result<_, _>>()?,
+            admitted: accounts()
+                .flat_map(|account| ids_of_tokens().map(move |id| (account, id)))
+                .map(|(mailbox, id)| store.admits(&MailboxAddress { mailbox, token: token_of(mailbox, id) }))
+                .collect::<Result<_, _>>()?,
             are_open: accounts().map(|account| store.is_open(&account)).collect::<Result<_, _>>()?,
             entries: accounts().map(read).collect::<Result<_, _>>()?,
             devices: (0..7).map(|n| store.device(&device_key(n))).collect::<Result<_, _>>()?,

@@ -22,7 +22,7 @@ use redb::{
 use ring::rand::{SecureRandom, SystemRandom};
 use thinpost_disk::{DamagedPage, Database, Reserve, files};
 use thinpost_wire::ids::{AccountKey, DeviceKey, ObjectId, Position, StoreId};
-use thinpost_wire::token::MailboxAddress;
+use thinpost_wire::token::{MailboxAddress, MailboxSecret};
 
 use self::apply::Transaction;
 pub use self::check::{Fault, Report};
@@ -30,8 +30,8 @@ pub(crate) use self::copy::BACKUP_BYTES;
 use self::objects::{OBJECT_IDS, OBJECT_RANGES, OBJECTS, ObjectState};
 use self::records::{
     ACCOUNTS, ADDRESSES, CLOSED, DEVICE_KEYS, DEVICES, Device, ENTRIES, FORMAT, MAILBOXES, META, META_BACKUP,
-    META_FORMAT, META_LINEAGE, META_OBJECTS, META_STATE, META_STORE_ID, ONE_TIME_KEYS, QUEUES, SENDERS,
-    SESSIONS, State,
+    META_FORMAT, META_LINEAGE, META_OBJECTS, META_STATE, META_STORE_ID, ONE_TIME_KEYS, QUEUES, REVOKED,
+    SECRETS, SENDERS, SESSIONS, State,
 };
 use super::sessions::SessionBuffer;
 use super::types::Order;
@@ -109,8 +109,8 @@ impl RedbStore {
         })
     }
 
-    /// Takes no more of the disk while little is left of it: then envelopes and objects are taken where others have gone, new
-    /// devices are refused as when the store is full, and everything else goes on.
+    /// Takes no more of the disk while little is left of it: then envelopes are taken where others have gone, objects and new
+    /// devices are refused as when the store is full, no backup is made, and everything else goes on.
     #[must_use]
     pub fn with_reserve(self, reserve: Reserve) -> Self {
         Self { reserve: Some(reserve), ..self }
@@ -309,6 +309,17 @@ impl Store for RedbStore {
         self.look(|read| {
             let Some(number) = mailbox_number(read, mailbox)? else { return Ok(false) };
             Ok(read.open_table(CLOSED)?.get(number)?.is_none())
+        })
+    }
+
+    fn admits(&self, address: &MailboxAddress) -> Result<bool, StoreError> {
+        self.look(|read| {
+            let Some(number) = mailbox_number(read, &address.mailbox)? else { return Ok(false) };
+            let secret = read.open_table(SECRETS)?.get(number)?.map(|row| MailboxSecret(*row.value()));
+            let is_its = secret.is_some_and(|secret| address.token.is_of(&secret));
+            Ok(is_its
+                && read.open_table(CLOSED)?.get(number)?.is_none()
+                && read.open_table(REVOKED)?.get((number, address.token.id().0))?.is_none())
         })
     }
 

@@ -44,6 +44,25 @@ struct Disk {
     made: usize,
 }
 
+/// The calls of a trace, in the order in which they ended. Of one that was interrupted by another thread's the trace has two lines.
+fn whole_calls(trace: &str) -> Vec<String> {
+    let mut begun = BTreeMap::new();
+    let mut calls = Vec::new();
+    for line in trace.lines() {
+        // "PID CALL(ARGUMENTS) = RESULT"
+        let Some((pid, call)) = line.split_once(' ') else { continue };
+        let call = call.trim_start();
+        if let Some(beginning) = call.strip_suffix(" <unfinished ...>") {
+            begun.insert(pid, beginning);
+        } else if let Some((_, end)) = call.split_once(" resumed>") {
+            calls.push(begun.remove(pid).unwrap_or_default().to_owned() + end);
+        } else {
+            calls.push(call.to_owned());
+        }
+    }
+    calls
+}
+
 /// What stands between the first two of these quotes.
 fn quoted(text: &str) -> Vec<&str> {
     text.split('"').skip(1).step_by(2).collect()
@@ -79,11 +98,9 @@ impl Disk {
         }
     }
 
-    /// Takes in a line of the trace; only what lies in `folder` counts.
-    fn call(&mut self, line: &str, folder: &str) {
-        // "PID CALL(ARGUMENTS", perhaps without its end.
-        let Some((_, call)) = line.split_once(' ') else { return };
-        let Some((name, rest)) = call.trim_start().split_once('(') else { return };
+    /// Takes in a call; only what lies in `folder` counts.
+    fn call(&mut self, call: &str, folder: &str) {
+        let Some((name, rest)) = call.split_once('(') else { return };
         if rest.contains(" = -1 ") {
             return;
         }
@@ -121,7 +138,7 @@ impl Disk {
                 }
             }
             "rename" | "renameat" | "renameat2" | "link" | "linkat" => {
-                let [from, to] = quoted(rest)[..] else { panic!("{line}") };
+                let [from, to] = quoted(rest)[..] else { panic!("{call}") };
                 assert!(!self.unsynced.contains(from), "{from} gets the name {to} before it is on disk");
                 self.renamed += 1;
                 if name.starts_with("rename") {
@@ -138,7 +155,7 @@ impl Disk {
     fn of(log: &Path, folder: &Path, before: BTreeSet<String>) -> Self {
         let folder = folder.to_str().unwrap();
         let mut disk = Self { files: before, ..Self::default() };
-        fs::read_to_string(log).unwrap().lines().for_each(|line| disk.call(line, folder));
+        whole_calls(&fs::read_to_string(log).unwrap()).iter().for_each(|call| disk.call(call, folder));
         assert!(disk.unsynced.is_empty(), "written and not synced: {:?}", disk.unsynced);
         assert!(disk.unnamed.is_empty(), "names that are not on disk: {:?}", disk.unnamed);
         disk
@@ -168,7 +185,10 @@ struct Traced {
 impl Drop for Traced {
     fn drop(&mut self) {
         let relay = fs::read_to_string(self.data.join("relay.lock")).unwrap_or_default();
-        let _ = Command::new("kill").args(["-s", "KILL", relay.trim()]).status();
+        let killed = Command::new("kill").args(["-s", "KILL", relay.trim()]).status();
+        if !killed.is_ok_and(|status| status.success()) {
+            let _ = self.process.child.kill();
+        }
         let _ = self.process.child.wait();
     }
 }

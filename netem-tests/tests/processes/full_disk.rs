@@ -100,15 +100,13 @@ fn a_home_whose_disk_is_full_says_so_and_queues_nothing_of_what_did_not_fit() {
 fn a_relay_whose_output_has_nowhere_to_go_serves_all_the_same() {
     let mut town = Town::new();
     town.kill_relay();
-    let full = || std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
-    let mut run = town.gateway("run");
-    run.args(["--listen", &town.address]).env("RUST_LOG", "trace").stdout(full()).stderr(full());
-    let mut relay = run.spawn().unwrap();
+    let mut run = Command::new("sh");
+    run.args(["-c", "exec \"$0\" \"$@\" >/dev/full 2>&1"]).env("RUST_LOG", "trace");
+    run.arg(town.program("gateway")).args(["run", "--listen", &town.address, "--data"]).arg(town.data());
+    let _relay = Process::start(&mut run);
     town.text(town.thinpost("ann").args(["send", "bob", "are you there?"]));
     town.text(town.thinpost("bob").args(["sync", "--for", "60s"]));
     assert_eq!(town.status("bob")["received"], 1);
-    relay.kill().unwrap();
-    relay.wait().unwrap();
 }
 
 /// A relay on a disk that nobody else sees, a fourth of it in reserve. It may be killed and started again there.
@@ -160,9 +158,10 @@ impl Narrow {
         ticket
     }
 
-    fn kill(&self) {
-        let pid = std::fs::read_to_string(self.data.join("relay.lock")).unwrap();
-        assert!(Command::new("kill").args(["-s", "KILL", pid.trim()]).status().unwrap().success());
+    /// Whether there was one to kill.
+    fn kill(&self) -> bool {
+        let pid = std::fs::read_to_string(self.data.join("relay.lock")).unwrap_or_default();
+        Command::new("kill").args(["-s", "KILL", pid.trim()]).status().is_ok_and(|status| status.success())
     }
 
     /// Somebody else takes all that is left of the disk.
@@ -197,6 +196,13 @@ impl Narrow {
     }
 }
 
+impl Drop for Narrow {
+    fn drop(&mut self) {
+        // Only the shell ends with the process that is held.
+        self.kill();
+    }
+}
+
 #[test]
 fn a_relay_on_a_full_disk_serves_what_it_has() {
     let Some(mut narrow) = Narrow::new(16 << 10) else { return };
@@ -204,7 +210,7 @@ fn a_relay_on_a_full_disk_serves_what_it_has() {
     narrow.queue(&written);
     assert_eq!(narrow.hand_over().0, 0);
 
-    narrow.kill();
+    assert!(narrow.kill());
     narrow.fill();
     assert_eq!(narrow.start(), narrow.ticket);
     narrow.queue("one more\n");

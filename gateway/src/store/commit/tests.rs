@@ -6,6 +6,7 @@ use std::sync::mpsc as blocking;
 use bytes::Bytes;
 use rangemap::RangeSet;
 use thinpost_wire::ids::{AccountKey, DeviceKey, Handle, ObjectId, Position, StoreId};
+use thinpost_wire::token::MailboxAddress;
 
 use super::*;
 use crate::store::conformance::{ALICE, BOB, T0, append, bodies, join, register, small};
@@ -63,6 +64,9 @@ impl Store for Probe {
     }
     fn mailbox_usage(&self, mailbox: &AccountKey) -> Result<Option<MailboxUsage>, StoreError> {
         self.inner.mailbox_usage(mailbox)
+    }
+    fn admits(&self, address: &MailboxAddress) -> Result<bool, StoreError> {
+        self.inner.admits(address)
     }
     fn newest(&self) -> Result<Position, StoreError> {
         self.inner.newest()

@@ -154,30 +154,34 @@ impl<'t> Transaction<'t> {
     }
 
     /// From here on takes no more of the disk than this allows. That counts for what could come without an end: envelopes, bytes of
-    /// objects, devices. The keys, handles and revocations of a device that is known have bounds of their own.
+    /// objects, devices. The keys, handles and revocations of a device that is known have bounds of their own, 2 MB each device.
     pub(super) fn heed(&mut self, left: Left) {
         self.left = left;
     }
 
     /// Whether the store takes so many bytes more, once `freed` are gone.
-    fn has_room(&self, added: u64, freed: u64) -> Result<bool> {
+    fn has_room(&self, added: u64, freed: u64) -> bool {
         let stored = self.state.bytes.saturating_sub(freed) + self.object_state.bytes;
-        Ok(stored + added <= self.config.bytes_max && self.has_pages(added)?)
+        stored + added <= self.config.bytes_max
     }
 
-    /// Whether the file has pages for so many bytes more, or may have them of the disk. redb uses pages that were given up before
-    /// it makes the file longer, so that what was held once finds room again; a fourth is left for how it scatters them.
-    fn has_pages(&self, added: u64) -> Result<bool> {
+    /// Whether the file has pages for an envelope of so many bytes, in place of some that are freed, or may have them of the disk.
+    /// redb uses pages that were given up before it makes the file longer, so that what was held once finds room again; a fourth
+    /// is left for how it scatters them.
+    fn has_pages(&self, added: u64, (freed_entries, freed_bytes): (u32, u64)) -> Result<bool> {
+        let freed = freed_bytes + u64::from(freed_entries) * ENTRY_WEIGHT;
         Ok(match self.left {
             Left::Plenty => true,
-            Left::Little => self.weight()? + added + ENTRY_WEIGHT <= self.peak()? / 4 * 3,
+            Left::Little => {
+                self.weight()?.saturating_sub(freed) + added + ENTRY_WEIGHT <= self.peak()? / 4 * 3
+            }
             Left::Dregs => false,
         })
     }
 
-    /// About what the file holds, bytes.
+    /// About what all envelopes take of the file, bytes. Of objects it is not known how much is there.
     fn weight(&self) -> Result<u64> {
-        Ok(self.state.bytes + self.object_state.bytes + self.entries.len()? * ENTRY_WEIGHT)
+        Ok(self.state.bytes + self.entries.len()? * ENTRY_WEIGHT)
     }
 
     /// The largest [`Transaction::weight`] that was committed, or up to [`PEAK_STEP`] more.
@@ -319,7 +323,7 @@ impl<'t> Transaction<'t> {
         {
             return Ok(Err(Refusal::MailboxFull));
         }
-        if !self.has_room(added, freed(false).1)? {
+        if !self.has_room(added, freed(false).1) || !self.has_pages(added, freed(false))? {
             return Ok(Err(Refusal::StoreFull));
         }
         if let Some(Replaced { position, .. }) = replaced {

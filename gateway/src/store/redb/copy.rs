@@ -8,9 +8,9 @@ use std::io;
 use std::path::Path;
 
 use redb::{Key, ReadTransaction, ReadableTable, ReadableTableMetadata, TableDefinition, TableError, Value};
-use thinpost_disk::Database;
 #[cfg(any(test, feature = "faults"))]
 use thinpost_disk::medium::Medium;
+use thinpost_disk::{Database, Left};
 use thinpost_wire::ids::{Position, StoreId};
 
 use super::apply::Transaction;
@@ -42,15 +42,18 @@ pub(crate) type GoesOn<'a> = &'a dyn Fn() -> bool;
 
 impl RedbStore {
     /// Writes a backup of the store, as the last commit left it, into a new file, readable by its owner only, whose name is for the
-    /// caller to sync. Commits
-    /// go on meanwhile. TLS sessions stay out: one that was used since could be used again.
+    /// caller to sync. Commits go on meanwhile. TLS sessions stay out: one that was used since could be used again.
     ///
     /// # Errors
     ///
-    /// [`StoreError::Io`] if the file is there already, or `goes_on` has said no; what is in the file then is no backup.
+    /// [`StoreError::Io`] if the file is there already, or `goes_on` has said no; [`StoreError::Full`] once little is left of the
+    /// store's disk, of which the copy may be part, and whose pages it keeps from being used again. What is in the file then is no
+    /// backup.
     pub fn back_up(&self, path: &Path, goes_on: GoesOn<'_>) -> Result<Counts> {
+        let has_room = || self.reserve.as_ref().is_none_or(|reserve| reserve.left() == Left::Plenty);
         let copy = Database::create_file(path, CACHE_BYTES)?;
-        self.look(|read| back_up(read, &copy, goes_on))
+        let copied = self.look(|read| back_up(read, &copy, &|| goes_on() && has_room()));
+        if copied.is_err() && !has_room() { Err(StoreError::Full) } else { copied }
     }
 
     /// The same of a store that no process has open, whose file stays as it is.

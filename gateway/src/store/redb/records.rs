@@ -22,7 +22,7 @@ pub(super) const META_STORE_ID: &str = "store-id";
 pub(super) const META_STATE: &str = "state";
 /// An [`ObjectState`](super::objects::ObjectState); absent before the first object.
 pub(super) const META_OBJECTS: &str = "objects";
-/// About the most that the file has held, bytes, little-endian; absent in one from before that was noted.
+/// About the most that all envelopes have taken of the file, bytes, little-endian; absent in one from before that was noted.
 pub(super) const META_PEAK: &str = "peak";
 /// The stores before this one, oldest first, and the newest position that each has in common with it; absent in one
 /// that was restored from none.

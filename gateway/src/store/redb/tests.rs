@@ -217,11 +217,15 @@ fn on_a_disk_with(little: u64) {
     let bytes = content(2_000);
     let object = opened(&store, open(alice, ObjectId::of(&bytes), 2_000), T0);
     one(&store, chunk(object, &bytes, 0, 1_000), T0).unwrap();
-    note_peak(&store, 3_000);
+    let status =
+        |number, body| Op::Append(Append { collapse: Some(1), ..append(alice, ALICE, number, body) });
+    one(&store, status(2, b"busy"), T0).unwrap();
+    // Two envelopes fill it, as far as it may be filled.
+    note_peak(&store, 1_400);
 
     left.store(little, Ordering::Relaxed);
     let before = store.counts().unwrap();
-    let second = || Op::Append(append(alice, ALICE, 2, b"two"));
+    let second = || Op::Append(append(alice, ALICE, 3, b"two"));
     let grow = [second(), register(BOB, 2), register(ALICE, 3), open(alice, ObjectId([1; 32]), 1)];
     for op in grow.into_iter().chain([chunk(object, &bytes, 1_000, 2_000)]) {
         assert_eq!(one(&store, op.clone(), T0), Err(Refusal::StoreFull), "{op:?}");
@@ -230,10 +234,12 @@ fn on_a_disk_with(little: u64) {
     assert_eq!(one(&store, Op::Append(append(alice, ALICE, 1, b"one")), T0), Ok(Done::Repeat));
     assert!(matches!(one(&store, register(ALICE, 1), T0), Ok(Done::Registered { new: false, .. })));
     assert_eq!(one(&store, chunk(object, &bytes, 0, 1_000), T0), Ok(Done::ChunkPut));
-    assert_eq!(bodies(&store, ALICE), [&b"one"[..]]);
+    assert_eq!(bodies(&store, ALICE), [&b"one"[..], b"busy"]);
+    let replaced = one(&store, status(4, b"free"), T0);
+    assert_eq!(replaced.is_ok(), little > 50, "it takes no more than it gives: {replaced:?}");
     one(&store, Op::Revoke { device: alice, id: TokenId::personal(2) }, T0).unwrap();
     one(&store, Op::Settle { device: alice, upto: first }, T0).unwrap();
-    assert_eq!(bodies(&store, ALICE), [&b""[..]; 0]);
+    assert_eq!(bodies(&store, ALICE).len(), 1);
     one(&store, Op::DropObject { object }, T0).unwrap();
 
     // What has gone has left room, but the last of a disk is not for that.
@@ -252,4 +258,21 @@ fn note_peak(store: &RedbStore, weight: u64) {
     let write = store.db.begin_write().unwrap();
     write.open_table(META).unwrap().insert(records::META_PEAK, weight.to_le_bytes().as_slice()).unwrap();
     write.commit().unwrap();
+}
+
+#[test]
+fn no_backup_is_made_while_little_is_left_of_the_disk() {
+    let folder = tempfile::tempdir().unwrap();
+    let left = Arc::new(AtomicU64::new(1_000));
+    let store = empty(roomy()).with_reserve(Reserve::new(Narrow(left.clone()), 100));
+    join(&store, ALICE, 1);
+    // It becomes so while the copy is made.
+    let goes_on = || {
+        left.store(99, Ordering::Relaxed);
+        true
+    };
+    let made = store.back_up(&folder.path().join("copy"), &goes_on);
+    assert!(matches!(made, Err(StoreError::Full)), "{made:?}");
+    left.store(1_000, Ordering::Relaxed);
+    assert_eq!(store.back_up(&folder.path().join("again"), &|| true).unwrap().accounts, 1);
 }

@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use redb::{ReadableTable, Table, WriteTransaction};
+use thinpost_disk::Left;
 use thinpost_wire::ids::ObjectId;
 use thinpost_wire::limits::OBJECT_BYTES_MAX;
 
@@ -138,7 +139,7 @@ impl Transaction<'_> {
         if objects >= quota.objects_max || bytes + size > quota.bytes_max {
             return Ok(Err(Refusal::ObjectQuota));
         }
-        if !self.has_room(size, 0)? {
+        if !self.has_room(size, 0) || self.left < Left::Plenty {
             return Ok(Err(Refusal::StoreFull));
         }
         self.changed = true;
@@ -204,7 +205,7 @@ impl Transaction<'_> {
             return Ok(Ok(Done::ChunkPut));
         }
         // Its bytes were counted when it was opened, and not written.
-        if !self.has_pages(0)? {
+        if self.left < Left::Plenty {
             return Ok(Err(Refusal::StoreFull));
         }
         self.changed = true;
