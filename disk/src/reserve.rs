@@ -18,7 +18,7 @@ use crate::files;
 /// What a disk has left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Left {
-    /// Half of the ballast or less, which is given up: only for what cannot wait.
+    /// No more than half of what is kept: only for what cannot wait.
     Dregs,
     /// The disk was nearly full, and is not much better since: files that have room within may use that.
     Little,
@@ -108,11 +108,11 @@ impl Reserve {
     /// earlier run is given up at once.
     pub fn new(room: impl Room + 'static, bytes: u64) -> Self {
         let is_whole = room.held().is_ok_and(|held| held == bytes);
-        let has_room = room.free().is_ok_and(|free| free >= bytes);
         let reserve = Self { room: Box::new(room), bytes, is_low: Mutex::new(false) };
         if !is_whole {
+            // Of another length, it may be what the room is missing.
             reserve.release();
-            if has_room {
+            if reserve.room.free().is_ok_and(|free| free >= bytes) {
                 reserve.hold();
             }
         }

@@ -97,9 +97,11 @@ fn a_disk_that_is_full_when_it_is_opened_is_given_the_ballast_of_the_run_before(
 }
 
 #[test]
-fn a_ballast_of_another_length_is_made_anew() {
+fn a_ballast_of_another_length_is_made_anew_in_its_own_room_too() {
     let disk = Disk::with(10_000, 0);
-    drop(Reserve::new(disk.clone(), 300));
+    drop(Reserve::new(disk.clone(), 1_500));
+    // Without it there is room for the other, and as much beside.
+    disk.take(8_000);
     let reserve = Reserve::new(disk.clone(), RESERVE);
     assert_eq!((reserve.left(), disk.ballast()), (Left::Plenty, RESERVE));
 }

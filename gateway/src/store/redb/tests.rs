@@ -22,14 +22,12 @@ fn empty(config: StoreConfig) -> RedbStore {
 
 /// Through a backup that is checked on its way, as is what is made of it.
 pub(in crate::store) fn back(store: &RedbStore, id: StoreId) -> Medium {
-    let (backup, medium) = (Medium::default(), Medium::default());
-    let made = |medium: &Medium| Database::open(medium.clone(), 0).unwrap();
-    let mut copy = made(&backup);
-    let counts = copy::back_up(&store.db.begin_read().unwrap(), &copy, &|| true).unwrap();
-    assert_eq!(counts, store.counts().unwrap());
+    let medium = Medium::default();
+    let mut copy = store.backed_up().unwrap();
     assert!(matches!(recognise(&copy.begin_read().unwrap()), Err(StoreError::IsBackup)));
-    let restored = &mut made(&medium);
-    assert_eq!(copy::restore(&copy.begin_read().unwrap(), restored, id).unwrap(), counts);
+    let restored = &mut Database::open(medium.clone(), 0).unwrap();
+    let counts = copy::restore(&copy.begin_read().unwrap(), restored, id).unwrap();
+    assert_eq!(counts, store.counts().unwrap());
     for db in [&mut copy, restored] {
         assert_eq!(unexpected(db), []);
     }
