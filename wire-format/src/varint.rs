@@ -1,11 +1,12 @@
-//! Unsigned LEB128 over a cursor, as postcard writes it: seven bits a byte, least significant first.
+//! Unsigned LEB128 over a cursor, as postcard writes it: seven bits a byte, least significant first. There is one way to write a
+//! number: what ends in a byte of zero beyond the first would be shorter without it, and is refused.
 
 /// Why a varint could not be read.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum VarintError {
     /// The input ends inside it.
     Truncated,
-    /// It does not fit into 64 bits.
+    /// It does not fit into 64 bits, or is longer than it needs to be.
     Overlong,
 }
 
@@ -35,7 +36,7 @@ pub(crate) fn take(input: &mut &[u8]) -> Result<u64, VarintError> {
         }
         value |= bits << shift;
         if byte & 0x80 == 0 {
-            return Ok(value);
+            return if byte == 0 && shift > 0 { Err(VarintError::Overlong) } else { Ok(value) };
         }
     }
     Err(VarintError::Overlong)
@@ -58,10 +59,25 @@ mod tests {
             prop_assert_eq!(take(&mut rest), Ok(value));
             prop_assert!(rest.is_empty());
         }
+
+        #[test]
+        fn a_number_is_read_in_no_other_way_than_it_is_written(
+            bytes in proptest::collection::vec(prop_oneof![Just(0), Just(0x80), any::<u8>()], 0..12),
+        ) {
+            let mut rest = &bytes[..];
+            if let Ok(value) = take(&mut rest) {
+                let mut again = Vec::new();
+                put(&mut again, value);
+                prop_assert_eq!(&again[..], &bytes[..bytes.len() - rest.len()]);
+            }
+        }
     }
 
     #[test]
     fn a_cut_and_an_overlong_number_are_told_apart() {
+        assert_eq!(take(&mut &[0xff, 0][..]), Err(VarintError::Overlong));
+        assert_eq!(take(&mut &[0x80, 0x80, 0][..]), Err(VarintError::Overlong));
+        assert_eq!(take(&mut &[0][..]), Ok(0));
         assert_eq!(take(&mut &[0x80][..]), Err(VarintError::Truncated));
         assert_eq!(take(&mut &[0xff; 10][..]), Err(VarintError::Overlong));
         assert_eq!(take(&mut &[][..]), Err(VarintError::Truncated));

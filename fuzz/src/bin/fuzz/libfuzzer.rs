@@ -58,11 +58,13 @@ const FOUND: &str = "found-";
 /// Lines of libFuzzer's that are shown when something broke without a panic.
 const TAIL_LINES: usize = 40;
 
-/// How long a run goes on: whatever is over first.
+/// How long a run goes on: whatever is over first; and what its choices come from.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Bound {
     pub(crate) executions: u64,
     pub(crate) lasting: Duration,
+    /// Not 0; `None` for another one each time.
+    pub(crate) seed: Option<u32>,
 }
 
 /// What came of a run.
@@ -168,6 +170,9 @@ impl Programs {
         command.arg(format!("-max_total_time={}", bound.lasting.as_secs().max(1)));
         if bound.executions < u64::MAX {
             command.arg(format!("-runs={}", bound.executions));
+        }
+        if let Some(seed) = bound.seed {
+            command.arg(format!("-seed={seed}"));
         }
         command.arg(self.corpus(target)).arg(self.corpora(target));
         fs::create_dir_all(self.corpora(target)).context("fuzz/corpora")?;

@@ -33,15 +33,18 @@ struct Args {
     /// For so many seconds each; a minute if nothing is said.
     #[arg(long, value_name = "S")]
     seconds: Option<u64>,
+    /// What choices come from: with the same inputs to start from, a run makes the same ones. Otherwise each run makes others.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    seed: Option<u32>,
     /// Build in a fraction of the time, on what tests have built: only our own packages count their edges, and authentication
     /// codes are checked. Executions are counted for themselves.
     #[arg(long)]
     quick: bool,
     /// Instead, run this input alone, as one that libFuzzer has put aside.
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["execs", "seconds"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["execs", "seconds", "seed"])]
     replay: Option<PathBuf>,
     /// Instead, write the fewest inputs that reach all that was reached to `fuzz/corpora`.
-    #[arg(long, conflicts_with_all = ["execs", "seconds", "replay"])]
+    #[arg(long, conflicts_with_all = ["execs", "seconds", "seed", "replay"])]
     minimise: bool,
 }
 
@@ -95,25 +98,30 @@ fn run(programs: &Programs, target: Target, args: &Args) -> Result<bool> {
         (Some(execs), _) => format!("fuzz/run {name} --execs {execs}"),
         (None, seconds) => format!("fuzz/run {name} --seconds {seconds}"),
     };
+    if let Some(seed) = args.seed {
+        again.push_str(&format!(" --seed {seed}"));
+    }
     if args.quick {
         again.push_str(" --quick");
     }
     let began = Instant::now();
     let seconds = Duration::from_secs(args.seconds.unwrap_or(SECONDS));
-    let mut broken = 0;
+    let (mut broken, mut seed) = (0, args.seed);
     loop {
         let executions = tally.executions - from;
         let bound = match args.execs {
-            Some(execs) => Bound { executions: execs.saturating_sub(executions), lasting: SAVED_EVERY },
+            Some(execs) => Bound { executions: execs.saturating_sub(executions), lasting: SAVED_EVERY, seed },
             None => Bound {
                 executions: u64::MAX,
                 lasting: seconds.saturating_sub(began.elapsed()).min(SAVED_EVERY),
+                seed,
             },
         };
         if bound.executions == 0 || bound.lasting < Duration::from_secs(1) {
             break;
         }
         let round = programs.run(target, bound)?;
+        seed = seed.map(|seed| seed.wrapping_add(1).max(1));
         tally.add(&round);
         tally.save(&file)?;
         if let Some(artifact) = &round.artifact {
