@@ -27,21 +27,24 @@ pub struct Target {
     pub run: fn(&[u8]),
     /// Inputs to start from, made by what writes such bytes.
     pub seeds: fn() -> Vec<Vec<u8>>,
+    /// Whether it shows what it compares, so that a search tries the other side's value. Where most of that is arithmetic,
+    /// nothing is learnt from it, and it takes up to two thirds of the time.
+    pub compares: bool,
 }
 
 /// All that is fuzzed.
 pub const TARGETS: [Target; 13] = [
-    Target { name: "batch", run: batch::run, seeds: seeds::batch },
-    Target { name: "codec", run: codec::run, seeds: seeds::codec },
-    Target { name: "config", run: config::run, seeds: seeds::config },
-    Target { name: "datagram", run: datagram::run, seeds: seeds::datagram },
-    Target { name: "frame", run: frame::run, seeds: seeds::frame },
-    Target { name: "link", run: link::run, seeds: seeds::link },
-    Target { name: "model", run: model::run, seeds: seeds::model },
-    Target { name: "parcel", run: parcel::run, seeds: seeds::parcel },
-    Target { name: "records", run: records::run, seeds: seeds::records },
-    Target { name: "rows", run: rows::run, seeds: seeds::rows },
-    Target { name: "seal", run: seal::run, seeds: seeds::seal },
-    Target { name: "text", run: text::run, seeds: seeds::text },
-    Target { name: "ticket", run: ticket::run, seeds: seeds::ticket },
+    Target { name: "batch", run: batch::run, seeds: seeds::batch, compares: true },
+    Target { name: "codec", run: codec::run, seeds: seeds::codec, compares: true },
+    Target { name: "config", run: config::run, seeds: seeds::config, compares: true },
+    Target { name: "datagram", run: datagram::run, seeds: seeds::datagram, compares: false },
+    Target { name: "frame", run: frame::run, seeds: seeds::frame, compares: true },
+    Target { name: "link", run: link::run, seeds: seeds::link, compares: false },
+    Target { name: "model", run: model::run, seeds: seeds::model, compares: true },
+    Target { name: "parcel", run: parcel::run, seeds: seeds::parcel, compares: false },
+    Target { name: "records", run: records::run, seeds: seeds::records, compares: true },
+    Target { name: "rows", run: rows::run, seeds: seeds::rows, compares: true },
+    Target { name: "seal", run: seal::run, seeds: seeds::seal, compares: false },
+    Target { name: "text", run: text::run, seeds: seeds::text, compares: false },
+    Target { name: "ticket", run: ticket::run, seeds: seeds::ticket, compares: true },
 ];

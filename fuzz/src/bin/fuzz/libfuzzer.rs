@@ -9,18 +9,20 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use thinpost_fuzz::Target;
 
-/// What a compiler of a stable version takes to make a program count its edges and show its comparisons. No sanitizer: our
-/// code has nothing unsafe, and the C that it calls would have to be built with one, too.
-const FLAGS: [&str; 8] = [
+/// What a compiler of a stable version takes to make a program count its edges. No sanitizer: our code has nothing unsafe,
+/// and the C that it calls would have to be built with one, too.
+const FLAGS: [&str; 7] = [
     "--cfg",
     "fuzzing",
     "-Cpasses=sancov-module",
     "-Cllvm-args=-sanitizer-coverage-level=4",
     "-Cllvm-args=-sanitizer-coverage-inline-8bit-counters",
     "-Cllvm-args=-sanitizer-coverage-pc-table",
-    "-Cllvm-args=-sanitizer-coverage-trace-compares",
     "-Cllvm-args=-simplifycfg-branch-fold-threshold=0",
 ];
+
+/// Beside them, to make it show its comparisons.
+const COMPARES: &str = "-Cllvm-args=-sanitizer-coverage-trace-compares";
 
 /// In a development build our own packages are fast, too.
 const QUICK_FLAGS: [&str; 2] = ["-Copt-level=2", "-Cdebuginfo=line-tables-only"];
@@ -38,7 +40,7 @@ pub(crate) fn compiler() -> Option<Command> {
     let compiles = given.iter().any(|argument| argument == "--crate-name");
     compiler.args(given);
     if compiles {
-        compiler.args(FLAGS).args(QUICK_FLAGS);
+        compiler.args(FLAGS).arg(COMPARES).args(QUICK_FLAGS);
     }
     Some(compiler)
 }
@@ -84,7 +86,10 @@ pub(crate) struct Round {
 /// Targets that are built.
 pub(crate) struct Programs {
     root: PathBuf,
-    folder: PathBuf,
+    /// Where those are that show their comparisons.
+    comparing: PathBuf,
+    /// Where the others are.
+    counting: PathBuf,
     is_quick: bool,
 }
 
@@ -93,27 +98,35 @@ impl Programs {
     pub(crate) fn build(targets: &[Target], is_quick: bool) -> Result<Self> {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("the root of the repository")?;
         let target_folder = root.join(env::var_os("CARGO_TARGET_DIR").unwrap_or("target".into()));
-        let mut build = Command::new("cargo");
-        build.args(["build", "--locked", "--features", "thinpost-fuzz/libfuzzer"]);
-        build.args(targets.iter().flat_map(|target| ["--bin", target.name]));
-        let folder = if is_quick {
+        if is_quick {
+            let mut build = build_of(targets, root);
             // The features of all packages together are those of the tests.
             build.arg("--workspace").env("RUSTC_WORKSPACE_WRAPPER", env::current_exe()?).env(COMPILES, "1");
-            target_folder.join("debug")
-        } else {
-            // Build scripts and macros run here, and are not to be counted.
-            let (folder, host) = (target_folder.join("fuzz"), host()?);
-            build.args(["--package", "thinpost-fuzz", "--profile", "fuzz", "--target", &host]);
-            build.arg("--target-dir").arg(&folder).env("RUSTFLAGS", FLAGS.join(" "));
-            folder.join(host).join("fuzz")
+            succeed(build)?;
+            let folder = target_folder.join("debug");
+            return Ok(Self { root: root.to_owned(), comparing: folder.clone(), counting: folder, is_quick });
+        }
+        let host = host()?;
+        let build_in = |folder: &str, compares: bool| -> Result<PathBuf> {
+            let folder = target_folder.join(folder);
+            let targets: Vec<Target> =
+                targets.iter().copied().filter(|target| target.compares == compares).collect();
+            if !targets.is_empty() {
+                let flags = [&FLAGS[..], if compares { &[COMPARES] } else { &[] }].concat().join(" ");
+                let mut build = build_of(&targets, root);
+                // Build scripts and macros run here, and are not to be counted.
+                build.args(["--package", "thinpost-fuzz", "--profile", "fuzz", "--target", &host]);
+                build.arg("--target-dir").arg(&folder).env("RUSTFLAGS", flags);
+                succeed(build)?;
+            }
+            Ok(folder.join(&host).join("fuzz"))
         };
-        let built = build.current_dir(root).status().context("cargo")?;
-        ensure!(built.success(), "the targets cannot be built");
-        Ok(Self { root: root.to_owned(), folder, is_quick })
+        let (comparing, counting) = (build_in("fuzz", true)?, build_in("fuzz-counting", false)?);
+        Ok(Self { root: root.to_owned(), comparing, counting, is_quick })
     }
 
     fn program(&self, target: Target) -> PathBuf {
-        self.folder.join(target.name)
+        if target.compares { &self.comparing } else { &self.counting }.join(target.name)
     }
 
     pub(crate) fn hash(&self, target: Target) -> Result<String> {
@@ -226,6 +239,19 @@ impl Programs {
         let said = Command::new("git").args(["rev-parse", "HEAD"]).current_dir(&self.root).output();
         said.map(|said| String::from_utf8_lossy(&said.stdout).trim().to_owned()).unwrap_or_default()
     }
+}
+
+/// Builds these, once it is said how.
+fn build_of(targets: &[Target], root: &Path) -> Command {
+    let mut build = Command::new("cargo");
+    build.args(["build", "--locked", "--features", "thinpost-fuzz/libfuzzer"]).current_dir(root);
+    build.args(targets.iter().flat_map(|target| ["--bin", target.name]));
+    build
+}
+
+fn succeed(mut build: Command) -> Result<()> {
+    ensure!(build.status().context("cargo")?.success(), "the targets cannot be built");
+    Ok(())
 }
 
 /// The triple of this machine.
