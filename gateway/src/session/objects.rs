@@ -185,8 +185,8 @@ impl Session {
             }
             ObjectWork::Chunk { transfer, bytes } => match verdict {
                 Ok(_) => self.hold(transfer, bytes).await?,
-                // It leaves again when what is before it has come.
-                Err(Refusal::ObjectScattered) => {}
+                // It comes again, perhaps when what is before it has come.
+                Err(Refusal::ObjectScattered) => self.channel.link().release(transfer, bytes),
                 Err(refusal) => self.refuse_object(transfer, refused(refusal)),
             },
             ObjectWork::Complete { transfer } => match verdict {

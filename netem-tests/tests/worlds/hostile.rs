@@ -109,6 +109,22 @@ async fn a_device_that_settles_nothing_is_not_answered_without_end() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_a_device_does_not_take_stays_on_disk() {
+    let world = world(6, |_| {});
+    let device = Device::new(6, 1, &world.relay_ticket());
+    let mut line = registered(&world, &device, 1).await;
+    let to = line.bind(device.address(TokenId::personal(1)));
+    line.settle_nothing();
+    for _ in 0..60 {
+        line.submit(to, &[6; 8_000]);
+    }
+    tokio::spawn(async move { while line.next().await.is_ok() {} });
+    sleep(Duration::from_secs(600)).await;
+    let lent = world.relay().unwrap().lent_bytes();
+    assert!((1..=48 << 10).contains(&lent), "{lent} bytes wait in memory");
+}
+
+#[tokio::test(start_paused = true)]
 async fn who_holds_most_of_what_all_may_leaves_and_those_who_hold_little_do_not() {
     let world = world(5, |config| config.limits.links_bytes_max = 256 << 10);
     let ticket = world.relay_ticket();

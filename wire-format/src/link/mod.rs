@@ -233,6 +233,11 @@ impl Link {
         self.inbound.asked(now);
     }
 
+    /// Says that these bytes of an object, which came in a chunk, are not kept: they are taken when they come again.
+    pub fn release(&mut self, transfer: Transfer, bytes: Range<u64>) {
+        self.objects.release(transfer, bytes);
+    }
+
     /// Ends a transfer in either direction, whether it is complete or not.
     pub fn stop_object(&mut self, transfer: Transfer) {
         self.outbound.objects().stop(transfer);

@@ -127,16 +127,27 @@ impl ObjectsInbound {
 
     /// The shell holds these bytes for good.
     pub(in crate::link) fn hold(&mut self, transfer: Transfer, range: Range<u64>) {
-        let Some(incoming) = self.objects.get_mut(&transfer) else { return };
+        let Some(incoming) = self.part_with(transfer, range.clone()) else { return };
+        incoming.held.insert(range);
+        incoming.is_news = true;
+    }
+
+    /// The shell does not keep these bytes: they are taken when they come again.
+    pub(in crate::link) fn release(&mut self, transfer: Transfer, range: Range<u64>) {
+        self.part_with(transfer, range);
+    }
+
+    /// The shell has these bytes no more, or holds them.
+    fn part_with(&mut self, transfer: Transfer, range: Range<u64>) -> Option<&mut Incoming> {
+        let incoming = self.objects.get_mut(&transfer)?;
         let before = bytes_of(&incoming.arrived);
-        incoming.arrived.remove(range.clone());
+        incoming.arrived.remove(range);
         self.arrived_bytes -= before - bytes_of(&incoming.arrived);
         if incoming.chunks > 0 {
             incoming.chunks -= 1;
             self.arrived -= 1;
         }
-        incoming.held.insert(range);
-        incoming.is_news = true;
+        Some(incoming)
     }
 
     /// What it holds of the peer's chunks, with what belongs to them until they are held for good, bytes.
@@ -207,6 +218,20 @@ mod tests {
         assert_eq!(inbound.chunks.len(), ARRIVED_MAX + 1, "one is held");
         inbound.stop(OBJECT);
         assert_eq!(inbound.holds_bytes(), 0);
+    }
+
+    #[test]
+    fn a_chunk_that_the_shell_does_not_keep_counts_no_more_and_is_taken_again() {
+        let mut inbound = ObjectsInbound::default();
+        inbound.start(OBJECT, 1 << 20, RangeSet::new()).unwrap();
+        let empty = inbound.holds_bytes();
+        for round in 0..2 {
+            chunk(&mut inbound, 7, usize::MAX);
+            assert_eq!(inbound.poll_chunk().map(|(_, offset, _)| offset), Some(7), "round {round}");
+            assert!(inbound.holds_bytes() > empty);
+            inbound.release(OBJECT, 7..8);
+            assert_eq!(inbound.holds_bytes(), empty);
+        }
     }
 
     #[test]
