@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use clap::{Args, Parser, Subcommand};
 use hdrhistogram::Histogram;
 use serde_json::json;
@@ -13,6 +13,7 @@ use thinpost_netem::Profile;
 use thinpost_netem::flood::service::{Phase, Served};
 use thinpost_netem::flood::{Relay, Service, handshakes, mailbox, replay, slow};
 use thinpost_netem::report::{Figures, Report};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, sleep};
 
 /// Attack a real relay on this machine, and measure how long its ordinary clients wait
@@ -89,7 +90,15 @@ const RATIO_MAX: f64 = 2.0;
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-    let outcome = runtime.context("no threads").and_then(|runtime| runtime.block_on(perform(cli.attack)));
+    let outcome = runtime.context("no threads").and_then(|runtime| {
+        runtime.block_on(async {
+            tokio::select! {
+                outcome = perform(cli.attack) => outcome,
+                // The relay ends with what it was started for.
+                ended = told_to_end() => ended.and(Err(anyhow!("told to end"))),
+            }
+        })
+    });
     match outcome {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
@@ -98,6 +107,16 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Completes at SIGINT and SIGTERM.
+async fn told_to_end() -> Result<()> {
+    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+    Ok(())
 }
 
 /// Whether all bars are met.
