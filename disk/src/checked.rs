@@ -101,9 +101,7 @@ impl<B: StorageBackend> Checked<B> {
     fn write_head(&self, at: usize, bytes: &[u8]) -> io::Result<()> {
         let mut head = [0; HEAD_BYTES];
         let content = &mut head[..HEAD_BYTES - CHECK_BYTES];
-        if at > 0 || bytes.len() < content.len() {
-            self.read_head(0..content.len(), content)?;
-        }
+        self.read_head(0..content.len(), content)?;
         let place_in_head = content.get_mut(at..at + bytes.len());
         // redb's header is shorter; the rest of its page stays empty.
         place_in_head.ok_or(io::ErrorKind::InvalidInput)?.copy_from_slice(bytes);
@@ -165,7 +163,7 @@ impl<B: StorageBackend> StorageBackend for Checked<B> {
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        if offset < PAGE_BYTES as u64 && offset + out.len() as u64 <= PAGE_BYTES as u64 {
+        if offset + out.len() as u64 <= PAGE_BYTES as u64 {
             let at = offset as usize;
             return self.read_head(at..at + out.len(), out);
         }
@@ -193,7 +191,7 @@ impl<B: StorageBackend> StorageBackend for Checked<B> {
         }
         // Of those that went and may come again.
         let stale = pages..before.min(pages.next_multiple_of(GROUP_PAGES));
-        if pages > 0 && !stale.is_empty() {
+        if !stale.is_empty() {
             let checks = vec![0; (stale.end - stale.start) as usize * CHECK_BYTES];
             self.backend.write(place_of_check(stale.start), &checks)?;
         }

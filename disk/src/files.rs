@@ -140,6 +140,7 @@ mod tests {
     fn what_is_no_folder_is_not_made_one() {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("file"), "").unwrap();
+        assert!(remove(&folder.path().join("file/deep")).is_err(), "it is not known that there is none");
         assert!(create_folder(&folder.path().join("file/deep")).is_err());
         assert_eq!(
             open_private(&folder.path().join("none"), false).unwrap_err().kind(),

@@ -1,7 +1,7 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
-use crate::medium::Medium;
+use crate::medium::{Call, Medium};
 
 const PAGE: u64 = PAGE_BYTES as u64;
 
@@ -37,6 +37,38 @@ fn what_is_written_is_read_over_the_edges_of_groups() {
 }
 
 #[test]
+fn a_file_is_as_long_as_was_asked_and_begins_as_ours_do() {
+    for pages in [1, 2, 511, 512, 513, 1_022, 1_023, 1_024, 1_025, 1_026] {
+        let medium = Medium::recording();
+        let checked = Checked::new(medium.clone()).unwrap();
+        checked.set_len(0).unwrap();
+        assert_eq!((checked.len().unwrap(), medium.size()), (0, 0));
+        checked.set_len(pages * PAGE).unwrap();
+        assert_eq!(checked.len().unwrap(), pages * PAGE);
+        assert_eq!(medium.content()[..CHECK_BYTES], MAGIC);
+        let before = medium.calls();
+        checked.set_len((pages + 3) * PAGE).unwrap();
+        assert_eq!(checked.len().unwrap(), (pages + 3) * PAGE);
+        assert!(
+            medium.recorded()[before..].iter().all(|call| !matches!(call, Call::Write { .. })),
+            "nothing is to be written where a file grows"
+        );
+    }
+}
+
+#[test]
+fn parts_of_pages_are_refused() {
+    let (_, checked) = of_pages(4);
+    for (offset, bytes) in [(PAGE + 1, PAGE_BYTES), (PAGE, PAGE_BYTES - 1), (PAGE + 1, 1)] {
+        let refused = checked.read(offset, &mut vec![0; bytes]).unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::InvalidInput);
+        let refused = checked.write(offset, &vec![0; bytes]).unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::InvalidInput);
+    }
+    assert_eq!(checked.set_len(PAGE + 1).unwrap_err().kind(), io::ErrorKind::InvalidInput);
+}
+
+#[test]
 fn the_first_page_is_written_with_its_check_in_one_sector() {
     let medium = Medium::recording();
     let checked = Checked::new(medium.clone()).unwrap();
@@ -44,7 +76,7 @@ fn the_first_page_is_written_with_its_check_in_one_sector() {
     let before = medium.calls();
     checked.write(0, &[7; 320]).unwrap();
     let calls = &medium.recorded()[before..];
-    assert!(matches!(calls, [crate::medium::Call::Write { at: 4_096, bytes }] if bytes.len() == HEAD_BYTES));
+    assert!(matches!(calls, [Call::Write { at: 4_096, bytes }] if bytes.len() == HEAD_BYTES));
     checked.write(9, &[1]).unwrap();
     let mut expected = page(0);
     expected[..320].fill(7);

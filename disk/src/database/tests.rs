@@ -86,3 +86,38 @@ fn damaged_pages_are_an_error_and_nothing_is_written_any_more() {
     }
     assert!(noticed > 5, "{noticed}");
 }
+
+#[test]
+fn what_is_given_up_is_not_written_to_at_its_end() {
+    let calls_at_the_end = |gives_up: bool| {
+        let medium = Medium::default();
+        let db = Database::open(medium.clone(), 0).unwrap();
+        put(&db, 0..3);
+        if gives_up {
+            db.give_up();
+        }
+        let before = medium.calls();
+        drop(db);
+        medium.calls() - before
+    };
+    assert_eq!(calls_at_the_end(true), 0);
+    assert!(calls_at_the_end(false) > 0, "or giving up makes no difference");
+}
+
+#[test]
+fn integrity_is_looked_at_by_redb() {
+    let medium = Medium::default();
+    let mut db = Database::open(medium.clone(), 0).unwrap();
+    put(&db, 0..300);
+    assert!(db.check_integrity().unwrap());
+    drop(db);
+    // Without our checks, redb's alone remain.
+    let bare = Medium::default();
+    let mut db = Database::open_bare(bare.clone(), 0).unwrap();
+    put(&db, 0..300);
+    bare.damage(|file| {
+        let at = file.windows(100).position(|bytes| bytes == [7; 100]).unwrap();
+        file[at + 50] ^= 1;
+    });
+    assert!(!matches!(db.check_integrity(), Ok(true)));
+}
