@@ -1,6 +1,7 @@
 //! TLS 1.3 with raw public keys (RFC 7250) on both sides: no certificates, no names, no authorities.
 
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{AlwaysResolvesClientRawPublicKeys, ClientSessionMemoryCache, Resumption};
@@ -8,6 +9,7 @@ use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, verify_tls13_sig
 use rustls::pki_types::{CertificateDer, ServerName, SubjectPublicKeyInfoDer, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{AlwaysResolvesServerRawPublicKeys, StoresServerSessions};
+use rustls::time_provider::TimeProvider;
 use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, Error, ServerConfig,
     SignatureScheme, version,
@@ -27,11 +29,25 @@ fn provider() -> Arc<CryptoProvider> {
     Arc::new(provider)
 }
 
+/// The system's clock, as rustls asks for it. One that was never set may stand before 1970, where rustls' own gives up.
+#[derive(Debug)]
+struct WallClock;
+
+impl TimeProvider for WallClock {
+    fn current_time(&self) -> Option<UnixTime> {
+        Some(since_1970(SystemTime::now()))
+    }
+}
+
+fn since_1970(now: SystemTime) -> UnixTime {
+    UnixTime::since_unix_epoch(now.duration_since(UNIX_EPOCH).unwrap_or_default())
+}
+
 /// A relay's side. Sessions must be stateful: a ticket that carries its own state can be replayed.
 pub fn server(identity: &Identity, sessions: Arc<dyn StoresServerSessions>) -> ServerConfig {
     let provider = provider();
     let verifier = RawKeys { expected: None, algorithms: provider.signature_verification_algorithms };
-    let mut config = ServerConfig::builder_with_provider(provider)
+    let mut config = ServerConfig::builder_with_details(provider, Arc::new(WallClock))
         .with_protocol_versions(&[&version::TLS13])
         .expect("ring offers TLS 1.3")
         .with_client_cert_verifier(Arc::new(verifier))
@@ -47,7 +63,7 @@ pub fn server(identity: &Identity, sessions: Arc<dyn StoresServerSessions>) -> S
 pub fn client(identity: &Identity, relay: RelayKey) -> ClientConfig {
     let provider = provider();
     let verifier = RawKeys { expected: Some(relay), algorithms: provider.signature_verification_algorithms };
-    let mut config = ClientConfig::builder_with_provider(provider)
+    let mut config = ClientConfig::builder_with_details(provider, Arc::new(WallClock))
         .with_protocol_versions(&[&version::TLS13])
         .expect("ring offers TLS 1.3")
         .dangerous()
@@ -175,5 +191,18 @@ impl ClientCertVerifier for RawKeys {
 
     fn requires_raw_public_keys(&self) -> bool {
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_clock_that_stands_before_1970_is_no_reason_to_panic() {
+        assert_eq!(since_1970(UNIX_EPOCH - Duration::from_secs(9)).as_secs(), 0);
+        assert_eq!(since_1970(UNIX_EPOCH + Duration::from_secs(9)).as_secs(), 9);
     }
 }

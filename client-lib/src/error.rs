@@ -56,6 +56,9 @@ pub enum CreateError {
     /// There is one already; it was not touched.
     #[error("there is a home at {} already", .0.display())]
     Exists(PathBuf),
+    /// There is the key of a home, and not its file. It was not touched: should the file be found, nothing else opens it.
+    #[error("{} holds the key of a home whose file is gone; put that back, or wipe the home", .0.display())]
+    KeyKept(PathBuf),
     /// A contact's ticket leads to a person, not to a relay.
     #[error("this is a contact's ticket; a home needs a relay's ticket or an invite")]
     NotARelay,
@@ -95,6 +98,17 @@ pub enum OpenError {
     /// There is none. Make it with [`Home::create`](crate::Home::create).
     #[error("there is no home at {}", .0.display())]
     NoHome(PathBuf),
+    /// There is its key, and not its file: put that back.
+    #[error("the home's file is gone: there is only a key at {}", .0.display())]
+    FileGone(PathBuf),
+    /// The file with the key in clear can be read by others than its owner.
+    #[error("others can read {} (mode {mode:04o}); run: chmod 600 {}", path.display(), path.display())]
+    KeyExposed {
+        /// The file with the key.
+        path: PathBuf,
+        /// Its permissions.
+        mode: u32,
+    },
     /// Another process, or another client of this one, has it open. Try again when it has ended.
     #[error("the home is in use by another process")]
     InUse,

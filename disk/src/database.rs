@@ -49,20 +49,20 @@ impl Database {
         Self::open(FileBackend::new(file)?, cache_bytes)
     }
 
-    /// Opens the database in a file, for this process alone. To a file from before pages had checks they are added, if `recognise`
-    /// knows what is in it: that takes a copy of it, and room for one.
+    /// Opens the database in a file, for this process alone, if `recognise` knows what is in it: until then the file is only read.
+    /// To one from before pages had checks they are added, which takes a copy of it, and room for one.
     ///
     /// # Errors
-    /// As [`Database::open`], what `recognise` says of a file from before, and the system's.
+    /// As [`Database::open`], what `recognise` says, and the system's.
     pub fn open_file<E: From<DatabaseError>>(
         path: &Path,
         cache_bytes: usize,
         recognise: impl FnOnce(&Self) -> Result<(), E>,
     ) -> Result<Self, E> {
         let io = |error| E::from(StorageError::Io(error).into());
+        recognise(&Self::open_unchanged(path, cache_bytes)?)?;
         let mut file = files::open_private(path, false).map_err(io)?;
         if unchecked::is_unchecked(&file).map_err(io)? {
-            recognise(&Self::open_unchanged(path, cache_bytes)?)?;
             unchecked::add_checks(&file, path)?;
             file = files::open_private(path, false).map_err(io)?;
         }

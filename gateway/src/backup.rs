@@ -100,6 +100,11 @@ fn make(
     Ok(counts)
 }
 
+/// Whether a folder is a backup, whole or not, and no relay's.
+pub(crate) fn is_backup(path: &Path) -> bool {
+    [KEY_FILE, STORE_FILE, MANIFEST_FILE].iter().all(|file| path.join(file).exists())
+}
+
 /// Checks that a backup is as it was made, and then its store as [`RedbStore::check`] does.
 ///
 /// # Errors

@@ -140,6 +140,10 @@ pub(crate) struct RunArgs {
     /// Who may open an account, instead of what is configured
     #[arg(long, value_name = "MODE")]
     pub(crate) registration: Option<Mode>,
+    /// Begin an empty store where the relay's own is lost: accounts register again, and clients send again what was sealed
+    /// and has no receipt
+    #[arg(long)]
+    pub(crate) new_store: bool,
 }
 
 #[derive(Args, Debug)]
@@ -289,9 +293,13 @@ impl From<&FolderError> for Failure {
         let code = match error {
             FolderError::Create { .. }
             | FolderError::NotEmpty { .. }
+            | FolderError::IsBackup { .. }
             | FolderError::HoldsStore { .. }
             | FolderError::HoldsKey { .. } => Self::CANNOT_CREATE,
-            FolderError::NoRelay { .. } | FolderError::NoStore { .. } => Self::NO_INPUT,
+            FolderError::NoRelay { .. }
+            | FolderError::NoStore { .. }
+            | FolderError::StoreLost { .. }
+            | FolderError::KeyLost { .. } => Self::NO_INPUT,
             FolderError::InUse { .. } => Self::IN_USE,
             FolderError::KeyExposed { .. } => Self::PERMISSION,
             FolderError::KeyDamaged { .. } | FolderError::Unfinished { .. } => Self::DATA,

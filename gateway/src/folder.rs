@@ -28,6 +28,7 @@ use tracing::warn;
 use zeroize::Zeroizing;
 
 pub use self::filling::Filling;
+use crate::backup;
 use crate::invite::Invites;
 
 const KEY_FILE: &str = "relay.key";
@@ -63,6 +64,27 @@ pub enum FolderError {
     /// It has no store: no relay has run on it, or the store is lost.
     #[error("there is no store in {}", path.display())]
     NoStore {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// A relay has run on it, and its store is lost. No other was made.
+    #[error(
+        "the store in {} is gone: put it back, or restore a backup; gateway run --new-store begins an empty one, without the accounts and what waited",
+        path.display()
+    )]
+    StoreLost {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// A relay has run on it, and its key is lost. No other was made: it would be another relay.
+    #[error("the key {} is gone: put it back, or restore a backup elsewhere", path.display())]
+    KeyLost {
+        /// The key's file.
+        path: PathBuf,
+    },
+    /// It is a backup. Nothing changed; give another folder.
+    #[error("{} is a backup; gateway restore makes a relay of it in another folder", path.display())]
+    IsBackup {
         /// The folder.
         path: PathBuf,
     },
@@ -187,7 +209,8 @@ impl Folder {
         None
     }
 
-    pub(crate) fn key_path(&self) -> PathBuf {
+    /// Where the key's file belongs.
+    pub fn key_path(&self) -> PathBuf {
         self.path.join(KEY_FILE)
     }
 
@@ -201,29 +224,41 @@ impl Folder {
         self.path.join("control").join("socket")
     }
 
+    /// Whether it has the relay's key.
+    ///
+    /// # Errors
+    /// When that cannot be seen.
+    pub fn has_key(&self) -> Result<bool, FolderError> {
+        is_there(&self.key_path())
+    }
+
+    /// Whether it has a store.
+    ///
+    /// # Errors
+    /// When that cannot be seen.
+    pub fn has_store(&self) -> Result<bool, FolderError> {
+        let store = self.store_path();
+        store.try_exists().map_err(io_error("read", &store))
+    }
+
     /// That it has a store.
     ///
     /// # Errors
     /// [`FolderError::NoStore`] when it has none.
     pub fn require_store(&self) -> Result<(), FolderError> {
-        let store = self.store_path();
-        match store.try_exists() {
-            Ok(true) => Ok(()),
-            Ok(false) => Err(FolderError::NoStore { path: self.path.clone() }),
-            Err(error) => Err(io_error("read", &store)(error)),
-        }
+        if self.has_store()? { Ok(()) } else { Err(FolderError::NoStore { path: self.path.clone() }) }
     }
 
     /// Begins to restore a backup with this key, in a folder without a store, or where a restore was begun before.
     pub(crate) fn begin_restore(&self, key: &Path) -> Result<(Filling, FolderLock), FolderError> {
         let lock = self.lock_in_any_state()?;
         if !Filling::is_marked(&self.path)? {
-            if self.require_store().is_ok() {
+            if is_there(&self.store_path())? {
                 return Err(FolderError::HoldsStore { path: self.path.clone() });
             }
             let read = |path: &Path| fs::read(path).map(Zeroizing::new);
             let mine = read(&self.key_path()).ok();
-            if mine.is_some() && mine != read(key).ok() {
+            if is_there(&self.key_path())? && mine != read(key).ok() {
                 return Err(FolderError::HoldsKey { path: self.path.clone() });
             }
         }
@@ -244,9 +279,15 @@ impl Folder {
     }
 
     fn lock_in_any_state(&self) -> Result<FolderLock, FolderError> {
+        if backup::is_backup(&self.path) {
+            return Err(FolderError::IsBackup { path: self.path.clone() });
+        }
         let path = self.path.join(LOCK_FILE);
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false);
+        // Who can open it can lock it.
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
         let mut file = options.open(&path).map_err(io_error("open", &path))?;
         match file.try_lock() {
             Ok(()) => {}
@@ -361,6 +402,15 @@ impl RelayKeys {
     /// The relay's invites.
     pub fn invites(&self) -> Invites {
         Invites::new(blake3::derive_key("thinpost/1 relay 2026 invite", &*self.seed))
+    }
+}
+
+/// Whether something has this name, be it a link that leads nowhere.
+fn is_there(path: &Path) -> Result<bool, FolderError> {
+    match fs::symlink_metadata(path) {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(io_error("read", path)(error)),
     }
 }
 

@@ -19,7 +19,7 @@ use quinn::udp::UdpSocketState;
 use thinpost_gateway::config::{Config, Registration, memory};
 #[cfg(unix)]
 use thinpost_gateway::control::Control;
-use thinpost_gateway::folder::{Folder, RelayKeys};
+use thinpost_gateway::folder::{Folder, FolderError, RelayKeys};
 use thinpost_gateway::invite::InviteParams;
 use thinpost_gateway::store::{CommitMode, RedbStore};
 use thinpost_gateway::{Relay, RelayParts, Stopped};
@@ -80,10 +80,8 @@ fn run(args: &RunArgs) -> Result<(), Failure> {
     let lock = folder.lock()?;
     // Before anything that writes: it may be what makes room.
     let reserve = folder.reserve(&lock, config.store.reserve_bytes);
-    let keys = folder.keys()?;
     let socket = bind(config.listen)?;
-    let store = RedbStore::open(&folder.store_path(), config.store_config())
-        .map_err(|error| Failure::from(&error))?;
+    let (keys, store) = keys_and_store(&folder, &config, args.new_store)?;
     let store = Arc::new(match reserve {
         Some(reserve) => store.with_reserve(reserve),
         None => store,
@@ -133,6 +131,30 @@ fn run(args: &RunArgs) -> Result<(), Failure> {
     // A thread that waits for a hanging disk must not hold up the end.
     executor.shutdown_background();
     outcome
+}
+
+/// A relay's key, and its store. The first run makes both, the store first: where there is one of them, and the other is not, it was
+/// lost, and a new one in its place would be no help to anybody.
+fn keys_and_store(
+    folder: &Folder,
+    config: &Config,
+    new_store: bool,
+) -> Result<(RelayKeys, RedbStore), Failure> {
+    let (has_key, has_store) = (folder.has_key()?, folder.has_store()?);
+    if has_key {
+        // One that cannot be read says so before there is a store.
+        folder.keys()?;
+    }
+    if has_key && !has_store && !new_store {
+        return Err(FolderError::StoreLost { path: folder.path().to_owned() }.into());
+    }
+    let store = upkeep::quietly(|| RedbStore::open(&folder.store_path(), config.store_config()))
+        .map_err(|error| Failure::from(&error))?;
+    // A crash of the first run leaves one that nothing has happened to.
+    if !has_key && has_store && !store.is_new().map_err(|error| Failure::from(&error))? {
+        return Err(FolderError::KeyLost { path: folder.key_path() }.into());
+    }
+    Ok((folder.keys()?, store))
 }
 
 /// Lets the operator ask for backups. A relay runs without, too.

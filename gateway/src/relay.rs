@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -100,6 +100,8 @@ pub(crate) struct Shared {
     /// See [`Relay::repeated_chunk_bytes`].
     pub(crate) repeated_chunk_bytes: AtomicU64,
     sessions: Mutex<Sessions>,
+    /// Whether it was said that a device is ahead of the store.
+    pub(crate) is_said_to_be_behind: AtomicBool,
 }
 
 /// The session of each connected device, and how to end it.
@@ -209,6 +211,7 @@ impl Relay {
             config,
             repeated_chunk_bytes: AtomicU64::new(0),
             sessions: Mutex::default(),
+            is_said_to_be_behind: AtomicBool::new(false),
         });
         let (stop, stopped) = watch::channel(None);
         let committing = tokio::spawn(async move {

@@ -43,7 +43,7 @@ fn check_store(data: &Path) -> Result<Report, Failure> {
 }
 
 /// What redb panics over is told as a fault, in a line of its own.
-fn quietly<T>(act: impl FnOnce() -> T) -> T {
+pub(crate) fn quietly<T>(act: impl FnOnce() -> T) -> T {
     let hook = panic::take_hook();
     panic::set_hook(Box::new(|_| {}));
     let done = act();

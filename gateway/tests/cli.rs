@@ -11,8 +11,11 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tempfile::TempDir;
 use thinpost_gateway::folder::Folder;
+use thinpost_gateway::store::{Op, RedbStore, Register, RelayTime, Store, StoreConfig};
 use thinpost_wire::frame::Denial;
+use thinpost_wire::ids::{AccountKey, DeviceKey, Position};
 use thinpost_wire::ticket::{InviteTicket, RelayTicket};
+use thinpost_wire::token::MailboxSecret;
 
 const ADVERTISED: &str = "203.0.113.5:4433";
 
@@ -60,7 +63,9 @@ impl Place {
     /// One in which a relay has run.
     fn of_relay() -> Self {
         let place = Self::new();
-        Folder::open(&place.data).unwrap().keys().unwrap();
+        let folder = Folder::open(&place.data).unwrap();
+        RedbStore::open(&folder.store_path(), StoreConfig::default()).unwrap();
+        folder.keys().unwrap();
         place
     }
 
@@ -337,6 +342,79 @@ fn a_damaged_key_or_store_is_refused_and_left_as_it_is() {
     fs::write(place.data.join("relay.key"), "short\n").unwrap();
     let error = failure_of(&run, 65);
     assert!(error.ends_with("is damaged: it should hold 64 hexadecimal digits"), "{error}");
+}
+
+#[test]
+fn a_key_or_a_store_that_is_lost_is_not_made_anew_unasked() {
+    let place = Place::of_relay();
+    let run = ["run", "--data", place.data(), "--listen", "127.0.0.1:0"];
+    let ticket = stdout_of(&["ticket", "--data", place.data(), "--advertise", ADVERTISED]);
+    let [store, key, elsewhere] = ["store.redb", "relay.key", "elsewhere"].map(|name| place.data.join(name));
+    let whole = fs::read(&store).unwrap();
+
+    for cut in [0, 4_096, whole.len() / 2] {
+        fs::write(&store, &whole[..cut]).unwrap();
+        failure_of(&run, 65);
+        assert!(fs::read(&store).unwrap() == whole[..cut], "{cut} bytes");
+    }
+    fs::write(&store, &whole).unwrap();
+
+    fs::rename(&store, &elsewhere).unwrap();
+    let lost = failure_of(&run, 66);
+    assert!(lost.starts_with(&format!("the store in {} is gone", place.data())), "{lost}");
+    #[cfg(unix)]
+    {
+        std::os::unix::fs::symlink("nowhere", &store).unwrap();
+        failure_of(&run, 66);
+        failure_of(&[&run[..], &["--new-store"]].concat(), 74);
+        fs::remove_file(&store).unwrap();
+    }
+    assert!(!store.exists());
+    drop(place.run(&["--new-store"]));
+    assert!(store.exists());
+
+    fs::rename(&key, &elsewhere).unwrap();
+    drop(place.run(&[]));
+    assert!(key.exists(), "nothing had happened to the store: a first run was killed, perhaps");
+    fs::remove_file(&key).unwrap();
+    let register = Register {
+        account: AccountKey([1; 32]),
+        device: DeviceKey([2; 32]),
+        invite: None,
+        secret: MailboxSecret([3; 32]),
+        read: Position(0),
+    };
+    let opened = RedbStore::open(&store, StoreConfig::default()).unwrap();
+    opened.apply(&[Op::Register(register)], RelayTime(0)).unwrap();
+    drop(opened);
+    let lost = failure_of(&run, 66);
+    assert!(lost.starts_with(&format!("the key {} is gone", key.display())), "{lost}");
+    assert!(!key.exists());
+    fs::rename(&elsewhere, &key).unwrap();
+    assert_eq!(stdout_of(&["ticket", "--data", place.data(), "--advertise", ADVERTISED]), ticket);
+}
+
+#[test]
+fn a_backup_is_no_data_folder() {
+    let place = Place::of_relay();
+    let backup = place.config.with_file_name("backup");
+    let path = backup.to_str().unwrap();
+    stdout_of(&["backup", path, "--data", place.data()]);
+    let files = || {
+        let mut files: Vec<_> =
+            fs::read_dir(&backup).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        files.sort();
+        files
+    };
+    let before = files();
+    for command in
+        [&["run", "--data", path, "--listen", "127.0.0.1:0"][..], &["restore", path, "--data", path]]
+    {
+        let refused = failure_of(command, 73);
+        assert!(refused.starts_with(&format!("{path} is a backup; ")), "{refused}");
+        assert_eq!(files(), before);
+    }
+    assert!(stdout_of(&["check", "--backup", path]).starts_with("sound: "));
 }
 
 #[test]

@@ -25,8 +25,8 @@ use crate::random::Random;
 const CACHE_BYTES: usize = 2 << 20;
 
 impl Store {
-    /// Makes the files of a new home. That with the key comes first; the other appears under its name only
-    /// when it is complete.
+    /// Makes the files of a new home. That with the key comes before the other, which appears under its name only when it is
+    /// complete. Meanwhile there is an unfinished one: a key without either is of a home whose file is elsewhere.
     pub(crate) fn create(
         storage: &Storage,
         key: Option<&HomeKey>,
@@ -50,7 +50,7 @@ impl Store {
         };
         let exists = || CreateError::Exists(folder.clone());
         let path = folder.join(storage::FILE);
-        if path.exists() {
+        if is_there(&path)? {
             return Err(exists());
         }
         files::create_folder(folder).map_err(StoreError::from)?;
@@ -58,15 +58,19 @@ impl Store {
             return Err(exists());
         };
         // Another may have been quicker.
-        if path.exists() {
+        if is_there(&path)? {
             return Err(exists());
         }
         let unfinished = folder.join(storage::FILE_NEW);
+        if storage.has_key().map_err(StoreError::from)? && !is_there(&unfinished)? {
+            return Err(CreateError::KeyKept(folder.clone()));
+        }
         let make = || -> Result<(), StoreError> {
-            storage.replace_key_file(&key_file)?;
             files::remove(&unfinished)?;
             let db = Database::create_file(&unfinished, CACHE_BYTES)
                 .map_err(|error| into_store_error(error.into()))?;
+            files::sync_folder_of(&unfinished)?;
+            storage.replace_key_file(&key_file)?;
             initialise(&db, &vault, home, keyring)?;
             // A hard link, unlike a renaming, never replaces a home that another process made meanwhile.
             fs::hard_link(&unfinished, &path).or_else(|error| match error.kind() {
@@ -80,14 +84,14 @@ impl Store {
             Ok(())
         };
         make().map_err(|error| {
-            if path.exists() {
+            if is_there(&path).unwrap_or(true) {
                 return match error {
                     StoreError::Io { kind: io::ErrorKind::AlreadyExists, .. } => exists(),
                     error => error.into(),
                 };
             }
-            let _ = files::remove(&unfinished);
             let _ = storage.destroy_key_file();
+            let _ = files::remove(&unfinished);
             error.into()
         })
     }
@@ -134,7 +138,7 @@ impl Store {
 fn wipe_folder(storage: &Storage, folder: &Path) -> Result<(), WipeError> {
     let no_home = || WipeError::NoHome(folder.to_owned());
     let path = folder.join(storage::FILE);
-    if !path.exists() {
+    if !is_there(&path)? && !storage.has_key().map_err(StoreError::from)? {
         return Err(no_home());
     }
     let Some(_lock) = storage::lock_folder(folder).map_err(StoreError::from)? else {
@@ -142,7 +146,6 @@ fn wipe_folder(storage: &Storage, folder: &Path) -> Result<(), WipeError> {
     };
     // What cannot be opened is wiped as well: nobody else can have it open.
     let db = match open_database(storage) {
-        Err(OpenError::NoHome(_)) => return Err(no_home()),
         Err(OpenError::InUse) => return Err(WipeError::InUse),
         opened => opened,
     };
@@ -168,7 +171,12 @@ fn lock(storage: &Storage) -> Result<Database, OpenError> {
 fn unlock(storage: &Storage, key: Option<&HomeKey>) -> Result<DataKey, OpenError> {
     let file = storage.read_key_file().map_err(StoreError::from)?;
     let data_key = DataKey::from_file(file.as_ref().map(|file| file.as_slice()), key)?;
-    storage.remove_unfinished_key_file().map_err(StoreError::from)?;
+    if key.is_none()
+        && let Some((path, mode)) = storage.exposed_key_file().map_err(StoreError::from)?
+    {
+        return Err(OpenError::KeyExposed { path, mode });
+    }
+    storage.remove_unfinished().map_err(StoreError::from)?;
     Ok(data_key)
 }
 
@@ -180,13 +188,24 @@ fn open_database(storage: &Storage) -> Result<Database, OpenError> {
             let path = folder.join(storage::FILE);
             match path.try_exists() {
                 Ok(true) => Database::open_file(&path, CACHE_BYTES, |db| db.intact(|| check_format(db))),
-                Ok(false) => Err(OpenError::NoHome(folder.clone())),
-                Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
-                    Err(OpenError::NoHome(folder.clone()))
+                Err(error) if error.kind() != io::ErrorKind::NotADirectory => {
+                    Err(StoreError::from(error).into())
                 }
-                Err(error) => Err(StoreError::from(error).into()),
+                _ if storage.has_key().unwrap_or(false) => Err(OpenError::FileGone(folder.clone())),
+                _ => Err(OpenError::NoHome(folder.clone())),
             }
         }
+    }
+}
+
+/// Whether something has this name, be it a link that leads nowhere.
+fn is_there(path: &Path) -> Result<bool, StoreError> {
+    match fs::symlink_metadata(path) {
+        Ok(_) => Ok(true),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            Ok(false)
+        }
+        Err(error) => Err(error.into()),
     }
 }
 

@@ -122,12 +122,31 @@ impl Storage {
         };
         let file = match File::open(folder.join(KEY_FILE)) {
             Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+                return Ok(None);
+            }
             Err(error) => return Err(error),
         };
         let mut bytes = Zeroizing::new(Vec::with_capacity(KEY_FILE_BYTES_MAX as usize));
         file.take(KEY_FILE_BYTES_MAX).read_to_end(&mut bytes)?;
         Ok(Some(bytes))
+    }
+
+    /// Whether there is a file with a key: one of zeros has none any more.
+    pub(super) fn has_key(&self) -> io::Result<bool> {
+        Ok(self.read_key_file()?.is_some_and(|file| file.iter().any(|byte| *byte != 0)))
+    }
+
+    /// Where the file with the key is, and its permissions, if others than its owner can read it.
+    pub(super) fn exposed_key_file(&self) -> io::Result<Option<(PathBuf, u32)>> {
+        #[cfg(unix)]
+        if let Self::Folder(folder) = self {
+            let path = folder.join(KEY_FILE);
+            let mode = std::fs::metadata(&path)?.permissions();
+            let mode = std::os::unix::fs::PermissionsExt::mode(&mode) & 0o7777;
+            return Ok((mode & 0o077 != 0).then_some((path, mode)));
+        }
+        Ok(None)
     }
 
     /// Puts another in its place: after a crash there is the old one, or the new one.
@@ -149,11 +168,14 @@ impl Storage {
         Ok(())
     }
 
-    /// Removes what a crash has left of a change. It may hold the data key in clear.
-    pub(super) fn remove_unfinished_key_file(&self) -> io::Result<()> {
+    /// Removes what a crash has left of a change, which may hold the data key in clear, and of the making of this home.
+    pub(super) fn remove_unfinished(&self) -> io::Result<()> {
         match self {
             Self::Memory(_) => Ok(()),
-            Self::Folder(folder) => destroy(&folder.join(KEY_FILE_NEW)),
+            Self::Folder(folder) => {
+                destroy(&folder.join(KEY_FILE_NEW))?;
+                files::remove(&folder.join(FILE_NEW))
+            }
         }
     }
 

@@ -17,7 +17,7 @@ use super::records::SealedRow;
 use super::storage::{KEY_FILE, KEY_FILE_NEW, MemoryStorage, Storage};
 use super::tests::{BOB, NOW, arrival, home, open, random, row};
 use super::*;
-use crate::error::{OpenError, SetKeyError, WipeError};
+use crate::error::{CreateError, OpenError, SetKeyError, WipeError};
 
 const SECRET: &str = "meet me at the old mill";
 const IDENTITY: [u8; 32] = *b"an identity key that is no text!";
@@ -269,6 +269,65 @@ fn what_is_left_of_a_home_that_was_never_finished_is_replaced() {
     fs::write(folder.path().join(storage::FILE_NEW), "left behind").unwrap();
     create(&storage, Some(&key(1)));
     assert_eq!(reopen(&storage, Some(&key(1))), Ok(()));
+}
+
+#[test]
+fn no_home_is_made_over_the_key_of_one_whose_file_is_elsewhere() {
+    let folder = tempfile::tempdir().unwrap();
+    let storage: Storage = folder.path().into();
+    create(&storage, None);
+    let [path, elsewhere] = [storage::FILE, "elsewhere"].map(|name| folder.path().join(name));
+    fs::rename(&path, &elsewhere).unwrap();
+    let make = || Store::create(&storage, None, &home(), KEYRING_BYTES, random());
+    assert_eq!(make(), Err(CreateError::KeyKept(folder.path().to_owned())));
+    assert_eq!(reopen(&storage, None), Err(OpenError::FileGone(folder.path().to_owned())));
+    #[cfg(unix)]
+    {
+        std::os::unix::fs::symlink("nowhere", &path).unwrap();
+        assert_eq!(make(), Err(CreateError::Exists(folder.path().to_owned())));
+        assert_eq!(reopen(&storage, None), Err(OpenError::FileGone(folder.path().to_owned())));
+        fs::remove_file(&path).unwrap();
+    }
+    fs::rename(&elsewhere, &path).unwrap();
+    assert_eq!(reopen(&storage, None), Ok(()));
+    fs::remove_file(&path).unwrap();
+    Store::wipe(&storage).unwrap();
+    assert!(!folder.path().join(KEY_FILE).exists(), "what is left is wiped");
+    assert!(matches!(Store::wipe(&storage), Err(WipeError::NoHome(_))));
+}
+
+#[test]
+fn a_home_that_was_cut_short_is_not_changed_by_an_attempt_to_open_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let storage: Storage = folder.path().into();
+    create(&storage, None);
+    let path = folder.path().join(storage::FILE);
+    let whole = fs::read(&path).unwrap();
+    for cut in [0, 1, 4_096, 8_192, whole.len() / 2] {
+        fs::write(&path, &whole[..cut]).unwrap();
+        let opened = reopen(&storage, None);
+        assert!(matches!(opened, Err(OpenError::Store(_))), "{cut} bytes: {opened:?}");
+        assert!(fs::read(&path).unwrap() == whole[..cut], "{cut} bytes");
+    }
+    fs::write(&path, &whole).unwrap();
+    assert_eq!(reopen(&storage, None), Ok(()));
+}
+
+#[cfg(unix)]
+#[test]
+fn a_key_in_clear_that_others_can_read_opens_nothing() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().unwrap();
+    let storage: Storage = folder.path().into();
+    let path = folder.path().join(KEY_FILE);
+    let expose = || fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
+    create(&storage, None);
+    expose();
+    assert_eq!(reopen(&storage, None), Err(OpenError::KeyExposed { path: path.clone(), mode: 0o640 }));
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+    Store::set_key(&storage, None, Some(&key(1)), random()).unwrap();
+    expose();
+    assert_eq!(reopen(&storage, Some(&key(1))), Ok(()), "it is under another");
 }
 
 /// Reads everything that a client reads.

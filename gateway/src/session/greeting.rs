@@ -1,11 +1,14 @@
 //! How a link begins: hello, registration and welcome.
 
+use std::sync::atomic::Ordering;
+
 use thinpost_wire::codec::DictionarySet;
 use thinpost_wire::frame::{Denial, Hello, Signature, ToDevice, Welcome};
 use thinpost_wire::ids::{AccountKey, Position};
 use thinpost_wire::table::HandleTable;
 use thinpost_wire::ticket::InviteToken;
 use thinpost_wire::token::MailboxSecret;
+use tracing::error;
 
 use super::Session;
 use super::end::{End, Misbehaviour};
@@ -59,6 +62,14 @@ impl Session {
         let shared = self.mailboxes.reconcile(hello.mailboxes);
         self.delivery.know_senders(HandleTable::new(tables.from_relay), hello.senders);
         let lineage = self.shared.store.lineage();
+        if hello.have.is_some_and(|(store, read)| store == lineage.id() && read > newest)
+            && !self.shared.is_said_to_be_behind.swap(true, Ordering::Relaxed)
+        {
+            error!(
+                "a device says that it has read what this store has not given out yet: if the data folder was put back by a copy, \
+                 what comes next may never arrive; stop, and put it back by gateway restore"
+            );
+        }
         let cursor = lineage.resume(record.cursor, hello.have, newest);
         if cursor > record.cursor {
             self.cursor = Some(cursor);

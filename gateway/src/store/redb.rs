@@ -68,6 +68,10 @@ impl RedbStore {
             // What its id is, it knows.
             return Self::with_database(db, config, StoreId([0; 8]));
         }
+        if path.is_symlink() {
+            let nowhere = io::Error::new(io::ErrorKind::NotFound, "it is a link that leads nowhere");
+            return Err(io_error(nowhere));
+        }
         let id = draw_id()?;
         let mut unfinished = path.as_os_str().to_owned();
         unfinished.push(".new");
@@ -107,6 +111,15 @@ impl RedbStore {
             reserve: None,
             failed: AtomicBool::new(false),
         })
+    }
+
+    /// Whether nobody has registered in it yet, and no other was its beginning.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn is_new(&self) -> Result<bool, StoreError> {
+        let counts = self.counts()?;
+        Ok(counts.accounts == 0 && self.newest()? == Position(0) && self.lineage.earlier().is_empty())
     }
 
     /// Takes no more of the disk while little is left of it: then envelopes are taken where others have gone, objects and new

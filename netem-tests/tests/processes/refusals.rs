@@ -63,7 +63,7 @@ fn a_home_that_its_relay_has_lost_is_let_in_again_with_an_invite() {
     town.text(town.thinpost("carol").args(["init", &ticket]));
     town.kill_relay();
     std::fs::remove_file(town.data().join("store.redb")).unwrap();
-    town.start_relay();
+    town.start_relay_with(&["--new-store"]);
     let refused = failure(&output(town.thinpost("carol").arg("sync")), 77);
     assert!(refused.contains("thinpost init INVITE"), "{refused}");
     let invite = town.text(&mut town.gateway("invite"));

@@ -126,7 +126,8 @@ impl From<OpenError> for Failure {
                 exit::USAGE,
                 "the home has no passphrase; leave it out, or set it with `thinpost key set`",
             ),
-            OpenError::KeyGone => Self::new(exit::NO_INPUT, error.to_string()),
+            OpenError::KeyGone | OpenError::FileGone(_) => Self::new(exit::NO_INPUT, error.to_string()),
+            OpenError::KeyExposed { .. } => Self::new(exit::DENIED, error.to_string()),
             OpenError::UnknownFormat { .. } => Self::new(exit::DATA, error.to_string()),
             _ => Self::new(exit::IO, error.to_string()),
         }
