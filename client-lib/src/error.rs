@@ -101,14 +101,6 @@ pub enum OpenError {
     /// There is its key, and not its file: put that back.
     #[error("the home's file is gone: there is only a key at {}", .0.display())]
     FileGone(PathBuf),
-    /// The file with the key in clear can be read by others than its owner.
-    #[error("others can read {} (mode {mode:04o}); run: chmod 600 {}", path.display(), path.display())]
-    KeyExposed {
-        /// The file with the key.
-        path: PathBuf,
-        /// Its permissions.
-        mode: u32,
-    },
     /// Another process, or another client of this one, has it open. Try again when it has ended.
     #[error("the home is in use by another process")]
     InUse,

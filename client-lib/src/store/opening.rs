@@ -171,11 +171,7 @@ fn lock(storage: &Storage) -> Result<Database, OpenError> {
 fn unlock(storage: &Storage, key: Option<&HomeKey>) -> Result<DataKey, OpenError> {
     let file = storage.read_key_file().map_err(StoreError::from)?;
     let data_key = DataKey::from_file(file.as_ref().map(|file| file.as_slice()), key)?;
-    if key.is_none()
-        && let Some((path, mode)) = storage.exposed_key_file().map_err(StoreError::from)?
-    {
-        return Err(OpenError::KeyExposed { path, mode });
-    }
+    storage.close_key_file();
     storage.remove_unfinished().map_err(StoreError::from)?;
     Ok(data_key)
 }

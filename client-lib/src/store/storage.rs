@@ -137,16 +137,21 @@ impl Storage {
         Ok(self.read_key_file()?.is_some_and(|file| file.iter().any(|byte| *byte != 0)))
     }
 
-    /// Where the file with the key is, and its permissions, if others than its owner can read it.
-    pub(super) fn exposed_key_file(&self) -> io::Result<Option<(PathBuf, u32)>> {
+    /// Closes the file with the key to others than its owner, as a careless copy may have opened it to them.
+    pub(super) fn close_key_file(&self) {
         #[cfg(unix)]
         if let Self::Folder(folder) = self {
+            use std::os::unix::fs::PermissionsExt;
             let path = folder.join(KEY_FILE);
-            let mode = std::fs::metadata(&path)?.permissions();
-            let mode = std::os::unix::fs::PermissionsExt::mode(&mode) & 0o7777;
-            return Ok((mode & 0o077 != 0).then_some((path, mode)));
+            let mode = || std::fs::metadata(&path).map_or(0, |file| file.permissions().mode() & 0o7777);
+            let before = mode();
+            if before & 0o077 != 0 {
+                // Not every system has permissions.
+                let _ = std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600));
+                let is_closed = mode() & 0o077 == 0;
+                tracing::warn!(is_closed, "others could read {} (mode {before:04o})", path.display());
+            }
         }
-        Ok(None)
     }
 
     /// Puts another in its place: after a crash there is the old one, or the new one.

@@ -76,6 +76,10 @@ fn processes_killed_at_crash_points_lose_and_repeat_nothing() {
     let kills = std::env::var("THINPOST_TEST_KILLS").map_or(KILLS, |kills| kills.parse().unwrap());
     let mut talk = Talk { town: Town::new(), kills: 0, sent: Default::default() };
     for round in 0.. {
+        assert!(
+            round < 20 * kills,
+            "no crash points: the programs are to be built with all of the workspace"
+        );
         let (from, to) = if round % 3 == 2 { (1, 0) } else { (0, 1) };
         let at = |step: u32| 1 + (round * 5 + step * 3) % POINTS;
         talk.send(from, at(0));

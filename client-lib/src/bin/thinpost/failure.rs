@@ -127,7 +127,6 @@ impl From<OpenError> for Failure {
                 "the home has no passphrase; leave it out, or set it with `thinpost key set`",
             ),
             OpenError::KeyGone | OpenError::FileGone(_) => Self::new(exit::NO_INPUT, error.to_string()),
-            OpenError::KeyExposed { .. } => Self::new(exit::DENIED, error.to_string()),
             OpenError::UnknownFormat { .. } => Self::new(exit::DATA, error.to_string()),
             _ => Self::new(exit::IO, error.to_string()),
         }

@@ -60,7 +60,6 @@ impl From<OpenError> for RpcError {
             OpenError::HasNoKey => Self::new(-32008, Some("no-key-set"), error),
             OpenError::KeyGone => Self::new(-32001, Some("home-wiped"), error),
             OpenError::FileGone(_) => Self::new(-32001, Some("file-gone"), error),
-            OpenError::KeyExposed { .. } => Self::new(-32008, Some("key-exposed"), error),
             OpenError::Store(error) => error.into(),
             _ => Self::new(-32000, Some("store-failed"), error),
         }
