@@ -114,7 +114,7 @@ impl Pair {
         let Ok((from, parcel)) = self.bob.open(&body) else { return };
         let Parcel { incarnation, notes, items } = Parcel::decode(&parcel).expect("it was read before");
         for item in items {
-            self.bob.is_new(&from, incarnation, item.number);
+            self.bob.is_new(&from, incarnation, item.number, 0);
             let _ = Letter::decode(item.letter, &self.models);
         }
         if let Some(models) = notes.models.clone() {

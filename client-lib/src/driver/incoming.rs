@@ -269,8 +269,9 @@ impl Driver {
         if !items.is_empty() {
             self.schedule_notes(&identity);
         }
+        let now_s = self.shared.clock.now_ms() / 1_000;
         for item in items {
-            if self.seals.is_new(&identity, incarnation, item.number) {
+            if self.seals.is_new(&identity, incarnation, item.number, now_s) {
                 let name = Name::new(identity, incarnation, item.number);
                 self.take_letter(item.letter, from, Some(name), age_s);
             }

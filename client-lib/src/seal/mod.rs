@@ -250,10 +250,10 @@ impl Seals {
         std::mem::take(&mut self.forgotten)
     }
 
-    /// Notes a message that was opened; false if it has been seen.
-    pub(crate) fn is_new(&mut self, from: &Identity, of: ShortIncarnation, number: u64) -> bool {
+    /// Notes a message that was opened, at `now_s` of the home's clock; false if it has been seen.
+    pub(crate) fn is_new(&mut self, from: &Identity, of: ShortIncarnation, number: u64, now_s: u64) -> bool {
         self.changed.insert(*from);
-        self.pairs.get_mut(from).is_none_or(|pair| pair.is_new(of, number))
+        self.pairs.get_mut(from).is_none_or(|pair| pair.is_new(of, number, now_s))
     }
 
     /// Notes that messages have been read, which the next receipt tells; false if that was known.

@@ -353,9 +353,9 @@ impl Pair {
         }
     }
 
-    /// Notes a message; false if it has been seen.
-    pub(super) fn is_new(&mut self, of: ShortIncarnation, number: u64) -> bool {
-        self.seen.insert(of, number)
+    /// Notes a message, at `now_s` of the home's clock; false if it has been seen.
+    pub(super) fn is_new(&mut self, of: ShortIncarnation, number: u64, now_s: u64) -> bool {
+        self.seen.insert(of, number, now_s)
     }
 
     /// Notes that messages have been read; false if that was known.

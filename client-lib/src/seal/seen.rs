@@ -8,8 +8,15 @@ use thinpost_wire::limits::ACK_RANGES_MAX;
 use thinpost_wire::notes::{SEEN_MAX, Seen as Receipt};
 use thinpost_wire::parcel::ShortIncarnation;
 
-/// Incarnations remembered; each opening of the other's home is one.
-const INCARNATIONS_MAX: usize = 256;
+/// Incarnations remembered, however long ago they said something; each opening of the other's home is one.
+const INCARNATIONS_MIN: usize = 256;
+
+/// Incarnations remembered at most. The other keeps as many messages without a receipt, to send them again.
+const INCARNATIONS_MAX: usize = 10_000;
+
+/// Others are remembered for so long after they said something, seconds: for 30 days it is sent again, and then a relay keeps it
+/// for 30 days.
+const REMEMBERED_S: u64 = 62 * 24 * 3_600;
 
 /// Ranges remembered of each. Beyond, what is missing before the lowest counts as arrived.
 const RANGES_MAX: usize = 256;
@@ -18,8 +25,10 @@ const RANGES_MAX: usize = 256;
 #[derive(Default)]
 pub(super) struct Seen {
     of: BTreeMap<ShortIncarnation, Numbers>,
-    /// Counts uses of incarnations, to forget the one longest unused.
-    uses: u64,
+    /// When each was last used, which no two were at once: they are forgotten in this order.
+    by_use: BTreeMap<u64, ShortIncarnation>,
+    /// The last time that one was, in seconds of the home's clock, or one more than the time before.
+    last_use: u64,
 }
 
 /// What has arrived of one incarnation.
@@ -42,24 +51,33 @@ pub(super) struct Record(u64, Vec<([u8; 4], Numbers)>);
 
 impl Seen {
     pub(super) fn to_record(&self) -> Record {
-        Record(self.uses, self.of.iter().map(|(of, numbers)| (of.0, numbers.clone())).collect())
+        Record(self.last_use, self.of.iter().map(|(of, numbers)| (of.0, numbers.clone())).collect())
     }
 
-    pub(super) fn from_record(Record(uses, of): Record) -> Self {
+    pub(super) fn from_record(Record(last_use, of): Record) -> Self {
         let of = of.into_iter().map(|(of, numbers)| (ShortIncarnation(of), numbers));
-        Self { of: of.collect(), uses }
+        let of: BTreeMap<_, Numbers> = of.collect();
+        let by_use = of.iter().map(|(of, numbers)| (numbers.used, *of)).collect();
+        Self { of, by_use, last_use }
     }
 
-    /// Notes that a message has arrived; false if it had before. Either way the next receipt states it.
-    pub(super) fn insert(&mut self, of: ShortIncarnation, number: u64) -> bool {
-        self.uses += 1;
+    /// Notes that a message has arrived, at `now_s` of the home's clock; false if it had before. Either way the next receipt
+    /// states it.
+    pub(super) fn insert(&mut self, of: ShortIncarnation, number: u64, now_s: u64) -> bool {
+        self.last_use = now_s.max(self.last_use + 1);
+        if let Some(known) = self.of.get(&of) {
+            self.by_use.remove(&known.used);
+        }
+        self.by_use.insert(self.last_use, of);
         let numbers = self.of.entry(of).or_default();
-        numbers.used = self.uses;
+        numbers.used = self.last_use;
         numbers.untold = true;
         let is_new = numbers.insert(number);
-        if self.of.len() > INCARNATIONS_MAX {
-            let oldest = self.of.iter().min_by_key(|(_, numbers)| numbers.used).map(|(of, _)| *of);
-            oldest.map(|of| self.of.remove(&of));
+        while self.of.len() > INCARNATIONS_MIN
+            && let Some(oldest) = self.by_use.first_entry()
+            && (self.of.len() > INCARNATIONS_MAX || oldest.key() + REMEMBERED_S < self.last_use)
+        {
+            self.of.remove(&oldest.remove());
         }
         is_new
     }
@@ -76,9 +94,11 @@ impl Seen {
 
     /// Receipts may have been lost: the next one states what came last anew, as much as it holds.
     pub(super) fn tell_anew(&mut self) {
-        let mut of: Vec<_> = self.of.values_mut().collect();
-        of.sort_unstable_by_key(|numbers| std::cmp::Reverse(numbers.used));
-        of.into_iter().take(SEEN_MAX).for_each(|numbers| numbers.untold = true);
+        for of in self.by_use.values().rev().take(SEEN_MAX) {
+            if let Some(numbers) = self.of.get_mut(of) {
+                numbers.untold = true;
+            }
+        }
     }
 
     pub(super) fn is_untold(&self) -> bool {
@@ -137,6 +157,7 @@ mod tests {
     use super::*;
 
     const OF: ShortIncarnation = ShortIncarnation([1; 4]);
+    const NOW: u64 = 1_790_000_000;
 
     proptest! {
         #[test]
@@ -145,7 +166,7 @@ mod tests {
         ) {
             let (mut seen, mut model) = (Seen::default(), BTreeSet::new());
             for number in numbers {
-                prop_assert_eq!(seen.insert(OF, number), model.insert(number));
+                prop_assert_eq!(seen.insert(OF, number, NOW), model.insert(number));
                 let receipts = seen.take_receipts();
                 for n in 1..=61 {
                     prop_assert_eq!(receipts[0].has_arrived(n), model.contains(&n), "{}", n);
@@ -161,8 +182,8 @@ mod tests {
         let mut seen = Seen::default();
         assert!(!seen.is_untold());
         for change in [
-            (|seen: &mut Seen| seen.insert(OF, 1)) as fn(&mut Seen) -> bool,
-            |seen| !seen.insert(OF, 1),
+            (|seen: &mut Seen| seen.insert(OF, 1, NOW)) as fn(&mut Seen) -> bool,
+            |seen| !seen.insert(OF, 1, NOW),
             |seen| seen.read(OF, 1),
         ] {
             assert!(change(&mut seen));
@@ -180,8 +201,8 @@ mod tests {
         seen.tell_anew();
         assert!(!seen.is_untold(), "nothing came");
         let of = |n: usize| ShortIncarnation([n as u8; 4]);
-        assert!((0..2 * SEEN_MAX).all(|n| seen.insert(of(n), 1)));
-        seen.insert(of(0), 2);
+        assert!((0..2 * SEEN_MAX).all(|n| seen.insert(of(n), 1, NOW)));
+        seen.insert(of(0), 2, NOW);
         while seen.is_untold() {
             seen.take_receipts();
         }
@@ -196,15 +217,15 @@ mod tests {
     fn the_last_number_of_all_takes_nothing_from_the_others() {
         let mut seen = Seen::default();
         let numbers = [u64::MAX, 5, u64::MAX - 1, 4];
-        assert_eq!(numbers.map(|number| seen.insert(OF, number)), [true; 4]);
-        assert_eq!(numbers.map(|number| seen.insert(OF, number)), [false; 4]);
+        assert_eq!(numbers.map(|number| seen.insert(OF, number, NOW)), [true; 4]);
+        assert_eq!(numbers.map(|number| seen.insert(OF, number, NOW)), [false; 4]);
     }
 
     #[test]
     fn what_came_without_a_gap_is_stated_as_one_number() {
         let mut seen = Seen::default();
         for number in [1, 2, 5, 4, 7, 3] {
-            seen.insert(OF, number);
+            seen.insert(OF, number, NOW);
         }
         let arrived = seen.take_receipts().remove(0).arrived;
         assert_eq!(arrived, Ack { watermark: 5, received: vec![(7, 7)] });
@@ -214,40 +235,67 @@ mod tests {
     fn what_is_missing_counts_as_arrived_only_behind_more_gaps_than_are_remembered() {
         let with_gaps = |gaps: u64| {
             let mut seen = Seen::default();
-            assert!((1..=gaps).all(|n| seen.insert(OF, n * 2)));
+            assert!((1..=gaps).all(|n| seen.insert(OF, n * 2, NOW)));
             seen
         };
-        assert!(with_gaps(RANGES_MAX as u64).insert(OF, 1));
+        assert!(with_gaps(RANGES_MAX as u64).insert(OF, 1, NOW));
         let mut seen = with_gaps(RANGES_MAX as u64 + 1);
-        assert!(!seen.insert(OF, 1));
-        assert!(seen.insert(OF, 3), "just the lowest gap is given up");
+        assert!(!seen.insert(OF, 1, NOW));
+        assert!(seen.insert(OF, 3, NOW), "just the lowest gap is given up");
     }
 
     #[test]
     fn the_opening_that_was_silent_longest_is_forgotten_first() {
         let of = |n: usize| ShortIncarnation((n as u32).to_le_bytes());
         let mut seen = Seen::default();
-        assert!((0..INCARNATIONS_MAX).all(|n| seen.insert(of(n), 1)));
-        assert!(!seen.insert(of(0), 1), "as many are remembered, and this is used");
-        assert!(seen.insert(of(INCARNATIONS_MAX), 1), "one too many");
-        assert!((2..=INCARNATIONS_MAX).chain([0]).all(|n| !seen.insert(of(n), 1)));
-        assert!(seen.insert(of(1), 1));
+        assert!((0..INCARNATIONS_MAX).all(|n| seen.insert(of(n), 1, NOW)));
+        assert!(!seen.insert(of(0), 1, NOW), "as many are remembered, and this is used");
+        assert!(seen.insert(of(INCARNATIONS_MAX), 1, NOW), "one too many");
+        assert!((2..=INCARNATIONS_MAX).chain([0]).all(|n| !seen.insert(of(n), 1, NOW)));
+        assert!(seen.insert(of(1), 1, NOW));
+    }
+
+    #[test]
+    fn what_can_come_again_no_more_is_forgotten_but_for_the_last_openings() {
+        let of = |n: usize| ShortIncarnation((n as u32).to_le_bytes());
+        let mut seen = Seen::default();
+        for n in 0..600 {
+            seen.insert(of(n), 1, NOW);
+        }
+        seen.insert(of(600), 1, NOW + REMEMBERED_S);
+        assert_eq!(seen.of.len(), 601, "all of them may come again");
+        seen.insert(of(601), 1, NOW + REMEMBERED_S + 1_000);
+        assert_eq!(seen.of.len(), INCARNATIONS_MIN);
+        assert!((346..=601).all(|n| !seen.insert(of(n), 1, NOW + REMEMBERED_S + 1_000)));
+    }
+
+    #[test]
+    fn what_an_earlier_version_counted_is_forgotten_as_it_was_then() {
+        let of = (0..200u32).map(|n| {
+            let numbers = Numbers { used: n.into(), upto: 1, ..Numbers::default() };
+            (n.to_le_bytes(), numbers)
+        });
+        let mut seen = Seen::from_record(Record(199, of.collect()));
+        let of = |n: u32| ShortIncarnation(n.to_le_bytes());
+        assert!((200..257).all(|n| seen.insert(of(n), 1, NOW)));
+        assert!((1..257).all(|n| !seen.insert(of(n), 1, NOW)), "the last 256");
+        assert!(seen.insert(of(0), 1, NOW));
     }
 
     #[test]
     fn all_is_known_after_a_restart() {
         let mut seen = Seen::default();
         for (of, number) in [(OF, 1), (OF, 3), (ShortIncarnation([2; 4]), 9)] {
-            seen.insert(of, number);
+            seen.insert(of, number, NOW);
         }
         seen.take_receipts();
         seen.read(OF, 1);
-        let Record(uses, of) = seen.to_record();
-        assert_eq!(uses, 3);
-        let mut again = Seen::from_record(Record(uses, of));
+        let Record(last_use, of) = seen.to_record();
+        assert_eq!(last_use, NOW + 2);
+        let mut again = Seen::from_record(Record(last_use, of));
         assert_eq!(again.of, seen.of);
         assert!(again.is_untold());
-        assert!(!again.insert(OF, 3) && again.insert(OF, 2));
+        assert!(!again.insert(OF, 3, NOW) && again.insert(OF, 2, NOW));
         assert!(again.of[&OF].used > again.of[&ShortIncarnation([2; 4])].used);
     }
 
@@ -255,14 +303,14 @@ mod tests {
     fn memory_is_bounded_whatever_comes() {
         let mut seen = Seen::default();
         for number in 1..=2_000 {
-            assert!(seen.insert(OF, number * 2));
+            assert!(seen.insert(OF, number * 2, NOW));
         }
         assert_eq!(seen.of[&OF].ranges.len(), RANGES_MAX);
-        assert!(!seen.insert(OF, 1), "what is missing before too many gaps counts as arrived");
-        for n in 0..1_000u32 {
-            seen.insert(ShortIncarnation(n.to_le_bytes()), 1);
+        assert!(!seen.insert(OF, 1, NOW), "what is missing before too many gaps counts as arrived");
+        for n in 0..INCARNATIONS_MAX as u32 + 500 {
+            seen.insert(ShortIncarnation(n.to_le_bytes()), 1, NOW);
         }
-        assert_eq!(seen.of.len(), INCARNATIONS_MAX);
+        assert_eq!((seen.of.len(), seen.by_use.len()), (INCARNATIONS_MAX, INCARNATIONS_MAX));
         let mut stated = 0;
         while seen.is_untold() {
             stated += seen.take_receipts().len();

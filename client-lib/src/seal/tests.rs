@@ -265,7 +265,7 @@ fn what_500_others_have_overtaken_is_sent_again_for_a_receipt_and_shown_once() {
         for body in sent.drain(..) {
             let Ok((from, parcel)) = bob.open(&body) else { continue };
             let number = Parcel::decode(&parcel).unwrap().items[0].number;
-            if bob.is_new(&from, OF, number) {
+            if bob.is_new(&from, OF, number, 0) {
                 shown.push(number);
             }
         }
@@ -288,11 +288,11 @@ fn what_was_written_is_what_goes_on() {
     for round in 0..6u8 {
         let body = seal(&mut ann, &bob_keys, &[round]);
         assert_eq!(open(&mut bob, &body).unwrap(), (ann_keys.identity, vec![round]));
-        assert!(bob.is_new(&ann_keys.identity, OF, round.into()) == (round > 0));
+        assert!(bob.is_new(&ann_keys.identity, OF, round.into(), 0) == (round > 0));
         let body = seal(&mut bob, &ann_keys, &[round]);
         assert_eq!(open(&mut ann, &body).unwrap().1, [round]);
         (ann, bob) = (reopened(&ann), reopened(&bob));
-        assert!(!bob.is_new(&ann_keys.identity, OF, round.into()));
+        assert!(!bob.is_new(&ann_keys.identity, OF, round.into(), 0));
     }
 }
 

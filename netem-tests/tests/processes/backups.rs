@@ -85,3 +85,35 @@ fn a_relay_that_goes_on_after_a_backup_lets_nobody_put_another_in_its_place() {
     town.sync("bob");
     assert_eq!(town.read(1), ["are you there?"]);
 }
+
+/// Each `send` opens the home, and more openings have said something than are remembered however long ago it was.
+#[test]
+fn what_many_sends_said_is_shown_once_when_it_comes_again_after_a_restore() {
+    const COUNT: usize = 270;
+    let mut town = Town::new();
+    let backup = town.folder.path().join("backup");
+    town.text(town.gateway("backup").arg(&backup));
+    let texts: Vec<String> = (0..COUNT).map(|n| format!("message {n}")).collect();
+    for text in &texts {
+        town.text(town.thinpost("ann").args(["send", "bob", text, "--offline"]));
+    }
+    town.sync("ann");
+    town.sync("bob");
+    assert_eq!(town.read(COUNT), texts);
+
+    town.kill_relay();
+    fs::rename(town.data(), town.folder.path().join("lost")).unwrap();
+    town.text(town.gateway("restore").arg(&backup));
+    town.start_relay();
+    let mut sent_again = 0;
+    for _ in 0..3 {
+        town.sync("bob");
+        town.sync("ann");
+        sent_again = sent_again.max(town.status("ann")["unconfirmed"].as_u64().unwrap());
+    }
+    assert_eq!(
+        town.status("bob")["received"],
+        COUNT,
+        "of {sent_again} that were sent again some were shown twice"
+    );
+}
