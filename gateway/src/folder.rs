@@ -48,7 +48,7 @@ const FILE_BYTES_MAX: u64 = 1_024;
 #[non_exhaustive]
 pub enum FolderError {
     /// The folder is not there and cannot be made.
-    #[error("cannot create the data folder {}: {error}", path.display())]
+    #[error("cannot create the folder {}: {error}", path.display())]
     Create {
         /// The folder.
         path: PathBuf,

@@ -312,7 +312,7 @@ fn a_data_folder_that_cannot_be_made_is_refused() {
     let file = place.configure("");
     let below = Path::new(file).join("data");
     let error = failure_of(&["run", "--data", below.to_str().unwrap()], 73);
-    assert!(error.starts_with(&format!("cannot create the data folder {}: ", below.display())), "{error}");
+    assert!(error.starts_with(&format!("cannot create the folder {}: ", below.display())), "{error}");
 }
 
 #[cfg(unix)]
