@@ -81,6 +81,20 @@ pub fn remove(path: &Path) -> io::Result<()> {
     }
 }
 
+/// Whether something has this name, be it a link that leads nowhere.
+///
+/// # Errors
+/// The system's.
+pub fn is_there(path: &Path) -> io::Result<bool> {
+    match fs::symlink_metadata(path) {
+        Ok(_) => Ok(true),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            Ok(false)
+        }
+        Err(error) => Err(error),
+    }
+}
+
 /// Waits until the content of a file is on disk.
 ///
 /// # Errors
@@ -121,6 +135,20 @@ mod tests {
         remove(&path).unwrap();
         remove(&path).unwrap();
         assert!(!path.exists());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_link_that_leads_nowhere_is_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let link = folder.path().join("link");
+        assert!(!is_there(&link).unwrap());
+        std::os::unix::fs::symlink("nowhere", &link).unwrap();
+        assert!(is_there(&link).unwrap() && !link.exists());
+        fs::remove_file(&link).unwrap();
+        fs::write(&link, "").unwrap();
+        assert!(is_there(&link).unwrap());
+        assert!(!is_there(&link.join("deep")).unwrap());
     }
 
     #[cfg(unix)]

@@ -229,7 +229,8 @@ impl Folder {
     /// # Errors
     /// When that cannot be seen.
     pub fn has_key(&self) -> Result<bool, FolderError> {
-        is_there(&self.key_path())
+        let key = self.key_path();
+        files::is_there(&key).map_err(io_error("read", &key))
     }
 
     /// Whether it has a store.
@@ -253,12 +254,13 @@ impl Folder {
     pub(crate) fn begin_restore(&self, key: &Path) -> Result<(Filling, FolderLock), FolderError> {
         let lock = self.lock_in_any_state()?;
         if !Filling::is_marked(&self.path)? {
-            if is_there(&self.store_path())? {
+            let store = self.store_path();
+            if files::is_there(&store).map_err(io_error("read", &store))? {
                 return Err(FolderError::HoldsStore { path: self.path.clone() });
             }
             let read = |path: &Path| fs::read(path).map(Zeroizing::new);
             let mine = read(&self.key_path()).ok();
-            if is_there(&self.key_path())? && mine != read(key).ok() {
+            if self.has_key()? && mine != read(key).ok() {
                 return Err(FolderError::HoldsKey { path: self.path.clone() });
             }
         }
@@ -402,15 +404,6 @@ impl RelayKeys {
     /// The relay's invites.
     pub fn invites(&self) -> Invites {
         Invites::new(blake3::derive_key("thinpost/1 relay 2026 invite", &*self.seed))
-    }
-}
-
-/// Whether something has this name, be it a link that leads nowhere.
-fn is_there(path: &Path) -> Result<bool, FolderError> {
-    match fs::symlink_metadata(path) {
-        Ok(_) => Ok(true),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(io_error("read", path)(error)),
     }
 }
 

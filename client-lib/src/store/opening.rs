@@ -50,7 +50,7 @@ impl Store {
         };
         let exists = || CreateError::Exists(folder.clone());
         let path = folder.join(storage::FILE);
-        if is_there(&path)? {
+        if files::is_there(&path).map_err(StoreError::from)? {
             return Err(exists());
         }
         files::create_folder(folder).map_err(StoreError::from)?;
@@ -58,11 +58,13 @@ impl Store {
             return Err(exists());
         };
         // Another may have been quicker.
-        if is_there(&path)? {
+        if files::is_there(&path).map_err(StoreError::from)? {
             return Err(exists());
         }
         let unfinished = folder.join(storage::FILE_NEW);
-        if storage.has_key().map_err(StoreError::from)? && !is_there(&unfinished)? {
+        if storage.has_key().map_err(StoreError::from)?
+            && !files::is_there(&unfinished).map_err(StoreError::from)?
+        {
             return Err(CreateError::KeyKept(folder.clone()));
         }
         let make = || -> Result<(), StoreError> {
@@ -84,7 +86,7 @@ impl Store {
             Ok(())
         };
         make().map_err(|error| {
-            if is_there(&path).unwrap_or(true) {
+            if files::is_there(&path).unwrap_or(true) {
                 return match error {
                     StoreError::Io { kind: io::ErrorKind::AlreadyExists, .. } => exists(),
                     error => error.into(),
@@ -138,7 +140,8 @@ impl Store {
 fn wipe_folder(storage: &Storage, folder: &Path) -> Result<(), WipeError> {
     let no_home = || WipeError::NoHome(folder.to_owned());
     let path = folder.join(storage::FILE);
-    if !is_there(&path)? && !storage.has_key().map_err(StoreError::from)? {
+    let is_there = || Ok(files::is_there(&path)? || storage.has_key()?);
+    if !is_there().map_err(|error: io::Error| StoreError::from(error))? {
         return Err(no_home());
     }
     let Some(_lock) = storage::lock_folder(folder).map_err(StoreError::from)? else {
@@ -191,17 +194,6 @@ fn open_database(storage: &Storage) -> Result<Database, OpenError> {
                 _ => Err(OpenError::NoHome(folder.clone())),
             }
         }
-    }
-}
-
-/// Whether something has this name, be it a link that leads nowhere.
-fn is_there(path: &Path) -> Result<bool, StoreError> {
-    match fs::symlink_metadata(path) {
-        Ok(_) => Ok(true),
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
-            Ok(false)
-        }
-        Err(error) => Err(error.into()),
     }
 }
 
