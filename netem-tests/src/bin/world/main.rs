@@ -238,8 +238,9 @@ fn run(args: &Args, sometimes: &Sometimes) -> Result<bool, Stop> {
         let again = format!("{} --seeds {seeds}", args.again(None));
         say(format_args!("{}\n", tally.report(first, again).line()))?;
     }
-    // Whoever chooses a link, or how many and how long, chooses what cannot happen.
-    let all_drawn = args.again(None) == format!("world --from {}", args.from) && seeds >= sometimes::STORMS;
+    // Whoever chooses a link, or how many and how long, chooses what cannot happen. The first storms are known to take every rare
+    // path; of others some hundreds may well miss one.
+    let all_drawn = args.again(None) == "world --from 0" && seeds >= sometimes::STORMS;
     let missing = if all_drawn { tally.missing() } else { Vec::new() };
     for (who, what) in &missing {
         say(format_args!("never happened: {who} says {what:?}\n"))?;
