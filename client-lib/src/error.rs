@@ -91,7 +91,7 @@ pub enum RenewError {
     Store(#[from] StoreError),
 }
 
-/// Why a home was not opened. It was not changed.
+/// Why a home was not opened. It was not changed, but for a repair of a file that was not closed in good order.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum OpenError {

@@ -100,7 +100,7 @@ fn make(
     Ok(counts)
 }
 
-/// Whether a folder is a backup, whole or not, and no relay's.
+/// Whether a folder is a backup, damaged or not: it has the files that each has.
 pub(crate) fn is_backup(path: &Path) -> bool {
     [KEY_FILE, STORE_FILE, MANIFEST_FILE].iter().all(|file| path.join(file).exists())
 }

@@ -179,12 +179,8 @@ impl Folder {
         if Filling::is_marked(path)? {
             return Err(FolderError::Unfinished { path: path.to_owned() });
         }
-        let key = path.join(KEY_FILE);
-        match key.try_exists() {
-            Ok(true) => Ok(Self { path: path.to_owned() }),
-            Ok(false) => Err(FolderError::NoRelay { path: path.to_owned() }),
-            Err(error) => Err(io_error("read", &key)(error)),
-        }
+        let folder = Self { path: path.to_owned() };
+        if folder.has_key()? { Ok(folder) } else { Err(FolderError::NoRelay { path: path.to_owned() }) }
     }
 
     /// Where it is.
@@ -230,7 +226,7 @@ impl Folder {
     /// When that cannot be seen.
     pub fn has_key(&self) -> Result<bool, FolderError> {
         let key = self.key_path();
-        files::is_there(&key).map_err(io_error("read", &key))
+        key.try_exists().map_err(io_error("read", &key))
     }
 
     /// Whether it has a store.
@@ -254,13 +250,14 @@ impl Folder {
     pub(crate) fn begin_restore(&self, key: &Path) -> Result<(Filling, FolderLock), FolderError> {
         let lock = self.lock_in_any_state()?;
         if !Filling::is_marked(&self.path)? {
-            let store = self.store_path();
-            if files::is_there(&store).map_err(io_error("read", &store))? {
+            // A link that leads nowhere is to be left alone, too.
+            let is_there = |path: &Path| files::is_there(path).map_err(io_error("read", path));
+            if is_there(&self.store_path())? {
                 return Err(FolderError::HoldsStore { path: self.path.clone() });
             }
             let read = |path: &Path| fs::read(path).map(Zeroizing::new);
             let mine = read(&self.key_path()).ok();
-            if self.has_key()? && mine != read(key).ok() {
+            if is_there(&self.key_path())? && mine != read(key).ok() {
                 return Err(FolderError::HoldsKey { path: self.path.clone() });
             }
         }

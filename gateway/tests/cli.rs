@@ -390,6 +390,12 @@ fn a_key_or_a_store_that_is_lost_is_not_made_anew_unasked() {
     let lost = failure_of(&run, 66);
     assert!(lost.starts_with(&format!("the key {} is gone", key.display())), "{lost}");
     assert!(!key.exists());
+    #[cfg(unix)]
+    {
+        std::os::unix::fs::symlink("nowhere", &key).unwrap();
+        assert_eq!(failure_of(&run, 66), lost);
+        assert!(key.is_symlink() && !key.exists());
+    }
     fs::rename(&elsewhere, &key).unwrap();
     assert_eq!(stdout_of(&["ticket", "--data", place.data(), "--advertise", ADVERTISED]), ticket);
 }

@@ -16,7 +16,7 @@ use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::Context;
 use tracing_subscriber::registry::LookupSpan;
 
-/// In so many storms that are left to their seeds, all of [`MUST_HAPPEN`] do.
+/// In the first so many storms that are left to their seeds, all of [`MUST_HAPPEN`] do.
 pub const STORMS: u64 = 200;
 
 /// What must be said in [`STORMS`] storms, by whom.

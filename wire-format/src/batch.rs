@@ -93,7 +93,7 @@ pub enum BatchError {
     /// The bytes end inside the named field.
     #[error("the batch ends inside {0}")]
     Truncated(&'static str),
-    /// A number that is out of its range, in the named field.
+    /// A number that is out of its range, or not in its shortest form, in the named field.
     #[error("{0} is out of range")]
     OutOfRange(&'static str),
     /// Items and a chunk, either of which goes on to the end.

@@ -55,7 +55,7 @@ pub enum ParcelError {
     /// The parcel ends inside a field, or holds nothing.
     #[error("the parcel ends too early")]
     Truncated,
-    /// A number is zero, or does not fit into 64 bits.
+    /// A number is zero, does not fit into 64 bits, or is not in its shortest form.
     #[error("a number in the parcel is out of range")]
     BadNumber,
     /// An empty letter.

@@ -376,7 +376,8 @@ impl Content<'_> {
     }
 
     fn number(&mut self) -> Result<u64, TicketError> {
-        varint::take(&mut self.0).map_err(|_| TicketError::Malformed("a number is out of range"))
+        varint::take(&mut self.0)
+            .map_err(|_| TicketError::Malformed("a number is out of range, or written in a longer form"))
     }
 
     fn relay(&mut self) -> Result<RelayTicket, TicketError> {

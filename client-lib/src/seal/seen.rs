@@ -15,7 +15,7 @@ const INCARNATIONS_MIN: usize = 256;
 const INCARNATIONS_MAX: usize = 10_000;
 
 /// Others are remembered for so long after they said something, seconds: for 30 days it is sent again, and then a relay keeps it
-/// for 30 days.
+/// for 30 days, unless its operator has said otherwise.
 const REMEMBERED_S: u64 = 62 * 24 * 3_600;
 
 /// Ranges remembered of each. Beyond, what is missing before the lowest counts as arrived.
@@ -267,6 +267,19 @@ mod tests {
         seen.insert(of(601), 1, NOW + REMEMBERED_S + 1_000);
         assert_eq!(seen.of.len(), INCARNATIONS_MIN);
         assert!((346..=601).all(|n| !seen.insert(of(n), 1, NOW + REMEMBERED_S + 1_000)));
+    }
+
+    #[test]
+    fn an_opening_that_said_one_thing_takes_thirteen_bytes() {
+        let bytes = |openings: u32| {
+            let mut seen = Seen::default();
+            for n in 0..openings {
+                seen.insert(ShortIncarnation(n.to_le_bytes()), 1, NOW);
+            }
+            seen.take_receipts();
+            postcard::to_stdvec(&seen.to_record()).unwrap().len()
+        };
+        assert_eq!(bytes(600) - bytes(200), 400 * 13);
     }
 
     #[test]

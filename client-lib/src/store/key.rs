@@ -120,6 +120,11 @@ impl Cost {
     }
 }
 
+/// Whether a file has no key any more: zeros are what is written over one that is to be removed.
+pub(super) fn is_overwritten(file: &[u8]) -> bool {
+    file.iter().all(|byte| *byte == 0)
+}
+
 impl DataKey {
     pub(super) fn new(random: &mut Random) -> Self {
         Self(Zeroizing::new(random.bytes()))
@@ -158,8 +163,7 @@ impl DataKey {
 
     /// The key that a file gives to who has the application's.
     pub(super) fn from_file(file: Option<&[u8]>, key: Option<&HomeKey>) -> Result<Self, OpenError> {
-        // Zeros are what is written over a file that is to be removed.
-        let file = file.filter(|file| file.iter().any(|byte| *byte != 0)).ok_or(OpenError::KeyGone)?;
+        let file = file.filter(|file| !is_overwritten(file)).ok_or(OpenError::KeyGone)?;
         let (content, found) = file.split_last_chunk::<CHECK_BYTES>().ok_or_else(damaged)?;
         if check(content) != *found {
             return Err(damaged());

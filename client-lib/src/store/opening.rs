@@ -140,8 +140,8 @@ impl Store {
 fn wipe_folder(storage: &Storage, folder: &Path) -> Result<(), WipeError> {
     let no_home = || WipeError::NoHome(folder.to_owned());
     let path = folder.join(storage::FILE);
-    let is_there = || Ok(files::is_there(&path)? || storage.has_key()?);
-    if !is_there().map_err(|error: io::Error| StoreError::from(error))? {
+    let has_file = files::is_there(&path).map_err(StoreError::from)?;
+    if !has_file && !storage.has_key().map_err(StoreError::from)? {
         return Err(no_home());
     }
     let Some(_lock) = storage::lock_folder(folder).map_err(StoreError::from)? else {

@@ -10,6 +10,8 @@ use thinpost_disk::files;
 use thinpost_disk::medium::Medium;
 use zeroize::Zeroizing;
 
+use super::key::is_overwritten;
+
 /// Where a home is.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -132,9 +134,9 @@ impl Storage {
         Ok(Some(bytes))
     }
 
-    /// Whether there is a file with a key: one of zeros has none any more.
+    /// Whether there is a file with a key that was not overwritten.
     pub(super) fn has_key(&self) -> io::Result<bool> {
-        Ok(self.read_key_file()?.is_some_and(|file| file.iter().any(|byte| *byte != 0)))
+        Ok(self.read_key_file()?.is_some_and(|file| !is_overwritten(&file)))
     }
 
     /// Closes the file with the key to others than its owner, as a careless copy may have opened it to them.
