@@ -36,7 +36,7 @@ pub struct Target {
 pub const TARGETS: [Target; 13] = [
     Target { name: "batch", run: batch::run, seeds: seeds::batch, compares: true },
     Target { name: "codec", run: codec::run, seeds: seeds::codec, compares: true },
-    Target { name: "config", run: config::run, seeds: seeds::config, compares: true },
+    Target { name: "config", run: config::run, seeds: seeds::config, compares: false },
     Target { name: "datagram", run: datagram::run, seeds: seeds::datagram, compares: false },
     Target { name: "frame", run: frame::run, seeds: seeds::frame, compares: true },
     Target { name: "link", run: link::run, seeds: seeds::link, compares: false },

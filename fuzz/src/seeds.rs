@@ -28,6 +28,8 @@ use thinpost_wire::ticket::{
 };
 use thinpost_wire::token::{MailboxAddress, MailboxSecret, Token, TokenId};
 
+use crate::model::WRITTEN_AGAIN;
+
 static MODELS: Models = Models::compiled_in();
 
 /// Texts in the languages and scripts that dictionaries and models are for.
@@ -254,8 +256,11 @@ pub(crate) fn model() -> Vec<Vec<u8>> {
     };
     let file = small.to_bytes().expect("the parts are sound");
     let body = zstd::bulk::decompress(&file[4..], 1 << 20).expect("it was packed");
-    let coded = |coded: &[u8]| [&(body.len() as u16).to_le_bytes()[..], &body, coded].concat();
-    vec![coded(&[]), coded(&[0x40]), coded(&[1, 2, 3, 4, 5, 6, 7, 8])]
+    let coded = |coded: &[u8]| {
+        let length = body.len() as u16;
+        [length, length | WRITTEN_AGAIN].map(|length| [&length.to_le_bytes()[..], &body, coded].concat())
+    };
+    [coded(&[]), coded(&[0x40]), coded(&[1, 2, 3, 4, 5, 6, 7, 8])].concat()
 }
 
 fn notes() -> Notes {
