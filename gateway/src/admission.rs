@@ -10,21 +10,21 @@ use thinpost_wire::ticket::InviteToken;
 
 use crate::config::{Config, Registration};
 use crate::invite::Invites;
+use crate::relay::WallClock;
 use crate::store::Invite;
 
 /// The relay's rule for new accounts.
-#[derive(Debug)]
 pub struct Admission {
     registration: Registration,
     allow_list: BTreeSet<AccountKey>,
     invites: Invites,
-    unix_time_s: fn() -> u64,
+    unix_time_s: WallClock,
 }
 
 impl Admission {
     /// The rule that the configuration asks for. Invites carry their end as wall-clock time, the one
     /// thing here that is told by it.
-    pub fn new(config: &Config, invites: Invites, unix_time_s: fn() -> u64) -> Self {
+    pub fn new(config: &Config, invites: Invites, unix_time_s: WallClock) -> Self {
         Self {
             registration: config.registration,
             allow_list: config.allow_list.clone(),

@@ -107,7 +107,7 @@ fn run(args: &RunArgs) -> Result<(), Failure> {
             runtime,
             commit_mode: CommitMode::Blocking,
             rng_seed: None,
-            unix_time_s,
+            unix_time_s: Arc::new(unix_time_s),
         })?;
         let local = relay.local_addr().map_err(listen_failed(config.listen))?;
         let addresses = publish(&config, &folder, local)?;

@@ -37,6 +37,9 @@ const FAREWELL: Duration = Duration::from_secs(1);
 /// for them, and no state for forged addresses.
 const RETRY_ABOVE_STRANGERS: usize = 192;
 
+/// Seconds since 1970, as far as the machine knows.
+pub type WallClock = Arc<dyn Fn() -> u64 + Send + Sync>;
+
 /// Everything that a relay is made of. Sockets, time and disk come in here, so that a simulation can
 /// give its own.
 pub struct RelayParts {
@@ -58,8 +61,8 @@ pub struct RelayParts {
     pub commit_mode: CommitMode,
     /// Makes QUIC's own choices repeatable, in simulations only.
     pub rng_seed: Option<[u8; 32]>,
-    /// Wall-clock time, seconds; only invites look at it.
-    pub unix_time_s: fn() -> u64,
+    /// Wall-clock time, seconds; only invites look at it, and the store when the relay starts.
+    pub unix_time_s: WallClock,
 }
 
 /// Why a relay does not start. Nothing changed.
@@ -181,6 +184,7 @@ impl Relay {
     /// When the socket or the store cannot be used.
     pub fn start(parts: RelayParts) -> Result<Self, StartError> {
         let RelayParts { identity, config, store, .. } = parts;
+        store.begin_run((parts.unix_time_s)())?;
         let clock = RelayClock::resume(store.relay_clock()?);
         let wakes = Wakes::default();
         let (committer, group_commit) = GroupCommit::new(

@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 use rangemap::RangeSet;
 use thinpost_gateway::store::{
-    Counts, DeviceNo, DeviceRecord, Entry, HandleTables, Lineage, MailboxUsage, ObjectNo, ObjectRecord, Op,
-    RelayTime, Store, StoreError, Verdict,
+    Counts, DeviceNo, DeviceRecord, Entry, HandleTables, Leap, Lineage, MailboxUsage, ObjectNo, ObjectRecord,
+    Op, RelayTime, Store, StoreError, Verdict,
 };
 use thinpost_wire::ids::{AccountKey, DeviceKey, ObjectId, Position};
 use thinpost_wire::token::MailboxAddress;
@@ -99,6 +99,14 @@ impl Store for FailingDisk {
 
     fn admits(&self, address: &MailboxAddress) -> Result<bool, StoreError> {
         self.store()?.admits(address)
+    }
+
+    fn begin_run(&self, unix_s: u64) -> Result<(), StoreError> {
+        self.store()?.begin_run(unix_s)
+    }
+
+    fn leap(&self) -> Option<Leap> {
+        self.store.leap()
     }
 
     fn newest(&self) -> Result<Position, StoreError> {

@@ -144,6 +144,7 @@ impl World {
     pub fn start_relay(&mut self) {
         self.relay_starts += 1;
         self.disk = Arc::new(FailingDisk::new(self.store.clone()));
+        let began = self.began;
         let parts = RelayParts {
             identity: self.identity.clone(),
             reset_key: [0x53; 32],
@@ -154,7 +155,7 @@ impl World {
             runtime: self.net.runtime(),
             commit_mode: CommitMode::Inline,
             rng_seed: Some(rng_seed(self.seed, self.relay_starts)),
-            unix_time_s: || BEGINNING_UNIX_S,
+            unix_time_s: Arc::new(move || BEGINNING_UNIX_S + began.elapsed().as_secs()),
         };
         self.relay = Some(Relay::start(parts).expect("a socket and a store in memory do not fail"));
     }

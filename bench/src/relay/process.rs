@@ -61,7 +61,7 @@ pub(crate) fn serve(args: &ServeArgs) -> Result<()> {
             runtime: quic,
             commit_mode: CommitMode::Blocking,
             rng_seed: None,
-            unix_time_s: || 0,
+            unix_time_s: Arc::new(|| 0),
         })?;
         println!("{}", relay.local_addr()?);
         tokio::task::spawn_blocking(|| std::io::stdin().read_to_end(&mut Vec::new())).await??;

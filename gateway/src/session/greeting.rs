@@ -12,7 +12,7 @@ use tracing::error;
 
 use super::Session;
 use super::end::{End, Misbehaviour};
-use crate::store::{DeviceRecord, HandleTables, Op, Register, Store, TableTail};
+use crate::store::{DeviceRecord, HandleTables, Leap, Op, Register, Store, TableTail};
 
 /// What a store knows of a device.
 struct Known {
@@ -20,6 +20,8 @@ struct Known {
     tables: HandleTables,
     keys_left: usize,
     newest: Position,
+    /// What the run has passed over.
+    leap: Option<Leap>,
 }
 
 impl Session {
@@ -49,6 +51,7 @@ impl Session {
                 tables: store.tables(record.number)?,
                 keys_left: store.keys_left(record.number)?,
                 newest: store.newest()?,
+                leap: store.leap(),
             }))
         };
         Ok(self.shared.read(read).await?)
@@ -56,18 +59,19 @@ impl Session {
 
     /// Says what is known of the device. What the store must forget of its handles.
     fn welcome(&mut self, known: Known, hello: Hello) -> Option<Op> {
-        let Known { record, tables, keys_left, newest } = known;
+        let Known { record, tables, keys_left, newest, leap } = known;
         self.mailboxes = HandleTable::new(tables.to_relay);
         let had = self.mailboxes.len();
         let shared = self.mailboxes.reconcile(hello.mailboxes);
         self.delivery.know_senders(HandleTable::new(tables.from_relay), hello.senders);
         let lineage = self.shared.store.lineage();
-        if hello.have.is_some_and(|(store, read)| store == lineage.id() && read > newest)
+        let is_beyond = |read| read > newest || leap.is_some_and(|leap| leap.passes(read));
+        if hello.have.is_some_and(|(store, read)| store == lineage.id() && is_beyond(read))
             && !self.shared.is_said_to_be_behind.swap(true, Ordering::Relaxed)
         {
             error!(
-                "a device says that it has read what this store has not given out yet: if the data folder was put back by a copy, \
-                 what comes next may never arrive; stop, and put it back by gateway restore"
+                "a device says that it has read what this store has never given out: if the data folder was put back by a copy, \
+                 senders do not know yet what it has lost, and revoked tickets may hold; stop, and put it back by gateway restore"
             );
         }
         let cursor = lineage.resume(record.cursor, hello.have, newest);

@@ -19,7 +19,7 @@ use self::objects::Object;
 use super::sessions;
 use super::types::Order;
 use super::{
-    Append, Counts, DeviceNo, DeviceRecord, Done, Entry, HandleTables, Lineage, MailboxUsage, ObjectNo,
+    Append, Counts, DeviceNo, DeviceRecord, Done, Entry, HandleTables, Leap, Lineage, MailboxUsage, ObjectNo,
     ObjectRecord, Op, Refusal, Register, RelayTime, Store, StoreConfig, StoreError, TableTail, Usage,
     Verdict,
 };
@@ -46,6 +46,7 @@ impl MemoryStore {
 #[derive(Clone, Debug, Default)]
 struct State {
     clock: RelayTime,
+    leap: Option<Leap>,
     position: u64,
     mailboxes: BTreeMap<AccountKey, Mailbox>,
     devices: BTreeMap<DeviceNo, Device>,
@@ -259,7 +260,7 @@ impl State {
             return Err(if is_full { Refusal::MailboxFull } else { Refusal::StoreFull });
         }
         device.remember(append, self.clock, config);
-        self.position += 1;
+        self.position = Leap::next(self.leap, self.position);
         let position = Position(self.position);
         let lifetime_s = append.lifetime_s.min(config.lifetime_s_max);
         let entry = Entry {
@@ -476,6 +477,17 @@ impl Store for MemoryStore {
         let state = self.state();
         let mailbox = state.mailboxes.get(&address.mailbox).filter(|mailbox| !mailbox.is_closed);
         Ok(mailbox.is_some_and(|mailbox| mailbox.wants(address.token)))
+    }
+
+    fn begin_run(&self, unix_s: u64) -> Result<(), StoreError> {
+        let mut state = self.state();
+        let since = state.leap.map(|leap| leap.since_unix_s());
+        state.leap = Some(Leap::at(unix_s, Position(state.position), since));
+        Ok(())
+    }
+
+    fn leap(&self) -> Option<Leap> {
+        self.state().leap
     }
 
     fn newest(&self) -> Result<Position, StoreError> {

@@ -11,6 +11,7 @@
 mod bounds;
 pub mod clock;
 pub mod commit;
+mod leap;
 mod lineage;
 pub mod memory;
 mod objects;
@@ -40,6 +41,7 @@ use thiserror::Error;
 pub use self::bounds::{ObjectQuota, Quota, StoreConfig};
 pub use self::clock::{RelayClock, RelayTime};
 pub use self::commit::{CommitError, CommitMode, Committer, GroupCommit, GroupLimits, Pending, Wakes};
+pub use self::leap::Leap;
 pub use self::lineage::Lineage;
 pub use self::memory::MemoryStore;
 pub use self::objects::{ObjectNo, ObjectRecord};
@@ -98,6 +100,13 @@ pub trait Store: Send + Sync + 'static {
 
     /// How full a mailbox is; `None` if there is no such mailbox.
     fn mailbox_usage(&self, mailbox: &AccountKey) -> Result<Option<MailboxUsage>, StoreError>;
+
+    /// A relay starts on the store, at this time of the wall clock: what is appended from here on comes behind a [`Leap`].
+    /// Without, it comes behind what there is.
+    fn begin_run(&self, unix_s: u64) -> Result<(), StoreError>;
+
+    /// How far the last [`Store::begin_run`] has leapt, if there was one.
+    fn leap(&self) -> Option<Leap>;
 
     /// The newest position that was given out, in any mailbox.
     fn newest(&self) -> Result<Position, StoreError>;

@@ -12,6 +12,7 @@ use std::io;
 use std::ops::Bound;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use bytes::Bytes;
 use rangemap::RangeSet;
@@ -30,14 +31,14 @@ pub(crate) use self::copy::BACKUP_BYTES;
 use self::objects::{OBJECT_IDS, OBJECT_RANGES, OBJECTS, ObjectState};
 use self::records::{
     ACCOUNTS, ADDRESSES, CLOSED, DEVICE_KEYS, DEVICES, Device, ENTRIES, FORMAT, MAILBOXES, META, META_BACKUP,
-    META_FORMAT, META_LINEAGE, META_OBJECTS, META_STATE, META_STORE_ID, ONE_TIME_KEYS, QUEUES, REVOKED,
-    SECRETS, SENDERS, SESSIONS, State,
+    META_FORMAT, META_LINEAGE, META_OBJECTS, META_SINCE, META_STATE, META_STORE_ID, ONE_TIME_KEYS, QUEUES,
+    REVOKED, SECRETS, SENDERS, SESSIONS, State,
 };
 use super::sessions::SessionBuffer;
 use super::types::Order;
 use super::{
-    Counts, DeviceNo, DeviceRecord, Entry, HandleTables, Lineage, MailboxUsage, ObjectNo, ObjectRecord, Op,
-    RelayTime, Store, StoreConfig, StoreError, Verdict,
+    Counts, DeviceNo, DeviceRecord, Entry, HandleTables, Leap, Lineage, MailboxUsage, ObjectNo, ObjectRecord,
+    Op, RelayTime, Store, StoreConfig, StoreError, Verdict,
 };
 
 /// A relay's store in one redb file.
@@ -48,6 +49,7 @@ pub struct RedbStore {
     lineage: Lineage,
     sessions: SessionBuffer,
     reserve: Option<Reserve>,
+    leap: Mutex<Option<Leap>>,
     /// Set by the first failure of [`Store::apply`], and never cleared.
     failed: AtomicBool,
 }
@@ -109,6 +111,7 @@ impl RedbStore {
             lineage,
             sessions: SessionBuffer::default(),
             reserve: None,
+            leap: Mutex::default(),
             failed: AtomicBool::new(false),
         })
     }
@@ -118,8 +121,7 @@ impl RedbStore {
     /// # Errors
     /// When it cannot be read.
     pub fn is_new(&self) -> Result<bool, StoreError> {
-        let counts = self.counts()?;
-        Ok(counts.accounts == 0 && self.newest()? == Position(0) && self.lineage.earlier().is_empty())
+        Ok(self.look(read_state)?.mailbox == 0 && self.lineage.earlier().is_empty())
     }
 
     /// Takes no more of the disk while little is left of it: then envelopes are taken where others have gone, objects and new
@@ -138,6 +140,7 @@ impl RedbStore {
         let sessions = self.sessions.pending();
         let write = self.db.begin_write()?;
         let mut transaction = Transaction::begin(&write, &self.config, now)?;
+        transaction.leap(self.leap());
         if let Some(reserve) = &self.reserve {
             transaction.heed(reserve.left());
         }
@@ -228,6 +231,18 @@ fn read_object_state(read: &ReadTransaction) -> Result<ObjectState, StoreError> 
         Some(state) => records::decode("state of objects", state.value()),
         None => Ok(ObjectState::default()),
     }
+}
+
+fn read_since(read: &ReadTransaction) -> Result<Option<u64>, StoreError> {
+    let Some(row) = read.open_table(META)?.get(META_SINCE)? else { return Ok(None) };
+    let bytes = row.value().try_into().map_err(|_| StoreError::Corrupt("since".into()))?;
+    Ok(Some(u64::from_le_bytes(bytes)))
+}
+
+fn write_since(db: &Database, since_unix_s: u64) -> Result<(), StoreError> {
+    let write = db.begin_write()?;
+    write.open_table(META)?.insert(META_SINCE, since_unix_s.to_le_bytes().as_slice())?;
+    Ok(write.commit()?)
 }
 
 fn read_state(read: &ReadTransaction) -> Result<State, StoreError> {
@@ -342,6 +357,21 @@ impl Store for RedbStore {
             let usage = read.open_table(MAILBOXES)?.get(number)?.map(|row| row.value());
             Ok(usage.map(apply::usage_of))
         })
+    }
+
+    fn begin_run(&self, unix_s: u64) -> Result<(), StoreError> {
+        let (state, since) = self.look(|read| Ok((read_state(read)?, read_since(read)?)))?;
+        let leap = Leap::at(unix_s, Position(state.position), since);
+        if since.is_none() && state.mailbox == 0 {
+            // Put back to here, a store would know nothing of what was given out since; later than here, its first commit says it.
+            self.db.intact(|| write_since(&self.db, leap.since_unix_s()))?;
+        }
+        *self.leap.lock().unwrap_or_else(PoisonError::into_inner) = Some(leap);
+        Ok(())
+    }
+
+    fn leap(&self) -> Option<Leap> {
+        *self.leap.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn newest(&self) -> Result<Position, StoreError> {

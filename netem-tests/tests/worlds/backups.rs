@@ -265,3 +265,32 @@ async fn what_was_written_since_does_not_overtake_what_the_relay_no_longer_has()
         written_before_it_was_known(seed, seed % 2 == 0, lost).await;
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn after_a_copy_was_put_back_nothing_that_comes_is_skipped() {
+    let (mut world, mut disk, ann, bob) = town(5, "gprs").await;
+    for person in [&ann, &bob] {
+        go(person, true).await;
+    }
+    let copy = disk.folder.path().join("copy");
+    std::fs::copy(disk.folder.path().join("store-0"), &copy).unwrap();
+    let send = async |n| {
+        // Nobody sends this again when a receipt is missed.
+        ann.client().send("bob", Message::from(line("ann", n)).relay_visible()).await.unwrap();
+    };
+    for n in 0..3 {
+        send(n).await;
+    }
+    inbox(&bob, 3).await;
+    go(&bob, false).await;
+    disk.store = Arc::new(open(&copy));
+    disk.put_into(&mut world);
+    for n in 3..6 {
+        send(n).await;
+    }
+    sleep(A_WHILE).await;
+    assert_eq!(disk.store.counts().unwrap().entries, 3);
+    bob.client().connect();
+    assert_eq!(inbox(&bob, 6).await, expected("ann", 6));
+    assert_eq!(bob.client().status().await.unwrap().received.0, 6);
+}

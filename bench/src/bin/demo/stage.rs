@@ -196,7 +196,9 @@ fn start_relay(folder: &TempDir, address: SocketAddr) -> anyhow::Result<OwnRunti
         runtime,
         commit_mode: CommitMode::Blocking,
         rng_seed: None,
-        unix_time_s: || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
+        unix_time_s: Arc::new(|| {
+            SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+        }),
     })?;
     drop(entered);
     Ok(OwnRuntime { relay, runtime: own })

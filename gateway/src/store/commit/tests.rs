@@ -11,7 +11,7 @@ use thinpost_wire::token::MailboxAddress;
 use super::*;
 use crate::store::conformance::{ALICE, BOB, T0, append, bodies, join, register, small};
 use crate::store::{
-    Counts, DeviceNo, DeviceRecord, Entry, HandleTables, Lineage, MailboxUsage, MemoryStore, ObjectNo,
+    Counts, DeviceNo, DeviceRecord, Entry, HandleTables, Leap, Lineage, MailboxUsage, MemoryStore, ObjectNo,
     ObjectRecord, StoreConfig,
 };
 
@@ -67,6 +67,12 @@ impl Store for Probe {
     }
     fn admits(&self, address: &MailboxAddress) -> Result<bool, StoreError> {
         self.inner.admits(address)
+    }
+    fn begin_run(&self, unix_s: u64) -> Result<(), StoreError> {
+        self.inner.begin_run(unix_s)
+    }
+    fn leap(&self) -> Option<Leap> {
+        self.inner.leap()
     }
     fn newest(&self) -> Result<Position, StoreError> {
         self.inner.newest()

@@ -2,14 +2,15 @@
 //!
 //! In each sequence somebody writes to an account of two devices. These fetch from where they say that they are, which may be long
 //! behind them, or ahead of all there is; they settle back and forth; tokens are revoked, secrets change, envelopes come again;
-//! and of every two stores one is made of a backup on the way. Whatever waits and a device has not seen must be behind its cursor
+//! and on the way every second store is put back: to a backup, from which another store is made, or to a copy of its file. Whatever waits and a device has not seen must be behind its cursor
 //! whenever it fetches, and in the end each has seen all that was accepted, in order; and no envelope is accepted twice.
 
 use std::collections::BTreeSet;
 use std::iter::repeat_n;
 
 use bytes::Bytes;
-use redb::backends::InMemoryBackend;
+use thinpost_disk::Database;
+use thinpost_disk::medium::Medium;
 use thinpost_wire::ids::{AccountKey, DeviceKey, Incarnation, Origin, Position, StoreId};
 use thinpost_wire::token::{MailboxSecret, Token, TokenId};
 
@@ -31,6 +32,10 @@ const DIGESTS_KEPT: u32 = 8;
 
 /// The time of all of it: what expires is tried out elsewhere.
 const NOW: RelayTime = RelayTime(1_000);
+
+/// When a relay starts on a store, Unix seconds, and how much later it is when the store is put back.
+const BEGINNING_UNIX_S: u64 = 1_800_000_000;
+const DAY_S: u64 = 86_400;
 
 /// Who of a sequence writes; the devices before read.
 const WRITER: usize = 2;
@@ -62,21 +67,41 @@ fn config() -> StoreConfig {
 
 /// All who share a store.
 struct Town {
+    medium: Medium,
     store: RedbStore,
     sequences: Vec<Sequence>,
-    /// The step before which a backup is made, and the one before which a store that is made of it takes the store's place.
-    restore: Option<(usize, usize)>,
+    put_back: Option<PutBack>,
+}
+
+/// How a store is put back.
+struct PutBack {
+    is_of_copy: bool,
+    /// The step before which something is kept, and the one before which that takes the store's place.
+    from: usize,
+    at: usize,
+}
+
+/// What is kept of a store.
+enum Kept {
+    Backup(Database),
+    Copy(Medium),
 }
 
 impl Town {
     fn new(seed: u64) -> Result<Self, StoreError> {
         let mut random = Rng(seed);
-        let backup_at = random.below(STEPS - 1);
-        let restore_at = backup_at + 1 + random.below(STEPS - 1 - backup_at);
+        let from = random.below(STEPS - 1);
+        let at = from + 1 + random.below(STEPS - 1 - from);
+        let medium = Medium::default();
         Ok(Self {
-            store: RedbStore::with_backend(InMemoryBackend::new(), config(), StoreId([1; 8]))?,
+            store: open(&medium, BEGINNING_UNIX_S)?,
+            medium,
             sequences: (0..TOGETHER).map(|n| Sequence::new(n, Rng(random.next()))).collect(),
-            restore: seed.is_multiple_of(2).then_some((backup_at, restore_at)),
+            put_back: seed.is_multiple_of(2).then_some(PutBack {
+                is_of_copy: seed.is_multiple_of(4),
+                from,
+                at,
+            }),
         })
     }
 
@@ -85,18 +110,27 @@ impl Town {
         for device in 0..=WRITER {
             self.commit(|sequence, store| Ok(sequence.arrive(device, store)))?;
         }
-        let mut backup = None;
+        let mut kept = None;
         for step in 0..STEPS {
-            match self.restore {
-                Some((backup_at, _)) if backup_at == step => {
-                    backup = Some(self.store.backed_up()?);
-                    self.sequences.iter_mut().for_each(Sequence::backed_up);
+            match self.put_back {
+                Some(PutBack { is_of_copy, from, .. }) if from == step => {
+                    kept = Some(match is_of_copy {
+                        true => Kept::Copy(self.medium.fork()),
+                        false => Kept::Backup(self.store.backed_up()?),
+                    });
+                    self.sequences.iter_mut().for_each(Sequence::kept);
                 }
-                Some((_, restore_at)) if restore_at == step => {
-                    let backup = backup.take().expect("it was made before");
-                    self.store = RedbStore::of_backup(&backup, config(), StoreId([2; 8]))?;
-                    self.sequences.iter_mut().for_each(Sequence::restored);
-                }
+                Some(PutBack { at, .. }) if at == step => match kept.take().expect("it was kept before") {
+                    Kept::Backup(backup) => {
+                        self.store = RedbStore::of_backup(&backup, config(), StoreId([2; 8]))?;
+                        self.store.begin_run(BEGINNING_UNIX_S + DAY_S)?;
+                        self.sequences.iter_mut().for_each(Sequence::restored);
+                    }
+                    Kept::Copy(medium) => {
+                        self.store = open(&medium, BEGINNING_UNIX_S + DAY_S)?;
+                        self.sequences.iter_mut().for_each(Sequence::put_back);
+                    }
+                },
                 _ => {}
             }
             self.commit(Sequence::act)?;
@@ -130,6 +164,12 @@ impl Town {
     }
 }
 
+fn open(medium: &Medium, unix_s: u64) -> Result<RedbStore, StoreError> {
+    let store = RedbStore::with_backend(medium.clone(), config(), StoreId([1; 8]))?;
+    store.begin_run(unix_s)?;
+    Ok(store)
+}
+
 /// A device, and what it remembers.
 struct Device {
     key: DeviceKey,
@@ -143,7 +183,7 @@ struct Device {
     seen: Vec<u64>,
 }
 
-/// What a store knows of a mailbox, as far as it must be told again after a restore.
+/// What a store knows of a mailbox.
 #[derive(Clone, Default)]
 struct Known {
     /// The numbers of the envelopes that were accepted, in order.
@@ -158,10 +198,10 @@ struct Sequence {
     writer: AccountKey,
     devices: [Device; 3],
     known: Known,
-    at_backup: Known,
+    at_kept: Known,
     /// Envelopes that were written.
     written: u64,
-    /// How much each device had seen when the store was restored.
+    /// How much each device had seen when the store was put back.
     seen_before: [usize; 3],
     found: Result<(), String>,
 }
@@ -186,21 +226,30 @@ impl Sequence {
             writer: AccountKey(name(0xb)),
             devices: [device(0), device(1), device(2)],
             known: Known::default(),
-            at_backup: Known::default(),
+            at_kept: Known::default(),
             written: 0,
             seen_before: [0; 3],
             found: Ok(()),
         }
     }
 
-    fn backed_up(&mut self) {
-        self.at_backup = self.known.clone();
+    fn kept(&mut self) {
+        self.at_kept = self.known.clone();
+    }
+
+    /// The store knows what it knew then, and whom it knew.
+    fn put_back(&mut self) {
+        self.known = self.at_kept.clone();
+        for device in &mut self.devices {
+            device.link = None;
+        }
+        self.seen_before = self.devices.each_ref().map(|device| device.seen.len());
     }
 
     /// The store knows what the backup knew, and nobody until they have registered.
     fn restored(&mut self) {
         let secret = self.known.secret;
-        self.known = self.at_backup.clone();
+        self.known = self.at_kept.clone();
         if self.known.secret != secret {
             // Registering tells it the later one, under which nothing is revoked.
             self.known.revoked.clear();

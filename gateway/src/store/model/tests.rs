@@ -30,6 +30,14 @@ fn open(medium: &Medium) -> RedbStore {
     RedbStore::with_backend(medium.clone(), roomy(), StoreId([1; 8])).unwrap()
 }
 
+fn begin_run(stores: [&dyn Store; 2], unix_s: u64) -> Result<(), TestCaseError> {
+    for store in stores {
+        store.begin_run(unix_s).unwrap();
+    }
+    prop_assert_eq!(stores[1].leap(), stores[0].leap());
+    Ok(())
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -38,6 +46,8 @@ proptest! {
         let mut memory = MemoryStore::new(roomy(), StoreId([1; 8]));
         let mut medium = Medium::default();
         let mut redb = open(&medium);
+        let mut unix_s = 1_800_000_000;
+        begin_run([&memory, &redb], unix_s)?;
         let mut now = RelayTime(0);
         let mut restores = 1;
         for step in steps {
@@ -56,6 +66,8 @@ proptest! {
                 Step::Reopen => {
                     drop(redb);
                     redb = open(&medium);
+                    unix_s += 3;
+                    begin_run([&memory, &redb], unix_s)?;
                 }
                 Step::Restore => {
                     restores += 1;
@@ -63,6 +75,7 @@ proptest! {
                     memory = memory.restored(id);
                     medium = back(&redb, id);
                     redb = open(&medium);
+                    begin_run([&memory, &redb], unix_s)?;
                 }
             }
             prop_assert_eq!(Look::at(&redb).unwrap(), Look::at(&memory).unwrap());

@@ -23,12 +23,12 @@ use super::objects::ObjectState;
 use super::records::{
     ACCEPTED, ACCOUNTS, ADDRESSES, CLOSED, COLLAPSE, DEADLINES, DEVICE_KEYS, DEVICE_TIMERS, DEVICES, Device,
     ENTRIES, EntryHeader, INCARNATION_TIMERS, INCARNATIONS, INVITES, MAILBOXES, META, META_OBJECTS,
-    META_PEAK, META_STATE, ONE_TIME_KEYS, QUEUES, READERS, RETURNING, REVOKED, SECRETS, SENDERS,
+    META_PEAK, META_SINCE, META_STATE, ONE_TIME_KEYS, QUEUES, READERS, RETURNING, REVOKED, SECRETS, SENDERS,
     SESSION_ORDER, SESSIONS, State, collapse_scope, decode, encode, entry_head, read_entry,
 };
 use crate::store::{
-    Append, DeviceNo, Done, MailboxUsage, Op, Quota, Refusal, RelayTime, StoreConfig, StoreError, TableTail,
-    Usage, Verdict,
+    Append, DeviceNo, Done, Leap, MailboxUsage, Op, Quota, Refusal, RelayTime, StoreConfig, StoreError,
+    TableTail, Usage, Verdict,
 };
 
 type Result<T> = std::result::Result<T, StoreError>;
@@ -72,6 +72,7 @@ pub(super) struct Transaction<'t> {
     changed: bool,
     /// What the disk has left for it.
     left: Left,
+    leap: Option<Leap>,
     meta: Table<'t, &'static str, &'static [u8]>,
     accounts: Table<'t, &'static [u8; 32], u32>,
     mailboxes: Table<'t, u32, (u32, u64, u32, u64)>,
@@ -125,6 +126,7 @@ impl<'t> Transaction<'t> {
             object_state,
             changed: false,
             left: Left::Plenty,
+            leap: None,
             meta,
             accounts: write.open_table(ACCOUNTS)?,
             mailboxes: write.open_table(MAILBOXES)?,
@@ -157,6 +159,11 @@ impl<'t> Transaction<'t> {
     /// objects, devices. The keys, handles and revocations of a device that is known have bounds of their own, 2 MB each device.
     pub(super) fn heed(&mut self, left: Left) {
         self.left = left;
+    }
+
+    /// What is appended comes behind this.
+    pub(super) fn leap(&mut self, leap: Option<Leap>) {
+        self.leap = leap;
     }
 
     /// Whether the store takes so many bytes more, once `freed` are gone.
@@ -219,6 +226,11 @@ impl<'t> Transaction<'t> {
             return Ok(false);
         }
         self.meta.insert(META_STATE, encode(&self.state)?.as_slice())?;
+        if let Some(since) = self.leap.map(|leap| leap.since_unix_s().to_le_bytes())
+            && self.meta.get(META_SINCE)?.is_none_or(|row| row.value() != since)
+        {
+            self.meta.insert(META_SINCE, since.as_slice())?;
+        }
         let weight = self.weight()?;
         if weight > self.peak()? {
             self.meta.insert(META_PEAK, weight.next_multiple_of(PEAK_STEP).to_le_bytes().as_slice())?;
@@ -354,7 +366,7 @@ impl<'t> Transaction<'t> {
 
     fn store_entry(&mut self, append: &Append, mailbox: u32) -> Result<Position> {
         self.changed = true;
-        self.state.position += 1;
+        self.state.position = Leap::next(self.leap, self.state.position);
         let position = self.state.position;
         let lifetime_s = append.lifetime_s.min(self.config.lifetime_s_max);
         let deadline = self.now.after_s(u64::from(lifetime_s));

@@ -20,10 +20,10 @@ use super::objects::{
 use super::records::{
     ACCEPTED, ACCOUNTS, ADDRESSES, CLOSED, COLLAPSE, DEADLINES, DEVICE_KEYS, DEVICE_TIMERS, DEVICES, Device,
     ENTRIES, FORMAT, INCARNATION_TIMERS, INCARNATIONS, INVITES, MAILBOXES, META, META_BACKUP, META_FORMAT,
-    META_LINEAGE, META_OBJECTS, META_STATE, META_STORE_ID, ONE_TIME_KEYS, QUEUES, READERS, RETURNING,
-    REVOKED, SECRETS, SENDERS, decode, encode,
+    META_LINEAGE, META_OBJECTS, META_SINCE, META_STATE, META_STORE_ID, ONE_TIME_KEYS, QUEUES, READERS,
+    RETURNING, REVOKED, SECRETS, SENDERS, decode, encode,
 };
-use super::{RedbStore, draw_id, io_error, read_lineage, read_object_state, read_state};
+use super::{RedbStore, draw_id, io_error, read_lineage, read_object_state, read_since, read_state};
 use crate::store::{Counts, Lineage, RelayTime, StoreConfig, StoreError};
 
 type Result<T> = std::result::Result<T, StoreError>;
@@ -248,6 +248,9 @@ impl Copy<'_> {
             meta.insert(META_STATE, encode(&state)?.as_slice())?;
             if objects != ObjectState::default() {
                 meta.insert(META_OBJECTS, encode(&objects)?.as_slice())?;
+            }
+            if let Some(since) = read_since(self.from)? {
+                meta.insert(META_SINCE, since.to_le_bytes().as_slice())?;
             }
             if !lineage.earlier().is_empty() {
                 meta.insert(META_LINEAGE, encode(&lineage.earlier())?.as_slice())?;

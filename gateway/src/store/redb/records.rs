@@ -24,6 +24,9 @@ pub(super) const META_STATE: &str = "state";
 pub(super) const META_OBJECTS: &str = "objects";
 /// About the most that all envelopes have taken of the file, bytes, little-endian; absent in one from before that was noted.
 pub(super) const META_PEAK: &str = "peak";
+/// What [`Leap::since_unix_s`](crate::store::Leap::since_unix_s) is, little-endian; absent in one from before there were leaps, until
+/// something is written to it.
+pub(super) const META_SINCE: &str = "since";
 /// The stores before this one, oldest first, and the newest position that each has in common with it; absent in one
 /// that was restored from none.
 pub(super) const META_LINEAGE: &str = "lineage";

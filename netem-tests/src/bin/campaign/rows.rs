@@ -93,7 +93,7 @@ pub(crate) const ROWS: &[Row] = &[
     },
     Row {
         name: "cursors",
-        fault: "cursors rolled back or forward, stale tokens, envelopes again, a store from a backup",
+        fault: "cursors rolled back or forward, stale tokens, envelopes again, a store from a backup or a copy",
         bar: "nothing skipped; what comes again is known",
         unit: "sequences",
         volume: 1_000_000,
