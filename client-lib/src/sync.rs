@@ -71,10 +71,11 @@ impl Client {
         let end = self.stay(budget, visit.urges, |link| bytes(link) - bytes_before).await;
         drop(visit);
         self.link_released().await;
-        let after = self.status().await?;
-        if let LinkState::StoreFailed(error) = after.link.state {
-            return Err(error);
+        // A file that has failed tells no more than that.
+        if let LinkState::StoreFailed(error) = &self.link_status().borrow().state {
+            return Err(error.clone());
         }
+        let after = self.status().await?;
         let mut delayed = None;
         loop {
             match events.try_recv() {

@@ -289,8 +289,9 @@ impl Driver {
                 self.changes.unnumbered.extend(self.outbox.waive_doubts());
             }
             let end = match self.commit().await {
-                Ok(()) => end,
-                Err(error) => End::Store(error),
+                // What failed first says more.
+                Err(error) if !matches!(end, End::Store(_)) => End::Store(error),
+                _ => end,
             };
             match self.retry.after(&end, registered, &mut self.random) {
                 Next::Stop(state) => {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use thinpost_client::{ContactError, Event, InboxNumber, MessageState, StoreError};
+use thinpost_client::{Budget, ContactError, Event, InboxNumber, MessageState, StoreError};
 use thinpost_netem::{Person, World};
 use tokio::time::{sleep, timeout};
 
@@ -82,4 +82,14 @@ async fn what_cannot_be_written_is_an_error_of_the_call_and_of_every_later_one()
         assert_eq!(again, Err(ContactError::Store(StoreError::Failed)), "online: {online}");
         assert!(bob.client().introduce("ann").await.is_err());
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sync_on_a_full_disk_says_that_it_is_full() {
+    let (_world, ann, bob) = written(5).await;
+    ann.client().send("bob", "or not?".into()).await.unwrap();
+    sleep(Duration::from_secs(60)).await;
+    bob.storage().medium().fail(std::io::ErrorKind::StorageFull);
+    let budget = Budget { time: Duration::from_secs(120), bytes: 100_000 };
+    assert_eq!(bob.client().sync(budget).await, Err(StoreError::Full));
 }
