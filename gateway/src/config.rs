@@ -67,7 +67,7 @@ pub struct Config {
     /// The addresses that go into tickets, best first; if empty, one is guessed.
     pub advertise: Vec<SocketAddr>,
     /// The data folder; the command line and the environment come first.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "keys::folder", skip_serializing_if = "Option::is_none")]
     pub data: Option<PathBuf>,
     /// Who may open an account.
     pub registration: Registration,

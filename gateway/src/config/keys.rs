@@ -3,7 +3,7 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use serde::de::{Deserializer, Error, Unexpected, Visitor};
@@ -88,6 +88,15 @@ pub(super) fn mailbox_pace<'de, D: Deserializer<'de>>(deserializer: D) -> Result
 
 pub(super) fn strangers_pace<'de, D: Deserializer<'de>>(deserializer: D) -> Result<PaceLimits, D::Error> {
     Ok(PartialPace::deserialize(deserializer)?.over(LimitsConfig::default().strangers))
+}
+
+/// A folder's name.
+pub(super) fn folder<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<PathBuf>, D::Error> {
+    let path = PathBuf::deserialize(deserializer)?;
+    if path.as_os_str().is_empty() {
+        return Err(D::Error::invalid_value(Unexpected::Str(""), &"the name of a folder"));
+    }
+    Ok(Some(path))
 }
 
 /// A set of account keys, each as 64 hexadecimal digits.

@@ -71,6 +71,7 @@ fn a_value_out_of_range_is_named_with_its_line_and_key() {
             "advertise = [\"192.0.2.1:1\", \"here\"]",
             "line 1, column 29: advertise: invalid socket address syntax",
         ),
+        ("data = \"\"", "line 1, column 8: data: invalid value: string \"\", expected the name of a folder"),
         ("listen = \"everywhere\"", "line 1, column 10: listen: invalid socket address syntax"),
         (
             "registration = \"allow-list\"\nallow_list = [\n  \"12\",\n]",
