@@ -92,6 +92,17 @@ pub(crate) const ROWS: &[Row] = &[
         first: 2_000,
     },
     Row {
+        name: "durability",
+        fault: "a wait for the disk, or a setting of the database about it, is taken out of the code",
+        bar: "a test fails",
+        unit: "settings",
+        volume: 17,
+        command: &["durability", "--json"],
+        amount: "--count",
+        is_seeded: true,
+        first: 17,
+    },
+    Row {
         name: "cursors",
         fault: "cursors rolled back or forward, stale tokens, envelopes again, a store from a backup or a copy",
         bar: "nothing skipped; what comes again is known",
