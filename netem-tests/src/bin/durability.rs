@@ -199,7 +199,7 @@ impl Copy {
     fn cargo(&self, args: &[String]) -> Command {
         let mut cargo = Command::new("cargo");
         let target = self.folder.with_file_name("target");
-        cargo.args(args).current_dir(&self.folder).env("CARGO_TARGET_DIR", target);
+        cargo.arg("--quiet").args(args).current_dir(&self.folder).env("CARGO_TARGET_DIR", target);
         cargo.stdin(Stdio::null());
         cargo
     }
