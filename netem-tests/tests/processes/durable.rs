@@ -19,6 +19,10 @@ const FLEETING: [&str; 3] = ["relay.lock", "socket", "ballast"];
 /// The mark of a folder that is being filled: there before anything else, and gone after it.
 const MARK: &str = "/unfinished";
 
+/// A home while it is being made, and its key.
+const NEW_HOME: &str = "/client.redb.new";
+const KEY: &str = "/client.key";
+
 /// A command under `strace`, which writes to this file; none where there is no `strace`.
 fn traced(program: &Path, log: &Path) -> Option<Command> {
     let works = Command::new("strace").args(["-o", "/dev/null", "true"]).status();
@@ -36,8 +40,8 @@ fn traced(program: &Path, log: &Path) -> Option<Command> {
 struct Disk {
     /// Files that were written to since they were synced.
     unsynced: BTreeSet<String>,
-    /// Folders whose names have changed since they were synced, with a name that has.
-    unnamed: BTreeMap<String, String>,
+    /// Folders in which names have changed since they were synced, with those that have.
+    unnamed: BTreeMap<String, BTreeSet<String>>,
     /// Files that are there.
     files: BTreeSet<String>,
     renamed: usize,
@@ -86,15 +90,16 @@ impl Disk {
     fn name(&mut self, path: &str) {
         let folder = folder_of(path);
         let before = self.unnamed.get(&folder);
-        assert!(
-            before.is_none_or(|before| !before.ends_with(MARK)),
-            "{path} comes before its mark is on disk"
-        );
-        let unsynced = self.unsynced.iter().find(|file| folder_of(file) == folder);
-        let is_done = before.or(unsynced).is_none();
+        let waits = |name| before.is_some_and(|before| before.iter().any(|before| before.ends_with(name)));
+        assert!(!waits(MARK), "{path} comes before its mark is on disk");
+        // A key alone would be that of a home that is lost.
+        let is_key = path.ends_with(KEY);
+        assert!(!is_key || !waits(NEW_HOME), "{path} comes before the name of its home is on disk");
+        let unsynced = self.unsynced.iter().any(|file| folder_of(file) == folder);
+        let is_done = before.is_none() && !unsynced;
         assert!(is_done || !path.ends_with(MARK), "the mark goes before what it marks is on disk: {folder}");
         if !is_fleeting(path) {
-            self.unnamed.insert(folder, path.to_owned());
+            self.unnamed.entry(folder).or_default().insert(path.to_owned());
         }
     }
 
