@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use thinpost_wire::ids::{AccountKey, AppId};
-use thinpost_wire::notes::{Notes, Seen};
+use thinpost_wire::notes::{Notes, SEEN_MAX, Seen};
 use thinpost_wire::parcel::ShortIncarnation;
 
 use crate::message::{Abandonment, MessageId};
@@ -218,7 +218,12 @@ impl Kept {
             }
         }
         let latest = self.contacts.get(from).map_or(0, |contact| contact.latest);
-        let upto = if notes.again { u64::MAX } else { latest };
+        let upto = match notes {
+            Notes { again: true, .. } => u64::MAX,
+            // The rest follows, perhaps.
+            Notes { seen, .. } if seen.len() == SEEN_MAX => 0,
+            _ => latest,
+        };
         let is_theirs = |copy: &Copy| copy.name.with == *from || Some(copy.queued.mailbox) == account;
         let is_lost = |_, copy: &Copy| is_theirs(copy) && copy.left < upto;
         self.send_again(is_lost, &mut news);

@@ -1,5 +1,6 @@
 //! Receipts and other notes: when they leave, and what those of others lead to.
 
+use std::iter;
 use std::time::Duration;
 
 use thinpost_wire::notes::Notes;
@@ -19,6 +20,10 @@ use crate::store::records::OutboxRow;
 /// in a few messages who answers whom; what waits long keeps its sender's disk full.
 const DELAY_MIN: Duration = Duration::from_secs(15);
 const DELAY_MAX: Duration = Duration::from_secs(90);
+
+/// Parcels of notes that leave for a contact together at most: receipts for 128 openings of the contact's home. What is more
+/// waits for the next time.
+const PARCELS_MAX: usize = 8;
 
 /// How long after the first answer to a repeat the second may follow, and how often the pause doubles: up to 64 minutes.
 const REPEATS_PAUSE_MIN: Duration = Duration::from_secs(30);
@@ -72,7 +77,15 @@ impl Driver {
                 self.schedule_notes(with);
                 continue;
             }
-            rows.push(OutboxRow::notes(&ticket, self.shared.numbers.incarnation(), now_ms));
+            let parcels = match self.shared.contacts().access(&ticket.account).withholds_receipts {
+                true => 1,
+                false => self.seals.notes_parcels(with),
+            };
+            let row = OutboxRow::notes(&ticket, self.shared.numbers.incarnation(), now_ms);
+            rows.extend(iter::repeat_n(row, parcels.min(PARCELS_MAX)));
+            if parcels > PARCELS_MAX {
+                self.schedule_notes(with);
+            }
         }
         if rows.is_empty() {
             return Ok(());

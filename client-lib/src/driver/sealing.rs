@@ -141,7 +141,7 @@ fn groups(rows: Vec<Departure>) -> Vec<Vec<Departure>> {
             continue;
         }
         if let Some((place, bytes)) = open.get_mut(&row.mailbox)
-            && let Some(Departure { row: last, .. }) = groups[*place].last()
+            && let Some(Departure { id: last_id, row: last, .. }) = groups[*place].last()
         {
             let first = &groups[*place][0].row;
             // What was written for other keys first has got its number later than what follows.
@@ -152,7 +152,9 @@ fn groups(rows: Vec<Departure>) -> Vec<Vec<Departure>> {
             let is_alike = first.seal == row.seal
                 && first.written.incarnation == row.written.incarnation
                 && is_again(first) == is_again(row);
-            if fits && is_alike && is_later {
+            // Each row of notes says what one parcel holds of them.
+            let is_alone = departure.id.is_notes() && last_id.is_notes();
+            if fits && is_alike && is_later && !is_alone {
                 *bytes += row_bytes;
                 groups[*place].push(departure);
                 continue;

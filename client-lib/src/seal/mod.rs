@@ -355,6 +355,11 @@ impl Seals {
         due
     }
 
+    /// How many parcels it takes to say to them what there is to say besides letters.
+    pub(crate) fn notes_parcels(&self, with: &Identity) -> usize {
+        self.pairs.get(with).map_or(1, |pair| pair.notes_parcels())
+    }
+
     /// What there is to say to them besides letters: for the next seal.
     pub(crate) fn take_notes(&mut self, with: &Identity, with_receipts: bool) -> Notes {
         let Some(pair) = self.pairs.get_mut(with) else { return Notes::default() };

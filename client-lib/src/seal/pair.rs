@@ -396,6 +396,11 @@ impl Pair {
         self.notes_due_ms = None;
     }
 
+    /// How many parcels it takes to say what there is to say besides letters.
+    pub(super) fn notes_parcels(&self) -> usize {
+        self.seen.untold_parcels().max(1)
+    }
+
     /// Lets notes leave alone at this time, unless they do before.
     pub(super) fn schedule_notes(&mut self, due_ms: u64) {
         self.notes_due_ms.get_or_insert(due_ms);

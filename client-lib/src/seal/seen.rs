@@ -92,9 +92,10 @@ impl Seen {
         true
     }
 
-    /// Receipts may have been lost: the next one states what came last anew, as much as it holds.
+    /// Receipts may have been lost: the next one states what came last anew, as much as one holds that is not taken for one of
+    /// several.
     pub(super) fn tell_anew(&mut self) {
-        for of in self.by_use.values().rev().take(SEEN_MAX) {
+        for of in self.by_use.values().rev().take(SEEN_MAX - 1) {
             if let Some(numbers) = self.of.get_mut(of) {
                 numbers.untold = true;
             }
@@ -105,19 +106,26 @@ impl Seen {
         self.of.values().any(|numbers| numbers.untold)
     }
 
-    /// What the next receipt states, as far as one holds it.
+    /// How many parcels it takes to state all that none has.
+    pub(super) fn untold_parcels(&self) -> usize {
+        self.of.values().filter(|numbers| numbers.untold).count().div_ceil(SEEN_MAX)
+    }
+
+    /// What the next receipt states, as far as one holds it: first what came first. The other side takes what left before
+    /// something that is stated, and is not stated itself, for lost.
     pub(super) fn take_receipts(&mut self) -> Vec<Receipt> {
-        let untold = self.of.iter_mut().filter(|(_, numbers)| numbers.untold).take(SEEN_MAX);
-        let receipt = |(of, numbers): (&ShortIncarnation, &mut Numbers)| {
+        let mut receipts = Vec::new();
+        for of in self.by_use.values() {
+            let Some(numbers) = self.of.get_mut(of).filter(|numbers| numbers.untold) else { continue };
+            if receipts.len() == SEEN_MAX {
+                break;
+            }
             numbers.untold = false;
             let received = numbers.ranges.iter().take(ACK_RANGES_MAX).copied().collect();
-            Receipt {
-                incarnation: *of,
-                arrived: Ack { watermark: numbers.upto, received },
-                read: numbers.read,
-            }
-        };
-        untold.map(receipt).collect()
+            let arrived = Ack { watermark: numbers.upto, received };
+            receipts.push(Receipt { incarnation: *of, arrived, read: numbers.read });
+        }
+        receipts
     }
 }
 
@@ -208,7 +216,7 @@ mod tests {
         }
         seen.tell_anew();
         let told: Vec<_> = seen.take_receipts().into_iter().map(|receipt| receipt.incarnation).collect();
-        let last: Vec<_> = [0].into_iter().chain(SEEN_MAX + 1..2 * SEEN_MAX).map(of).collect();
+        let last: Vec<_> = (SEEN_MAX + 2..2 * SEEN_MAX).chain([0]).map(of).collect();
         assert_eq!(told, last);
         assert!(!seen.is_untold());
     }

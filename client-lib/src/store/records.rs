@@ -99,7 +99,8 @@ pub(crate) struct RelayRecord {
     pub(crate) rtt_us: u64,
     /// Which of the relay's addresses answered last.
     pub(crate) address: u8,
-    /// Blinded incarnations that have had a link, the one that the relay spoke of last at the end.
+    /// Blinded incarnations that have tried for a link: up to [`EARLIER_MAX`] from before the one that the relay spoke of last, that
+    /// one, and all since.
     pub(crate) incarnations: Vec<ShortIncarnation>,
     /// The relay's stores before the present one: an operator may put one back.
     pub(crate) earlier_stores: Vec<StoreId>,
@@ -107,8 +108,12 @@ pub(crate) struct RelayRecord {
     pub(crate) networks: Networks,
 }
 
-/// How many incarnations a home knows for its own.
-const INCARNATIONS_MAX: usize = 64;
+/// How many incarnations a home knows for its own: those of three days in which it is opened each minute and the relay does not
+/// answer.
+const INCARNATIONS_MAX: usize = 4_096;
+
+/// How many of them are from before the last that the relay has heard: a relay that was put back may speak of one.
+const EARLIER_MAX: usize = 63;
 
 /// How many stores a home knows again.
 const STORES_MAX: usize = 16;
@@ -123,12 +128,13 @@ impl RelayRecord {
         }
     }
 
-    /// An incarnation has a link now, and may submit.
+    /// An incarnation tries for a link, and may submit.
     pub(crate) fn add_incarnation(&mut self, blinded: ShortIncarnation) {
         if !self.incarnations.contains(&blinded) {
             self.incarnations.push(blinded);
             if self.incarnations.len() > INCARNATIONS_MAX {
-                self.incarnations.remove(0);
+                // Those before are what the relay speaks of, if none that came later was heard.
+                self.incarnations.remove(EARLIER_MAX + 1);
             }
         }
     }
@@ -136,10 +142,15 @@ impl RelayRecord {
     /// The relay says that the last envelope from this device was of this incarnation. Whether it is one of this
     /// home's; from now on it is.
     pub(crate) fn knows(&mut self, blinded: ShortIncarnation) -> bool {
-        let place = self.incarnations.iter().position(|known| *known == blinded);
-        place.map(|place| self.incarnations.remove(place));
-        self.add_incarnation(blinded);
-        place.is_some()
+        let known = self.incarnations.iter().position(|known| *known == blinded);
+        let place = known.unwrap_or_else(|| {
+            // Of a newer self, which was there before this opening.
+            let place = self.incarnations.len().saturating_sub(1);
+            self.incarnations.insert(place, blinded);
+            place
+        });
+        self.incarnations.drain(..place.saturating_sub(EARLIER_MAX));
+        known.is_some()
     }
 }
 

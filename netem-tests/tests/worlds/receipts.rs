@@ -346,3 +346,47 @@ async fn a_copy_of_a_home_that_had_never_been_online_is_noticed() {
     sleep(Duration::from_secs(300)).await;
     restored_and_understood(&mut world, &ann, &mut bob, old).await;
 }
+
+/// As a command line does it: the home is opened for each message.
+#[tokio::test(start_paused = true)]
+async fn what_many_openings_have_sent_is_confirmed_at_once_and_not_sent_again() {
+    const COUNT: usize = 100;
+    let (_world, mut ann, bob) = online(20).await;
+    bob.client().disconnect();
+    for n in 0..COUNT {
+        ann.kill().await;
+        sleep(Duration::from_millis(2)).await;
+        ann.open().connect();
+        ann.client().send("bob", line("ann", n).into()).await.unwrap();
+        sleep(Duration::from_secs(8)).await;
+    }
+    assert_eq!(ann.client().status().await.unwrap().unconfirmed, COUNT as u64);
+    let sent = || ann.client().link_status().borrow().sent_bytes;
+    let before = sent();
+    bob.client().connect();
+    assert_eq!(inbox(&bob, COUNT as u64).await, expected("ann", COUNT));
+    sleep(Duration::from_secs(150)).await;
+    assert_eq!(unconfirmed(ann.client()).await, 0);
+    let bytes = sent() - before;
+    assert!(bytes < 2_000, "{bytes} bytes to hear that all has arrived");
+}
+
+#[tokio::test(start_paused = true)]
+async fn however_often_a_home_was_opened_in_vain_it_is_no_copy() {
+    let (mut world, mut ann, bob) = online(21).await;
+    ann.client().send("bob", "are you there?".into()).await.unwrap();
+    inbox(&bob, 1).await;
+    sleep(Duration::from_secs(120)).await;
+    world.kill_relay();
+    for _ in 0..200 {
+        ann.kill().await;
+        sleep(Duration::from_millis(2)).await;
+        ann.open().connect();
+        sleep(Duration::from_secs(20)).await;
+    }
+    world.start_relay();
+    sleep(Duration::from_secs(600)).await;
+    ann.client().send("bob", "and now?".into()).await.unwrap();
+    inbox(&bob, 2).await;
+    assert_eq!(ann.client().status().await.unwrap().notices, []);
+}
