@@ -125,6 +125,7 @@ pub(crate) async fn sync(home: &Place, time: Duration, budget: Option<u64>) -> R
     let client = home.open()?;
     let mut events = client.subscribe(InboxNumber(u64::MAX));
     let report = client.sync(Budget { time, bytes: budget.unwrap_or(u64::MAX) }).await?;
+    let is_answered = client.link_status().borrow().received_bytes > 0;
     client.close().await;
     show::rest_of_news(&mut events).await;
     let mut out = stdout().lock();
@@ -139,6 +140,7 @@ pub(crate) async fn sync(home: &Place, time: Duration, budget: Option<u64>) -> R
             let why = report.delayed.map_or("the relay takes no more now".to_owned(), |why| why.to_string());
             Err(Failure::new(exit::TEMPORARY, format!("{} waiting; {why}", show::messages(report.waiting))))
         }
+        SyncEnd::OutOfTime if !is_answered => Err(unreachable_relay(&LinkState::Connecting)),
         SyncEnd::OutOfTime => Err(Failure::new(exit::TEMPORARY, "the time was used up before all was done")),
         SyncEnd::OutOfBytes => {
             Err(Failure::new(exit::TEMPORARY, "the bytes were used up before all was done"))

@@ -39,6 +39,11 @@ impl Failure {
         Self::new(0, "")
     }
 
+    /// This has been done before it failed.
+    pub(crate) fn after(self, done: impl fmt::Display) -> Self {
+        if self.is_quiet() { self } else { Self { what: format!("{done}; {}", self.what), ..self } }
+    }
+
     pub(crate) fn is_quiet(&self) -> bool {
         self.code == 0
     }
@@ -94,12 +99,12 @@ impl fmt::Display for Failure {
     }
 }
 
+/// Standard output, which is all that is written without a name.
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
         match error.kind() {
             io::ErrorKind::BrokenPipe => Self::quiet(),
-            io::ErrorKind::StorageFull => Self::new(exit::IO, "the disk is full"),
-            _ => Self::new(exit::IO, error.to_string()),
+            _ => Self::of_file("standard output", &error),
         }
     }
 }

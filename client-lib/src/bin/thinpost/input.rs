@@ -8,7 +8,7 @@ use crate::failure::Failure;
 /// More than this is no message, bytes: one more than the longest would do.
 const TEXT_BYTES_MAX: u64 = 1 << 20;
 
-const STDIN: &str = "standard input";
+pub(crate) const STDIN: &str = "standard input";
 
 /// All of standard input as text, without the newline that ends it.
 pub(crate) fn text() -> Result<String, Failure> {
@@ -58,19 +58,20 @@ fn utf8(name: &str, bytes: Vec<u8>) -> Result<String, Failure> {
 }
 
 /// Completes when the process is asked to end.
-pub(crate) async fn asked_to_end() -> io::Result<()> {
+pub(crate) async fn asked_to_end() -> Result<(), Failure> {
+    let of_signals = |error: io::Error| Failure::of_file("signals", &error);
     #[cfg(unix)]
     {
         use tokio::signal::unix::{SignalKind, signal};
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut hang_up = signal(SignalKind::hangup())?;
+        let mut terminate = signal(SignalKind::terminate()).map_err(of_signals)?;
+        let mut hang_up = signal(SignalKind::hangup()).map_err(of_signals)?;
         tokio::select! {
             biased;
-            interrupted = tokio::signal::ctrl_c() => interrupted,
+            interrupted = tokio::signal::ctrl_c() => interrupted.map_err(of_signals),
             _ = terminate.recv() => Ok(()),
             _ = hang_up.recv() => Ok(()),
         }
     }
     #[cfg(not(unix))]
-    tokio::signal::ctrl_c().await
+    tokio::signal::ctrl_c().await.map_err(of_signals)
 }

@@ -1,8 +1,7 @@
 //! `listen`: prints messages as they arrive.
 
-use std::io::{Write, stdout};
-
 use thinpost_client::{Client, Event, InboxNumber, Subscription};
+use tokio::io::AsyncWriteExt;
 
 use crate::args::Listen;
 use crate::failure::Failure;
@@ -26,7 +25,7 @@ pub(crate) async fn listen(home: &Place, args: Listen) -> Result<(), Failure> {
     client.connect();
     let listened = tokio::select! {
         biased;
-        interrupted = input::asked_to_end() => interrupted.map_err(Failure::from),
+        interrupted = input::asked_to_end() => interrupted,
         printed = print(&client, events, &args, position.as_mut()) => printed,
     };
     client.close().await;
@@ -39,6 +38,8 @@ async fn print(
     args: &Listen,
     mut position: Option<&mut Position>,
 ) -> Result<(), Failure> {
+    // Whoever asks for the end need not have read all.
+    let mut out = tokio::io::stdout();
     while let Some(event) = events.next().await {
         match event {
             Event::Received(message) => {
@@ -47,9 +48,8 @@ async fn print(
                 } else {
                     show::received_line(&message)
                 };
-                let mut out = stdout().lock();
-                out.write_all(format!("{line}\n").as_bytes())?;
-                out.flush()?;
+                out.write_all(format!("{line}\n").as_bytes()).await?;
+                out.flush().await?;
                 if let Some(position) = &mut position {
                     position.set(message.number)?;
                 }

@@ -42,7 +42,7 @@ fn main() -> ExitCode {
     log.log_internal_errors(false).init();
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
-        Err(error) => return report(error.into()),
+        Err(error) => return report(Failure::of_file("the system gives no timers or sockets", &error)),
     };
     let result = runtime.block_on(run(args));
     // A read of standard input that nobody waits for any more must not hold up the end.

@@ -52,8 +52,8 @@ impl Position {
     }
 
     pub(crate) fn set(&mut self, at: InboxNumber) -> Result<(), Failure> {
-        self.file.seek(SeekFrom::Start(0))?;
-        self.file.write_all(&written(at))?;
+        let set = self.file.seek(SeekFrom::Start(0)).and_then(|_| self.file.write_all(&written(at)));
+        set.map_err(|error| Failure::of_file("the position in the inbox", &error))?;
         self.at = at;
         Ok(())
     }

@@ -39,9 +39,8 @@ pub(crate) async fn send(home: &Place, args: Send) -> Result<(), Failure> {
     let ids = client.send_all(&args.name, messages).await?;
     let count = show::messages(ids.len() as u64);
     if args.offline {
-        writeln!(stdout().lock(), "{count} queued")?;
         client.close().await;
-        return Ok(());
+        return say(&format!("{count} queued"));
     }
     client.connect();
     let waited = tokio::select! {
@@ -56,8 +55,12 @@ pub(crate) async fn send(home: &Place, args: Send) -> Result<(), Failure> {
     // As that this home is an old copy: whoever only sends must learn of it, too.
     show::rest_of_news(&mut events).await;
     waited?;
-    writeln!(stdout().lock(), "{count} in the relay's custody")?;
-    Ok(())
+    say(&format!("{count} in the relay's custody"))
+}
+
+/// Says what was done. It is done though nobody hears it.
+fn say(done: &str) -> Result<(), Failure> {
+    writeln!(stdout().lock(), "{done}").map_err(|error| Failure::from(error).after(done))
 }
 
 /// Until each message has met its fate.
@@ -88,7 +91,7 @@ async fn wait(
             }
             Some(Event::Link(state)) => {
                 if let Some(failure) = Failure::of_link(&state) {
-                    return Err(Failure::new(failure.code, format!("queued; {failure}")));
+                    return Err(failure.after("queued"));
                 }
             }
             Some(Event::Missed(_)) => {

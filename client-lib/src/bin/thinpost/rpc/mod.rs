@@ -1,9 +1,10 @@
 //! `rpc`: JSON-RPC 2.0 over standard input and output, a line a message. `docs/rpc.md` is its manual.
 
 mod lines;
+mod output;
 mod protocol;
 
-use std::io::{Write, stdout};
+use std::io;
 use std::path::Path;
 use std::time::Duration;
 
@@ -14,8 +15,9 @@ use thinpost_client::{
     AppId, Budget, Client, Event, Home, InboxNumber, Message, OpenError, Revocation, SYNC_BYTES_MIN,
     Subscription,
 };
-use tokio::io::BufReader;
+use tokio::io::{BufReader, Stdout};
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 
 use crate::args::parse_app_id;
 use crate::contacts::{self, parse_account};
@@ -25,14 +27,19 @@ use crate::place::Place;
 use crate::position::{self, Position};
 use crate::show;
 use lines::{Line, Lines};
+use output::Output;
 use protocol::{Call, ConnectParams, InboxParams, LINE_BYTES_MAX, Request, RpcError, SendParams};
 
 /// Most messages in one answer of `inbox`.
 const INBOX_MAX: u16 = 1_000;
 
+/// Whoever asks for the end reads within this what was said before.
+const PATIENCE: Duration = Duration::from_secs(1);
+
 /// Serves until standard input ends, then finishes what was asked.
 pub(crate) async fn serve(home: Place) -> Result<(), Failure> {
-    let mut server = Server { home, open: None, syncs: JoinSet::new() };
+    let output = Output::new(tokio::io::stdout());
+    let mut server = Server { home, open: None, syncs: JoinSet::new(), output };
     // A home that another process has open is an error of each request, not of this program.
     let _ = server.client().await;
     let mut lines = Lines::new(BufReader::new(tokio::io::stdin()), LINE_BYTES_MAX);
@@ -40,27 +47,31 @@ pub(crate) async fn serve(home: Place) -> Result<(), Failure> {
     let served = loop {
         tokio::select! {
             biased;
-            interrupted = &mut asked_to_end => break interrupted.map_err(Failure::from),
+            interrupted = &mut asked_to_end => {
+                // Who does not read what was said is not waited for.
+                let _ = timeout(PATIENCE, server.drain()).await;
+                break interrupted;
+            }
+            written = server.output.write() => if let Err(failure) = server.told(written) {
+                break Err(failure);
+            },
             Some(done) = server.syncs.join_next() => {
-                if let Ok((id, result)) = done && let Err(failure) = answer(id, result) {
-                    break Err(failure);
+                if let Ok((id, result)) = done {
+                    server.answer(id, result);
                 }
             }
-            line = lines.next() => match line {
-                Ok(Some(line)) => if let Err(failure) = server.handle(line).await {
-                    break Err(failure);
-                },
+            line = lines.next(), if server.output.has_room() => match line {
+                Ok(Some(line)) => server.handle(line).await,
                 // Whoever asks a second time wants no more answers.
                 Ok(None) => break tokio::select! {
                     biased;
-                    interrupted = &mut asked_to_end => interrupted.map_err(Failure::from),
+                    interrupted = &mut asked_to_end => interrupted,
                     finished = server.finish() => finished,
                 },
-                Err(error) => break Err(error.into()),
+                Err(error) => break Err(Failure::of_file(input::STDIN, &error)),
             },
-            Some(event) = next_event(&mut server.open) => if let Err(failure) = server.tell(event) {
-                break Err(failure);
-            },
+            // What is told waits with the home, not here.
+            Some(event) = next_event(&mut server.open), if server.output.is_empty() => server.tell(event),
         }
     };
     if let Some(Open { client, .. }) = server.open {
@@ -81,6 +92,7 @@ struct Server {
     open: Option<Open>,
     /// Requests that take their time; others are answered in the order in which they came.
     syncs: JoinSet<(Option<Value>, Result<Value, RpcError>)>,
+    output: Output<Stdout>,
 }
 
 impl Server {
@@ -95,20 +107,27 @@ impl Server {
         self.open.as_mut().ok_or(OpenError::InUse)
     }
 
-    async fn handle(&mut self, line: Line) -> Result<(), Failure> {
+    async fn handle(&mut self, line: Line) {
         let request = match line {
-            Line::Whole(bytes) if bytes.iter().all(u8::is_ascii_whitespace) => return Ok(()),
+            Line::Whole(bytes) if bytes.iter().all(u8::is_ascii_whitespace) => return,
             Line::Whole(bytes) => protocol::parse(&bytes),
             Line::TooLong => Err(RpcError::parse(format!("a line has more than {LINE_BYTES_MAX} bytes"))),
         };
         match request {
-            Ok(Request { id, call: Ok(call) }) => match self.call(call, &id).await {
-                Some(result) => answer(id, result),
-                None => Ok(()),
-            },
-            Ok(Request { id, call: Err(error) }) => answer(id, Err(error)),
+            Ok(Request { id, call: Ok(call) }) => {
+                if let Some(result) = self.call(call, &id).await {
+                    self.answer(id, result);
+                }
+            }
+            Ok(Request { id, call: Err(error) }) => self.answer(id, Err(error)),
             // The standard wants an answer even where no id could be read.
-            Err(error) => answer(Some(Value::Null), Err(error)),
+            Err(error) => self.answer(Some(Value::Null), Err(error)),
+        }
+    }
+
+    fn answer(&mut self, id: Option<Value>, result: Result<Value, RpcError>) {
+        if let Some(id) = id {
+            self.output.say(&protocol::response(&id, result), None);
         }
     }
 
@@ -241,7 +260,7 @@ impl Server {
         }
     }
 
-    fn tell(&mut self, event: Event) -> Result<(), Failure> {
+    fn tell(&mut self, event: Event) {
         let hex = |id: Option<AppId>| id.map(|id| id.to_string());
         let line = match &event {
             Event::Link(state) => protocol::notification("link", show::link(state)),
@@ -292,13 +311,29 @@ impl Server {
             Event::RevocationsFull => protocol::notification("revocations-full", json!({})),
             Event::Received(message) => protocol::notification("received", show::received(message)),
             Event::Missed(count) => protocol::notification("missed", json!({ "count": count })),
-            _ => return Ok(()),
+            _ => return,
         };
-        print(&line)?;
-        if let (Event::Received(message), Some(open)) = (&event, &mut self.open)
-            && let Some(position) = &mut open.position
-        {
-            position.set(message.number)?;
+        let number = match &event {
+            Event::Received(message) => Some(message.number),
+            _ => None,
+        };
+        self.output.say(&line, number);
+    }
+
+    /// A line was written, which told the message of this number.
+    fn told(&mut self, written: io::Result<Option<InboxNumber>>) -> Result<(), Failure> {
+        let position = self.open.as_mut().and_then(|open| open.position.as_mut());
+        match (written?, position) {
+            (Some(number), Some(position)) => position.set(number),
+            _ => Ok(()),
+        }
+    }
+
+    /// Until all that was said is written.
+    async fn drain(&mut self) -> Result<(), Failure> {
+        while !self.output.is_empty() {
+            let written = self.output.write().await;
+            self.told(written)?;
         }
         Ok(())
     }
@@ -308,14 +343,13 @@ impl Server {
         loop {
             tokio::select! {
                 biased;
+                written = self.output.write() => self.told(written)?,
                 done = self.syncs.join_next() => match done {
-                    Some(Ok((id, result))) => answer(id, result)?,
+                    Some(Ok((id, result))) => self.answer(id, result),
                     Some(Err(_)) => {}
-                    None => return Ok(()),
+                    None => return self.drain().await,
                 },
-                Some(event) = next_event(&mut self.open) => {
-                    self.tell(event)?;
-                }
+                Some(event) = next_event(&mut self.open), if self.output.is_empty() => self.tell(event),
             }
         }
     }
@@ -373,18 +407,4 @@ async fn connect(folder: &Path, open: &mut Open, params: ConnectParams) -> Resul
     }
     open.client.connect();
     Ok(json!({ "state": open.client.link_status().borrow().state.name() }))
-}
-
-fn answer(id: Option<Value>, result: Result<Value, RpcError>) -> Result<(), Failure> {
-    match id {
-        Some(id) => print(&protocol::response(&id, result)),
-        None => Ok(()),
-    }
-}
-
-fn print(line: &str) -> Result<(), Failure> {
-    let mut out = stdout().lock();
-    out.write_all(line.as_bytes())?;
-    out.write_all(b"\n")?;
-    Ok(out.flush()?)
 }

@@ -294,15 +294,17 @@ pub(super) fn parse(line: &[u8]) -> Result<Request, RpcError> {
     if id.as_ref().is_some_and(|id| !(id.is_string() || id.is_number() || id.is_null())) {
         return Err(RpcError::invalid_request("an id is a string, a number or null"));
     }
-    let call = if object.get("jsonrpc").is_none_or(|version| version != "2.0") {
-        Err(RpcError::invalid_request("\"jsonrpc\" must be \"2.0\""))
-    } else {
-        match object.remove("method") {
-            Some(Value::String(method)) => call(&method, object.remove("params")),
-            _ => Err(RpcError::invalid_request("\"method\" must be a string")),
+    let is_of_version = object.get("jsonrpc").is_some_and(|version| version == "2.0");
+    let problem = match object.remove("method") {
+        _ if !is_of_version => "\"jsonrpc\" must be \"2.0\"",
+        Some(Value::String(method)) => {
+            return Ok(Request { id, call: call(&method, object.remove("params")) });
         }
+        _ => "\"method\" must be a string",
     };
-    Ok(Request { id, call })
+    let error = RpcError::invalid_request(problem);
+    // What is no request is answered though it has no id: it may not have been meant as a notification.
+    if id.is_some() { Ok(Request { id, call: Err(error) }) } else { Err(error) }
 }
 
 fn call(method: &str, params: Option<Value>) -> Result<Call, RpcError> {
@@ -399,6 +401,9 @@ mod tests {
         assert_eq!(code("7"), -32600);
         assert_eq!(code(r#"{"method":"status","id":1}"#), -32600);
         assert_eq!(code(r#"{"jsonrpc":"2.0","method":7,"id":1}"#), -32600);
+        // Without an id, this is answered as well.
+        assert_eq!(parse(b"{}").map_err(|error| error.code), Err(-32600));
+        assert!(parse(br#"{"jsonrpc":"2.0","method":"fly"}"#).is_ok());
         assert_eq!(code(r#"{"jsonrpc":"2.0","method":"status","id":{}}"#), -32600);
         assert_eq!(code(r#"{"jsonrpc":"2.0","method":"fly","id":1}"#), -32601);
         assert_eq!(code(r#"{"jsonrpc":"2.0","method":"send","id":1}"#), -32602);
