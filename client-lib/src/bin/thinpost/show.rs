@@ -75,7 +75,7 @@ fn harmless(text: &str) -> String {
     shown
 }
 
-const RESTORED: &str = "this home was restored from an old copy: what contacts still have comes again";
+const RESTORED: &str = "this home was restored from an old copy: contacts are asked within minutes online, and what they still have comes again";
 
 fn asked_again(contact: &str) -> String {
     format!("{contact} has lost keys or messages: what was not confirmed is sent again")
