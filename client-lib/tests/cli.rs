@@ -285,6 +285,7 @@ fn what_the_relay_does_not_take_in_time_stays_queued() {
     let status: serde_json::Value =
         serde_json::from_slice(&thinpost(&home, &["status", "--json"]).stdout).unwrap();
     assert_eq!((&status["waiting"], &status["custody"]), (&3.into(), &0.into()));
+    fails(&thinpost(&home, &["send", "bob", "--lines", "/dev/zero"]), 65, "/dev/zero: more than");
     let output = thinpost(&home, &["sync", "--for", "0s"]);
     fails(&output, 75, "the relay cannot be reached: it did not answer in time");
     assert!(output.stdout.starts_with(b"0 sent, 0 failed, 0 received, 3 waiting"), "{output:?}");

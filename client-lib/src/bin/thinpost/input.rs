@@ -3,7 +3,7 @@
 use std::io::{self, Read};
 use std::path::Path;
 
-use crate::failure::Failure;
+use crate::failure::{Failure, exit};
 
 /// More than this is no message, bytes: one more than the longest would do.
 const TEXT_BYTES_MAX: u64 = 1 << 20;
@@ -38,17 +38,24 @@ pub(crate) fn text() -> Result<String, Failure> {
     Ok(text)
 }
 
+/// More is no list of messages, bytes: a home would be full of them.
+const LINES_BYTES_MAX: u64 = 64 << 20;
+
 /// The lines of a file, or of standard input for `-`, that are not empty.
 pub(crate) fn lines(path: &Path) -> Result<Vec<String>, Failure> {
     let is_stdin = path.as_os_str() == "-";
     let name = if is_stdin { STDIN.into() } else { path.to_string_lossy() };
     let mut bytes = Vec::new();
+    let bound = LINES_BYTES_MAX + 1;
     let read = if is_stdin {
-        io::stdin().lock().read_to_end(&mut bytes)
+        io::stdin().lock().take(bound).read_to_end(&mut bytes)
     } else {
-        std::fs::File::open(path).and_then(|mut file| file.read_to_end(&mut bytes))
+        std::fs::File::open(path).and_then(|file| file.take(bound).read_to_end(&mut bytes))
     };
     read.map_err(|error| Failure::of_file(&name, &error))?;
+    if bytes.len() as u64 == bound {
+        return Err(Failure::new(exit::DATA, format!("{name}: more than {LINES_BYTES_MAX} bytes of lines")));
+    }
     let text = utf8(&name, bytes)?;
     Ok(text.lines().filter(|line| !line.is_empty()).map(str::to_owned).collect())
 }

@@ -291,8 +291,10 @@ pub(super) fn parse(line: &[u8]) -> Result<Request, RpcError> {
         }));
     };
     let id = object.remove("id");
-    if id.as_ref().is_some_and(|id| !(id.is_string() || id.is_number() || id.is_null())) {
-        return Err(RpcError::invalid_request("an id is a string, a number or null"));
+    // As another number it would not come back as it was.
+    let is_whole = |id: &Value| id.is_i64() || id.is_u64();
+    if id.as_ref().is_some_and(|id| !(id.is_string() || is_whole(id) || id.is_null())) {
+        return Err(RpcError::invalid_request("an id is a string, a whole number of 64 bits or null"));
     }
     let is_of_version = object.get("jsonrpc").is_some_and(|version| version == "2.0");
     let problem = match object.remove("method") {
@@ -310,7 +312,7 @@ pub(super) fn parse(line: &[u8]) -> Result<Request, RpcError> {
 fn call(method: &str, params: Option<Value>) -> Result<Call, RpcError> {
     fn read<T: DeserializeOwned>(params: Option<Value>) -> Result<T, RpcError> {
         match params.unwrap_or_else(|| json!({})) {
-            object @ Value::Object(_) => serde_json::from_value(object).map_err(RpcError::params),
+            object @ Value::Object(_) => serde_path_to_error::deserialize(object).map_err(RpcError::params),
             _ => Err(RpcError::params("parameters are given by name, as an object")),
         }
     }
@@ -395,6 +397,13 @@ mod tests {
     }
 
     #[test]
+    fn a_parameter_that_does_not_fit_is_named() {
+        let line = br#"{"jsonrpc":"2.0","id":1,"method":"sync","params":{"for_s":-1}}"#;
+        let error = parse(line).unwrap().call.unwrap_err();
+        assert!(error.message.starts_with("for_s: invalid value: integer `-1`"), "{}", error.message);
+    }
+
+    #[test]
     fn every_fault_has_the_code_of_the_standard() {
         assert_eq!(code("{"), -32700);
         assert_eq!(code(r#"[{"jsonrpc":"2.0","method":"status","id":1}]"#), -32600);
@@ -404,7 +413,9 @@ mod tests {
         // Without an id, this is answered as well.
         assert_eq!(parse(b"{}").map_err(|error| error.code), Err(-32600));
         assert!(parse(br#"{"jsonrpc":"2.0","method":"fly"}"#).is_ok());
-        assert_eq!(code(r#"{"jsonrpc":"2.0","method":"status","id":{}}"#), -32600);
+        for id in ["{}", "1.5", "123456789012345678901234567890"] {
+            assert_eq!(code(&format!(r#"{{"jsonrpc":"2.0","method":"status","id":{id}}}"#)), -32600);
+        }
         assert_eq!(code(r#"{"jsonrpc":"2.0","method":"fly","id":1}"#), -32601);
         assert_eq!(code(r#"{"jsonrpc":"2.0","method":"send","id":1}"#), -32602);
         assert_eq!(code(r#"{"jsonrpc":"2.0","method":"send","params":["bob","hi"],"id":1}"#), -32602);
