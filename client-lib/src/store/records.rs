@@ -287,3 +287,37 @@ pub(crate) struct InboxRow {
     pub(crate) received_unix_ms: u64,
     pub(crate) content: ReceivedContent,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_home_knows_all_openings_since_the_last_that_was_heard_and_some_before() {
+        let opening = |n: u32| ShortIncarnation(n.to_le_bytes());
+        let mut relay = RelayRecord::default();
+        (0..2_000).for_each(|n| relay.add_incarnation(opening(n)));
+        assert!(relay.knows(opening(0)), "none was heard since");
+        assert!(relay.knows(opening(1_000)));
+        assert!(relay.knows(opening(1_000 - EARLIER_MAX as u32)), "a relay that was put back");
+        assert!(!relay.knows(opening(999 - EARLIER_MAX as u32)));
+        assert!(relay.knows(opening(1_999)), "this one");
+        // What a newer self has sent under is known from then on, as one from before this opening.
+        assert!(!relay.knows(opening(5_000)));
+        assert!(relay.knows(opening(5_000)) && relay.knows(opening(1_999)));
+    }
+
+    #[test]
+    fn what_the_relay_has_heard_outlasts_all_that_it_has_not() {
+        let opening = |n: u32| ShortIncarnation(n.to_le_bytes());
+        let mut relay = RelayRecord::default();
+        for n in 0..100 {
+            relay.add_incarnation(opening(n));
+            assert!(relay.knows(opening(n)));
+        }
+        (100..10_000).for_each(|n| relay.add_incarnation(opening(n)));
+        assert_eq!(relay.incarnations.len(), INCARNATIONS_MAX);
+        assert!(relay.knows(opening(99)));
+        assert!(relay.knows(opening(9_999)));
+    }
+}
