@@ -1,8 +1,8 @@
 //! A home's own clock, for whatever waits: it goes with the time that passes, not with what the phone is set to.
 //!
 //! While the home is open it runs by the monotonic clock. Over what that does not count, a time when the home was closed or the phone
-//! asleep, it believes the wall clock for a day at most, and never backward. So nothing expires early because a phone was set a year
-//! ahead, and what a phone was set back by does not hold anything up. What was not believed is remembered: a recipient is told how old
+//! asleep, it believes the wall clock for a day at most each time, and never backward. So nothing expires early because a phone was set a year
+//! ahead (once: who sets it ahead and back thirty times has thirty days pass), and what a phone was set back by does not hold anything up. What was not believed is remembered: a recipient is told how old
 //! a message is by all of it that may be true.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
