@@ -85,8 +85,8 @@ pub(crate) enum Hint {
 /// The ends have dictionaries if the first byte is not less: the search for the shortest form of a batch takes long.
 const WITH_DICTIONARIES: u8 = 0xf0;
 
-/// Everything arrives in the end if the sum of all bytes divides by this, which any change makes anew: that takes six times as
-/// long as all before.
+/// Everything arrives in the end if the sum of all bytes divides by this, which any change makes anew: that takes longer than
+/// all before.
 const ALL_ARRIVES_EVERY: u8 = 8;
 
 /// Does what the bytes say.

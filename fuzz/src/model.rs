@@ -8,7 +8,7 @@ use zstd::bulk::Compressor;
 /// How the model is called; the bytes behind it are whatever they are.
 const NAME: ModelName = ModelName::Id([0; 4]);
 
-/// Asks that the model be written again. To pack it for that takes as long as all else.
+/// Asks that the model be written again. To pack it for that takes long.
 pub(crate) const WRITTEN_AGAIN: u16 = 0x8000;
 
 // A new one would take longer than what it packs.
