@@ -48,7 +48,7 @@ impl Failure {
         self.code == 0
     }
 
-    /// A file that a person named.
+    /// A file, or whatever else of the system has a name for a person.
     pub(crate) fn of_file(name: impl fmt::Display, error: &io::Error) -> Self {
         let code = if error.kind() == io::ErrorKind::NotFound { exit::NO_INPUT } else { exit::IO };
         Self::new(code, format!("{name}: {error}"))

@@ -8,6 +8,9 @@ use crate::failure::{Failure, exit};
 /// More than this is no message, bytes: one more than the longest would do.
 const TEXT_BYTES_MAX: u64 = 1 << 20;
 
+/// More is no list of messages, bytes.
+const LINES_BYTES_MAX: u64 = 64 << 20;
+
 pub(crate) const STDIN: &str = "standard input";
 
 /// All of standard input as text, without the newline that ends it.
@@ -37,9 +40,6 @@ pub(crate) fn text() -> Result<String, Failure> {
     }
     Ok(text)
 }
-
-/// More is no list of messages, bytes: a home would be full of them.
-const LINES_BYTES_MAX: u64 = 64 << 20;
 
 /// The lines of a file, or of standard input for `-`, that are not empty.
 pub(crate) fn lines(path: &Path) -> Result<Vec<String>, Failure> {

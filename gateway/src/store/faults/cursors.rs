@@ -2,8 +2,9 @@
 //!
 //! In each sequence somebody writes to an account of two devices. These fetch from where they say that they are, which may be long
 //! behind them, or ahead of all there is; they settle back and forth; tokens are revoked, secrets change, envelopes come again;
-//! and on the way every second store is put back: to a backup, from which another store is made, or to a copy of its file. Whatever waits and a device has not seen must be behind its cursor
-//! whenever it fetches, and in the end each has seen all that was accepted, in order; and no envelope is accepted twice.
+//! and on the way every second store is put back: to a backup, from which another store is made, or to a copy of its file.
+//! Whatever waits and a device has not seen must be behind its cursor whenever it fetches, and in the end each has seen all that
+//! was accepted, in order; and no envelope is accepted twice.
 
 use std::collections::BTreeSet;
 use std::iter::repeat_n;

@@ -224,3 +224,15 @@ fn program_at(programs: &Path, program: &str) -> PathBuf {
     }
     programs.join(program).with_extension(std::env::consts::EXE_EXTENSION)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_setting_is_to_be_taken_out() {
+        let settings = include_str!("../../../durability.toml").matches("[[settings]]").count();
+        let volumes = ROWS.iter().filter(|row| row.name == "durability").map(|row| row.volume);
+        assert!(volumes.eq([settings as u64]));
+    }
+}
