@@ -23,6 +23,9 @@
 //!   it) they fit a relay with 1 GB of memory.
 //! - **1,024 connections of strangers**: a thousand phones that come back after a restart are known within a minute, and who keeps
 //!   places for their two minutes leaves nine tenths of the connections to others.
+//! - **Proof of one's address with 192 strangers there**: it costs a round trip of seconds on a thin link, so that nobody is asked
+//!   when a village comes back, and soon everybody when addresses are forged.
+//! - **16 KiB behind a first packet, 16 MiB behind all**: a 0-RTT flight of the longest kind, and a thousand of them.
 //! - **64 MiB for what links hold**: a thousand messages of the longest kind on their way at once.
 //! - **12 hours of silence**: a sleeping phone's connection costs it nothing and the relay 40 kB, while a
 //!   new handshake costs the phone kilobytes.
@@ -43,7 +46,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use thinpost_carrier::quic::ServerLimits;
 use thinpost_wire::ids::AccountKey;
-use thinpost_wire::limits::{OBJECT_BYTES_MAX, TICKET_ADDRESSES_MAX};
+use thinpost_wire::limits::{BODY_BYTES_MAX, OBJECT_BYTES_MAX, TICKET_ADDRESSES_MAX};
 
 use self::keys::between;
 pub use self::limits::{AddressLimits, ClaimLimits, LimitsConfig, PaceLimits, Rate};
@@ -115,6 +118,9 @@ pub struct MailboxConfig {
     /// The bodies of those, bytes; at least one of the largest.
     #[serde(deserialize_with = "between::<_, _, 65_536, 1_099_511_627_776>")]
     pub request_bytes_max: u64,
+    /// The longest body, bytes; at most what the protocol allows.
+    #[serde(deserialize_with = "between::<_, _, 4_096, { BODY_BYTES_MAX as u64 }>")]
+    pub envelope_bytes_max: usize,
     /// Days that an envelope or object is kept, and that a silent device is waited for.
     #[serde(deserialize_with = "between::<_, _, 1, 3_650>")]
     pub lifetime_days: u32,
@@ -185,6 +191,7 @@ impl Default for MailboxConfig {
             bytes_max: 4 << 20,
             request_envelopes_max: 32,
             request_bytes_max: 64 << 10,
+            envelope_bytes_max: BODY_BYTES_MAX,
             lifetime_days: 30,
         }
     }
@@ -298,6 +305,13 @@ impl Config {
         if self.registration != Registration::AllowList && !self.allow_list.is_empty() {
             return conflict("allow_list", "it counts only with registration = \"allow-list\"".into());
         }
+        let LimitsConfig { incoming_bytes_each_max: each, incoming_bytes_max: all, .. } = self.limits;
+        if all < each {
+            return conflict(
+                "limits",
+                format!("incoming_bytes_max is less than incoming_bytes_each_max = {each}"),
+            );
+        }
         let ObjectsConfig { bytes_max, object_bytes_max, .. } = self.objects;
         if bytes_max < object_bytes_max {
             return conflict(
@@ -316,6 +330,7 @@ impl Config {
                 entries_max: self.mailbox.request_envelopes_max,
                 bytes_max: self.mailbox.request_bytes_max,
             },
+            body_bytes_max: self.mailbox.envelope_bytes_max,
             objects: ObjectQuota {
                 objects_max: self.objects.objects_max,
                 bytes_max: self.objects.bytes_max,
@@ -340,7 +355,7 @@ impl Config {
         ServerLimits {
             idle_timeout: Duration::from_secs(self.limits.idle_timeout_s.into()),
             incoming_max: self.limits.incoming_max,
-            ..ServerLimits::default()
+            incoming_bytes_max: (self.limits.incoming_bytes_each_max, self.limits.incoming_bytes_max),
         }
     }
 

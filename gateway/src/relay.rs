@@ -33,10 +33,6 @@ const SWEEP_ROWS: u32 = 1_000;
 const DRAIN: Duration = Duration::from_secs(2);
 const FAREWELL: Duration = Duration::from_secs(1);
 
-/// Connections that have not proven their address are asked to (QUIC's Retry) while this many are not known yet: a round trip
-/// for them, and no state for forged addresses.
-const RETRY_ABOVE_STRANGERS: usize = 192;
-
 /// Seconds since 1970, as far as the machine knows.
 pub type WallClock = Arc<dyn Fn() -> u64 + Send + Sync>;
 
@@ -345,7 +341,8 @@ fn admit(incoming: Incoming, endpoint: &Endpoint, shared: &Shared) -> Option<(In
         return None;
     }
     let strangers = shared.strangers.count();
-    if strangers > RETRY_ABOVE_STRANGERS && !incoming.remote_address_validated() && incoming.may_retry() {
+    let is_asked = strangers >= shared.config.limits.retry_from;
+    if is_asked && !incoming.remote_address_validated() && incoming.may_retry() {
         incoming.retry();
         return None;
     }

@@ -21,6 +21,16 @@ pub struct LimitsConfig {
     /// Handshakes that may wait to be looked at.
     #[serde(deserialize_with = "between::<_, _, 1, 65_536>")]
     pub incoming_max: usize,
+    /// Bytes that may wait behind the first packet of one of these.
+    #[serde(deserialize_with = "between::<_, _, 4_096, 1_048_576>")]
+    pub incoming_bytes_each_max: u64,
+    /// Bytes that may wait behind the first packets of all of these.
+    #[serde(deserialize_with = "between::<_, _, 4_096, 17_179_869_184>")]
+    pub incoming_bytes_max: u64,
+    /// With so many connections of devices that are not known yet, whoever comes has to prove their address first (QUIC's
+    /// Retry): a round trip for them, and nothing to remember of forged addresses. 0 asks everybody.
+    #[serde(deserialize_with = "between::<_, _, 0, 65_536>")]
+    pub retry_from: usize,
     /// Connections at a time of devices that are not known yet; a fourth of them from one address.
     #[serde(deserialize_with = "between::<_, _, 16, 65_536>")]
     pub strangers_max: usize,
@@ -113,6 +123,9 @@ impl Default for LimitsConfig {
             connections_max: 10_000,
             idle_timeout_s: 12 * 3_600,
             incoming_max: 4_096,
+            incoming_bytes_each_max: 16 << 10,
+            incoming_bytes_max: 16 << 20,
+            retry_from: 192,
             strangers_max: 1_024,
             links_bytes_max: 64 << 20,
             keys_max: 50_000,

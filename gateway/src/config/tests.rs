@@ -40,7 +40,8 @@ fn an_unknown_key_is_named_with_its_line_and_the_known_ones() {
     assert_eq!(
         error,
         "relay.toml, line 4, column 1: unknown field `envelope_max`, \
-         expected one of `envelopes_max`, `bytes_max`, `request_envelopes_max`, `request_bytes_max`, `lifetime_days`"
+         expected one of `envelopes_max`, `bytes_max`, `request_envelopes_max`, `request_bytes_max`, \
+         `envelope_bytes_max`, `lifetime_days`"
     );
 }
 
@@ -106,6 +107,10 @@ fn settings_that_do_not_go_together_are_refused_at_the_line_to_change() {
         (
             "listen = \"0.0.0.0:1\"\n[objects]\nbytes_max = 1000".to_owned(),
             "line 2, column 2: objects: an object of object_bytes_max = 16777216 needs a bytes_max as large",
+        ),
+        (
+            "[limits]\nincoming_bytes_max = 5000".to_owned(),
+            "line 1, column 2: limits: incoming_bytes_max is less than incoming_bytes_each_max = 16384",
         ),
         (
             "advertise = [\"0.0.0.0:4433\"]".to_owned(),

@@ -1,6 +1,6 @@
 //! The store's bounds, and why they are what they are.
 
-use thinpost_wire::limits::{DIGESTS_KEPT, HANDLES_MAX, OBJECT_BYTES_MAX, ONE_TIME_KEYS_MAX};
+use thinpost_wire::limits::{BODY_BYTES_MAX, DIGESTS_KEPT, HANDLES_MAX, OBJECT_BYTES_MAX, ONE_TIME_KEYS_MAX};
 
 /// The most that a part of one mailbox may hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +38,8 @@ pub struct StoreConfig {
     /// Of what strangers have submitted to one mailbox, which counts against `quota`, too. 32 entries or 64 KiB:
     /// enough to be asked by everyone at a party, and no flood.
     pub requests: Quota,
+    /// The longest body of an entry, bytes; at most [`BODY_BYTES_MAX`].
+    pub body_bytes_max: usize,
     /// Most revoked tokens remembered for an account. 1,024 are 8 KiB; beyond it, the account has to choose
     /// another secret.
     pub revocations_max: u32,
@@ -73,6 +75,7 @@ impl Default for StoreConfig {
         Self {
             quota: Quota { entries_max: 1_000, bytes_max: 4 << 20 },
             requests: Quota { entries_max: 32, bytes_max: 64 << 10 },
+            body_bytes_max: BODY_BYTES_MAX,
             revocations_max: 1_024,
             keys_max: ONE_TIME_KEYS_MAX,
             objects: ObjectQuota::default(),

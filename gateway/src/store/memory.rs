@@ -12,7 +12,6 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use rangemap::RangeSet;
 use thinpost_wire::ids::{AccountKey, DeviceKey, Incarnation, ObjectId, OneTimeKey, Position, StoreId};
-use thinpost_wire::limits::BODY_BYTES_MAX;
 use thinpost_wire::token::{MailboxAddress, MailboxSecret, Token, TokenId};
 
 use self::objects::Object;
@@ -223,7 +222,7 @@ impl State {
     }
 
     fn append(&mut self, append: &Append, barred: Option<Refusal>, config: &StoreConfig) -> Verdict {
-        if append.body.len() > BODY_BYTES_MAX {
+        if append.body.len() > config.body_bytes_max {
             return Err(Refusal::TooLong);
         }
         let all_bytes = self.all_bytes();

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use thinpost_wire::ids::{AccountKey, DeviceKey, Incarnation, Origin};
+use thinpost_wire::limits::BODY_BYTES_MAX;
 use thinpost_wire::token::{MailboxSecret, Token, TokenId};
 
 use super::{Append, DeviceNo, ObjectQuota, Quota, StoreConfig};
@@ -14,6 +15,7 @@ pub(crate) fn small() -> StoreConfig {
     StoreConfig {
         quota: Quota { entries_max: 5, bytes_max: 1_000 },
         requests: Quota { entries_max: 2, bytes_max: 300 },
+        body_bytes_max: BODY_BYTES_MAX,
         revocations_max: 3,
         keys_max: 3,
         objects: ObjectQuota { objects_max: 3, bytes_max: 10_000, object_bytes_max: 9_000 },

@@ -406,7 +406,7 @@ pub enum Refusal {
     /// [`Append::repeat_only`].
     #[error("not accepted before, and not to be now")]
     NotNow,
-    /// The body exceeds [`thinpost_wire::limits::BODY_BYTES_MAX`].
+    /// The body exceeds [`super::StoreConfig::body_bytes_max`].
     #[error("the envelope is too long")]
     TooLong,
     /// The handle table has fewer entries than were to be kept.

@@ -72,6 +72,10 @@ struct Options {
     /// How often each client says something, milliseconds
     #[arg(long, value_name = "MS", default_value_t = 4_000, value_parser = clap::value_parser!(u64).range(10..=600_000))]
     pace_ms: u64,
+    /// From how many strangers on the relay asks newcomers to prove their address, if not from as many as it comes with: 0
+    /// asks everybody, and 65536 nobody
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(0..=65_536))]
+    retry_from: Option<u64>,
 }
 
 /// What the bars ask for, and how fast it comes.
@@ -188,7 +192,8 @@ async fn flood(
 ) -> Result<bool> {
     let Options { common: Common { seed, .. }, clients, attackers, seconds, .. } = options;
     let profile = (options.profile != "none").then(|| Profile::find(&options.profile)).transpose()?;
-    let mut relay = Relay::start(&options.common.program()?, "")?;
+    let retry_from = options.retry_from.map(|strangers| format!("limits.retry_from = {strangers}\n"));
+    let mut relay = Relay::start(&options.common.program()?, retry_from.as_deref().unwrap_or_default())?;
     let pace = Duration::from_millis(options.pace_ms);
     let service = Service::start(&relay, clients, pace, profile.as_ref(), seed).await?;
     let length = Duration::from_secs(seconds);
@@ -234,6 +239,9 @@ async fn flood(
         println!("devices that say nothing   {:>9}", outcome.silent);
         println!("  without a place          {:>9}", outcome.turned_away);
         broken.extend(outcome.check().err().map(|error| error.to_string()));
+        if options.retry_from == Some(0) && outcome.answered > 0 {
+            broken.push(format!("{} addresses were answered before they were proven", outcome.answered));
+        }
         figures.insert("answered".into(), outcome.answered.into());
         figures.insert("retried".into(), outcome.retried.into());
         figures.insert("amplification".into(), outcome.amplification.into());
@@ -291,8 +299,9 @@ async fn flood(
         broken.push("the relay has ended".into());
     }
     let attackers = attackers.map(|count| format!(" --attackers {count}")).unwrap_or_default();
+    let retry_from = options.retry_from.map(|count| format!(" --retry-from {count}")).unwrap_or_default();
     let again = format!(
-        "flood {name} --clients {clients}{attackers} --seconds {seconds} --profile {} --pace-ms {} --seed {seed}",
+        "flood {name} --clients {clients}{attackers} --seconds {seconds} --profile {} --pace-ms {} --seed {seed}{retry_from}",
         options.profile, options.pace_ms
     );
     Ok(row(name, count, &broken, figures, &again))

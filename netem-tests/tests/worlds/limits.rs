@@ -100,6 +100,28 @@ async fn an_envelope_that_nobody_fetches_is_gone_after_its_lifetime() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_envelope_that_is_longer_than_this_relay_takes_fails_and_what_comes_after_it_goes() {
+    let mut world = world(9, |config| config.mailbox.envelope_bytes_max = 4_096);
+    let (ann, bob) = ann_and_bob(&mut world, "gprs").await;
+    let mut events = ann.client().subscribe(InboxNumber(0));
+    // What cannot be compressed, two bytes to a letter.
+    let long: String = (0..4_000_u32).filter_map(|n| char::from_u32(0x400 + n * n * 7_919 % 997)).collect();
+    let long = ann.client().send("bob", Message::from(long).relay_visible()).await.unwrap();
+    ann.client().send("bob", alone("ann", 1)).await.unwrap();
+    ann.client().connect();
+    bob.client().connect();
+    assert_eq!(inbox(&bob, 1).await, [("ann".to_owned(), line("ann", 1))]);
+    let failed = async {
+        loop {
+            if let Some(Event::Failed { message, reason, .. }) = events.next().await {
+                return (message, reason);
+            }
+        }
+    };
+    assert_eq!(timeout(DAY, failed).await.unwrap(), (long, Failure::Refused(Refusal::TooLarge)));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_message_that_waits_for_longer_than_its_lifetime_fails_and_its_sender_is_told() {
     let mut world = World::new(8);
     let (mut ann, _bob) = ann_and_bob(&mut world, "gprs").await;

@@ -14,7 +14,6 @@ use std::cmp::max;
 use redb::{ReadableTable, ReadableTableMetadata, Table, WriteTransaction};
 use thinpost_disk::Left;
 use thinpost_wire::ids::{AccountKey, Position};
-use thinpost_wire::limits::BODY_BYTES_MAX;
 use thinpost_wire::parcel::ShortIncarnation;
 use thinpost_wire::token::ADDRESS_BYTES;
 
@@ -292,7 +291,7 @@ impl<'t> Transaction<'t> {
     }
 
     fn append(&mut self, append: &Append, barred: Option<Refusal>) -> Result<Verdict> {
-        if append.body.len() > BODY_BYTES_MAX {
+        if append.body.len() > self.config.body_bytes_max {
             return Ok(Err(Refusal::TooLong));
         }
         let Some(device) = self.device(append.device.0)? else { return Ok(Err(Refusal::UnknownDevice)) };
