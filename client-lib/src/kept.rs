@@ -208,8 +208,13 @@ impl Kept {
     /// the keys that the contact had before is theirs, too, and cannot be opened by these.
     pub(crate) fn heed(&mut self, from: &Identity, account: Option<AccountKey>, notes: &Notes) -> News {
         let mut news = News::default();
+        // A receipt may overtake the custody of what it states. Who was never written to has nothing to confirm.
+        let may_be_early = account.is_some() || self.copies.values().any(|copy| copy.name.with == *from);
         for seen in &notes.seen {
             self.confirm(from, seen, &mut news);
+            if !may_be_early {
+                continue;
+            }
             let receipts = &mut self.contacts.entry(*from).or_default().receipts;
             receipts.retain(|other| other.incarnation != seen.incarnation);
             receipts.push(seen.clone());

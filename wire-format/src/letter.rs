@@ -75,6 +75,9 @@ pub enum LetterError {
     /// Text that is not UTF-8.
     #[error("the letter's text is not UTF-8")]
     NotUtf8,
+    /// The content is coded, inside a seal, which is coded as a whole: small letters could grow without a bound there.
+    #[error("the letter is coded inside what is coded")]
+    CodedTwice,
     /// The content could not be decoded.
     #[error("the letter's content: {0}")]
     Codec(#[from] CodecError),
@@ -123,12 +126,12 @@ impl Way<'_> {
     }
 }
 
-fn decode_content(coded: &[u8], models: &Models) -> Result<Vec<u8>, LetterError> {
-    match codec::open(coded, CONTENT_BYTES_MAX)? {
+fn decode_content(coded: &[u8], models: &Models, bytes_max: usize) -> Result<Vec<u8>, LetterError> {
+    match codec::open(coded, bytes_max)? {
         Opened::Bytes(content) => Ok(content.into_owned()),
         Opened::Choices(name, decoder) => {
             let model = models.get(name).ok_or(LetterError::UnknownModel(name))?;
-            Ok(text::read_alone(model, decoder, MODELLED_BYTES_MAX)?.into_bytes())
+            Ok(text::read_alone(model, decoder, MODELLED_BYTES_MAX.min(bytes_max))?.into_bytes())
         }
     }
 }
@@ -165,11 +168,34 @@ impl<'a> Letter<'a> {
         Ok(body)
     }
 
-    /// Reads a letter, with the text models at hand; allocates at most [`CONTENT_BYTES_MAX`] bytes.
+    /// Reads a letter that the relay could read, with the text models at hand; allocates at most [`CONTENT_BYTES_MAX`] bytes.
     ///
     /// # Errors
     /// When the body is none of this version, or coded with a model that is not at hand.
     pub fn decode(body: &'a [u8], models: &Models) -> Result<Self, LetterError> {
+        Self::decode_within(body, models, CONTENT_BYTES_MAX)
+    }
+
+    /// The same, and content that is coded has at most so many bytes, or [`CONTENT_BYTES_MAX`].
+    ///
+    /// # Errors
+    /// As [`Self::decode`], or when it has more.
+    pub fn decode_within(body: &'a [u8], models: &Models, bytes_max: usize) -> Result<Self, LetterError> {
+        Self::decode_by(body, |coded| decode_content(coded, models, bytes_max.min(CONTENT_BYTES_MAX)))
+    }
+
+    /// Reads a letter that was sealed; allocates nothing.
+    ///
+    /// # Errors
+    /// When it is none of this version, or its content is coded on its own.
+    pub fn decode_sealed(letter: &'a [u8]) -> Result<Self, LetterError> {
+        Self::decode_by(letter, |_| Err(LetterError::CodedTwice))
+    }
+
+    fn decode_by(
+        body: &'a [u8],
+        decode_content: impl FnOnce(&'a [u8]) -> Result<Vec<u8>, LetterError>,
+    ) -> Result<Self, LetterError> {
         let (&head, mut rest) = body.split_first().ok_or(LetterError::Truncated)?;
         if head & !KNOWN_BITS != 0 {
             return Err(LetterError::UnknownBits(head & !KNOWN_BITS));
@@ -181,11 +207,8 @@ impl<'a> Letter<'a> {
         } else {
             None
         };
-        let content: Cow<'a, [u8]> = if head & IS_CODED != 0 {
-            Cow::Owned(decode_content(rest, models)?)
-        } else {
-            Cow::Borrowed(rest)
-        };
+        let content: Cow<'a, [u8]> =
+            if head & IS_CODED != 0 { Cow::Owned(decode_content(rest)?) } else { Cow::Borrowed(rest) };
         let content = if head & IS_DATA != 0 {
             Content::Data(content)
         } else {
@@ -242,10 +265,21 @@ mod tests {
             let sealed = text.encode(Way::Sealed).unwrap();
             let (all, none) = (open(&text, &models.set()), open(&text, &ModelSet::EMPTY));
             assert!(all.len() <= all_max && none.len() <= none_max, "{} {}", all.len(), none.len());
+            assert_eq!(Letter::decode_sealed(&sealed).as_ref(), Ok(&text));
             for body in [sealed, all, none] {
                 assert_eq!(Letter::decode(&body, &models).as_ref(), Ok(&text));
             }
         }
+    }
+
+    /// A parcel of thousands of them would be a few dozen bytes, and half a gigabyte in the end.
+    #[test]
+    fn what_is_coded_inside_a_seal_is_not_read() {
+        let coded = open(&text(&"a".repeat(60_000)), &ModelSet::EMPTY);
+        assert!(coded.len() < 40);
+        assert_eq!(Letter::decode_sealed(&coded), Err(LetterError::CodedTwice));
+        let within = |bytes_max| Letter::decode_within(&coded, &Models::compiled_in(), bytes_max);
+        assert!(within(60_000).is_ok() && matches!(within(59_999), Err(LetterError::Codec(_))));
     }
 
     #[test]

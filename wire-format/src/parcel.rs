@@ -37,6 +37,9 @@ pub struct Item<'a> {
 /// Stands where a first number would, before notes.
 const NOTES: u64 = 0;
 
+/// Most letters in one parcel. A sender puts in what fits a datagram; what is far more was made to cost.
+pub const PARCEL_LETTERS_MAX: usize = 1_024;
+
 /// Letters that are sealed together, and notes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Parcel<'a> {
@@ -44,7 +47,7 @@ pub struct Parcel<'a> {
     pub incarnation: ShortIncarnation,
     /// What there is to say besides.
     pub notes: Notes,
-    /// None, where there are notes; or where there were such as only a later version knows.
+    /// At most [`PARCEL_LETTERS_MAX`]. None, where there are notes; or where there were such as only a later version knows.
     pub items: Vec<Item<'a>>,
 }
 
@@ -61,6 +64,9 @@ pub enum ParcelError {
     /// An empty letter.
     #[error("a letter in the parcel is empty")]
     EmptyLetter,
+    /// More letters than [`PARCEL_LETTERS_MAX`].
+    #[error("the parcel holds more than {PARCEL_LETTERS_MAX} letters")]
+    TooManyLetters,
 }
 
 impl<'a> Parcel<'a> {
@@ -104,6 +110,9 @@ impl<'a> Parcel<'a> {
             }
             if next == 0 || next == u64::MAX {
                 return Err(ParcelError::BadNumber);
+            }
+            if items.len() == PARCEL_LETTERS_MAX {
+                return Err(ParcelError::TooManyLetters);
             }
             items.push(Item { number: next, letter });
             next += 1;
@@ -251,6 +260,11 @@ mod tests {
         assert_eq!(Parcel::decode(&[0, 0, 0, 0, 0, 2, 1, 0]), Err(ParcelError::BadNumber), "no receipts");
         assert_eq!(Parcel::decode(&[0, 0, 0, 0, 0, 1, 0, 0, 2, 0]), Err(ParcelError::BadNumber));
         assert_eq!(Parcel::decode(&[0, 0, 0, 0, 1, 3, 0, 0]), Err(ParcelError::BadNumber));
+        let full: Vec<_> = (1..=PARCEL_LETTERS_MAX as u64).map(|number| (number, &b"\x00"[..])).collect();
+        let mut full = parcel(&full).encode();
+        assert!(Parcel::decode(&full).is_ok());
+        full.extend([2, 0]);
+        assert_eq!(Parcel::decode(&full), Err(ParcelError::TooManyLetters));
     }
 
     proptest! {

@@ -3,7 +3,7 @@
 use thinpost_wire::codec::DictionarySet;
 use thinpost_wire::frame::{NetworkPrefix, Refusal, ToDevice, Welcome};
 use thinpost_wire::ids::{AccountKey, Handle, Origin, Position};
-use thinpost_wire::letter::{Content, Letter, is_sealed};
+use thinpost_wire::letter::{Content, Letter, LetterError, is_sealed};
 use thinpost_wire::link::Link;
 use thinpost_wire::parcel::Parcel;
 use tokio::time::Instant;
@@ -13,7 +13,7 @@ use super::outgoing::Outgoing;
 use crate::event::{Event, LinkState};
 use crate::kept::Name;
 use crate::message::{Failure, ReceivedContent};
-use crate::seal::OpenSealError;
+use crate::seal::{OpenSealError, stranger_bytes_max};
 use crate::store::records::InboxRow;
 
 /// What the relay did that no relay may do.
@@ -231,7 +231,8 @@ impl Driver {
     /// with a relay's store. What no key opens is of no use to anyone, and dropped: whoever sent it keeps it until a receipt. So they do
     /// with what is coded with a text model that is not here.
     fn open(&mut self, body: &[u8], age_s: u32) {
-        let (identity, parcel) = match self.seals.open(body) {
+        let opened = self.seals.open(body, |from| self.shared.contacts().account_of(from).is_some());
+        let (identity, parcel) = match opened {
             Ok(opened) => opened,
             Err(OpenSealError::Repeat(from)) => {
                 tracing::debug!("an envelope came again");
@@ -248,7 +249,9 @@ impl Driver {
             // A stranger cannot be asked.
             Err(OpenSealError::Content(from, content) | OpenSealError::Lacking(from, content)) => {
                 tracing::warn!("a sealed envelope is not coded as it should be; it is kept as it came");
-                return self.keep_unreadable(self.account_of(&from), age_s, content);
+                let account = self.account_of(&from);
+                self.seals.heard_of(&from, account.is_some());
+                return self.keep_unreadable(account, age_s, content);
             }
             Err(error @ (OpenSealError::NoSession(_) | OpenSealError::Foreign)) => {
                 tracing::warn!(%error, bytes = body.len(), "a sealed envelope is dropped");
@@ -281,7 +284,12 @@ impl Driver {
 
     /// Takes a letter that was sealed, and then has a name, or that the relay could read.
     fn take_letter(&mut self, letter: &[u8], from: Option<AccountKey>, name: Option<Name>, age_s: u32) {
-        let (app_id, content) = match Letter::decode(letter, self.shared.codings.models()) {
+        let sealed = name.is_some();
+        let read = match sealed {
+            true => Letter::decode_sealed(letter),
+            false => self.read_open(letter, from),
+        };
+        let (app_id, content) = match read {
             Ok(Letter { app_id, content: Content::Text(text) }) => {
                 (app_id, ReceivedContent::Text(text.into_owned()))
             }
@@ -293,9 +301,15 @@ impl Driver {
                 (None, ReceivedContent::Unreadable(letter.to_vec()))
             }
         };
-        let sealed = name.is_some();
         let row = self.arrival(from, age_s, content);
         self.changes.received.push(InboxRow { sealed, name, app_id, ..row });
+    }
+
+    /// Reads what the relay could read, too.
+    fn read_open<'l>(&self, letter: &'l [u8], from: Option<AccountKey>) -> Result<Letter<'l>, LetterError> {
+        let is_contacts = from.is_some_and(|from| self.shared.contacts().name_of(&from).is_some());
+        let bytes_max = if is_contacts { usize::MAX } else { stranger_bytes_max(letter.len()) };
+        Letter::decode_within(letter, self.shared.codings.models(), bytes_max)
     }
 
     /// Keeps something sealed that cannot be read.

@@ -107,7 +107,7 @@ fn what_was_sealed_for_keys_of_before_goes_to_who_has_the_account_now_and_to_nob
 #[test]
 fn a_receipt_that_came_before_custody_was_known_counts() {
     let mut kept = Kept::default();
-    kept.heed(&BOB, None, &receipt(1, &[], 1));
+    kept.heed(&BOB, Some(AccountKey(BOB)), &receipt(1, &[], 1));
     let left = kept.leave(0);
     let news = kept.keep(MessageId(1), queued(BOB, 1), left);
     assert_eq!((ids(&news.delivered), ids(&news.read)), (vec![1], vec![1]));
@@ -202,18 +202,28 @@ fn a_receipt_for_another_opening_of_the_home_says_nothing_of_this_one() {
 }
 
 #[test]
+fn nothing_is_remembered_of_strangers_who_confirm_what_nobody_sent_them() {
+    let mut kept = kept();
+    let before = kept.contacts.len();
+    for stranger in 10..200 {
+        assert_eq!(kept.heed(&[stranger; 32], None, &receipt(9, &[], 9)), News::default());
+    }
+    assert_eq!(kept.contacts.len(), before);
+}
+
+#[test]
 fn receipts_of_several_openings_wait_for_the_messages_they_name() {
     let opening = |n: usize| ShortIncarnation([n as u8; 4]);
     let mut kept = Kept::default();
     for n in 0..=RECEIPTS_MAX {
         let mut receipt = receipt(1, &[], 0);
         receipt.seen[0].incarnation = opening(n);
-        kept.heed(&BOB, None, &receipt);
+        kept.heed(&BOB, Some(AccountKey(BOB)), &receipt);
     }
     // The newest statement replaces the one before, and takes no room of another's.
     let mut newer = receipt(2, &[], 0);
     newer.seen[0].incarnation = opening(2);
-    kept.heed(&BOB, None, &newer);
+    kept.heed(&BOB, Some(AccountKey(BOB)), &newer);
     let mut arrived = |n: usize, number| {
         let name = Name::new(BOB, opening(n), number);
         let id = MessageId(10 * n as u64 + number);

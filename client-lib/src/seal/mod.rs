@@ -38,6 +38,20 @@ const CONTENT_BYTES: usize = 59 * 16 - 1;
 /// How many others have sessions with this device without being contacts. Anyone who has a ticket can begin one.
 const STRANGERS_MAX: usize = 64;
 
+/// Of how many others that are no contacts it is known what has arrived: nobody confirms that to them, so that they send it again
+/// for days.
+const STRANGERS_KNOWN_MAX: usize = 10_000;
+
+/// What somebody who is no contact has sealed has at most so many times as many bytes when it is unpacked, and these beside: texts
+/// that people write do not shrink so far, and a relay counts what strangers send as it is sent.
+const STRANGER_TIMES: usize = 8;
+const STRANGER_BYTES: usize = 4 * 1024;
+
+/// What so many coded bytes of somebody who is no contact have at most.
+pub(crate) fn stranger_bytes_max(coded: usize) -> usize {
+    BODY_BYTES_MAX.min(STRANGER_BYTES + STRANGER_TIMES * coded)
+}
+
 /// What a seal takes more until the first answer, rounded up to blocks, with a one-time key.
 const FIRST_OVERHEAD_BYTES: usize = 10 * 16;
 
@@ -52,7 +66,7 @@ pub(crate) struct Seals {
     changed: BTreeSet<Identity>,
     /// Whose notes leave when, in milliseconds since 1970.
     notes_due: BTreeMap<Identity, u64>,
-    /// Who is no contact, the one that was heard of last at the end.
+    /// Who is no contact, the one that was heard of last at the end. With the last [`STRANGERS_MAX`] of them there are sessions.
     strangers: VecDeque<Identity>,
     /// With whom nothing is shared any more.
     forgotten: Vec<Identity>,
@@ -169,7 +183,11 @@ impl Seals {
     }
 
     /// Opens a body: whose it is, and the parcel, which [`Parcel::decode`] can read.
-    pub(crate) fn open(&mut self, body: &[u8]) -> Result<(Identity, Vec<u8>), OpenSealError> {
+    pub(crate) fn open(
+        &mut self,
+        body: &[u8],
+        is_contact: impl FnOnce(&Identity) -> bool,
+    ) -> Result<(Identity, Vec<u8>), OpenSealError> {
         let (from, opened) = match body.split_first() {
             Some((&SEALED, message)) => self.open_normal(message)?,
             Some((&SEALED_FIRST, sealed)) => self.open_first(sealed)?,
@@ -177,7 +195,11 @@ impl Seals {
         };
         self.changed.insert(from);
         let Opened { begun, named, content } = opened;
-        let parcel = unpack(&content, self.codings.models(), named, BODY_BYTES_MAX);
+        let bytes_max = match is_contact(&from) {
+            true => BODY_BYTES_MAX,
+            false => stranger_bytes_max(content.len()),
+        };
+        let parcel = unpack(&content, self.codings.models(), named, bytes_max);
         let incarnation = match &parcel {
             Ok(parcel) => Parcel::decode(parcel).ok().map(|parcel| parcel.incarnation),
             Err(_) => None,
@@ -229,18 +251,24 @@ impl Seals {
         Ok((from, opened))
     }
 
-    /// Notes who is a contact and who is not. Of those who are not, the ones not heard of for longest are forgotten.
+    /// Notes who is a contact and who is not. Of those who are not, the sessions with the ones not heard of for longest go, and, far
+    /// later, what has arrived from them.
     pub(crate) fn heard_of(&mut self, with: &Identity, is_contact: bool) {
         self.strangers.retain(|stranger| stranger != with);
         if !is_contact {
             self.strangers.push_back(*with);
         }
-        while self.strangers.len() > STRANGERS_MAX
+        let Some(place) = self.strangers.len().checked_sub(STRANGERS_MAX + 1) else { return };
+        let parted = self.strangers[place];
+        if self.pairs.get_mut(&parted).is_some_and(Pair::part) {
+            self.codings.forget(&parted);
+            self.notes_due.remove(&parted);
+            self.changed.insert(parted);
+        }
+        if self.strangers.len() > STRANGERS_KNOWN_MAX
             && let Some(oldest) = self.strangers.pop_front()
         {
             self.pairs.remove(&oldest);
-            self.codings.forget(&oldest);
-            self.notes_due.remove(&oldest);
             self.forgotten.push(oldest);
         }
     }
@@ -265,9 +293,11 @@ impl Seals {
         is_news
     }
 
-    /// Everyone with whom something is shared.
+    /// Everyone with whom something is shared, the one that was heard of last at the end.
     pub(crate) fn everyone(&self) -> Vec<Identity> {
-        self.pairs.keys().copied().collect()
+        let mut everyone: Vec<_> = self.pairs.keys().copied().collect();
+        everyone.sort_by_key(|with| self.pairs[with].heard_s());
+        everyone
     }
 
     /// They are to be asked for all that they have sent and we have not confirmed, in a session of its own: they may

@@ -215,6 +215,18 @@ impl Pair {
         self.claimed.take()
     }
 
+    /// Forgets all but what has arrived from them; false if nothing else was known.
+    pub(super) fn part(&mut self) -> bool {
+        let had_sessions = !self.sessions.is_empty();
+        *self = Self { seen: std::mem::take(&mut self.seen), ..Self::default() };
+        had_sessions
+    }
+
+    /// When something of theirs arrived last, in seconds of the home's clock; 0 if nothing ever did.
+    pub(super) fn heard_s(&self) -> u64 {
+        self.seen.last_use()
+    }
+
     /// Sends with none of the sessions of until now: the other side may have lost them all.
     pub(super) fn begin_anew(&mut self) {
         self.sessions.iter_mut().for_each(|known| known.may_send = false);

@@ -102,6 +102,11 @@ impl Seen {
         }
     }
 
+    /// When something arrived last, in seconds of the home's clock, or a little more; 0 if nothing ever did.
+    pub(super) fn last_use(&self) -> u64 {
+        self.last_use
+    }
+
     pub(super) fn is_untold(&self) -> bool {
         self.of.values().any(|numbers| numbers.untold)
     }

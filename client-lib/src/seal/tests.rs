@@ -39,7 +39,7 @@ fn seal(from: &mut Seals, to: &SealKeys, letter: &[u8]) -> Vec<u8> {
 
 /// Opens a parcel: whose it is, and its first letter.
 fn open(by: &mut Seals, body: &[u8]) -> Result<(Identity, Vec<u8>), OpenSealError> {
-    let (from, parcel) = by.open(body)?;
+    let (from, parcel) = by.open(body, |_| true)?;
     let letter = Parcel::decode(&parcel).unwrap().items[0].letter.to_vec();
     Ok((from, letter))
 }
@@ -263,7 +263,7 @@ fn what_500_others_have_overtaken_is_sent_again_for_a_receipt_and_shown_once() {
     while !sent.is_empty() {
         rounds += 1;
         for body in sent.drain(..) {
-            let Ok((from, parcel)) = bob.open(&body) else { continue };
+            let Ok((from, parcel)) = bob.open(&body, |_| true) else { continue };
             let number = Parcel::decode(&parcel).unwrap().items[0].number;
             if bob.is_new(&from, OF, number, 0) {
                 shown.push(number);
@@ -343,19 +343,50 @@ fn strangers_take_a_bounded_place_and_push_out_no_contact() {
     let first = seal(&mut ann, &bob_keys, b"from a contact");
     open(&mut bob, &first).unwrap();
     bob.heard_of(&ann_keys.identity, true);
-    let mut forgotten = Vec::new();
-    for n in 0..2 * STRANGERS_MAX {
+    let mut first_messages = Vec::new();
+    for n in 0..2 * STRANGERS_MAX as u64 {
         let [(mut stranger, _), _] = ann_and_bob();
-        let (from, _) = open(&mut bob, &seal(&mut stranger, &bob_keys, &[n as u8])).unwrap();
+        first_messages.push(seal(&mut stranger, &bob_keys, &[n as u8]));
+        let (from, _) = open(&mut bob, &first_messages[n as usize]).unwrap();
         bob.heard_of(&from, false);
-        forgotten.extend(bob.take_forgotten());
+        assert!(bob.is_new(&from, OF, 1, n));
         bob.take_changed();
     }
-    assert_eq!((bob.pairs.len(), forgotten.len()), (STRANGERS_MAX + 1, STRANGERS_MAX));
+    let has_sessions = |bob: &Seals| bob.pairs.values().filter(|pair| !pair.wants_key()).count();
+    assert_eq!((bob.pairs.len(), has_sessions(&bob)), (2 * STRANGERS_MAX + 1, STRANGERS_MAX + 1));
+    let mut bob = reopened(&bob);
+    for with in bob.everyone() {
+        bob.heard_of(&with, with == ann_keys.identity);
+    }
+    assert_eq!(has_sessions(&bob), STRANGERS_MAX + 1, "they were heard of in the same order");
+    // Nobody confirms anything to them, so that each sends it again.
+    for (n, message) in first_messages.iter().enumerate() {
+        match open(&mut bob, message) {
+            Ok((from, _)) => assert!(!bob.is_new(&from, OF, 1, 1_000), "{n} is told once"),
+            Err(error) => assert!(matches!(error, OpenSealError::Repeat(_)), "{n}: {error}"),
+        }
+    }
     let next = seal(&mut ann, &bob_keys, b"again");
     assert_eq!(open(&mut bob, &next).unwrap().0, ann_keys.identity);
     let answer = seal(&mut bob, &ann_keys, b"the session is still known");
     assert!(open(&mut ann, &answer).is_ok());
+}
+
+#[test]
+fn what_a_stranger_has_made_small_stays_so_and_a_contact_may_say_it() {
+    let [(mut ann, ann_keys), (mut bob, bob_keys)] = ann_and_bob();
+    let bodies = [5_000, 60_000].map(|length| seal(&mut ann, &bob_keys, &vec![b'a'; length]));
+    assert!(bodies.iter().all(|body| body.len() < 300));
+    let mut lengths = bodies.iter().map(|body| match bob.open(body, |_| false) {
+        Ok((_, parcel)) => parcel.len(),
+        Err(OpenSealError::Content(from, content)) if from == ann_keys.identity => content.len(),
+        Err(error) => panic!("{error}"),
+    });
+    assert!(lengths.all(|length| length < 100), "it is kept as it came");
+    let short = seal(&mut ann, &bob_keys, &[b'a'; 4_000]);
+    assert_eq!(bob.open(&short, |_| false).unwrap().1.len(), 4_000 + 7);
+    let long = seal(&mut ann, &bob_keys, &[b'a'; 60_000]);
+    assert_eq!(bob.open(&long, |_| true).unwrap().1.len(), 60_000 + 8);
 }
 
 #[test]
