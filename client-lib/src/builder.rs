@@ -143,6 +143,7 @@ impl Builder {
         store.clock = Some(clock.clone());
         store.points = self.points;
         let incarnation = Incarnation(random.bytes());
+        let of_open = Incarnation(stream("open")?.bytes());
         tracing::debug!(%incarnation, waiting = loaded.outbox.len(), "home opened");
         let keyring = Keyring::from_record(&loaded.keyring)?;
         let home = Home::from_record(&loaded.home, keyring.public())?;
@@ -164,7 +165,7 @@ impl Builder {
             home,
             store,
             codings: codings.clone(),
-            numbers: Numbers::new(incarnation),
+            numbers: Numbers::new(incarnation, of_open),
             requests: Mutex::new(
                 loaded.requests.iter().map(|ticket| (ticket.account, ticket.clone())).collect(),
             ),

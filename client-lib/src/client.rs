@@ -314,7 +314,7 @@ impl Client {
         self.handle.wish.send_modify(|wish| wish.renewals += 1);
     }
 
-    /// Everything that happens from now on, and every message of the inbox after this place.
+    /// Everything that happens from now on, and every message of the inbox after this place; see [`Subscription::seek`].
     pub fn subscribe(&self, after: InboxNumber) -> Subscription {
         Subscription::new(self.shared.clone(), after)
     }

@@ -246,6 +246,8 @@ pub struct LinkStatus {
 pub struct Subscription {
     shared: Arc<Shared>,
     after: InboxNumber,
+    /// Whether the inbox could not be read, which is told once.
+    has_failed: bool,
     read: VecDeque<Received>,
     events: BroadcastStream<Event>,
     heads: WatchStream<InboxNumber>,
@@ -255,24 +257,29 @@ impl Subscription {
     pub(crate) fn new(shared: Arc<Shared>, after: InboxNumber) -> Self {
         let events: broadcast::Receiver<Event> = shared.events.subscribe();
         let heads: watch::Receiver<InboxNumber> = shared.inbox_head.clone();
-        Self {
+        let mut subscription = Self {
             shared,
             after,
+            has_failed: false,
             read: VecDeque::new(),
             events: BroadcastStream::new(events),
             heads: WatchStream::new(heads),
-        }
+        };
+        subscription.seek(after);
+        subscription
     }
 
-    /// The next event; none when the client is closed or its home failed. Cancelling loses nothing.
+    /// The next event; none when the client is closed, or when its home failed, which is told before. Cancelling loses nothing.
     pub async fn next(&mut self) -> Option<Event> {
         std::future::poll_fn(|cx| Pin::new(&mut *self).poll_next(cx)).await
     }
 
-    /// Goes on with the first message after this place in the inbox.
+    /// Goes on with the first message after this place in the inbox. A place beyond the last message is one of a newer self of this home,
+    /// which was put back from a copy: what comes next is told all the same. After `InboxNumber(u64::MAX)` none is told.
     pub fn seek(&mut self, after: InboxNumber) {
         self.read.clear();
-        self.after = after;
+        let head = *self.shared.inbox_head.borrow();
+        self.after = if after == InboxNumber(u64::MAX) { after } else { after.min(head) };
     }
 
     /// Reads on from the inbox. Done here and not on another thread, as it comes from memory mostly.
@@ -309,9 +316,13 @@ impl Stream for Subscription {
                     Poll::Pending => return Poll::Pending,
                 }
             }
+            if self.has_failed {
+                return Poll::Ready(None);
+            }
             if let Err(error) = self.read_inbox() {
                 tracing::error!(%error, "the inbox cannot be read");
-                return Poll::Ready(None);
+                self.has_failed = true;
+                return Poll::Ready(Some(Event::Link(LinkState::StoreFailed(error))));
             }
             if self.read.is_empty() {
                 // What was there has been released: nothing more is to come before the head.

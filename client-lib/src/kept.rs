@@ -212,15 +212,12 @@ impl Kept {
         let may_be_early = account.is_some() || self.copies.values().any(|copy| copy.name.with == *from);
         for seen in &notes.seen {
             self.confirm(from, seen, &mut news);
-            if !may_be_early {
-                continue;
-            }
+        }
+        if may_be_early && !notes.seen.is_empty() {
             let receipts = &mut self.contacts.entry(*from).or_default().receipts;
-            receipts.retain(|other| other.incarnation != seen.incarnation);
-            receipts.push(seen.clone());
-            if receipts.len() > RECEIPTS_MAX {
-                receipts.remove(0);
-            }
+            receipts.retain(|other| notes.seen.iter().all(|seen| seen.incarnation != other.incarnation));
+            receipts.extend(notes.seen.iter().cloned());
+            receipts.drain(..receipts.len().saturating_sub(RECEIPTS_MAX));
         }
         let latest = self.contacts.get(from).map_or(0, |contact| contact.latest);
         let upto = match notes {

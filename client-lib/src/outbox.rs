@@ -35,6 +35,10 @@ enum Place {
 struct Row {
     queued: Queued,
     place: Place,
+    /// It waits although it may never have been refused.
+    is_waived: bool,
+    /// It was in doubt when it went out.
+    is_repeat: bool,
 }
 
 /// Why and until when a contact waits.
@@ -70,7 +74,7 @@ impl Outbox {
             return false;
         }
         let place = if queued.number.is_some() { Place::Doubt } else { Place::Waiting };
-        self.rows.insert(id, Row { queued: *queued, place });
+        self.rows.insert(id, Row { queued: *queued, place, is_waived: false, is_repeat: false });
         self.set_of(place).map(|set| set.insert(id));
         place == Place::Waiting && self.holds.contains_key(&queued.mailbox)
     }
@@ -124,9 +128,16 @@ impl Outbox {
             taken.push(id);
         }
         for &id in &taken {
+            let is_repeat = self.doubt.contains(&id);
             self.put(id, Place::OnLink);
+            self.rows.entry(id).and_modify(|row| row.is_repeat = is_repeat);
         }
         taken
+    }
+
+    /// Whether the relay may have been given it before the present link.
+    pub(crate) fn is_repeat(&self, id: MessageId) -> bool {
+        self.rows.get(&id).is_some_and(|row| row.is_repeat)
     }
 
     /// Whether it goes out to see whether the relay takes what it refused before.
@@ -170,7 +181,7 @@ impl Outbox {
             let mailbox = &row.queued.mailbox;
             match row.place {
                 // What is sent again has a low id and may never have been refused.
-                Place::Waiting if row.queued.again == 0 => {
+                Place::Waiting if row.queued.again == 0 && !row.is_waived => {
                     refused.insert(*mailbox);
                 }
                 Place::Doubt if refused.contains(mailbox) => behind.push(*id),
@@ -197,7 +208,10 @@ impl Outbox {
     pub(crate) fn waive_doubts(&mut self) -> Vec<MessageId> {
         let is_sealed = |id: &&MessageId| self.rows[*id].queued.name.is_some();
         let waived: Vec<_> = self.doubt.iter().filter(is_sealed).copied().collect();
-        waived.iter().for_each(|id| self.wait_anew(*id));
+        for id in &waived {
+            self.wait_anew(*id);
+            self.rows.entry(*id).and_modify(|row| row.is_waived = true);
+        }
         waived
     }
 
@@ -224,8 +238,12 @@ impl Outbox {
     /// The relay has it, or it failed for good: it and its riders.
     pub(crate) fn remove(&mut self, id: MessageId) -> Vec<(MessageId, Queued)> {
         let Some(row) = self.take_out(id) else { return Vec::new() };
-        if self.holds.get(&row.queued.mailbox).is_some_and(|hold| hold.probe == Some(id)) {
-            self.holds.remove(&row.queued.mailbox);
+        let mailbox = row.queued.mailbox;
+        if let Some(hold) = self.holds.get(&mailbox)
+            // What comes later has nothing to wait behind.
+            && (hold.probe == Some(id) || !self.rows.values().any(|row| row.queued.mailbox == mailbox))
+        {
+            self.holds.remove(&mailbox);
         }
         let mut all = vec![(id, row.queued)];
         all.extend(self.riders.remove(&id).into_iter().flatten());
@@ -239,6 +257,7 @@ impl Outbox {
             return Vec::new();
         };
         self.put(id, Place::Waiting);
+        self.rows.entry(id).and_modify(|row| row.is_waived = false);
         let is_first = !self.holds.contains_key(&mailbox);
         self.hold(id, mailbox, reason, now);
         let behind =
@@ -265,11 +284,13 @@ impl Outbox {
         self.holds.insert(mailbox, Hold { until: now + pause, named, refusals, probe: None });
     }
 
-    /// The messages that were enqueued before this and are not on the link.
+    /// The messages that were enqueued before this, with all that is sealed together with them, and are not on the link.
     pub(crate) fn expired(&mut self, enqueued_before_ms: u64) -> Vec<MessageId> {
         // Wall clocks jump, so later ids may have been enqueued "earlier": look at all.
         let of_row = |(id, row): (&MessageId, &Row)| {
-            let is_old = row.queued.enqueued_ms < enqueued_before_ms;
+            let riders = self.riders.get(id).into_iter().flatten().map(|(_, rider)| rider);
+            let mut sealed = riders.chain([&row.queued]);
+            let is_old = sealed.all(|queued| queued.enqueued_ms < enqueued_before_ms);
             (is_old && row.place != Place::OnLink).then_some(*id)
         };
         self.rows.iter().filter_map(of_row).collect()

@@ -43,6 +43,10 @@ impl Driver {
         self.outbox.link_lost();
         self.objects.link_lost();
         self.mailboxes.forget_unsettled();
+        if std::mem::take(&mut self.needs_new_handles) {
+            tracing::info!("all handles for recipients are given; the next link begins with none");
+            self.mailboxes.truncate(0);
+        }
         end
     }
 

@@ -191,8 +191,11 @@ impl Driver {
                 self.tell(Event::Delayed { message: id, app_id, to, reason });
             }
             self.changes.unnumbered.extend(self.outbox.refused(id, reason, Instant::now()));
-        } else if reason == Refusal::NumberSettled {
+        } else if reason == Refusal::NumberSettled && self.outbox.is_repeat(id) {
             self.take_custody(id);
+        } else if reason == Refusal::NumberSettled {
+            // It was never given this before: a number was used twice. Another one tells.
+            self.changes.unnumbered.extend(self.outbox.refused(id, reason, Instant::now()));
         } else {
             self.changes.failed.push((id, Failure::Refused(reason)));
         }

@@ -37,7 +37,9 @@ impl Driver {
         let contact = guest.map(|name| Contact { name, ticket: ticket.clone() });
         let is_new = |contact: &Contact| {
             let is_taken = self.changes.contacts.iter().any(|other| other.name == contact.name);
-            !is_taken && self.shared.contacts().check(contact, relay) == Ok(true)
+            // Other keys of an account that is known are for a person to accept, who is told what that means.
+            let is_known = self.shared.contacts().name_of(&ticket.account).is_some();
+            !is_taken && !is_known && self.shared.contacts().check(contact, relay) == Ok(true)
         };
         match contact.filter(is_new) {
             Some(contact) => self.changes.contacts.push(contact),

@@ -213,6 +213,8 @@ pub(crate) struct Driver {
     address: usize,
     /// The contact of which a one-time key was claimed last.
     claimed_upto: Option<AccountKey>,
+    /// No handle is left for one more recipient, or one more token: the next link begins with none.
+    needs_new_handles: bool,
 }
 
 impl Driver {
@@ -258,6 +260,7 @@ impl Driver {
             expiry_due: Instant::now(),
             address,
             claimed_upto: None,
+            needs_new_handles: false,
         }
     }
 

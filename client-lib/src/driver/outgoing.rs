@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use super::Driver;
 use crate::client::Shared;
 use crate::error::StoreError;
-use crate::message::{Failure, MessageId};
+use crate::message::MessageId;
 use crate::seal::Identity;
 use crate::store::Departure;
 
@@ -221,12 +221,18 @@ impl Driver {
             Ok(rows)
         };
         let rows = self.shared.on_disk(hand_over).await?;
+        // The relay will say which it has heard of last: whoever does not know it is an old copy.
+        for number in rows.iter().filter_map(|departure| departure.row.number) {
+            self.relay.add_incarnation(number.incarnation.blinded().into());
+        }
+        self.commit().await?;
         let mut frames = Vec::with_capacity(rows.len());
         for departure in rows {
             let Departure { id, row, .. } = &departure;
             let Some((to, bind)) = self.way_to(row.mailbox, Some(row.token), outgoing) else {
-                self.changes.failed.push((*id, Failure::TooManyRecipients));
-                continue;
+                // What is handed over and has not left is in doubt when the link has ended.
+                self.needs_new_handles = true;
+                break;
             };
             frames.extend(bind);
             if self.outbox.is_probe(*id) {

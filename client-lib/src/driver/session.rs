@@ -228,6 +228,9 @@ impl<'a> Session<'a> {
             }
             self.driver.shared.store.points.pass("say");
         }
+        if self.driver.needs_new_handles {
+            return Err(End::Renew);
+        }
         if may_send && self.incoming.is_welcomed() {
             let link = self.channel.link();
             for frame in self.driver.next_transfers(link) {

@@ -79,6 +79,46 @@ fn what_was_to_try_a_mailbox_that_refused_is_tried_again_at_a_relay_that_knew_no
 }
 
 #[test]
+fn what_is_not_sealed_keeps_its_number_behind_what_only_waits_anew() {
+    let mut outbox = outbox(&[BOB, BOB]);
+    outbox.readdress(MessageId(1), Some(Name::new([9; 32], ShortIncarnation([7; 4]), 1)));
+    let now = Instant::now();
+    assert_eq!(take(&mut outbox, now), [1, 2]);
+    outbox.link_lost();
+    assert_eq!(outbox.waive_doubts(), [MessageId(1)]);
+    assert_eq!(outbox.settle_doubts(), [], "the first was never refused");
+    assert_eq!(take(&mut outbox, now), [2, 1]);
+    assert!(outbox.is_repeat(MessageId(2)) && !outbox.is_repeat(MessageId(1)));
+    outbox.refused(MessageId(1), Refusal::MailboxFull, now);
+    outbox.link_lost();
+    assert_eq!(outbox.settle_doubts(), [MessageId(2)], "now it was");
+}
+
+#[test]
+fn a_hold_ends_with_the_last_message_behind_it() {
+    let now = Instant::now();
+    let mut outbox = outbox(&[BOB, BOB]);
+    assert_eq!(take(&mut outbox, now), [1, 2]);
+    outbox.refused(MessageId(1), Refusal::MailboxFull, now);
+    outbox.refused(MessageId(2), Refusal::MailboxFull, now);
+    outbox.remove(MessageId(1));
+    assert!(outbox.insert(MessageId(3), &queued(BOB)), "the second still waits");
+    outbox.remove(MessageId(2));
+    outbox.remove(MessageId(3));
+    assert!(!outbox.insert(MessageId(4), &queued(BOB)));
+    assert_eq!(take(&mut outbox, now), [4]);
+}
+
+#[test]
+fn what_was_sealed_together_expires_with_the_youngest() {
+    let mut outbox = outbox(&[BOB]);
+    outbox.insert(MessageId(2), &Queued { enqueued_ms: 9_000, ..queued(BOB) });
+    outbox.ride(MessageId(2), MessageId(1));
+    assert_eq!(outbox.expired(9_000), []);
+    assert_eq!(outbox.expired(9_001), [MessageId(1)]);
+}
+
+#[test]
 fn a_refused_contact_waits_in_order_and_holds_back_nobody_else() {
     let now = Instant::now();
     let mut outbox = outbox(&[BOB, CAROL, BOB, CAROL]);

@@ -95,10 +95,14 @@ impl Seen {
     /// Receipts may have been lost: the next one states what came last anew, as much as one holds that is not taken for one of
     /// several.
     pub(super) fn tell_anew(&mut self) {
-        for of in self.by_use.values().rev().take(SEEN_MAX - 1) {
-            if let Some(numbers) = self.of.get_mut(of) {
-                numbers.untold = true;
+        let mut stated = 0;
+        for of in self.by_use.values().rev() {
+            let Some(numbers) = self.of.get_mut(of) else { continue };
+            stated += numbers.receipts();
+            if stated >= SEEN_MAX {
+                break;
             }
+            numbers.untold = true;
         }
     }
 
@@ -113,7 +117,8 @@ impl Seen {
 
     /// How many parcels it takes to state all that none has.
     pub(super) fn untold_parcels(&self) -> usize {
-        self.of.values().filter(|numbers| numbers.untold).count().div_ceil(SEEN_MAX)
+        let untold = self.of.values().filter(|numbers| numbers.untold);
+        untold.map(Numbers::receipts).sum::<usize>().div_ceil(SEEN_MAX)
     }
 
     /// What the next receipt states, as far as one holds it: first what came first. The other side takes what left before
@@ -122,19 +127,31 @@ impl Seen {
         let mut receipts = Vec::new();
         for of in self.by_use.values() {
             let Some(numbers) = self.of.get_mut(of).filter(|numbers| numbers.untold) else { continue };
-            if receipts.len() == SEEN_MAX {
+            if receipts.len() + numbers.receipts() > SEEN_MAX {
+                // Fewer would say that no more follows.
+                let last = receipts.last().cloned();
+                last.into_iter().for_each(|last| receipts.resize(SEEN_MAX, last));
                 break;
             }
             numbers.untold = false;
-            let received = numbers.ranges.iter().take(ACK_RANGES_MAX).copied().collect();
-            let arrived = Ack { watermark: numbers.upto, received };
-            receipts.push(Receipt { incarnation: *of, arrived, read: numbers.read });
+            receipts.extend((0..numbers.receipts()).map(|part| {
+                let ranges = numbers.ranges.iter().skip(part * ACK_RANGES_MAX).take(ACK_RANGES_MAX);
+                let arrived = Ack { watermark: numbers.upto, received: ranges.copied().collect() };
+                Receipt { incarnation: *of, arrived, read: numbers.read }
+            }));
         }
         receipts
     }
 }
 
+const _: () = assert!(RANGES_MAX.div_ceil(ACK_RANGES_MAX) < SEEN_MAX);
+
 impl Numbers {
+    /// How many statements it takes to state all of it.
+    fn receipts(&self) -> usize {
+        self.ranges.len().div_ceil(ACK_RANGES_MAX).max(1)
+    }
+
     fn insert(&mut self, number: u64) -> bool {
         if number <= self.upto {
             return false;
@@ -232,6 +249,31 @@ mod tests {
         let numbers = [u64::MAX, 5, u64::MAX - 1, 4];
         assert_eq!(numbers.map(|number| seen.insert(OF, number, NOW)), [true; 4]);
         assert_eq!(numbers.map(|number| seen.insert(OF, number, NOW)), [false; 4]);
+    }
+
+    #[test]
+    fn what_has_more_gaps_than_one_statement_holds_is_stated_in_several() {
+        let mut seen = Seen::default();
+        let arrived: Vec<_> = (1..=100).map(|n| 2 * n).collect();
+        assert!(arrived.iter().all(|n| seen.insert(OF, *n, NOW)));
+        assert_eq!(seen.untold_parcels(), 1);
+        let receipts = seen.take_receipts();
+        assert_eq!(receipts.len(), 4);
+        for n in 1..=201 {
+            let is_stated = receipts.iter().any(|receipt| receipt.has_arrived(n));
+            assert_eq!(is_stated, arrived.contains(&n), "{n}");
+        }
+        // Where not all of one fits, what is there still says that more follows.
+        let of = |n: usize| ShortIncarnation([n as u8 + 10; 4]);
+        assert!((0..SEEN_MAX - 2).all(|n| seen.insert(of(n), 1, NOW)));
+        assert!(seen.insert(OF, 1_000, NOW));
+        let first = seen.take_receipts();
+        assert_eq!(
+            (first.len(), first[0].incarnation, first[SEEN_MAX - 3].incarnation),
+            (SEEN_MAX, of(0), of(SEEN_MAX - 3))
+        );
+        assert!(seen.take_receipts().iter().any(|receipt| receipt.has_arrived(1_000)));
+        assert!(!seen.is_untold());
     }
 
     #[test]

@@ -21,19 +21,26 @@ use crate::seal::Identity;
 
 /// The numbers of one opening of the home. What a recipient knows a message by is drawn when it is written,
 /// in a row for each recipient, so that a home restored from a copy sends what waited then under the same
-/// names as its newer self did. What the relay knows an envelope by is drawn when it first leaves.
+/// names as its newer self did. What the relay knows an envelope by is drawn when it first leaves; but what is not sealed is
+/// known by nothing else, so that it is drawn when that is written, too. There a count of its own is for: a relay takes what falls a
+/// thousand numbers behind for settled, and of what is sealed thousands may leave before the first that is not.
 #[derive(Debug)]
 pub(crate) struct Numbers {
     incarnation: Incarnation,
     written: Mutex<BTreeMap<Identity, u64>>,
     left: AtomicU64,
+    of_open: Incarnation,
+    open: AtomicU64,
 }
 
 impl Numbers {
-    pub(crate) fn new(incarnation: Incarnation) -> Self {
-        Self { incarnation, written: Mutex::default(), left: AtomicU64::new(1) }
+    /// Two incarnations that were never used: of what is sealed, and of what is not.
+    pub(crate) fn new(incarnation: Incarnation, of_open: Incarnation) -> Self {
+        let [left, open] = [1, 1].map(AtomicU64::new);
+        Self { incarnation, written: Mutex::default(), left, of_open, open }
     }
 
+    /// That of what is sealed.
     pub(crate) fn incarnation(&self) -> Incarnation {
         self.incarnation
     }
@@ -46,8 +53,12 @@ impl Numbers {
         Origin { incarnation: self.incarnation, sequence: *last }
     }
 
-    fn leave(&self) -> Origin {
-        Origin { incarnation: self.incarnation, sequence: self.left.fetch_add(1, Ordering::Relaxed) }
+    pub(super) fn leave(&self, is_sealed: bool) -> Origin {
+        let (incarnation, next) = match is_sealed {
+            true => (self.incarnation, &self.left),
+            false => (self.of_open, &self.open),
+        };
+        Origin { incarnation, sequence: next.fetch_add(1, Ordering::Relaxed) }
     }
 }
 
@@ -124,7 +135,7 @@ impl Store {
                 // What is sealed is told from repeats inside the seal.
                 match &row.seal {
                     Some(keys) => row.written = numbers.write(keys.identity),
-                    None => row.number = Some(numbers.leave()),
+                    None => row.number = Some(numbers.leave(false)),
                 }
                 outbox.insert(counters.messages, row)?;
             }
@@ -200,7 +211,7 @@ impl Store {
                 for Departure { id, row, sealed: seal } in
                     rows.iter_mut().filter(|departure| departure.row.number.is_none())
                 {
-                    row.number = Some(numbers.leave());
+                    row.number = Some(numbers.leave(row.seal.is_some()));
                     outbox.insert(id.0, row)?;
                     let Some(seal) = seal else { continue };
                     sealed.insert(id.0, seal)?;

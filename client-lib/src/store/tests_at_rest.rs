@@ -12,10 +12,9 @@ use thinpost_wire::ticket::{ContactTicket, RelayTicket, SealKeys};
 use thinpost_wire::token::Token;
 
 use super::key::HomeKey;
-use super::outbox::Numbers;
 use super::records::SealedRow;
 use super::storage::{KEY_FILE, KEY_FILE_NEW, MemoryStorage, Storage};
-use super::tests::{BOB, NOW, arrival, home, open, random, row};
+use super::tests::{BOB, NOW, arrival, home, numbers, open, random, row};
 use super::*;
 use crate::error::{CreateError, OpenError, SetKeyError, WipeError};
 
@@ -55,7 +54,7 @@ fn carol() -> Contact {
 
 /// Something in every table.
 fn fill(store: &Store) {
-    let numbers = Numbers::new(NOW);
+    let numbers = numbers(NOW);
     let letters = [SECRET, SECRET, SECRET].map(|text| row(text.as_bytes()));
     store.enqueue(&mut letters.clone(), &numbers).unwrap();
     let seal = Some(carol().ticket.seal);
@@ -463,7 +462,7 @@ fn what_encryption_takes() {
     let mut rows = vec![row(&text); MESSAGES];
     let (mut written, mut read) = (0.0, 0.0);
     for _ in 0..10 {
-        written += timed(&mut || assert!(store.enqueue(&mut rows, &Numbers::new(NOW)).is_ok())) / 10.0;
+        written += timed(&mut || assert!(store.enqueue(&mut rows, &numbers(NOW)).is_ok())) / 10.0;
     }
     for _ in 0..10 {
         read += timed(&mut || drop(store.load().unwrap())) / 100.0;

@@ -14,6 +14,34 @@ fn alone(from: &str, n: usize) -> Message {
     Message::from(line(from, n)).relay_visible()
 }
 
+#[tokio::test(start_paused = true)]
+async fn what_the_relay_may_see_is_not_left_behind_by_a_thousand_sealed_envelopes() {
+    let mut world = world(10, |config| {
+        config.mailbox.envelopes_max = 10_000;
+        config.mailbox.bytes_max = 1 << 30;
+        for pace in [&mut config.limits.account, &mut config.limits.mailbox] {
+            (pace.messages_burst, pace.bytes_burst) = (10_000, 1_000_000_000);
+        }
+    });
+    let (ann, bob) = ann_and_bob(&mut world, "clean").await;
+    // Each fills an envelope of its own, and is written before the last.
+    for n in 0..1_100_u32 {
+        let mut noise = vec![0; 900];
+        blake3::Hasher::new().update(&n.to_le_bytes()).finalize_xof().fill(&mut noise);
+        ann.client().send("bob", Message::data(noise)).await.unwrap();
+    }
+    ann.client().send("bob", alone("ann", 0)).await.unwrap();
+    ann.client().connect();
+    bob.client().connect();
+    let all = async {
+        while bob.client().status().await.unwrap().received.0 < 1_101 {
+            sleep(Duration::from_secs(10)).await;
+        }
+    };
+    timeout(DAY, all).await.expect("all arrive");
+    assert_eq!(ann.client().status().await.unwrap().custody, 1_101);
+}
+
 /// A relay that admits everyone, and is otherwise as `set` makes it.
 fn world(seed: u64, set: impl FnOnce(&mut Config)) -> World {
     let mut config = Config::default();
@@ -105,7 +133,8 @@ async fn an_envelope_that_is_longer_than_this_relay_takes_fails_and_what_comes_a
     let (ann, bob) = ann_and_bob(&mut world, "gprs").await;
     let mut events = ann.client().subscribe(InboxNumber(0));
     // What cannot be compressed, two bytes to a letter.
-    let long: String = (0..4_000_u32).filter_map(|n| char::from_u32(0x400 + n * n * 7_919 % 997)).collect();
+    let long: String =
+        (0..4_000_u64).filter_map(|n| char::from_u32(0x400 + (n * n * 7_919 % 997) as u32)).collect();
     let long = ann.client().send("bob", Message::from(long).relay_visible()).await.unwrap();
     ann.client().send("bob", alone("ann", 1)).await.unwrap();
     ann.client().connect();

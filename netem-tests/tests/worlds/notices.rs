@@ -129,3 +129,21 @@ async fn what_gets_lost_a_sixth_time_is_given_up_and_told() {
     );
     assert_eq!((status(ann.client()).await.abandoned, status(ann.client()).await.unconfirmed), (1, 0));
 }
+
+#[tokio::test(start_paused = true)]
+async fn who_has_read_further_than_an_old_copy_of_the_home_goes_is_told_what_comes_next() {
+    let mut world = World::new(9);
+    let (ann, bob) = ann_and_bob(&mut world, "gprs").await;
+    go(&bob, true).await;
+    let mut events = bob.client().subscribe(InboxNumber(500));
+    ann.client().send("bob", "the first in this copy".into()).await.unwrap();
+    ann.client().connect();
+    let told = async {
+        loop {
+            if let Some(Event::Received(message)) = events.next().await {
+                return message.number;
+            }
+        }
+    };
+    assert_eq!(tokio::time::timeout(A_WHILE * 10, told).await.unwrap(), InboxNumber(1));
+}

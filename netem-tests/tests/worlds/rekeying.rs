@@ -3,10 +3,11 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use thinpost_client::{Event, InboxNumber};
 use thinpost_netem::{Person, World};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
-use crate::people::{A_WHILE, ann_and_bob, go, inbox, line};
+use crate::people::{A_WHILE, DAY, ann_and_bob, go, inbox, line};
 
 /// Ann has lost her home and made another for the same account, and is offline. Three of Bob's messages wait for her at
 /// the relay, and two at Bob's, who is offline as well.
@@ -53,6 +54,30 @@ fn lines(numbers: std::ops::Range<usize>) -> BTreeSet<String> {
 
 async fn unconfirmed(person: &Person) -> u64 {
     person.client().status().await.unwrap().unconfirmed
+}
+
+#[tokio::test(start_paused = true)]
+async fn other_keys_of_a_contact_who_says_who_they_are_wait_to_be_accepted() {
+    let (_world, ann, bob) = with_other_keys(9).await;
+    let mut events = bob.client().subscribe(InboxNumber(u64::MAX));
+    let before = bob.client().contacts().remove(0).ticket;
+    ann.client().introduce("bob").await.unwrap();
+    go(&ann, true).await;
+    go(&bob, true).await;
+    let mut told = async |expected: Event| {
+        let wait = async { while events.next().await.unwrap() != expected {} };
+        timeout(DAY, wait).await.unwrap_or_else(|_| panic!("{expected:?}"));
+    };
+    let account = ann.client().account();
+    told(Event::Introduced { account }).await;
+    assert_eq!(
+        bob.client().contacts()[0].ticket,
+        before,
+        "nothing is sealed for keys that nobody has accepted"
+    );
+    bob.client().accept(&account, "ann").await.unwrap();
+    told(Event::KeysChanged { contact: "ann".to_owned() }).await;
+    assert_ne!(bob.client().contacts()[0].ticket, before);
 }
 
 #[tokio::test(start_paused = true)]

@@ -135,7 +135,10 @@ pub(crate) async fn sync(home: &Place, time: Duration, budget: Option<u64>) -> R
         report.custody, report.failed, report.received, report.waiting, report.bytes
     )?;
     match &report.end {
-        SyncEnd::Complete if report.waiting == 0 => Ok(()),
+        SyncEnd::Complete if report.waiting == 0 && report.failed == 0 => Ok(()),
+        SyncEnd::Complete if report.waiting == 0 => {
+            Err(Failure::new(exit::DATA, format!("{} not delivered", show::messages(report.failed))))
+        }
         SyncEnd::Complete => {
             let why = report.delayed.map_or("the relay takes no more now".to_owned(), |why| why.to_string());
             Err(Failure::new(exit::TEMPORARY, format!("{} waiting; {why}", show::messages(report.waiting))))

@@ -4,7 +4,7 @@ use thinpost_client::{Client, Event, InboxNumber, Subscription};
 use tokio::io::AsyncWriteExt;
 
 use crate::args::Listen;
-use crate::failure::Failure;
+use crate::failure::{Failure, exit};
 use crate::input;
 use crate::place::Place;
 use crate::position::{self, Position};
@@ -65,5 +65,5 @@ async fn print(
             other => show::news(&other),
         }
     }
-    Ok(())
+    Err(Failure::new(exit::IO, "the client has ended by itself"))
 }

@@ -102,6 +102,7 @@ pub(crate) fn news(event: &Event) {
             let to = contact.as_deref().unwrap_or("somebody who is no contact any more");
             format!("message {message} to {to} has perhaps not arrived: {reason}")
         }
+        Event::Failed { message, reason, .. } => format!("message {message} was not delivered: {reason}"),
         Event::NotesFailed { contact, reason } => {
             let to = contact.as_deref().unwrap_or("somebody who is no contact any more");
             format!("who you are, or what has arrived, could not be told to {to}: {reason}")

@@ -21,7 +21,7 @@ use tokio::time::timeout;
 
 use crate::args::parse_app_id;
 use crate::contacts::{self, parse_account};
-use crate::failure::Failure;
+use crate::failure::{Failure, exit};
 use crate::input;
 use crate::place::Place;
 use crate::position::{self, Position};
@@ -71,7 +71,10 @@ pub(crate) async fn serve(home: Place) -> Result<(), Failure> {
                 Err(error) => break Err(Failure::of_file(input::STDIN, &error)),
             },
             // What is told waits with the home, not here.
-            Some(event) = next_event(&mut server.open), if server.output.is_empty() => server.tell(event),
+            event = next_event(&mut server.open), if server.output.is_empty() => match event {
+                Some(event) => server.tell(event),
+                None => break Err(Failure::new(exit::IO, "the client has ended by itself")),
+            },
         }
     };
     if let Some(Open { client, .. }) = server.open {
