@@ -14,7 +14,7 @@ const EXIT_CODES: &str = "\
 Exit codes:
    0  done
   64  wrong usage
-  65  a ticket, a message or a file that cannot be used
+  65  a ticket, a message or a file that cannot be used; or messages were not delivered, and never will be
   66  no such home, contact or file
   73  the home exists already, or cannot be made
   74  reading or writing failed, or the disk is full
