@@ -338,7 +338,7 @@ mod tests {
         out
     }
 
-    /// The vectors of `PROTOCOL.md`, section "Batch".
+    /// The vectors of `PROTOCOL.md`, section "Golden vectors".
     #[test]
     fn golden_vectors_hold() {
         let ack = |watermark, received| Some(Ack { watermark, received });

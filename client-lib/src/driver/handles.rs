@@ -105,6 +105,22 @@ mod tests {
     }
 
     #[test]
+    fn a_full_table_gives_no_handle_before_it_is_begun_anew() {
+        let entry = |n: u16| {
+            let mut key = [0; 32];
+            key[..2].copy_from_slice(&n.to_be_bytes());
+            AccountKey(key)
+        };
+        let mut handles = Handles::new((0..HANDLES_MAX).map(entry).collect());
+        assert_eq!(handles.push(entry(HANDLES_MAX)), None);
+        handles.truncate(0);
+        assert_eq!(handles.state().len, 0, "what the next link begins with");
+        assert_eq!(handles.push(entry(HANDLES_MAX)), Some(Handle(1)));
+        handles.settle(1);
+        assert_eq!(handles.change(), Some(TableChange { keep: 0, append: vec![entry(HANDLES_MAX)] }));
+    }
+
+    #[test]
     fn a_table_that_was_cut_back_is_cut_back_in_the_store_too() {
         let mut handles = Handles::new(vec![key(1), key(2)]);
         handles.truncate(1);

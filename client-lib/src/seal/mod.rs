@@ -64,7 +64,7 @@ pub(crate) struct Seals {
     codings: Arc<Codings>,
     pairs: BTreeMap<Identity, Pair>,
     changed: BTreeSet<Identity>,
-    /// Whose notes leave when, in milliseconds since 1970.
+    /// Whose notes leave when, in milliseconds of the home's clock.
     notes_due: BTreeMap<Identity, u64>,
     /// Who is no contact, the one that was heard of last at the end. With the last [`STRANGERS_MAX`] of them there are sessions.
     strangers: VecDeque<Identity>,

@@ -10,7 +10,7 @@ fn table(len: u16, digest: u8) -> TableState {
     TableState { len, digest: [digest; 8] }
 }
 
-/// The vectors of `PROTOCOL.md`, section "Frames": one for each.
+/// The vectors of `PROTOCOL.md`, section "Golden vectors": one for each.
 #[test]
 fn golden_vectors_of_frames_to_a_relay_hold() {
     let origin = Origin { incarnation: Incarnation([0xaa; 8]), sequence: 300 };
@@ -110,7 +110,7 @@ fn golden_vectors_of_frames_to_a_relay_hold() {
     }
 }
 
-/// The vectors of `PROTOCOL.md`, section "Frames": one for each.
+/// The vectors of `PROTOCOL.md`, section "Golden vectors": one for each.
 #[test]
 fn golden_vectors_of_frames_to_a_device_hold() {
     let origin = Origin { incarnation: Incarnation([0xaa; 8]), sequence: 3 };
