@@ -253,6 +253,11 @@ impl Relay {
         self.shared.strangers.count()
     }
 
+    /// Connections that take room: of whomever, and those that are ending.
+    pub fn connections(&self) -> usize {
+        self.endpoint.open_connections()
+    }
+
     /// What links hold now beyond what each may, bytes.
     pub fn lent_bytes(&self) -> usize {
         self.shared.pool.lent_bytes()

@@ -126,7 +126,7 @@ async fn handshake(incoming: Incoming, stranger: &mut Stranger) -> Option<(Conne
 struct Session {
     channel: Channel,
     shared: Arc<Shared>,
-    /// Its place among those that are not known, until it is.
+    /// Its place among those that are not known, until [`Session::is_known`].
     stranger: Option<Stranger>,
     /// By when it has to be.
     known_until: Instant,
@@ -212,7 +212,10 @@ impl Session {
         self.call_if_due();
         // Custody of what came with a handshake can leave with the relay's part of it.
         self.channel.hold(self.pending.is_some());
-        let is_stranger = self.record.is_none();
+        let is_known = self.is_known();
+        if is_known {
+            self.stranger = None;
+        }
         let is_short_of_room = std::mem::take(&mut self.is_short_of_room);
         let call_at = self.call_at();
         tokio::select! {
@@ -237,10 +240,15 @@ impl Session {
                 Ok(())
             }
             () = sleep_until(call_at.unwrap_or_else(Instant::now)), if call_at.is_some() => Ok(()),
-            () = sleep_until(self.known_until), if is_stranger => Err(End::Told(Close::Done)),
+            () = sleep_until(self.known_until), if !is_known => Err(End::Told(Close::Done)),
             // Whoever has to make room is told to when somebody asks in vain.
             () = tokio::time::sleep(ROOM_PAUSE), if is_short_of_room => Ok(()),
         }
+    }
+
+    /// Whether the relay knows the device, and that it is there: what was said early anybody may say again who has recorded it.
+    fn is_known(&self) -> bool {
+        self.record.is_some() && self.channel.is_connected()
     }
 
     /// What the session holds for the device beside the link, bytes; most of it is none.

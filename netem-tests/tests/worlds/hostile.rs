@@ -57,6 +57,25 @@ async fn who_never_registers_has_two_minutes_whatever_else_it_says() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_says_hello_early_and_leaves_the_handshake_open_has_two_minutes_too() {
+    let world = world(7, |_| {});
+    let device = Device::new(7, 1, &world.relay_ticket());
+    drop(registered(&world, &device, 1).await);
+    sleep(Duration::from_secs(120)).await;
+    let relay = world.relay().unwrap();
+    assert_eq!((relay.connected(), relay.connections()), (0, 0));
+    let mut line = line(&world, &device, 2).await;
+    assert!(line.speaks_early);
+    line.say(&device.hello(false));
+    line.flush().unwrap();
+    sleep(Duration::from_secs(100)).await;
+    assert_eq!((relay.strangers(), relay.connections()), (1, 1), "the relay does not know who says so");
+    // Two minutes, and what a connection takes to its end.
+    sleep(Duration::from_secs(90)).await;
+    assert_eq!((relay.strangers(), relay.connections()), (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_device_that_is_known_takes_no_place_of_strangers() {
     let world = world(2, |config| config.limits.strangers_max = 16);
     let relay = world.relay().unwrap();
