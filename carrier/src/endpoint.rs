@@ -176,6 +176,8 @@ struct Router {
     open: watch::Sender<usize>,
     /// Bytes that may wait for owners beyond [`DATAGRAMS_OF_EACH`].
     shared: Arc<Semaphore>,
+    /// Connections that may be seen to their end at a time: [`quic::ServerLimits::finishing_max`].
+    finishing: Arc<Semaphore>,
 }
 
 impl Task {
@@ -190,6 +192,8 @@ impl Task {
         let may_discover_mtu = !socket.may_fragment();
         let config = Arc::new(config);
         let (is_relay, idle_timeout) = (server.is_some(), server.as_ref().map(|server| server.idle_timeout));
+        // A device has one.
+        let finishing_max = server.as_ref().map_or(1, |server| server.finishing_max);
         let server = server.map(|server| Arc::new(server.config));
         Self {
             router: Router {
@@ -204,6 +208,7 @@ impl Task {
                 incoming: None,
                 open: watch::Sender::new(0),
                 shared: Arc::new(Semaphore::new(SHARED_BYTES_MAX)),
+                finishing: Arc::new(Semaphore::new(finishing_max.min(Semaphore::MAX_PERMITS))),
             },
             runtime,
             ordered,
@@ -225,7 +230,7 @@ impl Task {
         for _ in 0..TURNS {
             while let Poll::Ready(command) = self.ordered.poll_recv(cx) {
                 match command {
-                    Some(Command::Finish(connection)) => self.runtime.spawn(Box::pin(connection.finish())),
+                    Some(Command::Finish(connection)) => self.finish(*connection),
                     Some(command) => self.router.obey(command),
                     None => return Poll::Ready(Ok(())),
                 }
@@ -234,6 +239,19 @@ impl Task {
         }
         cx.waker().wake_by_ref();
         Poll::Pending
+    }
+
+    /// Sees a connection to its end. Beyond so many it is forgotten instead, while others may come who need its room: it has said why it
+    /// ends, and who has not heard that and comes late is told that nobody is here (a stateless reset).
+    fn finish(&self, connection: Connection) {
+        let place = self.router.finishing.clone().try_acquire_owned();
+        if place.is_err() && self.router.incoming.is_some() {
+            return debug!("a connection is forgotten: as many as may be are ending");
+        }
+        self.runtime.spawn(Box::pin(async move {
+            connection.finish().await;
+            drop(place);
+        }));
     }
 }
 

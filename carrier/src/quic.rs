@@ -56,6 +56,9 @@ pub struct ServerLimits {
     pub incoming_max: usize,
     /// Bytes that may wait for one of them, and for all.
     pub incoming_bytes_max: (u64, u64),
+    /// Connections that are seen to their end at a time: each answers latecomers for up to a minute. Beyond it, whoever comes late
+    /// hears that the connection is forgotten.
+    pub finishing_max: usize,
 }
 
 impl Default for ServerLimits {
@@ -64,6 +67,7 @@ impl Default for ServerLimits {
             idle_timeout: Duration::from_secs(12 * 3600),
             incoming_max: 4_096,
             incoming_bytes_max: (16 * 1024, 16 * 1024 * 1024),
+            finishing_max: 625,
         }
     }
 }
@@ -93,6 +97,7 @@ fn transport() -> TransportConfig {
 pub struct Server {
     pub(crate) config: ServerConfig,
     pub(crate) idle_timeout: Duration,
+    pub(crate) finishing_max: usize,
 }
 
 /// How a relay with this key speaks to devices.
@@ -111,7 +116,7 @@ pub fn server(identity: &Identity, sessions: Arc<dyn StoresServerSessions>, limi
         .max_incoming(limits.incoming_max)
         .incoming_buffer_size(limits.incoming_bytes_max.0)
         .incoming_buffer_size_total(limits.incoming_bytes_max.1);
-    Server { config, idle_timeout: limits.idle_timeout }
+    Server { config, idle_timeout: limits.idle_timeout, finishing_max: limits.finishing_max }
 }
 
 /// A device's side, for one relay. Keep it for as long as the process lives: 0-RTT needs the session
