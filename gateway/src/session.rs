@@ -202,6 +202,8 @@ impl Session {
     }
 
     async fn step(&mut self) -> Result<(), End> {
+        // A device that always has something to say leaves the worker to others all the same.
+        tokio::task::consume_budget().await;
         if self.channel.is_connected() && self.place.is_none() {
             self.place = Some(self.shared.enter(self.device));
         }
@@ -230,7 +232,13 @@ impl Session {
                 match news? {
                     // What has waited for it is looked at in the next step.
                     News::Connected | News::AtRest | News::LostTrack => {}
-                    News::Link(event) => self.handle(event),
+                    News::Link(event) => {
+                        self.handle(event);
+                        // A datagram of a few bytes has some hundred: one step for all of them.
+                        while let Some(event) = self.channel.link().poll_event() {
+                            self.handle(event);
+                        }
+                    }
                 }
                 Ok(())
             }
