@@ -10,8 +10,8 @@ use std::time::Duration;
 use quinn::{AsyncUdpSocket, Runtime};
 use thinpost_carrier::{Accepting, Endpoint, Identity, Incoming, Pool, quic};
 use thinpost_wire::frame::Close;
-use thinpost_wire::ids::DeviceKey;
-use tokio::sync::{oneshot, watch};
+use thinpost_wire::ids::{DeviceKey, ObjectId};
+use tokio::sync::{Semaphore, oneshot, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{interval, timeout};
 use tracing::{debug, info};
@@ -21,7 +21,9 @@ use crate::config::Config;
 use crate::invite::Invites;
 use crate::limits::Limits;
 use crate::session;
-use crate::store::{CommitMode, Committer, GroupCommit, Op, RelayClock, Store, StoreError, Wakes};
+use crate::store::{
+    CommitMode, Committer, GroupCommit, ObjectNo, Op, RelayClock, Store, StoreError, Wakes,
+};
 use crate::strangers::{Stranger, Strangers};
 use crate::tls_sessions::TlsSessions;
 
@@ -32,6 +34,10 @@ const SWEEP_ROWS: u32 = 1_000;
 /// A stopping relay waits so long for sessions to acknowledge what is on disk, and for its farewells.
 const DRAIN: Duration = Duration::from_secs(2);
 const FAREWELL: Duration = Duration::from_secs(1);
+
+/// Objects that are read whole at a time, to see whether they are what their names say: each takes a processor for as long as 16 MiB
+/// take to hash.
+const DIGESTS_MAX: usize = 2;
 
 /// Seconds since 1970, as far as the machine knows.
 pub type WallClock = Arc<dyn Fn() -> u64 + Send + Sync>;
@@ -96,6 +102,7 @@ pub(crate) struct Shared {
     /// What links may hold beyond what each may.
     pub(crate) pool: Pool,
     strangers: Strangers,
+    digests: Semaphore,
     /// See [`Relay::repeated_chunk_bytes`].
     pub(crate) repeated_chunk_bytes: AtomicU64,
     sessions: Mutex<Sessions>,
@@ -124,6 +131,13 @@ impl Shared {
                 tokio::task::spawn_blocking(move || read(&*store)).await.unwrap_or(Err(StoreError::Failed))
             }
         }
+    }
+
+    /// What the name of an object that is all here should be.
+    pub(crate) async fn object_digest(&self, object: ObjectNo) -> Result<Option<ObjectId>, StoreError> {
+        // It is never closed.
+        let _turn = self.digests.acquire().await;
+        self.read(move |store| store.object_digest(object)).await
     }
 
     /// Makes this the device's only session, and ends the one before. Returns its id and what tells it to
@@ -208,6 +222,7 @@ impl Relay {
             limits: Limits::new(&config.limits),
             pool: Pool::new(config.limits.links_bytes_max),
             strangers: Strangers::new(config.limits.strangers_max),
+            digests: Semaphore::new(DIGESTS_MAX),
             config,
             repeated_chunk_bytes: AtomicU64::new(0),
             sessions: Mutex::default(),

@@ -590,7 +590,8 @@ impl Session {
         let Some(record) = self.record else { return };
         let device = record.number;
         let settle = self.cursor.map(|upto| Op::Settle { device, upto });
-        let _ = self.shared.committer.submit(settle.into_iter().collect()).await;
+        let ops: Vec<_> = settle.into_iter().chain(self.objects.last_ops()).collect();
+        let _ = self.shared.committer.submit(ops).await;
     }
 }
 
