@@ -360,9 +360,8 @@ fn admit(incoming: Incoming, endpoint: &Endpoint, shared: &Shared) -> Option<(In
         incoming.refuse();
         return None;
     }
-    let strangers = shared.strangers.count();
-    let is_asked = strangers >= shared.config.limits.retry_from;
-    if is_asked && !incoming.remote_address_validated() && incoming.may_retry() {
+    let (strangers, is_proven) = (shared.strangers.count(), incoming.remote_address_validated());
+    if strangers >= shared.config.limits.retry_from && !is_proven {
         incoming.retry();
         return None;
     }
@@ -373,8 +372,13 @@ fn admit(incoming: Incoming, endpoint: &Endpoint, shared: &Shared) -> Option<(In
         incoming.ignore();
         return None;
     };
-    if shared.limits.check_connection(from).is_err() {
+    // Nothing is held against an address before it is proven: anybody could have written it.
+    if is_proven && shared.limits.check_connection(from).is_err() {
         incoming.ignore();
+        return None;
+    }
+    if !is_proven && shared.limits.check_unproven().is_err() {
+        incoming.retry();
         return None;
     }
     Some((incoming, stranger))
