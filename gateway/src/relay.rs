@@ -11,6 +11,7 @@ use quinn::{AsyncUdpSocket, Runtime};
 use thinpost_carrier::{Accepting, Endpoint, Identity, Incoming, Pool, quic};
 use thinpost_wire::frame::Close;
 use thinpost_wire::ids::{DeviceKey, ObjectId};
+use tokio::sync::oneshot::error::TryRecvError;
 use tokio::sync::{Semaphore, oneshot, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{interval, timeout};
@@ -22,7 +23,7 @@ use crate::invite::Invites;
 use crate::limits::Limits;
 use crate::session;
 use crate::store::{
-    CommitMode, Committer, GroupCommit, ObjectNo, Op, RelayClock, Store, StoreError, Wakes,
+    CommitMode, Committer, GroupCommit, ObjectNo, Op, RelayClock, RelayTime, Store, StoreError, Wakes,
 };
 use crate::strangers::{Stranger, Strangers};
 use crate::tls_sessions::TlsSessions;
@@ -85,8 +86,34 @@ pub enum StartError {
 pub enum Stopped {
     /// The store failed: nothing more can be promised until it is opened again.
     Store(Arc<StoreError>),
+    /// The socket failed: nobody can reach it any more. What it has custody of is on the disk.
+    Socket,
+    /// A fault of this program, which has said more on the standard error. What it has custody of is on the disk.
+    Panicked,
     /// It was shut down.
     ShutDown,
+}
+
+/// Where those who wait for a relay are told why it has stopped; the first reason counts. Dropped in a panic, it tells that.
+#[derive(Clone)]
+struct Notice(watch::Sender<Option<Stopped>>);
+
+impl Notice {
+    fn give(&self, stopped: Stopped) {
+        self.0.send_if_modified(|known| {
+            let is_first = known.is_none();
+            known.get_or_insert(stopped);
+            is_first
+        });
+    }
+}
+
+impl Drop for Notice {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.give(Stopped::Panicked);
+        }
+    }
 }
 
 /// What all sessions share.
@@ -228,17 +255,12 @@ impl Relay {
             sessions: Mutex::default(),
             is_said_to_be_behind: AtomicBool::new(false),
         });
-        let (stop, stopped) = watch::channel(None);
-        let committing = tokio::spawn(async move {
-            let stopped = match group_commit.run().await {
-                Ok(()) => Stopped::ShutDown,
-                Err(error) => Stopped::Store(error),
-            };
-            stop.send_replace(Some(stopped));
-        });
+        let (notice, stopped) = watch::channel(None);
+        let notice = Notice(notice);
+        let committing = tokio::spawn(commit(group_commit, notice.clone()));
         let sweeping = tokio::spawn(sweep(shared.clone()));
         let (stop_accepting, stop) = oneshot::channel();
-        let accepting = tokio::spawn(accept(endpoint.clone(), incoming, shared.clone(), stop));
+        let accepting = tokio::spawn(accept(endpoint.clone(), incoming, shared.clone(), stop, notice));
         Ok(Self {
             endpoint,
             shared,
@@ -288,7 +310,7 @@ impl Relay {
         self.shared.repeated_chunk_bytes.load(Ordering::Relaxed)
     }
 
-    /// Waits until the relay has stopped, by [`Relay::shutdown`] or because its store failed.
+    /// Waits until the relay has stopped, by [`Relay::shutdown`] or because something failed without which it is none.
     pub async fn stopped(&self) -> Stopped {
         let mut stopped = self.stopped.clone();
         match stopped.wait_for(Option::is_some).await {
@@ -302,9 +324,10 @@ impl Relay {
     /// The store is then held by nobody but the caller.
     pub async fn shutdown(mut self) {
         info!(connected = self.connected(), "stopping");
+        // Before nobody comes any more: otherwise that is for want of a socket.
+        self.stop_accepting.take();
         self.endpoint.refuse_new();
         self.sweeping.abort();
-        self.stop_accepting.take();
         self.shared.end_all(Close::Restarting);
         let _ = (&mut self.accepting).await;
         let _ = (&mut self.sweeping).await;
@@ -322,12 +345,21 @@ impl Drop for Relay {
     }
 }
 
+/// Commits until told to stop.
+async fn commit(group_commit: GroupCommit<impl Fn() -> RelayTime>, notice: Notice) {
+    notice.give(match group_commit.run().await {
+        Ok(()) => Stopped::ShutDown,
+        Err(error) => Stopped::Store(error),
+    });
+}
+
 /// Accepts until told to stop, then waits for the sessions to end.
 async fn accept(
     endpoint: Endpoint,
     mut accepting: Accepting,
     shared: Arc<Shared>,
     mut stop: oneshot::Receiver<()>,
+    notice: Notice,
 ) {
     let mut sessions = JoinSet::new();
     loop {
@@ -340,7 +372,12 @@ async fn accept(
                         sessions.spawn(session::run(incoming, stranger, shared.clone()));
                     }
                 }
-                None => break,
+                None => {
+                    if stop.try_recv() == Err(TryRecvError::Empty) {
+                        notice.give(Stopped::Socket);
+                    }
+                    break;
+                }
             },
             Some(_) = sessions.join_next() => {}
         }
@@ -404,5 +441,40 @@ async fn sweep(shared: Arc<Shared>) {
                 Err(_) => return,
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What those who wait are told when a task with a notice ends so.
+    async fn told(task: impl FnOnce(&Notice) + Send + 'static) -> Option<Stopped> {
+        let (notice, told) = watch::channel(None);
+        let (notice, other) = (Notice(notice.clone()), Notice(notice));
+        let ended = tokio::spawn(async move {
+            let notice = notice;
+            tokio::task::yield_now().await;
+            task(&notice);
+        });
+        let _ = ended.await;
+        drop(other);
+        told.borrow().clone()
+    }
+
+    #[tokio::test]
+    async fn a_task_that_panics_stops_the_relay_and_says_so() {
+        assert!(matches!(told(|_| panic!("a fault")).await, Some(Stopped::Panicked)));
+        assert!(told(|_| ()).await.is_none());
+    }
+
+    #[tokio::test]
+    async fn the_first_reason_counts() {
+        let told = told(|notice| {
+            notice.give(Stopped::Store(Arc::new(StoreError::Failed)));
+            notice.give(Stopped::Socket);
+            panic!("beside itself");
+        });
+        assert!(matches!(told.await, Some(Stopped::Store(_))));
     }
 }
