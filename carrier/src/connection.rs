@@ -23,6 +23,7 @@ use crate::Down;
 use crate::clock::{Clock, from_quic};
 use crate::confirming::Confirming;
 use crate::endpoint::Command;
+use crate::packets::Packets;
 use crate::quic::MTU;
 use crate::quiet::{Quiet, Touch};
 use crate::repeats::{INITIAL_BYTES_MIN, Opening, Part, Repeats};
@@ -95,6 +96,7 @@ pub(crate) struct Connection {
     /// CRYPTO frames that a relay takes in all.
     crypto_frames_max: u64,
     spoken: Spoken,
+    packets: Packets,
     quiet: Quiet,
     /// Whether the link is at rest, as was said last.
     rests: bool,
@@ -190,6 +192,11 @@ impl Connection {
     /// Datagrams that wait in QUIC to be sent, bytes.
     pub(crate) fn outgoing_bytes(&mut self) -> usize {
         self.spoken.outgoing_bytes(&mut self.quic)
+    }
+
+    /// What QUIC holds for what is sent, bytes: datagrams until they leave, and what it remembers of packets.
+    pub(crate) fn holds_bytes(&mut self) -> usize {
+        self.outgoing_bytes() + self.packets.holds_bytes()
     }
 
     /// The next datagram of the other end.
@@ -443,6 +450,13 @@ impl Connection {
 
     /// Sends what there is to send, as far as the socket takes it. Call [`Connection::poll_unsent`] afterwards.
     pub(crate) fn transmit(&mut self) {
+        if self.quic.side().is_server()
+            && self.is_connected
+            && self.outgoing_bytes() == 0
+            && self.packets.asks()
+        {
+            self.quic.ping();
+        }
         let stats = self.quic.stats();
         let remote = self.quic.remote_address();
         if remote != self.spoken.remote {

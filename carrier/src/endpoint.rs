@@ -167,9 +167,8 @@ struct Router {
     connections: BTreeMap<usize, Place>,
     /// How many connections have their other end at an address.
     remotes: HashMap<SocketAddr, u32>,
-    is_relay: bool,
-    /// After how long a relay forgets silent connections.
-    idle_timeout: Option<Duration>,
+    /// How a relay speaks to devices.
+    server: Option<quic::Server>,
     /// What a relay needs for new connections. No strong handle, or the task would keep itself alive.
     commands: Option<mpsc::WeakUnboundedSender<Command>>,
     incoming: Option<mpsc::UnboundedSender<Incoming>>,
@@ -191,19 +190,17 @@ impl Task {
         let buffer_bytes = config.get_max_udp_payload_size() as usize * socket.max_receive_segments();
         let may_discover_mtu = !socket.may_fragment();
         let config = Arc::new(config);
-        let (is_relay, idle_timeout) = (server.is_some(), server.as_ref().map(|server| server.idle_timeout));
         // A device has one.
         let finishing_max = server.as_ref().map_or(1, |server| server.finishing_max);
-        let server = server.map(|server| Arc::new(server.config));
+        let common = server.as_ref().map(quic::Server::config);
         Self {
             router: Router {
-                quic: quinn_proto::Endpoint::new(config, server, may_discover_mtu, None),
+                quic: quinn_proto::Endpoint::new(config, common, may_discover_mtu, None),
                 socket,
                 clock: Clock::start(),
                 connections: BTreeMap::new(),
                 remotes: HashMap::new(),
-                is_relay,
-                idle_timeout,
+                server,
                 commands: None,
                 incoming: None,
                 open: watch::Sender::new(0),
@@ -308,7 +305,8 @@ impl Router {
 
     fn accept(&mut self, incoming: quinn_proto::Incoming) -> Result<Owned, Down> {
         let mut bytes = Vec::new();
-        match self.quic.accept(incoming, self.clock.now(), &mut bytes, None) {
+        let config = self.server.as_ref().map(quic::Server::config);
+        match self.quic.accept(incoming, self.clock.now(), &mut bytes, config) {
             Ok((handle, connection)) => {
                 let commands = self.commands.as_ref().and_then(mpsc::WeakUnboundedSender::upgrade);
                 let commands = commands.expect("who asks holds one");
@@ -342,7 +340,8 @@ impl Router {
         self.connections.insert(handle.0, Place { owner: events, remote });
         *self.remotes.entry(remote).or_default() += 1;
         self.count();
-        Owned::new(handle, connection, received, commands, self.socket.clone(), self.clock, self.idle_timeout)
+        let idle_timeout = self.server.as_ref().map(|server| server.idle_timeout);
+        Owned::new(handle, connection, received, commands, self.socket.clone(), self.clock, idle_timeout)
     }
 
     fn turn_away(&mut self, incoming: quinn_proto::Incoming, how: TurnedAway) {
@@ -427,7 +426,7 @@ impl Router {
     /// A relay answers touches in kind where it knows nobody at that address, so that a device there learns that it has been
     /// lost sight of. What comes back is as small as what came.
     fn touched(&self, remote: SocketAddr) {
-        if self.is_relay {
+        if self.server.is_some() {
             if !self.remotes.contains_key(&remote) {
                 let (destination, size) = (remote, TOUCH.len());
                 let transmit =

@@ -14,6 +14,7 @@ use super::{CRYPTO_FRAMES_MAX, Connection, Early, Heard};
 use crate::clock::{Clock, from_quic};
 use crate::confirming::Confirming;
 use crate::endpoint::Command;
+use crate::packets::Packets;
 use crate::quiet::Quiet;
 use crate::repeats::{Opening, Repeats};
 use crate::spoken::Spoken;
@@ -36,6 +37,7 @@ impl Owned {
         let rtt = from_quic(quic.rtt());
         let crypto_frames = quic.stats().frame_rx.crypto;
         let remote = quic.remote_address();
+        let packets = Packets::of(&quic);
         let room = quic.datagrams().send_buffer_space();
         Self(Some(Box::new(Connection {
             quic: Box::new(quic),
@@ -60,6 +62,7 @@ impl Owned {
             early: Early { began, heard: None, crypto_frames },
             crypto_frames_max: CRYPTO_FRAMES_MAX,
             spoken: Spoken::new(remote, room),
+            packets,
             quiet: Quiet::new(),
             rests: false,
             idle_timeout,
