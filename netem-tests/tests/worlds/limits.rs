@@ -106,7 +106,8 @@ async fn an_envelope_that_is_longer_than_this_relay_takes_fails_and_what_comes_a
     let (ann, bob) = ann_and_bob(&mut world, "gprs").await;
     let mut events = ann.client().subscribe(InboxNumber(0));
     // What cannot be compressed, two bytes to a letter.
-    let long: String = (0..4_000_u32).filter_map(|n| char::from_u32(0x400 + n * n * 7_919 % 997)).collect();
+    let long: String =
+        (0..4_000_u32).filter_map(|n| char::from_u32(0x400 + n * n % 997 * 7_919 % 997)).collect();
     let long = ann.client().send("bob", Message::from(long).relay_visible()).await.unwrap();
     ann.client().send("bob", alone("ann", 1)).await.unwrap();
     ann.client().connect();
