@@ -34,7 +34,7 @@ use tracing::{debug, trace, warn};
 use self::delivery::Delivery;
 use self::end::{End, Misbehaviour};
 use self::objects::{ObjectWork, Objects};
-use self::refusals::Refusals;
+use self::refusals::{Refusals, refused};
 use crate::relay::Shared;
 use crate::store::{self, Append, DeviceNo, DeviceRecord, Done, Op, Pending, Store, TableTail, Verdict};
 use crate::strangers::Stranger;
@@ -593,18 +593,4 @@ impl Session {
         let ops: Vec<_> = settle.into_iter().chain(self.objects.last_ops()).collect();
         let _ = self.shared.committer.submit(ops).await;
     }
-}
-
-/// What the device is told of a refusal; `None` when it is no longer registered.
-fn refused(refusal: store::Refusal) -> Option<Refusal> {
-    Some(match refusal {
-        store::Refusal::Conflict => Refusal::NumberReused,
-        store::Refusal::Stale => Refusal::NumberSettled,
-        store::Refusal::MailboxFull => Refusal::MailboxFull,
-        store::Refusal::StoreFull => Refusal::RelayFull,
-        store::Refusal::NoSuchMailbox => Refusal::NoSuchMailbox,
-        store::Refusal::TooLong => Refusal::TooLarge,
-        store::Refusal::NotWanted => Refusal::NotWanted,
-        _ => return None,
-    })
 }
