@@ -17,6 +17,7 @@ use tracing::debug;
 
 use crate::Down;
 use crate::connection::Owned;
+use crate::packets::KEPT_BYTES;
 use crate::quic::{FIRST_DATAGRAM_MAX, FIRST_FRAME_MAX};
 use crate::room::{Pool, Room};
 
@@ -110,7 +111,7 @@ impl Channel {
 
     /// What the link, QUIC and the owner hold, bytes.
     fn holds_bytes(&mut self) -> usize {
-        self.link.holds_bytes() + self.connection.outgoing_bytes() + self.owner_bytes
+        self.link.holds_bytes() + self.connection.holds_bytes() + self.owner_bytes
     }
 
     /// Borrows and gives back as is needed. An error if the loan is called in, or there is none for what cannot be put down.
@@ -229,7 +230,7 @@ impl Channel {
             self.connection.poll_input(cx);
             while let Some(datagram) = self.connection.receive() {
                 let now = self.now();
-                let beside = self.connection.outgoing_bytes() + self.owner_bytes;
+                let beside = self.connection.holds_bytes() + self.owner_bytes + KEPT_BYTES;
                 let room = &mut self.room;
                 let room = |holds: usize| room.fit(holds + beside).saturating_sub(beside);
                 if let Err(error) = self.link.handle_datagram_within(now, &datagram, room) {

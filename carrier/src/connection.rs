@@ -3,7 +3,8 @@
 //! It does nothing by itself: whoever owns it polls it. What has come is taken in first, then the owner may add to what
 //! is to be said, and only then anything leaves.
 
-use std::ops::{Deref, DerefMut};
+mod owned;
+
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -14,13 +15,15 @@ use quinn::{AsyncUdpSocket, UdpPoller};
 use quinn_proto::{ConnectionEvent, ConnectionHandle, Event, Transmit, VarInt};
 use thinpost_wire::frame::Close;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::{Instant, Sleep};
 use tracing::debug;
 
+pub(crate) use self::owned::Owned;
 use crate::Down;
 use crate::clock::{Clock, from_quic};
 use crate::confirming::Confirming;
 use crate::endpoint::Command;
+use crate::packets::Packets;
 use crate::quic::MTU;
 use crate::quiet::{Quiet, Touch};
 use crate::repeats::{INITIAL_BYTES_MIN, Opening, Part, Repeats};
@@ -93,6 +96,7 @@ pub(crate) struct Connection {
     /// CRYPTO frames that a relay takes in all.
     crypto_frames_max: u64,
     spoken: Spoken,
+    packets: Packets,
     quiet: Quiet,
     /// Whether the link is at rest, as was said last.
     rests: bool,
@@ -188,6 +192,11 @@ impl Connection {
     /// Datagrams that wait in QUIC to be sent, bytes.
     pub(crate) fn outgoing_bytes(&mut self) -> usize {
         self.spoken.outgoing_bytes(&mut self.quic)
+    }
+
+    /// What QUIC holds for what is sent, bytes: datagrams until they leave, and what it remembers of packets.
+    pub(crate) fn holds_bytes(&mut self) -> usize {
+        self.outgoing_bytes() + self.packets.holds_bytes()
     }
 
     /// The next datagram of the other end.
@@ -441,6 +450,13 @@ impl Connection {
 
     /// Sends what there is to send, as far as the socket takes it. Call [`Connection::poll_unsent`] afterwards.
     pub(crate) fn transmit(&mut self) {
+        if self.quic.side().is_server()
+            && self.is_connected
+            && self.outgoing_bytes() == 0
+            && self.packets.asks()
+        {
+            self.quic.ping();
+        }
         let stats = self.quic.stats();
         let remote = self.quic.remote_address();
         if remote != self.spoken.remote {
@@ -516,83 +532,5 @@ impl Drop for Connection {
             let drained = quinn_proto::EndpointEvent::drained();
             let _ = self.endpoint.send(Command::Event(self.handle, drained));
         }
-    }
-}
-
-/// A connection in somebody's hands. Dropped, it is closed, and its endpoint sees it through to its end.
-pub(crate) struct Owned(Option<Box<Connection>>);
-
-impl Owned {
-    /// A new connection.
-    pub(crate) fn new(
-        handle: ConnectionHandle,
-        mut quic: quinn_proto::Connection,
-        events: mpsc::Receiver<Heard>,
-        endpoint: mpsc::UnboundedSender<Command>,
-        socket: Arc<dyn AsyncUdpSocket>,
-        clock: Clock,
-        idle_timeout: Option<Duration>,
-    ) -> Self {
-        let began = Instant::now();
-        let rtt = from_quic(quic.rtt());
-        let crypto_frames = quic.stats().frame_rx.crypto;
-        let remote = quic.remote_address();
-        let room = quic.datagrams().send_buffer_space();
-        Self(Some(Box::new(Connection {
-            quic: Box::new(quic),
-            handle,
-            events,
-            endpoint,
-            socket,
-            unsent: None,
-            clock,
-            timer: Box::pin(sleep_until(began)),
-            is_connected: false,
-            opening: Opening::default(),
-            copied_bytes: 0,
-            repeats: Repeats::new(rtt),
-            repeated_rtt: None,
-            repeats_end: false,
-            confirming: Confirming::default(),
-            is_confirmed: false,
-            end_answered: None,
-            stirs: false,
-            down: None,
-            early: Early { began, heard: None, crypto_frames },
-            crypto_frames_max: CRYPTO_FRAMES_MAX,
-            spoken: Spoken::new(remote, room),
-            quiet: Quiet::new(),
-            rests: false,
-            idle_timeout,
-        })))
-    }
-}
-
-impl Deref for Owned {
-    type Target = Connection;
-
-    fn deref(&self) -> &Connection {
-        self.0.as_ref().expect("only dropping takes it")
-    }
-}
-
-impl DerefMut for Owned {
-    fn deref_mut(&mut self) -> &mut Connection {
-        self.0.as_mut().expect("only dropping takes it")
-    }
-}
-
-impl std::fmt::Debug for Owned {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Connection").field("handle", &self.handle).finish_non_exhaustive()
-    }
-}
-
-impl Drop for Owned {
-    fn drop(&mut self) {
-        let Some(mut connection) = self.0.take() else { return };
-        connection.close(Close::Done);
-        let endpoint = connection.endpoint.clone();
-        let _ = endpoint.send(Command::Finish(connection));
     }
 }

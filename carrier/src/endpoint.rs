@@ -167,15 +167,16 @@ struct Router {
     connections: BTreeMap<usize, Place>,
     /// How many connections have their other end at an address.
     remotes: HashMap<SocketAddr, u32>,
-    is_relay: bool,
-    /// After how long a relay forgets silent connections.
-    idle_timeout: Option<Duration>,
+    /// How a relay speaks to devices.
+    server: Option<quic::Server>,
     /// What a relay needs for new connections. No strong handle, or the task would keep itself alive.
     commands: Option<mpsc::WeakUnboundedSender<Command>>,
     incoming: Option<mpsc::UnboundedSender<Incoming>>,
     open: watch::Sender<usize>,
     /// Bytes that may wait for owners beyond [`DATAGRAMS_OF_EACH`].
     shared: Arc<Semaphore>,
+    /// Connections that may be seen to their end at a time: [`quic::ServerLimits::finishing_max`].
+    finishing: Arc<Semaphore>,
 }
 
 impl Task {
@@ -189,21 +190,22 @@ impl Task {
         let buffer_bytes = config.get_max_udp_payload_size() as usize * socket.max_receive_segments();
         let may_discover_mtu = !socket.may_fragment();
         let config = Arc::new(config);
-        let (is_relay, idle_timeout) = (server.is_some(), server.as_ref().map(|server| server.idle_timeout));
-        let server = server.map(|server| Arc::new(server.config));
+        // A device has one.
+        let finishing_max = server.as_ref().map_or(1, |server| server.finishing_max);
+        let common = server.as_ref().map(quic::Server::config);
         Self {
             router: Router {
-                quic: quinn_proto::Endpoint::new(config, server, may_discover_mtu, None),
+                quic: quinn_proto::Endpoint::new(config, common, may_discover_mtu, None),
                 socket,
                 clock: Clock::start(),
                 connections: BTreeMap::new(),
                 remotes: HashMap::new(),
-                is_relay,
-                idle_timeout,
+                server,
                 commands: None,
                 incoming: None,
                 open: watch::Sender::new(0),
                 shared: Arc::new(Semaphore::new(SHARED_BYTES_MAX)),
+                finishing: Arc::new(Semaphore::new(finishing_max.min(Semaphore::MAX_PERMITS))),
             },
             runtime,
             ordered,
@@ -225,7 +227,7 @@ impl Task {
         for _ in 0..TURNS {
             while let Poll::Ready(command) = self.ordered.poll_recv(cx) {
                 match command {
-                    Some(Command::Finish(connection)) => self.runtime.spawn(Box::pin(connection.finish())),
+                    Some(Command::Finish(connection)) => self.finish(*connection),
                     Some(command) => self.router.obey(command),
                     None => return Poll::Ready(Ok(())),
                 }
@@ -234,6 +236,19 @@ impl Task {
         }
         cx.waker().wake_by_ref();
         Poll::Pending
+    }
+
+    /// Sees a connection to its end. Beyond so many it is forgotten instead, while others may come who need its room: it has said why it
+    /// ends, and who has not heard that and comes late is told that nobody is here (a stateless reset).
+    fn finish(&self, connection: Connection) {
+        let place = self.router.finishing.clone().try_acquire_owned();
+        if place.is_err() && self.router.incoming.is_some() {
+            return debug!("a connection is forgotten: as many as may be are ending");
+        }
+        self.runtime.spawn(Box::pin(async move {
+            connection.finish().await;
+            drop(place);
+        }));
     }
 }
 
@@ -290,7 +305,8 @@ impl Router {
 
     fn accept(&mut self, incoming: quinn_proto::Incoming) -> Result<Owned, Down> {
         let mut bytes = Vec::new();
-        match self.quic.accept(incoming, self.clock.now(), &mut bytes, None) {
+        let config = self.server.as_ref().map(quic::Server::config);
+        match self.quic.accept(incoming, self.clock.now(), &mut bytes, config) {
             Ok((handle, connection)) => {
                 let commands = self.commands.as_ref().and_then(mpsc::WeakUnboundedSender::upgrade);
                 let commands = commands.expect("who asks holds one");
@@ -324,7 +340,8 @@ impl Router {
         self.connections.insert(handle.0, Place { owner: events, remote });
         *self.remotes.entry(remote).or_default() += 1;
         self.count();
-        Owned::new(handle, connection, received, commands, self.socket.clone(), self.clock, self.idle_timeout)
+        let idle_timeout = self.server.as_ref().map(|server| server.idle_timeout);
+        Owned::new(handle, connection, received, commands, self.socket.clone(), self.clock, idle_timeout)
     }
 
     fn turn_away(&mut self, incoming: quinn_proto::Incoming, how: TurnedAway) {
@@ -409,7 +426,7 @@ impl Router {
     /// A relay answers touches in kind where it knows nobody at that address, so that a device there learns that it has been
     /// lost sight of. What comes back is as small as what came.
     fn touched(&self, remote: SocketAddr) {
-        if self.is_relay {
+        if self.server.is_some() {
             if !self.remotes.contains_key(&remote) {
                 let (destination, size) = (remote, TOUCH.len());
                 let transmit =

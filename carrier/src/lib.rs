@@ -18,6 +18,7 @@ mod endpoint;
 mod identity;
 mod incoming;
 pub mod memory;
+mod packets;
 pub mod quic;
 mod quiet;
 mod repeats;

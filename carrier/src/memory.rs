@@ -1,7 +1,9 @@
-//! What a connection can make a relay hold, beside what its link does ([`crate::Pool`]).
+//! What a connection can make a relay hold, beside what its link does ([`crate::Pool`]), where what QUIC remembers of packets that
+//! nobody has acknowledged counts, too.
 
 use crate::connection::{CRYPTO_FRAMES_MAX, LATER_CRYPTO_FRAMES_MAX};
 use crate::endpoint::{DATAGRAM_BYTES_MAX, DATAGRAMS_OF_EACH};
+use crate::packets::{PACKET_BYTES, PACKETS_OF_EACH};
 use crate::quic::MTU;
 use crate::repeats::OPENING_MAX;
 
@@ -14,8 +16,9 @@ const BESIDE_BYTES: usize = 512;
 const WAITING_BYTES: usize = DATAGRAM_BYTES_MAX + BESIDE_BYTES;
 
 /// Most bytes for each connection: what QUIC's and TLS's state take, by measurement (`bench relay --scenario idle`: 28.5 kB with
-/// session and link, at rest); datagrams that wait for their owner; one on its way out; and CRYPTO frames that make no sense.
-pub const CONNECTION_BYTES: usize = 32 * 1024
+/// session and link, at rest); what QUIC keeps of packets that nobody has acknowledged; datagrams that wait for their owner; one on its way out; and CRYPTO frames that make no sense.
+pub const CONNECTION_BYTES: usize = 29 * 1024
+    + PACKETS_OF_EACH * PACKET_BYTES
     + DATAGRAMS_OF_EACH * WAITING_BYTES
     + MTU as usize
     + LATER_CRYPTO_FRAMES_MAX as usize * WAITING_BYTES;

@@ -1,10 +1,8 @@
 //! QUIC, set for links of 8 to 400 kbit/s. `docs/decisions/0002-quic-settings.md` says why each value.
 
-use std::any::Any;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use quinn_proto::congestion::{Controller, ControllerFactory};
 use quinn_proto::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn_proto::{
     ClientConfig, EndpointConfig, IdleTimeout, RandomConnectionIdGenerator, ServerConfig, TransportConfig,
@@ -14,6 +12,7 @@ use rustls::server::StoresServerSessions;
 use thinpost_wire::ids::RelayKey;
 
 use crate::clock::for_quic;
+use crate::packets::Packets;
 use crate::{Identity, tls};
 
 /// QUIC's smallest permitted path MTU. Looking for a larger one costs 5.6 kB a connection each way.
@@ -56,6 +55,9 @@ pub struct ServerLimits {
     pub incoming_max: usize,
     /// Bytes that may wait for one of them, and for all.
     pub incoming_bytes_max: (u64, u64),
+    /// Connections that are seen to their end at a time: each answers latecomers for up to a minute. Beyond it, whoever comes late
+    /// hears that the connection is forgotten.
+    pub finishing_max: usize,
 }
 
 impl Default for ServerLimits {
@@ -64,10 +66,12 @@ impl Default for ServerLimits {
             idle_timeout: Duration::from_secs(12 * 3600),
             incoming_max: 4_096,
             incoming_bytes_max: (16 * 1024, 16 * 1024 * 1024),
+            finishing_max: 625,
         }
     }
 }
 
+/// For one connection, whose packets are counted.
 fn transport() -> TransportConfig {
     let mut transport = TransportConfig::default();
     transport
@@ -83,7 +87,7 @@ fn transport() -> TransportConfig {
         .allow_spin(false)
         .datagram_receive_buffer_size(Some(RECEIVE_BUFFER_BYTES))
         .datagram_send_buffer_size(SEND_BUFFER_BYTES)
-        .congestion_controller_factory(Arc::new(LinkDecides))
+        .congestion_controller_factory(Arc::new(Packets::default()))
         .enable_segmentation_offload(false);
     transport
 }
@@ -91,27 +95,37 @@ fn transport() -> TransportConfig {
 /// A relay's side.
 #[derive(Debug)]
 pub struct Server {
-    pub(crate) config: ServerConfig,
+    config: ServerConfig,
     pub(crate) idle_timeout: Duration,
+    pub(crate) finishing_max: usize,
+}
+
+impl Server {
+    /// The configuration of one connection.
+    pub(crate) fn config(&self) -> Arc<ServerConfig> {
+        let mut transport = transport();
+        transport.initial_rtt(for_quic(RTT_ASSUMED));
+        transport.max_idle_timeout(Some(
+            for_quic(self.idle_timeout).try_into().unwrap_or(IdleTimeout::from(VarInt::MAX)),
+        ));
+        let mut config = self.config.clone();
+        config.transport_config(Arc::new(transport));
+        Arc::new(config)
+    }
 }
 
 /// How a relay with this key speaks to devices.
 pub fn server(identity: &Identity, sessions: Arc<dyn StoresServerSessions>, limits: ServerLimits) -> Server {
     let crypto = QuicServerConfig::try_from(tls::server(identity, sessions))
         .expect("the cipher suites include QUIC's initial one");
-    let mut transport = transport();
-    transport.initial_rtt(for_quic(RTT_ASSUMED));
-    transport.max_idle_timeout(Some(
-        for_quic(limits.idle_timeout).try_into().unwrap_or(IdleTimeout::from(VarInt::MAX)),
-    ));
     let mut config = ServerConfig::with_crypto(Arc::new(crypto));
-    config.transport_config(Arc::new(transport));
     config.validation_token.sent(0);
     config
         .max_incoming(limits.incoming_max)
         .incoming_buffer_size(limits.incoming_bytes_max.0)
         .incoming_buffer_size_total(limits.incoming_bytes_max.1);
-    Server { config, idle_timeout: limits.idle_timeout }
+    let ServerLimits { idle_timeout, finishing_max, .. } = limits;
+    Server { config, idle_timeout, finishing_max }
 }
 
 /// A device's side, for one relay. Keep it for as long as the process lives: 0-RTT needs the session
@@ -163,39 +177,4 @@ pub(crate) fn device_endpoint(rng_seed: Option<[u8; 32]>) -> EndpointConfig {
     config.cid_generator(|| Box::new(RandomConnectionIdGenerator::new(0)));
     config.rng_seed(rng_seed);
     config
-}
-
-/// The link decides how much may be on its way; QUIC's own window is only a stop far above that.
-#[derive(Clone, Copy, Debug)]
-struct LinkDecides;
-
-/// Above the link's largest window. A packet may leave while bytes in flight and one MTU stay below it.
-const WINDOW_BYTES: u64 = 96 * MTU as u64 + 1;
-
-impl ControllerFactory for LinkDecides {
-    fn build(self: Arc<Self>, _: Instant, _: u16) -> Box<dyn Controller> {
-        Box::new(*self)
-    }
-}
-
-impl Controller for LinkDecides {
-    fn on_congestion_event(&mut self, _: Instant, _: Instant, _: bool, _: u64) {}
-
-    fn on_mtu_update(&mut self, _: u16) {}
-
-    fn window(&self) -> u64 {
-        WINDOW_BYTES
-    }
-
-    fn clone_box(&self) -> Box<dyn Controller> {
-        Box::new(*self)
-    }
-
-    fn initial_window(&self) -> u64 {
-        WINDOW_BYTES
-    }
-
-    fn into_any(self: Box<Self>) -> Box<dyn Any> {
-        self
-    }
 }

@@ -1,6 +1,7 @@
 //! What the links of a relay may hold in memory, all together.
 //!
-//! Most links hold next to nothing, and each may hold [`FLOOR_BYTES`] whatever the others do. What it holds beyond that is lent
+//! What counts is frames and objects on their way, and what QUIC remembers of packets that nobody has acknowledged. Most links hold
+//! next to nothing, and each may hold [`FLOOR_BYTES`] whatever the others do. What it holds beyond that is lent
 //! by a [`Pool`], which all share: so the whole is bounded, and a few may hold much. When the pool has nothing left, a link takes
 //! in nothing that needs it, and who has the largest loan is called in: its channel ends. What it held is in nobody's custody, so
 //! nothing is lost, and the device comes back later.

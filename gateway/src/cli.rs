@@ -26,10 +26,14 @@ RUST_LOG sets what is logged to the standard error (default: warn).
 Exit codes, each with one line on the standard error:
    0  done; or stopped by SIGTERM or SIGINT, in good order
   64  the command line is wrong
-  65  the store, the key or a backup is damaged, or of a version that this program does not know
-  66  there is no relay in the data folder, or no backup where one should be
-  69  the UDP address is in use, or not to be had
-  73  the data folder or the backup cannot be created, or there is one already
+  65  the store, the key or a backup is damaged, or of a version that this program does not know; the
+      store's file is none, or a backup's; or a restore into the data folder did not finish
+  66  there is no relay in the data folder, its store or its key is gone, or there is no finished backup
+      where one should be
+  69  the UDP address is in use, or not to be had; or the socket failed while the relay ran
+  70  a fault of this program stopped the relay
+  73  the data folder or the backup cannot be created; what should become one has something in it; or the
+      data folder is a backup
   74  the disk failed, or is full
   75  the data folder is in use by another relay
   77  the key file can be read by others
@@ -256,6 +260,7 @@ pub(crate) struct Failure {
 impl Failure {
     pub(crate) const DATA: u8 = 65;
     pub(crate) const UNAVAILABLE: u8 = 69;
+    pub(crate) const SOFTWARE: u8 = 70;
     pub(crate) const IO: u8 = 74;
     pub(crate) const CONFIG: u8 = 78;
     const USAGE: u8 = 64;

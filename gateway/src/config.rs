@@ -184,6 +184,11 @@ impl Default for Config {
     }
 }
 
+/// Connections that are seen to their end at a time, though nobody needs them any more: a share of all, and at least so many.
+/// More would let whoever opens connections and leaves take the places of others.
+const FINISHING_SHARE: usize = 16;
+const FINISHING_MIN: usize = 16;
+
 impl Default for MailboxConfig {
     fn default() -> Self {
         Self {
@@ -356,6 +361,7 @@ impl Config {
             idle_timeout: Duration::from_secs(self.limits.idle_timeout_s.into()),
             incoming_max: self.limits.incoming_max,
             incoming_bytes_max: (self.limits.incoming_bytes_each_max, self.limits.incoming_bytes_max),
+            finishing_max: (self.limits.connections_max / FINISHING_SHARE).max(FINISHING_MIN),
         }
     }
 

@@ -1,7 +1,8 @@
 //! How fast addresses, accounts and senders may go, in messages and in bytes.
 //!
 //! Limits stand one behind the other. By **address** it is generous, because a mobile operator puts
-//! thousands of phones behind one; by **account** it is what one person can use; by **sender and mailbox**
+//! thousands of phones behind one, and counts only those who have proven that they are there, or whoever writes an
+//! address into a packet could lock out all who have it; by **account** it is what one person can use; by **sender and mailbox**
 //! it keeps one sender from filling another person's mailbox at a stroke; and what **strangers** put into one
 //! mailbox, all of them together, is little, also when somebody listens there. A submit passes all of them or
 //! is charged to none, so what a refusal says about when to come back is true.
@@ -61,6 +62,8 @@ impl Clock for TokioClock {
 #[derive(Debug)]
 pub struct Limits<C: Clock<Instant = Nanos> = TokioClock> {
     connections: Limiter<AddressBlock, C>,
+    /// Of all addresses that are not proven, together.
+    unproven: Limiter<(), C>,
     address: Pace<AddressBlock, C>,
     account: Pace<AccountKey, C>,
     mailbox: Pace<(AccountKey, AccountKey), C>,
@@ -91,6 +94,7 @@ impl<C: Clock<Instant = Nanos> + Clone> Limits<C> {
         let keys_max = config.keys_max;
         Self {
             connections: Limiter::new(config.address.connections(), keys_max, clock.clone()),
+            unproven: Limiter::new(config.address.connections(), 1, clock.clone()),
             address: Pace::new(config.address.messages(), config.address.bytes(), keys_max, &clock),
             account: Pace::new(config.account.messages(), config.account.bytes(), keys_max, &clock),
             mailbox: Pace::new(config.mailbox.messages(), config.mailbox.bytes(), keys_max, &clock),
@@ -103,12 +107,21 @@ impl<C: Clock<Instant = Nanos> + Clone> Limits<C> {
         }
     }
 
-    /// Charges a connection to the address it comes from, before anything is spent on its handshake.
+    /// Charges a connection to the address that it has proven to come from, before anything is spent on its handshake.
     ///
     /// # Errors
     /// When the address has opened too many; then nothing is charged.
     pub fn check_connection(&self, from: IpAddr) -> Result<(), RetryAfter> {
         self.connections.take(&AddressBlock::of(from), 1).map_err(retry_after)
+    }
+
+    /// Charges a connection from an address that anybody may have written there: to all of them together, as much as one address may,
+    /// and to none of them.
+    ///
+    /// # Errors
+    /// When these are too many; then nothing is charged, and whoever comes can still prove where they are.
+    pub fn check_unproven(&self) -> Result<(), RetryAfter> {
+        self.unproven.take(&(), 1).map_err(retry_after)
     }
 
     /// Charges a message of `bytes` from `account` at `from` into `mailbox`, in which strangers have a share of their
@@ -172,6 +185,7 @@ impl<C: Clock<Instant = Nanos> + Clone> Limits<C> {
     /// or so, to give memory back; the bound holds without.
     pub fn sweep(&self) {
         self.connections.ledger.sweep();
+        self.unproven.ledger.sweep();
         self.address.sweep();
         self.account.sweep();
         self.mailbox.sweep();
@@ -186,7 +200,7 @@ impl<C: Clock<Instant = Nanos> + Clone> Limits<C> {
         let paces = self.address.keys() + self.account.keys() + self.mailbox.keys() + self.strangers.keys();
         let Claims { device, mailbox, strangers } = &self.claims;
         let claims = device.ledger.keys() + mailbox.ledger.keys() + strangers.ledger.keys();
-        self.connections.ledger.keys() + paces + claims
+        self.connections.ledger.keys() + self.unproven.ledger.keys() + paces + claims
     }
 }
 

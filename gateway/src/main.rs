@@ -116,17 +116,25 @@ fn run(args: &RunArgs) -> Result<(), Failure> {
         if let Err(failure) = announce(args, &config, &folder, local, &ticket) {
             complain(&failure);
         }
-        tokio::select! {
+        let stopped = tokio::select! {
             biased;
-            () = stop => match tokio::time::timeout(STOP_MAX, relay.shutdown()).await {
-                Ok(()) => Ok(()),
-                Err(_) => Err(Failure::new(Failure::IO, "stopped without waiting for the disk any longer")),
-            },
-            stopped = relay.stopped() => match stopped {
-                Stopped::Store(error) => Err(Failure::from(&*error)),
-                _ => Ok(()),
-            },
+            () = stop => None,
+            stopped = relay.stopped() => Some(stopped),
+        };
+        let fault = match stopped {
+            Some(Stopped::Store(error)) => return Err(Failure::from(&*error)),
+            Some(Stopped::Panicked) => {
+                return Err(Failure::new(Failure::SOFTWARE, "stopped by a fault of this program"));
+            }
+            Some(Stopped::Socket) => {
+                Some(Failure::new(Failure::UNAVAILABLE, format!("the UDP socket at {local} failed")))
+            }
+            _ => None,
+        };
+        if tokio::time::timeout(STOP_MAX, relay.shutdown()).await.is_err() {
+            return Err(Failure::new(Failure::IO, "stopped without waiting for the disk any longer"));
         }
+        fault.map_or(Ok(()), Err)
     });
     // A thread that waits for a hanging disk must not hold up the end.
     executor.shutdown_background();

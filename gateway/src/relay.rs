@@ -10,8 +10,9 @@ use std::time::Duration;
 use quinn::{AsyncUdpSocket, Runtime};
 use thinpost_carrier::{Accepting, Endpoint, Identity, Incoming, Pool, quic};
 use thinpost_wire::frame::Close;
-use thinpost_wire::ids::DeviceKey;
-use tokio::sync::{oneshot, watch};
+use thinpost_wire::ids::{DeviceKey, ObjectId};
+use tokio::sync::oneshot::error::TryRecvError;
+use tokio::sync::{Semaphore, oneshot, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{interval, timeout};
 use tracing::{debug, info};
@@ -21,7 +22,9 @@ use crate::config::Config;
 use crate::invite::Invites;
 use crate::limits::Limits;
 use crate::session;
-use crate::store::{CommitMode, Committer, GroupCommit, Op, RelayClock, Store, StoreError, Wakes};
+use crate::store::{
+    CommitMode, Committer, GroupCommit, ObjectNo, Op, RelayClock, RelayTime, Store, StoreError, Wakes,
+};
 use crate::strangers::{Stranger, Strangers};
 use crate::tls_sessions::TlsSessions;
 
@@ -32,6 +35,10 @@ const SWEEP_ROWS: u32 = 1_000;
 /// A stopping relay waits so long for sessions to acknowledge what is on disk, and for its farewells.
 const DRAIN: Duration = Duration::from_secs(2);
 const FAREWELL: Duration = Duration::from_secs(1);
+
+/// Objects that are read whole at a time, to see whether they are what their names say: each takes a processor for as long as 16 MiB
+/// take to hash.
+const DIGESTS_MAX: usize = 2;
 
 /// Seconds since 1970, as far as the machine knows.
 pub type WallClock = Arc<dyn Fn() -> u64 + Send + Sync>;
@@ -79,8 +86,34 @@ pub enum StartError {
 pub enum Stopped {
     /// The store failed: nothing more can be promised until it is opened again.
     Store(Arc<StoreError>),
+    /// The socket failed: nobody can reach it any more. What it has custody of is on the disk.
+    Socket,
+    /// A fault of this program, which has said more on the standard error. What it has custody of is on the disk.
+    Panicked,
     /// It was shut down.
     ShutDown,
+}
+
+/// Where those who wait for a relay are told why it has stopped; the first reason counts. Dropped in a panic, it tells that.
+#[derive(Clone)]
+struct Notice(watch::Sender<Option<Stopped>>);
+
+impl Notice {
+    fn give(&self, stopped: Stopped) {
+        self.0.send_if_modified(|known| {
+            let is_first = known.is_none();
+            known.get_or_insert(stopped);
+            is_first
+        });
+    }
+}
+
+impl Drop for Notice {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.give(Stopped::Panicked);
+        }
+    }
 }
 
 /// What all sessions share.
@@ -96,6 +129,7 @@ pub(crate) struct Shared {
     /// What links may hold beyond what each may.
     pub(crate) pool: Pool,
     strangers: Strangers,
+    digests: Semaphore,
     /// See [`Relay::repeated_chunk_bytes`].
     pub(crate) repeated_chunk_bytes: AtomicU64,
     sessions: Mutex<Sessions>,
@@ -124,6 +158,13 @@ impl Shared {
                 tokio::task::spawn_blocking(move || read(&*store)).await.unwrap_or(Err(StoreError::Failed))
             }
         }
+    }
+
+    /// What the name of an object that is all here should be.
+    pub(crate) async fn object_digest(&self, object: ObjectNo) -> Result<Option<ObjectId>, StoreError> {
+        // It is never closed.
+        let _turn = self.digests.acquire().await;
+        self.read(move |store| store.object_digest(object)).await
     }
 
     /// Makes this the device's only session, and ends the one before. Returns its id and what tells it to
@@ -208,22 +249,18 @@ impl Relay {
             limits: Limits::new(&config.limits),
             pool: Pool::new(config.limits.links_bytes_max),
             strangers: Strangers::new(config.limits.strangers_max),
+            digests: Semaphore::new(DIGESTS_MAX),
             config,
             repeated_chunk_bytes: AtomicU64::new(0),
             sessions: Mutex::default(),
             is_said_to_be_behind: AtomicBool::new(false),
         });
-        let (stop, stopped) = watch::channel(None);
-        let committing = tokio::spawn(async move {
-            let stopped = match group_commit.run().await {
-                Ok(()) => Stopped::ShutDown,
-                Err(error) => Stopped::Store(error),
-            };
-            stop.send_replace(Some(stopped));
-        });
+        let (notice, stopped) = watch::channel(None);
+        let notice = Notice(notice);
+        let committing = tokio::spawn(commit(group_commit, notice.clone()));
         let sweeping = tokio::spawn(sweep(shared.clone()));
         let (stop_accepting, stop) = oneshot::channel();
-        let accepting = tokio::spawn(accept(endpoint.clone(), incoming, shared.clone(), stop));
+        let accepting = tokio::spawn(accept(endpoint.clone(), incoming, shared.clone(), stop, notice));
         Ok(Self {
             endpoint,
             shared,
@@ -253,6 +290,11 @@ impl Relay {
         self.shared.strangers.count()
     }
 
+    /// Connections that take room: of whomever, and those that are ending.
+    pub fn connections(&self) -> usize {
+        self.endpoint.open_connections()
+    }
+
     /// What links hold now beyond what each may, bytes.
     pub fn lent_bytes(&self) -> usize {
         self.shared.pool.lent_bytes()
@@ -268,7 +310,7 @@ impl Relay {
         self.shared.repeated_chunk_bytes.load(Ordering::Relaxed)
     }
 
-    /// Waits until the relay has stopped, by [`Relay::shutdown`] or because its store failed.
+    /// Waits until the relay has stopped, by [`Relay::shutdown`] or because something failed without which it is none.
     pub async fn stopped(&self) -> Stopped {
         let mut stopped = self.stopped.clone();
         match stopped.wait_for(Option::is_some).await {
@@ -282,9 +324,10 @@ impl Relay {
     /// The store is then held by nobody but the caller.
     pub async fn shutdown(mut self) {
         info!(connected = self.connected(), "stopping");
+        // Before nobody comes any more: otherwise that is for want of a socket.
+        self.stop_accepting.take();
         self.endpoint.refuse_new();
         self.sweeping.abort();
-        self.stop_accepting.take();
         self.shared.end_all(Close::Restarting);
         let _ = (&mut self.accepting).await;
         let _ = (&mut self.sweeping).await;
@@ -302,12 +345,21 @@ impl Drop for Relay {
     }
 }
 
+/// Commits until told to stop.
+async fn commit(group_commit: GroupCommit<impl Fn() -> RelayTime>, notice: Notice) {
+    notice.give(match group_commit.run().await {
+        Ok(()) => Stopped::ShutDown,
+        Err(error) => Stopped::Store(error),
+    });
+}
+
 /// Accepts until told to stop, then waits for the sessions to end.
 async fn accept(
     endpoint: Endpoint,
     mut accepting: Accepting,
     shared: Arc<Shared>,
     mut stop: oneshot::Receiver<()>,
+    notice: Notice,
 ) {
     let mut sessions = JoinSet::new();
     loop {
@@ -320,7 +372,12 @@ async fn accept(
                         sessions.spawn(session::run(incoming, stranger, shared.clone()));
                     }
                 }
-                None => break,
+                None => {
+                    if stop.try_recv() == Err(TryRecvError::Empty) {
+                        notice.give(Stopped::Socket);
+                    }
+                    break;
+                }
             },
             Some(_) = sessions.join_next() => {}
         }
@@ -340,9 +397,8 @@ fn admit(incoming: Incoming, endpoint: &Endpoint, shared: &Shared) -> Option<(In
         incoming.refuse();
         return None;
     }
-    let strangers = shared.strangers.count();
-    let is_asked = strangers >= shared.config.limits.retry_from;
-    if is_asked && !incoming.remote_address_validated() && incoming.may_retry() {
+    let (strangers, is_proven) = (shared.strangers.count(), incoming.remote_address_validated());
+    if strangers >= shared.config.limits.retry_from && !is_proven {
         incoming.retry();
         return None;
     }
@@ -353,8 +409,13 @@ fn admit(incoming: Incoming, endpoint: &Endpoint, shared: &Shared) -> Option<(In
         incoming.ignore();
         return None;
     };
-    if shared.limits.check_connection(from).is_err() {
+    // Nothing is held against an address before it is proven: anybody could have written it.
+    if is_proven && shared.limits.check_connection(from).is_err() {
         incoming.ignore();
+        return None;
+    }
+    if !is_proven && shared.limits.check_unproven().is_err() {
+        incoming.retry();
         return None;
     }
     Some((incoming, stranger))
@@ -380,5 +441,40 @@ async fn sweep(shared: Arc<Shared>) {
                 Err(_) => return,
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What those who wait are told when a task with a notice ends so.
+    async fn told(task: impl FnOnce(&Notice) + Send + 'static) -> Option<Stopped> {
+        let (notice, told) = watch::channel(None);
+        let (notice, other) = (Notice(notice.clone()), Notice(notice));
+        let ended = tokio::spawn(async move {
+            let notice = notice;
+            tokio::task::yield_now().await;
+            task(&notice);
+        });
+        let _ = ended.await;
+        drop(other);
+        told.borrow().clone()
+    }
+
+    #[tokio::test]
+    async fn a_task_that_panics_stops_the_relay_and_says_so() {
+        assert!(matches!(told(|_| panic!("a fault")).await, Some(Stopped::Panicked)));
+        assert!(told(|_| ()).await.is_none());
+    }
+
+    #[tokio::test]
+    async fn the_first_reason_counts() {
+        let told = told(|notice| {
+            notice.give(Stopped::Store(Arc::new(StoreError::Failed)));
+            notice.give(Stopped::Socket);
+            panic!("beside itself");
+        });
+        assert!(matches!(told.await, Some(Stopped::Store(_))));
     }
 }

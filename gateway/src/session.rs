@@ -34,7 +34,7 @@ use tracing::{debug, trace, warn};
 use self::delivery::Delivery;
 use self::end::{End, Misbehaviour};
 use self::objects::{ObjectWork, Objects};
-use self::refusals::Refusals;
+use self::refusals::{Refusals, refused};
 use crate::relay::Shared;
 use crate::store::{self, Append, DeviceNo, DeviceRecord, Done, Op, Pending, Store, TableTail, Verdict};
 use crate::strangers::Stranger;
@@ -126,7 +126,7 @@ async fn handshake(incoming: Incoming, stranger: &mut Stranger) -> Option<(Conne
 struct Session {
     channel: Channel,
     shared: Arc<Shared>,
-    /// Its place among those that are not known, until it is.
+    /// Its place among those that are not known, until [`Session::is_known`].
     stranger: Option<Stranger>,
     /// By when it has to be.
     known_until: Instant,
@@ -202,6 +202,8 @@ impl Session {
     }
 
     async fn step(&mut self) -> Result<(), End> {
+        // A device that always has something to say leaves the worker to others all the same.
+        tokio::task::consume_budget().await;
         if self.channel.is_connected() && self.place.is_none() {
             self.place = Some(self.shared.enter(self.device));
         }
@@ -212,7 +214,10 @@ impl Session {
         self.call_if_due();
         // Custody of what came with a handshake can leave with the relay's part of it.
         self.channel.hold(self.pending.is_some());
-        let is_stranger = self.record.is_none();
+        let is_known = self.is_known();
+        if is_known {
+            self.stranger = None;
+        }
         let is_short_of_room = std::mem::take(&mut self.is_short_of_room);
         let call_at = self.call_at();
         tokio::select! {
@@ -227,7 +232,13 @@ impl Session {
                 match news? {
                     // What has waited for it is looked at in the next step.
                     News::Connected | News::AtRest | News::LostTrack => {}
-                    News::Link(event) => self.handle(event),
+                    News::Link(event) => {
+                        self.handle(event);
+                        // A datagram of a few bytes has some hundred: one step for all of them.
+                        while let Some(event) = self.channel.link().poll_event() {
+                            self.handle(event);
+                        }
+                    }
                 }
                 Ok(())
             }
@@ -237,10 +248,15 @@ impl Session {
                 Ok(())
             }
             () = sleep_until(call_at.unwrap_or_else(Instant::now)), if call_at.is_some() => Ok(()),
-            () = sleep_until(self.known_until), if is_stranger => Err(End::Told(Close::Done)),
+            () = sleep_until(self.known_until), if !is_known => Err(End::Told(Close::Done)),
             // Whoever has to make room is told to when somebody asks in vain.
             () = tokio::time::sleep(ROOM_PAUSE), if is_short_of_room => Ok(()),
         }
+    }
+
+    /// Whether the relay knows the device, and that it is there: what was said early anybody may say again who has recorded it.
+    fn is_known(&self) -> bool {
+        self.record.is_some() && self.channel.is_connected()
     }
 
     /// What the session holds for the device beside the link, bytes; most of it is none.
@@ -574,20 +590,7 @@ impl Session {
         let Some(record) = self.record else { return };
         let device = record.number;
         let settle = self.cursor.map(|upto| Op::Settle { device, upto });
-        let _ = self.shared.committer.submit(settle.into_iter().collect()).await;
+        let ops: Vec<_> = settle.into_iter().chain(self.objects.last_ops()).collect();
+        let _ = self.shared.committer.submit(ops).await;
     }
-}
-
-/// What the device is told of a refusal; `None` when it is no longer registered.
-fn refused(refusal: store::Refusal) -> Option<Refusal> {
-    Some(match refusal {
-        store::Refusal::Conflict => Refusal::NumberReused,
-        store::Refusal::Stale => Refusal::NumberSettled,
-        store::Refusal::MailboxFull => Refusal::MailboxFull,
-        store::Refusal::StoreFull => Refusal::RelayFull,
-        store::Refusal::NoSuchMailbox => Refusal::NoSuchMailbox,
-        store::Refusal::TooLong => Refusal::TooLarge,
-        store::Refusal::NotWanted => Refusal::NotWanted,
-        _ => return None,
-    })
 }

@@ -1,4 +1,5 @@
-//! Connections of those that the relay does not know yet: before their handshake is complete, and until they are welcomed.
+//! Connections of those that the relay does not know yet: until their handshake is complete and they are welcomed, whichever comes
+//! last.
 //!
 //! Nobody has vouched for them, and each may take two minutes. So there are places for a part of all connections only, and of
 //! these a part for one address: whoever wants to keep others out needs many addresses, and devices that are known stay.

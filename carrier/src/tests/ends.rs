@@ -74,6 +74,55 @@ async fn a_goodbye_that_is_lost_is_said_again_to_who_goes_on() {
     assert_eq!(run(&mut device, LONG).await, Some(Down::Closed(Close::Superseded)));
 }
 
+/// Two links to a relay that sees one connection at a time to its end, which has ended both, and neither device has heard of it.
+async fn both_ended_unheard(stops: bool) -> (Scene, Channel, Channel) {
+    let mut scene = Scene::bounded(ServerLimits { finishing_max: 1, ..ServerLimits::default() });
+    let (first_device, first) = scene.linked().await;
+    let beside = SocketAddr::new(DEVICE.ip(), 40_001);
+    let (second_device, second) = scene.linked_from(beside).await;
+    assert_eq!(scene.relay.endpoint.open_connections(), 2);
+    if stops {
+        scene.relay.endpoint.refuse_new();
+    }
+    scene.wire.set_fate(RELAY, Fate::Lost);
+    drop((first, second));
+    sleep(Duration::from_millis(1)).await;
+    scene.wire.set_fate(RELAY, Fate::Arrives);
+    (scene, first_device, second_device)
+}
+
+/// How a device hears that its connection has ended, when it has something to say.
+async fn hears(device: &mut Channel) -> Option<Down> {
+    device.link().push(b"anybody there?".to_vec());
+    run(device, LONG).await
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_more_connections_are_seen_to_their_end_than_may_be() {
+    let (scene, mut first, mut second) = both_ended_unheard(false).await;
+    assert_eq!(scene.relay.endpoint.open_connections(), 1, "the other is forgotten at once");
+    assert_eq!(hears(&mut first).await, Some(Down::Closed(Close::Done)));
+    assert_eq!(hears(&mut second).await, Some(Down::Forgotten));
+    drop((first, second));
+    timeout(LONG, scene.relay.endpoint.wait_idle()).await.expect("drained in time");
+    // Whose place is free again.
+    let mut scene = scene;
+    let (mut device, relay) = scene.linked().await;
+    drop(relay);
+    sleep(Duration::from_millis(1)).await;
+    assert_eq!(scene.relay.endpoint.open_connections(), 1);
+    assert_eq!(hears(&mut device).await, Some(Down::Closed(Close::Done)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_relay_that_stops_sees_all_connections_to_their_end() {
+    let (scene, mut first, mut second) = both_ended_unheard(true).await;
+    assert_eq!(scene.relay.endpoint.open_connections(), 2);
+    for device in [&mut first, &mut second] {
+        assert_eq!(hears(device).await, Some(Down::Closed(Close::Done)));
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_relay_that_has_restarted_says_that_it_has_forgotten() {
     let mut scene = Scene::new();

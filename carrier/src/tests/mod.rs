@@ -54,8 +54,12 @@ fn runtime() -> Arc<dyn Runtime> {
 impl Relay {
     /// One that knows no sessions.
     fn start(wire: &Wire) -> Self {
+        Self::bounded(wire, ServerLimits::default())
+    }
+
+    fn bounded(wire: &Wire, limits: ServerLimits) -> Self {
         let sessions = ServerSessionMemoryCache::new(16);
-        let server = quic::server(&Identity::from_seed([1; 32]), sessions, ServerLimits::default());
+        let server = quic::server(&Identity::from_seed([1; 32]), sessions, limits);
         let config = quic::relay_endpoint([3; 32], Some([4; 32]));
         let (endpoint, accepting) =
             Endpoint::listen(config, server, wire.bind(RELAY), &runtime()).expect("it can be used");
@@ -70,14 +74,22 @@ impl Relay {
 
 impl Scene {
     fn new() -> Self {
+        Self::bounded(ServerLimits::default())
+    }
+
+    fn bounded(limits: ServerLimits) -> Self {
         let wire = Wire::default();
-        let relay = Relay::start(&wire);
+        let relay = Relay::bounded(&wire, limits);
         let key = RelayKey(Identity::from_seed([1; 32]).public());
         Self { wire, relay, device: quic::Client::new(&Identity::from_seed([2; 32]), key) }
     }
 
     fn connect(&self) -> Connecting {
-        let socket = self.wire.bind(DEVICE);
+        self.connect_from(DEVICE)
+    }
+
+    fn connect_from(&self, address: SocketAddr) -> Connecting {
+        let socket = self.wire.bind(address);
         let seed = Some([5; 32]);
         Endpoint::connect(&self.device, Duration::from_secs(5), seed, RELAY, socket, &runtime())
             .expect("there is a way")
@@ -85,7 +97,11 @@ impl Scene {
 
     /// Both ends of a link whose handshake is complete, in full.
     async fn linked(&mut self) -> (Channel, Channel) {
-        let mut device = self.connect();
+        self.linked_from(DEVICE).await
+    }
+
+    async fn linked_from(&mut self, address: SocketAddr) -> (Channel, Channel) {
+        let mut device = self.connect_from(address);
         let relay = async {
             let mut connecting = self.relay.accept().await;
             connecting.connected().await.expect("it is complete");

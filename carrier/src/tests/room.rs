@@ -58,3 +58,27 @@ async fn short_messages_need_no_loan() {
     }
     assert!(!relay.has_room(FLOOR_BYTES + 1));
 }
+
+#[tokio::test(start_paused = true)]
+async fn packets_that_nobody_acknowledges_are_no_more_than_may_be_and_count() {
+    let pool = Pool::new(256 * 1024);
+    let mut scene = Scene::new();
+    let (mut device, mut relay) = scene.linked().await;
+    relay.borrow_from(pool.clone());
+    let before = scene.wire.sent(RELAY).len();
+    for _ in 0..1_000 {
+        relay.connection.quic().ping();
+        relay.connection.transmit();
+        sleep(Duration::from_secs(1)).await;
+    }
+    let sent = scene.wire.sent(RELAY).len() - before;
+    assert!((200..=260).contains(&sent), "{sent}");
+    assert!(relay.has_room(0) && pool.lent_bytes() > 32 * 1024, "{}", pool.lent_bytes());
+    // The device looks at last.
+    for _ in 0..20 {
+        say(&mut relay, &mut device, &noise(100)).await;
+        say(&mut device, &mut relay, &noise(100)).await;
+    }
+    assert!(relay.has_room(0));
+    assert_eq!(pool.lent_bytes(), 0);
+}

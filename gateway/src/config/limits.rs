@@ -84,7 +84,8 @@ pub struct ClaimLimits {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct AddressLimits {
-    /// Connections that come back to its bucket.
+    /// Connections that come back to its bucket, of those that have proven to come from there. All others together have a bucket
+    /// like it.
     #[serde(deserialize_with = "between::<_, _, 1, 1_000_000>")]
     pub connections_per_minute: u32,
     /// Connections that its bucket holds.

@@ -1,7 +1,7 @@
 //! A folder on its way to be whole: until then it bears a mark, which is written first and taken away last.
 
-use std::fs::{self, File};
-use std::io::Write;
+use std::fs;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use thinpost_disk::files;
@@ -24,7 +24,7 @@ impl Filling {
     /// When that cannot be seen.
     pub fn is_marked(path: &Path) -> Result<bool, FolderError> {
         let mark = path.join(MARK_FILE);
-        mark.try_exists().map_err(io_error("read", &mark))
+        files::is_there(&mark).map_err(io_error("read", &mark))
     }
 
     /// Begins in an empty folder, which is made if need be, or in one where the same was begun before: then the files
@@ -49,9 +49,7 @@ impl Filling {
     /// Begins, and removes these files.
     pub(super) fn begin(folder: Folder, files: &[PathBuf]) -> Result<Self, FolderError> {
         let mark = folder.path().join(MARK_FILE);
-        File::create(&mark)
-            .and_then(|_empty| files::sync_folder_of(&mark))
-            .map_err(io_error("write", &mark))?;
+        put(&mark).and_then(|()| files::sync_folder_of(&mark)).map_err(io_error("write", &mark))?;
         files.iter().try_for_each(|file| files::remove(file).map_err(io_error("remove", file)))?;
         Ok(Self { folder })
     }
@@ -91,6 +89,16 @@ impl Filling {
     }
 }
 
+/// Puts a mark where there is none. Nothing else in its place is one, least of all a link to a file that is somebody's.
+fn put(mark: &Path) -> io::Result<()> {
+    match fs::symlink_metadata(mark) {
+        Ok(found) if found.is_file() => Ok(()),
+        Ok(_) => Err(io::Error::new(io::ErrorKind::AlreadyExists, "something else has this name")),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => files::create_private(mark).map(drop),
+        Err(error) => Err(error),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -126,5 +134,24 @@ mod tests {
         fs::write(path.join("somebody's"), "x").unwrap();
         assert!(matches!(Filling::begin_empty(&path, NAMES), Err(FolderError::NotEmpty { .. })));
         assert!(path.join("somebody's").exists());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_link_in_place_of_the_mark_is_not_followed() {
+        let parent = tempfile::tempdir().unwrap();
+        let [path, theirs] = ["a", "somebody's"].map(|name| parent.path().join(name));
+        fs::create_dir(&path).unwrap();
+        for (to, content) in [(&theirs, Some("x")), (&parent.path().join("nobody's"), None)] {
+            if let Some(content) = content {
+                fs::write(to, content).unwrap();
+            }
+            std::os::unix::fs::symlink(to, path.join(MARK_FILE)).unwrap();
+            assert!(Filling::is_marked(&path).unwrap());
+            assert!(matches!(Filling::begin_empty(&path, NAMES), Err(FolderError::Io { .. })));
+            assert_eq!(fs::read_to_string(to).ok().as_deref(), content, "{}", to.display());
+            fs::remove_file(path.join(MARK_FILE)).unwrap();
+        }
+        drop(Filling::begin_empty(&path, NAMES).unwrap());
     }
 }

@@ -145,6 +145,19 @@ fn connections_count_by_ipv4_address_and_by_ipv6_half() {
 }
 
 #[test]
+fn addresses_that_are_not_proven_share_one_rate_and_are_charged_nothing() {
+    let (limits, clock) = limits();
+    (0..5).for_each(|_| assert_eq!(limits.check_unproven(), Ok(())));
+    assert_eq!(limits.check_unproven(), Err(RetryAfter { seconds: 1 }));
+    (0..5).for_each(|_| assert_eq!(limits.check_connection(HERE), Ok(())));
+    clock.advance(Duration::from_secs(1));
+    assert_eq!(limits.check_unproven(), Ok(()));
+    clock.advance(Duration::from_secs(60));
+    limits.sweep();
+    assert_eq!(limits.keys(), 0);
+}
+
+#[test]
 fn a_million_keys_take_no_more_memory_than_the_bound() {
     let (limits, clock) = limits();
     for n in 0..1_000_000 {

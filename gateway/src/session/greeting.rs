@@ -90,7 +90,6 @@ impl Session {
         };
         self.channel.link().push(ToDevice::Welcome(welcome).encode());
         self.record = Some(record);
-        self.stranger = None;
         if hello.deliver {
             self.delivery.start(record.account, cursor, stated, &self.shared.wakes.mail);
         }

@@ -25,8 +25,28 @@ pub(super) struct Objects {
     opening: BTreeSet<Transfer>,
     /// What has come and is to be stored.
     chunks: VecDeque<(Transfer, u64, Bytes)>,
-    /// Objects that are all here, and whether they are what their names say.
-    whole: VecDeque<(Transfer, bool)>,
+    /// Objects that are all here. The store hears of each, whatever becomes of its transfer: it would be read again otherwise.
+    whole: VecDeque<Whole>,
+}
+
+/// An object that is all here, and has been read.
+#[derive(Clone, Copy, Debug)]
+struct Whole {
+    transfer: Transfer,
+    object: ObjectNo,
+    /// Whether it is what its name says.
+    is_sound: bool,
+}
+
+impl Whole {
+    fn op(self) -> (Op, ObjectWork) {
+        let Self { transfer, object, is_sound } = self;
+        if is_sound {
+            (Op::CompleteObject { object }, ObjectWork::Complete { transfer })
+        } else {
+            (Op::DropObject { object }, ObjectWork::Drop { transfer })
+        }
+    }
 }
 
 /// An object that comes.
@@ -67,13 +87,8 @@ impl Objects {
 
     /// Ops for what waits to be stored, with what to do about their verdicts.
     pub(super) fn next_op(&mut self) -> Option<(Op, ObjectWork)> {
-        while let Some((transfer, is_sound)) = self.whole.pop_front() {
-            let Some(&Put { object, .. }) = self.puts.get(&transfer) else { continue };
-            return Some(if is_sound {
-                (Op::CompleteObject { object }, ObjectWork::Complete { transfer })
-            } else {
-                (Op::DropObject { object }, ObjectWork::Drop { transfer })
-            });
+        if let Some(whole) = self.whole.pop_front() {
+            return Some(whole.op());
         }
         while let Some((transfer, offset, bytes)) = self.chunks.pop_front() {
             let Some(&Put { object, .. }) = self.puts.get(&transfer) else { continue };
@@ -84,6 +99,11 @@ impl Objects {
             ));
         }
         None
+    }
+
+    /// What the store is still to hear of objects that are all here.
+    pub(super) fn last_ops(&mut self) -> impl Iterator<Item = Op> {
+        self.whole.drain(..).map(|whole| whole.op().0)
     }
 
     fn open(&mut self, transfer: Transfer) -> Result<bool, Misbehaviour> {
@@ -189,6 +209,9 @@ impl Session {
                 Err(Refusal::ObjectScattered) => self.channel.link().release(transfer, bytes),
                 Err(refusal) => self.refuse_object(transfer, refused(refusal)),
             },
+            // The device has ended it meanwhile.
+            ObjectWork::Complete { transfer } | ObjectWork::Drop { transfer }
+                if !self.objects.puts.contains_key(&transfer) => {}
             ObjectWork::Complete { transfer } => match verdict {
                 Ok(_) => self.stored(transfer),
                 Err(refusal) => self.refuse_object(transfer, refused(refusal)),
@@ -227,8 +250,11 @@ impl Session {
             return Ok(());
         }
         let (id, object) = (put.id, put.object);
-        let digest = self.shared.read(move |store| store.object_digest(object)).await?;
-        self.objects.whole.push_back((transfer, digest == Some(id)));
+        let is_sound = match self.objects.whole.iter().find(|whole| whole.object == object) {
+            Some(whole) => whole.is_sound,
+            None => self.shared.object_digest(object).await? == Some(id),
+        };
+        self.objects.whole.push_back(Whole { transfer, object, is_sound });
         Ok(())
     }
 
@@ -270,5 +296,47 @@ fn refused(refusal: Refusal) -> ObjectRefusal {
         Refusal::ObjectConflict | Refusal::ObjectIncomplete => ObjectRefusal::Damaged,
         Refusal::UnknownObject => ObjectRefusal::Unknown,
         _ => ObjectRefusal::RelayFull,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn put(objects: &mut Objects, transfer: Transfer, is_sound: bool) {
+        let object = ObjectNo(transfer.0.into());
+        let id = ObjectId::of(b"an object");
+        objects.puts.insert(transfer, Put { id, object, size: 9, held: RangeSet::new() });
+        objects.whole.push_back(Whole { transfer, object, is_sound });
+    }
+
+    #[test]
+    fn what_was_read_is_told_to_the_store_though_its_transfer_has_ended() {
+        let mut objects = Objects::default();
+        for (number, is_sound) in [(1, true), (2, false), (3, true)] {
+            put(&mut objects, Transfer(number), is_sound);
+        }
+        objects.puts.clear();
+        let (first, _) = objects.next_op().unwrap();
+        assert!(matches!(first, Op::CompleteObject { object: ObjectNo(1) }));
+        let (second, _) = objects.next_op().unwrap();
+        assert!(matches!(second, Op::DropObject { object: ObjectNo(2) }));
+        // The session ends.
+        let last: Vec<_> = objects.last_ops().collect();
+        assert!(matches!(last[..], [Op::CompleteObject { object: ObjectNo(3) }]));
+        assert!(objects.next_op().is_none());
+    }
+
+    #[test]
+    fn chunks_of_a_transfer_that_has_ended_are_not_stored() {
+        let mut objects = Objects::default();
+        put(&mut objects, Transfer(1), true);
+        objects.whole.clear();
+        for transfer in [1, 2] {
+            objects.take(Transfer(transfer), 0, Bytes::from_static(b"chunk"));
+        }
+        let (op, _) = objects.next_op().unwrap();
+        assert!(matches!(op, Op::PutChunk { object: ObjectNo(1), offset: 0, .. }));
+        assert!(objects.next_op().is_none());
     }
 }

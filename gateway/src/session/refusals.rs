@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, VecDeque};
 use thinpost_wire::frame::Refusal;
 use thinpost_wire::ids::{AccountKey, Handle};
 
-use crate::store::Applicant;
+use crate::store::{self, Applicant};
 
 #[derive(Debug)]
 pub(super) struct Refusals {
@@ -80,6 +80,20 @@ impl Refusals {
     pub(super) async fn ready(&mut self) -> Handle {
         self.applicant.ready().await
     }
+}
+
+/// What the device is told of a refusal; `None` when it is no longer registered.
+pub(super) fn refused(refusal: store::Refusal) -> Option<Refusal> {
+    Some(match refusal {
+        store::Refusal::Conflict => Refusal::NumberReused,
+        store::Refusal::Stale => Refusal::NumberSettled,
+        store::Refusal::MailboxFull => Refusal::MailboxFull,
+        store::Refusal::StoreFull => Refusal::RelayFull,
+        store::Refusal::NoSuchMailbox => Refusal::NoSuchMailbox,
+        store::Refusal::TooLong => Refusal::TooLarge,
+        store::Refusal::NotWanted => Refusal::NotWanted,
+        _ => return None,
+    })
 }
 
 #[cfg(test)]

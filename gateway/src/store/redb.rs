@@ -31,8 +31,8 @@ pub(crate) use self::copy::BACKUP_BYTES;
 use self::objects::{OBJECT_IDS, OBJECT_RANGES, OBJECTS, ObjectState};
 use self::records::{
     ACCOUNTS, ADDRESSES, CLOSED, DEVICE_KEYS, DEVICES, Device, ENTRIES, FORMAT, MAILBOXES, META, META_BACKUP,
-    META_FORMAT, META_LINEAGE, META_OBJECTS, META_SINCE, META_STATE, META_STORE_ID, ONE_TIME_KEYS, QUEUES,
-    REVOKED, SECRETS, SENDERS, SESSIONS, State,
+    META_FORMAT, META_LINEAGE, META_OBJECTS, META_SEALED, META_SINCE, META_STATE, META_STORE_ID,
+    ONE_TIME_KEYS, QUEUES, REVOKED, SECRETS, SENDERS, SESSION_ORDER, SESSIONS, State,
 };
 use super::sessions::SessionBuffer;
 use super::types::Order;
@@ -102,7 +102,11 @@ impl RedbStore {
 
     fn with_database(db: Database, config: StoreConfig, new_id: StoreId) -> Result<Self, StoreError> {
         let lineage = db.intact(|| match recognise(&db.begin_read()?)? {
-            Some(lineage) => add_tables(&db, &config).map(|()| lineage),
+            Some(lineage) => {
+                add_tables(&db, &config)?;
+                drop_open_sessions(&db)?;
+                Ok(lineage)
+            }
             None => initialise(&db, &config, new_id).map(|()| Lineage::new(new_id)),
         })?;
         Ok(Self {
@@ -209,6 +213,7 @@ fn initialise(db: &Database, config: &StoreConfig, id: StoreId) -> Result<(), St
         meta.insert(META_FORMAT, FORMAT.to_le_bytes().as_slice())?;
         meta.insert(META_STORE_ID, id.0.as_slice())?;
         meta.insert(META_STATE, records::encode(&State::default())?.as_slice())?;
+        meta.insert(META_SEALED, [].as_slice())?;
     }
     // Every table exists from the first commit on, so that reads need not ask.
     drop(Transaction::begin(&write, config, RelayTime(0))?);
@@ -223,6 +228,20 @@ fn add_tables(db: &Database, config: &StoreConfig) -> Result<(), StoreError> {
     }
     let write = db.begin_write()?;
     drop(Transaction::begin(&write, config, RelayTime(0))?);
+    Ok(write.commit()?)
+}
+
+/// Takes TLS sessions from before they were sealed out of a store: nobody finds them any more.
+fn drop_open_sessions(db: &Database) -> Result<(), StoreError> {
+    if db.begin_read()?.open_table(META)?.get(META_SEALED)?.is_some() {
+        return Ok(());
+    }
+    let write = db.begin_write()?;
+    write.delete_table(SESSIONS)?;
+    write.delete_table(SESSION_ORDER)?;
+    write.open_table(SESSIONS)?;
+    write.open_table(SESSION_ORDER)?;
+    write.open_table(META)?.insert(META_SEALED, [].as_slice())?;
     Ok(write.commit()?)
 }
 

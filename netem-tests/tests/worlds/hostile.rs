@@ -3,9 +3,11 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
+use quinn::udp::Transmit;
 use thinpost_gateway::config::{Config, Registration};
 use thinpost_netem::World;
 use thinpost_netem::flood::device::{Device, Heard, Line};
+use thinpost_netem::flood::initial::Openings;
 use thinpost_wire::frame::ToRelay;
 use thinpost_wire::token::TokenId;
 use tokio::time::{Instant, sleep, timeout};
@@ -54,6 +56,53 @@ async fn who_never_registers_has_two_minutes_whatever_else_it_says() {
     assert!((100..=130).contains(&took.as_secs()), "{took:?}");
     sleep(Duration::from_secs(1)).await;
     assert_eq!(world.relay().unwrap().strangers(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_says_hello_early_and_leaves_the_handshake_open_has_two_minutes_too() {
+    let world = world(7, |_| {});
+    let device = Device::new(7, 1, &world.relay_ticket());
+    drop(registered(&world, &device, 1).await);
+    sleep(Duration::from_secs(120)).await;
+    let relay = world.relay().unwrap();
+    assert_eq!((relay.connected(), relay.connections()), (0, 0));
+    let mut line = line(&world, &device, 2).await;
+    assert!(line.speaks_early);
+    line.say(&device.hello(false));
+    line.flush().unwrap();
+    sleep(Duration::from_secs(100)).await;
+    assert_eq!((relay.strangers(), relay.connections()), (1, 1), "the relay does not know who says so");
+    // Two minutes, and what a connection takes to its end.
+    sleep(Duration::from_secs(90)).await;
+    assert_eq!((relay.strangers(), relay.connections()), (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_forges_an_address_does_not_keep_its_owner_out() {
+    let world = world(8, |config| {
+        config.limits.address.connections_burst = 8;
+        config.limits.address.connections_per_minute = 1;
+    });
+    let ticket = world.relay_ticket();
+    let shared = IpAddr::V4(Ipv4Addr::new(198, 51, 100, 1));
+    let forged = world.net().host(SocketAddr::new(shared, 4_000)).unwrap();
+    let mut openings = Openings::new(ticket.key, [8; 32]).unwrap();
+    for _ in 0..20 {
+        let opening = openings.next(ticket.addresses[0]).unwrap();
+        let transmit = Transmit {
+            destination: ticket.addresses[0],
+            ecn: None,
+            contents: &opening,
+            segment_size: None,
+            src_ip: None,
+        };
+        forged.try_send(&transmit).unwrap();
+    }
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(world.relay().unwrap().strangers(), 8, "the rest is asked where it is");
+    let device = Device::new(8, 1, &ticket);
+    let owner = timeout(Duration::from_secs(10), registered(&world, &device, 1)).await;
+    assert!(owner.is_ok(), "who answers from there is let in");
 }
 
 #[tokio::test(start_paused = true)]

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use thinpost_client::{Denial, Event, Failure, InboxNumber, LinkState, Message, Refusal};
+use thinpost_gateway::Stopped;
 use thinpost_gateway::config::{Config, Registration};
 use thinpost_netem::World;
 use tokio::time::{Instant, sleep, timeout};
@@ -190,4 +191,14 @@ async fn a_relay_stops_within_five_seconds_whatever_its_devices_do() {
     world.net().set_outage(bob.ip(), false);
     world.start_relay();
     assert_eq!(strays(inbox(&bob, 20).await, "ann"), []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_relay_whose_socket_fails_says_that_it_has_stopped() {
+    let world = World::new(10);
+    let relay = world.relay().unwrap();
+    assert!(timeout(DAY, relay.stopped()).await.is_err(), "nothing is wrong");
+    world.net().unplug(world.relay_ticket().addresses[0]);
+    let stopped = timeout(DAY, relay.stopped()).await.expect("nobody can reach it");
+    assert!(matches!(stopped, Stopped::Socket), "{stopped:?}");
 }

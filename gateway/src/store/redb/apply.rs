@@ -10,6 +10,7 @@ mod sessions;
 mod sweep;
 
 use std::cmp::max;
+use std::collections::BTreeMap;
 
 use redb::{ReadableTable, ReadableTableMetadata, Table, WriteTransaction};
 use thinpost_disk::Left;
@@ -77,6 +78,8 @@ pub(super) struct Transaction<'t> {
     mailboxes: Table<'t, u32, (u32, u64, u32, u64)>,
     secrets: Table<'t, u32, &'static [u8; 32]>,
     revoked: Table<'t, (u32, u32), ()>,
+    /// How many of these a mailbox has, once they were counted.
+    revocations: BTreeMap<u32, usize>,
     devices: Table<'t, u32, &'static [u8]>,
     device_keys: Table<'t, &'static [u8; 32], u32>,
     returning: Table<'t, &'static [u8; 32], u32>,
@@ -131,6 +134,7 @@ impl<'t> Transaction<'t> {
             mailboxes: write.open_table(MAILBOXES)?,
             secrets: write.open_table(SECRETS)?,
             revoked: write.open_table(REVOKED)?,
+            revocations: BTreeMap::new(),
             devices: write.open_table(DEVICES)?,
             device_keys: write.open_table(DEVICE_KEYS)?,
             returning: write.open_table(RETURNING)?,

@@ -20,8 +20,8 @@ use super::objects::{
 use super::records::{
     ACCEPTED, ACCOUNTS, ADDRESSES, CLOSED, COLLAPSE, DEADLINES, DEVICE_KEYS, DEVICE_TIMERS, DEVICES, Device,
     ENTRIES, FORMAT, INCARNATION_TIMERS, INCARNATIONS, INVITES, MAILBOXES, META, META_BACKUP, META_FORMAT,
-    META_LINEAGE, META_OBJECTS, META_SINCE, META_STATE, META_STORE_ID, ONE_TIME_KEYS, QUEUES, READERS,
-    RETURNING, REVOKED, SECRETS, SENDERS, decode, encode,
+    META_LINEAGE, META_OBJECTS, META_SEALED, META_SINCE, META_STATE, META_STORE_ID, ONE_TIME_KEYS, QUEUES,
+    READERS, RETURNING, REVOKED, SECRETS, SENDERS, decode, encode,
 };
 use super::{RedbStore, draw_id, io_error, read_lineage, read_object_state, read_since, read_state};
 use crate::store::{Counts, Lineage, RelayTime, StoreConfig, StoreError};
@@ -246,6 +246,8 @@ impl Copy<'_> {
             meta.insert(META_FORMAT, FORMAT.to_le_bytes().as_slice())?;
             meta.insert(META_STORE_ID, lineage.id().0.as_slice())?;
             meta.insert(META_STATE, encode(&state)?.as_slice())?;
+            // It has no TLS sessions.
+            meta.insert(META_SEALED, [].as_slice())?;
             if objects != ObjectState::default() {
                 meta.insert(META_OBJECTS, encode(&objects)?.as_slice())?;
             }

@@ -30,6 +30,8 @@ pub(super) const META_SINCE: &str = "since";
 /// The stores before this one, oldest first, and the newest position that each has in common with it; absent in one
 /// that was restored from none.
 pub(super) const META_LINEAGE: &str = "lineage";
+/// There, and empty, where all of [`SESSIONS`] are sealed; absent in a store from before they were.
+pub(super) const META_SEALED: &str = "sessions-sealed";
 /// There in a backup, and empty: the file is no store.
 pub(super) const META_BACKUP: &str = "backup";
 
@@ -83,9 +85,9 @@ pub(super) const ADDRESSES: TableDefinition<'_, (u32, u16), &[u8; ADDRESS_BYTES]
     TableDefinition::new("addresses");
 /// (Device, index) -> account key of a sender.
 pub(super) const SENDERS: TableDefinition<'_, (u32, u16), &[u8; 32]> = TableDefinition::new("senders");
-/// Session key -> (its place in the order, session).
+/// What a session is filed under -> (its place in the order, the session, sealed).
 pub(super) const SESSIONS: TableDefinition<'_, &[u8], (u64, &[u8])> = TableDefinition::new("sessions");
-/// Place -> session key: which session is oldest.
+/// Place -> what a session is filed under: which is oldest.
 pub(super) const SESSION_ORDER: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("session-order");
 
 /// What only grows, and what is counted as it changes.

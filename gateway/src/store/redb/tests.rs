@@ -84,6 +84,30 @@ fn a_reopened_store_is_the_same_store() {
 }
 
 #[test]
+fn sessions_from_before_they_were_sealed_are_taken_out_once() {
+    let medium = Medium::default();
+    let open = || RedbStore::with_backend(medium.clone(), small(), StoreId([1; 8])).unwrap();
+    let keep = |store: &RedbStore, key: &[u8]| {
+        assert!(store.put_session(key, Bytes::from_static(b"session")));
+        store.apply(&[], T0).unwrap();
+    };
+    let store = open();
+    keep(&store, b"in clear");
+    let write = store.db.begin_write().unwrap();
+    assert!(write.open_table(META).unwrap().remove(META_SEALED).unwrap().is_some());
+    write.commit().unwrap();
+    drop(store);
+    let mut store = open();
+    assert_eq!(store.take_session(b"in clear").unwrap(), None);
+    assert_eq!(faults(&mut store), []);
+    keep(&store, b"sealed");
+    drop(store);
+    let mut store = open();
+    assert_eq!(store.take_session(b"sealed").unwrap().unwrap(), "session");
+    assert_eq!(faults(&mut store), []);
+}
+
+#[test]
 fn a_store_in_use_is_told_from_a_broken_one() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("relay.redb");

@@ -33,6 +33,8 @@ struct Outgoing {
     size: u64,
     /// What the other end holds.
     held: RangeSet<u64>,
+    /// What it does not hold, and was not handed over.
+    missing: RangeSet<u64>,
     /// Bytes that were handed over and are not all held, by offset. No two overlap.
     pieces: BTreeMap<u64, Bytes>,
     /// Bytes of these that are to leave, for the first time or again.
@@ -62,6 +64,7 @@ impl ObjectsOutbound {
     pub(in crate::link) fn start(&mut self, transfer: Transfer, size: u64, held: RangeSet<u64>) {
         let outgoing = Outgoing {
             size,
+            missing: held.gaps(&(0..size)).collect(),
             held,
             pieces: BTreeMap::new(),
             waiting: RangeSet::new(),
@@ -91,11 +94,16 @@ impl ObjectsOutbound {
 
     pub(in crate::link) fn supply(&mut self, transfer: Transfer, offset: u64, bytes: Bytes) {
         let Some(outgoing) = self.objects.get_mut(&transfer) else { return };
-        let end = outgoing.size.min(offset + bytes.len() as u64);
-        let missing: Vec<_> = outgoing.unsupplied(offset..end).collect();
+        let end = outgoing.size.min(offset.saturating_add(bytes.len() as u64));
+        if offset >= end {
+            return;
+        }
+        let common = |missing: &Range<u64>| missing.start.max(offset)..missing.end.min(end);
+        let missing: Vec<_> = outgoing.missing.overlapping(&(offset..end)).map(common).collect();
         for range in missing {
             let piece = bytes.slice((range.start - offset) as usize..(range.end - offset) as usize);
             outgoing.pieces.insert(range.start, piece);
+            outgoing.missing.remove(range.clone());
             outgoing.waiting.insert(range);
         }
     }
@@ -120,6 +128,7 @@ impl ObjectsOutbound {
             newly.any = true;
             outgoing.is_told = false;
             outgoing.waiting.remove(range.clone());
+            outgoing.missing.remove(range.clone());
             outgoing.held.insert(range);
         }
         let held = &outgoing.held;
@@ -231,23 +240,15 @@ impl ObjectsOutbound {
 impl Outgoing {
     fn holds_bytes(&self) -> usize {
         let pieces: usize = self.pieces.values().map(Bytes::len).sum();
-        let ranges = self.held.len() + self.waiting.len() + self.sent.len();
+        let ranges = self.held.len() + self.missing.len() + self.waiting.len() + self.sent.len();
         pieces + ranges * RANGE_BYTES + self.flying.len() * size_of::<(Flight, bool)>()
-    }
-
-    /// Which of these bytes are neither held nor handed over.
-    fn unsupplied(&self, of: Range<u64>) -> impl Iterator<Item = Range<u64>> {
-        let mut has: RangeSet<u64> =
-            self.pieces.iter().map(|(&at, piece)| at..at + piece.len() as u64).collect();
-        has.extend(self.held.iter().cloned());
-        has.gaps(&of).collect::<Vec<_>>().into_iter()
     }
 
     fn want(&self) -> Option<Range<u64>> {
         if bytes_of(&self.waiting) >= SUPPLY_LOW {
             return None;
         }
-        let first = self.unsupplied(0..self.size).next()?;
+        let first = self.missing.first()?;
         Some(first.start..first.end.min(first.start + SUPPLY_BYTES))
     }
 
@@ -257,8 +258,7 @@ impl Outgoing {
         let room = bytes_max.checked_sub(head).filter(|room| *room > 0)? as u64;
         let end = range.end.min(range.start + room);
         // The rest of it is to be handed over.
-        let goes_on =
-            end == range.end && self.unsupplied(end..self.size).next().is_some_and(|gap| gap.start == end);
+        let goes_on = end == range.end && self.missing.contains(&end);
         let is_short = end - range.start < room;
         (!(is_short && goes_on)).then_some(range.start..end)
     }
@@ -266,11 +266,14 @@ impl Outgoing {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    const OBJECT: Transfer = Transfer(1);
 
     #[test]
     fn what_is_said_to_be_held_in_too_many_pieces_is_noted_where_it_adds_to_them() {
-        const OBJECT: Transfer = Transfer(1);
         let mut outbound = ObjectsOutbound::default();
         outbound.start(OBJECT, 1 << 20, RangeSet::new());
         let mut held = |bytes: Range<u64>| {
@@ -286,5 +289,32 @@ mod tests {
         assert_eq!(held(500_000..500_001), full, "one more, apart from all");
         assert_eq!(held(11..20), (full.0 - 1, full.1 + 9), "between two");
         assert_eq!(held(500_000..500_001), (full.0, full.1 + 10));
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_missing_is_what_is_neither_held_nor_was_handed_over(
+            size in 0_u64..400,
+            before in 0_u64..200,
+            steps in prop::collection::vec((any::<bool>(), 0_u64..420, 1_u64..90), 0..60),
+        ) {
+            let mut outbound = ObjectsOutbound::default();
+            let held = (before.min(size) > 0).then_some(0..before.min(size));
+            outbound.start(OBJECT, size, held.into_iter().collect());
+            for (is_supply, from, len) in steps {
+                let to = (from + len).min(size);
+                if is_supply {
+                    outbound.supply(OBJECT, from, vec![7; len as usize].into());
+                } else if from < to {
+                    let ack = Ack { watermark: 0, received: vec![(from + 1, to)] };
+                    outbound.handle_held(OBJECT, &ack, &mut Newly::default());
+                }
+                let Outgoing { missing, pieces, held, waiting, .. } = &outbound.objects[&OBJECT];
+                let mut has = held.clone();
+                has.extend(pieces.iter().map(|(&at, piece)| at..at + piece.len() as u64));
+                prop_assert_eq!(missing, &has.gaps(&(0..size)).collect::<RangeSet<u64>>());
+                prop_assert!(waiting.iter().all(|range| !held.overlaps(range)));
+            }
+        }
     }
 }

@@ -20,6 +20,7 @@ impl Transaction<'_> {
         self.changed = true;
         self.secrets.insert(mailbox, &secret.0)?;
         self.revoked.retain_in((mailbox, 0)..=(mailbox, u32::MAX), |_, ()| false)?;
+        self.revocations.insert(mailbox, 0);
         Ok(())
     }
 
@@ -37,12 +38,23 @@ impl Transaction<'_> {
         if self.revoked.get(row)?.is_some() {
             return Ok(Ok(Done::Revoked));
         }
-        let of_mailbox = (device.mailbox, 0)..=(device.mailbox, u32::MAX);
-        if self.revoked.range(of_mailbox)?.count() >= self.config.revocations_max as usize {
+        let revocations = self.revocations(device.mailbox)?;
+        if revocations >= self.config.revocations_max as usize {
             return Ok(Err(Refusal::RevocationsFull));
         }
         self.changed = true;
         self.revoked.insert(row, ())?;
+        self.revocations.insert(device.mailbox, revocations + 1);
         Ok(Ok(Done::Revoked))
+    }
+
+    /// How many tokens of a mailbox are void: counted once in a transaction.
+    fn revocations(&mut self, mailbox: u32) -> Result<usize> {
+        if let Some(&count) = self.revocations.get(&mailbox) {
+            return Ok(count);
+        }
+        let count = self.revoked.range((mailbox, 0)..=(mailbox, u32::MAX))?.count();
+        self.revocations.insert(mailbox, count);
+        Ok(count)
     }
 }
