@@ -103,7 +103,7 @@ pub async fn storm(weather: &Weather, watch: impl FnOnce(&Net)) -> Result<Calm, 
 }
 
 /// Links on which something else is wrong.
-const ODD_LINKS: [&str; 4] = ["censored", "mangled", "sleepy", "train"];
+const ODD_LINKS: [&str; 5] = ["censored", "gprs-far", "mangled", "sleepy", "train"];
 
 /// Whose text model comes and goes, in some storms.
 const CHANGES_MODELS: usize = 1;
