@@ -49,7 +49,7 @@ pub(crate) const ROWS: &[Row] = &[
     },
     Row {
         name: "relay-power",
-        fault: "power loss of a relay, torn and reordered writes; and kills at the same places",
+        fault: "power loss of a relay, torn and reordered writes; beside it a kill at each of the same places",
         bar: "what was claimed is there; opens clean, and goes on",
         unit: "cuts",
         volume: 100_000,
