@@ -27,7 +27,7 @@ pub(crate) struct Row {
 pub(crate) const ROWS: &[Row] = &[
     Row {
         name: "client-kills",
-        fault: "kill -9 of a client, at every crash point",
+        fault: "kill of a client at every crash point, simulated, in virtual time",
         bar: "nothing lost, doubled or out of order; no session stuck",
         unit: "kills",
         volume: 1_000,
@@ -46,6 +46,17 @@ pub(crate) const ROWS: &[Row] = &[
         amount: "--count",
         is_seeded: true,
         first: 30,
+    },
+    Row {
+        name: "point-kills",
+        fault: "kill -9 of clients, as processes, at armed crash points",
+        bar: "nothing lost, doubled or out of order",
+        unit: "kills",
+        volume: 1_000,
+        command: &["kills", "--at-points", "--json"],
+        amount: "--count",
+        is_seeded: true,
+        first: 40,
     },
     Row {
         name: "relay-power",
