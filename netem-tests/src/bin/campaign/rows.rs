@@ -230,7 +230,7 @@ const fn fuzz(name: &'static str, command: &'static [&'static str]) -> Row {
     Row {
         name,
         fault: "hostile bytes, or operations, by coverage-guided fuzzing",
-        bar: "no panic, 256 MiB, 10 s; what is read is written again as the same",
+        bar: "no panic, 256 MiB, 10 s; and what fuzz/README.md says of each",
         unit: "executions",
         volume: 100_000_000,
         command,
