@@ -9,7 +9,8 @@
 //! - [`storm`]: worlds in which everything fails that may fail, with the checker of what must hold; [`sometimes`] counts what
 //!   they reach, [`disk`] fails when it is told to.
 //! - [`crash`]: a talk in which somebody is killed, or loses power, at a chosen moment.
-//! - [`town`]: the programs themselves, as processes on this machine.
+//! - [`town`]: the programs themselves, as processes on this machine; `points`: killed at their crash points, on Unix only; `flood`:
+//!   a relay under attack, on Linux only.
 //! - [`report`]: what programs that try things out in volume say at their end.
 //! - [`proxy`]: the same links on real UDP sockets, between a client and a relay on this machine.
 //! - `rungs`: the same links between network namespaces, for programs as they are; and the kernel's own netem. On Linux only.
@@ -29,6 +30,8 @@ pub mod link;
 pub mod loss;
 pub mod models;
 pub mod net;
+#[cfg(unix)]
+pub mod points;
 pub mod profile;
 pub mod proxy;
 pub mod report;

@@ -1,4 +1,5 @@
-//! Kills a relay and its people, each a process, at random moments of many talks: `kills --count 1000`.
+//! Kills a relay and its people, each a process, at random moments of many talks: `kills --count 1000`; or the people alone, at the
+//! crash points that they pass: `kills --at-points --count 1000`.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -22,6 +23,10 @@ const LINES: usize = 60;
 /// Longest time between two kills, milliseconds.
 const PAUSE_MS_MAX: u64 = 250;
 
+/// Kills of a talk in which clients kill themselves.
+#[cfg(unix)]
+const AT_POINTS: u64 = 40;
+
 /// A talk in which nothing arrives for so long is stuck.
 const STUCK_AFTER: Duration = Duration::from_secs(60);
 
@@ -34,6 +39,10 @@ struct Args {
     /// The seed of the first talk; it says who is killed and when, but the system decides what they were doing
     #[arg(long, value_name = "SEED", default_value_t = 0)]
     from: u64,
+    /// Have clients kill themselves at the crash points that the seed says, and nobody at random moments
+    #[cfg(unix)]
+    #[arg(long)]
+    at_points: bool,
     /// End with a line of JSON
     #[arg(long)]
     json: bool,
@@ -41,11 +50,11 @@ struct Args {
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    let (mut kills, mut broken, mut seeds) = (BTreeMap::new(), 0, 0);
+    let (mut kills, mut broken, mut seeds) = (Kills::new(), 0, 0);
     while kills.values().sum::<u64>() < args.count {
         let seed = args.from + seeds;
         seeds += 1;
-        if let Err(error) = Talk::new(seed).and_then(|talk| talk.run(&mut kills)) {
+        if let Err(error) = talk(&args, seed, &mut kills) {
             broken += 1;
             println!("seed {seed}: {error:#}");
             if broken >= 10 {
@@ -54,23 +63,56 @@ fn main() -> ExitCode {
         }
     }
     let count = kills.values().sum();
+    let figures = kills.iter().map(|(whom, count)| ((*whom).to_owned(), (*count).into())).collect();
     println!("{count} kills in {seeds} talks ({kills:?}): {broken} broken");
     if args.json {
-        let again = format!("kills --from {} --count {}", args.from, args.count);
+        let at_points = if is_at_points(&args) { "--at-points " } else { "" };
+        let again = format!("kills {at_points}--from {} --count {}", args.from, args.count);
         let row = "kills of processes".to_owned();
-        println!(
-            "{}",
-            Report { row, from: args.from, seeds, count, broken, again, ..Report::default() }.line()
-        );
+        println!("{}", Report { row, from: args.from, seeds, count, broken, again, figures }.line());
     }
     if broken == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+/// How often whom.
+type Kills = BTreeMap<&'static str, u64>;
+
+#[cfg(unix)]
+fn is_at_points(args: &Args) -> bool {
+    args.at_points
+}
+
+#[cfg(not(unix))]
+fn is_at_points(_: &Args) -> bool {
+    false
+}
+
+/// The talk of this seed.
+fn talk(args: &Args, seed: u64, kills: &mut Kills) -> Result<()> {
+    #[cfg(unix)]
+    if is_at_points(args) {
+        let struck = thinpost_netem::points::talk(seed, args.count.min(AT_POINTS))?;
+        struck.kills.into_iter().for_each(|(whom, count)| *kills.entry(whom).or_default() += count);
+        return Ok(());
+    }
+    Talk::new(seed)?.run(kills)
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Victim {
     Relay,
     Sender,
     Recipient,
+}
+
+impl Victim {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Relay => "relay",
+            Self::Sender => "sender",
+            Self::Recipient => "recipient",
+        }
+    }
 }
 
 struct Talk {
@@ -109,7 +151,7 @@ impl Talk {
     }
 
     /// Kills until everything has arrived.
-    fn run(mut self, kills: &mut BTreeMap<Victim, u64>) -> Result<()> {
+    fn run(mut self, kills: &mut Kills) -> Result<()> {
         let mut moved = Instant::now();
         while self.read.len() < self.lines.len() {
             ensure!(moved.elapsed() < STUCK_AFTER, "stuck after {} messages", self.read.len());
@@ -128,7 +170,7 @@ impl Talk {
             if self.read.len() < self.lines.len() {
                 let victims = [Victim::Relay, Victim::Sender, Victim::Recipient];
                 let victim = *victims.choose(&mut self.random).expect("there are three");
-                *kills.entry(victim).or_default() += 1;
+                *kills.entry(victim.name()).or_default() += 1;
                 self.strike(victim)?;
             }
         }

@@ -16,7 +16,7 @@ use thinpost_netem::report::Report;
 struct Args {
     /// What happens
     fault: Fault,
-    /// How many faults at least: histories begin until then, and each meets all of its own
+    /// How many faults at least, losses of power with `cuts`: histories begin until then, and each meets all of its own
     #[arg(long, value_name = "N", default_value_t = 1_000)]
     count: u64,
     /// The seed of the first history
@@ -74,6 +74,7 @@ fn main() -> ExitCode {
             progress.inc(outcome.tried);
             let mut total = total.lock().unwrap_or_else(PoisonError::into_inner);
             total.tried += outcome.tried;
+            total.kills += outcome.kills;
             total.noticed += outcome.noticed;
             progress.suspend(|| outcome.broken.iter().for_each(|broken| println!("{broken}")));
             total.broken.extend(outcome.broken);
@@ -85,14 +86,20 @@ fn main() -> ExitCode {
         }
     });
     progress.finish_and_clear();
-    let Outcome { tried, noticed, broken } = total.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let Outcome { tried, kills, noticed, broken } =
+        total.into_inner().unwrap_or_else(PoisonError::into_inner);
     let seeds = next.into_inner() - args.from;
     let (name, broken) = (args.fault.name(), broken.len() as u64);
-    let of_those = if noticed > 0 { format!(", {noticed} noticed") } else { String::new() };
-    println!("{tried} {name} in {seeds} histories{of_those}: {broken} broken");
+    let beside = match args.fault {
+        Fault::Cuts => Some(("kills", kills)),
+        Fault::Bits => Some(("noticed", noticed)),
+        Fault::Calls | Fault::Cursors => None,
+    };
+    let and_those = beside.map(|(what, count)| format!(", {count} {what}")).unwrap_or_default();
+    println!("{tried} {name} in {seeds} histories{and_those}: {broken} broken");
     if args.json {
         let again = format!("store-faults {name} --from {} --count {}", args.from, args.count);
-        let figures = [("noticed".to_owned(), noticed.into())].into();
+        let figures = beside.into_iter().map(|(what, count)| (what.to_owned(), count.into())).collect();
         let row = format!("store {name}");
         println!("{}", Report { row, from: args.from, seeds, count: tried, broken, again, figures }.line());
     }

@@ -1,6 +1,6 @@
 //! What must hold in a storm.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use thinpost_client::{Event, InboxNumber, ObjectId, ReceivedContent, Status};
@@ -8,6 +8,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::models::with_greek;
 
+use super::sent::Read;
 use super::{LifeCounts, NAMES, Put, Storm};
 
 /// How long nobody may have anything to say at the end, once they have been connected for so long: what QUIC says again it says at
@@ -185,7 +186,7 @@ impl Storm {
 
     /// What went on the air until everything had arrived is what all that happened can account for.
     pub(super) fn check_budget(&self, took: Duration, bytes: u64) -> Result<(), Broken> {
-        let texts: usize = self.sent.iter().flatten().flatten().map(String::len).sum();
+        let texts: usize = self.sent.iter().flatten().flatten().map(|sent| sent.text.len()).sum();
         let objects: usize = self.objects.iter().map(|put| put.bytes.len()).sum();
         let content = texts as u64 + self.messages() * MESSAGE_BYTES + objects as u64;
         let hours = took.as_secs_f64() / 3_600.0;
@@ -199,7 +200,6 @@ impl Storm {
         for who in 0..self.lives.len() {
             self.check_counts(who).await?;
         }
-        let in_order = !self.changes_models;
         for (who, person) in self.lives.iter().map(|life| &life.person).enumerate() {
             let status = person.client().status().await.expect("a home in memory can be read");
             self.lives[who].shown.check(person.name(), status.received)?;
@@ -208,67 +208,38 @@ impl Storm {
                 let failed = failed + abandoned;
                 return Err(Broken::Unfinished { who: person.name(), failed, waiting, unconfirmed });
             }
-            let inbox = person.client().inbox(InboxNumber(0), usize::MAX).await;
-            let mut read: Vec<Vec<String>> = vec![Vec::new(); self.lives.len()];
-            for message in inbox.expect("a home in memory can be read") {
-                let from = NAMES.iter().position(|name| message.contact.as_deref() == Some(*name));
-                let text = match message.content {
-                    ReceivedContent::Text(text) => text,
-                    other => format!("{other:?}"),
-                };
-                match from {
-                    Some(from) => read[from].push(text),
-                    None => return Err(Broken::Extra(text)),
-                }
-            }
-            for (from, read) in read.into_iter().enumerate() {
-                compare(&self.sent[from][who], read, in_order)?;
+            for (from, read) in self.inbox(who).await?.into_iter().enumerate() {
+                self.circumstances(who).check(&self.sent[from][who], &read)?;
             }
         }
         Ok(())
     }
-}
 
-fn compare(sent: &[String], mut read: Vec<String>, in_order: bool) -> Result<(), Broken> {
-    if !in_order {
-        // What was never sent, or was read already, goes to the end.
-        let mut places: BTreeMap<_, _> = sent.iter().zip(0..).collect();
-        read.sort_by_cached_key(|text| places.remove(text).unwrap_or(usize::MAX));
-    }
-    for (place, expected) in sent.iter().enumerate() {
-        match read.get(place) {
-            Some(found) if found == expected => {}
-            Some(found) if read.contains(expected) => {
-                let [expected, found] = [expected, found].map(|text| short(text));
-                return Err(Broken::OutOfPlace { expected, found });
+    /// What stands in somebody's inbox, by who has sent it.
+    async fn inbox(&self, who: usize) -> Result<Vec<Vec<Read>>, Broken> {
+        let inbox = self.lives[who].person.client().inbox(InboxNumber(0), usize::MAX).await;
+        let mut read = vec![Vec::new(); self.lives.len()];
+        for message in inbox.expect("a home in memory can be read") {
+            let text = match message.content {
+                ReceivedContent::Text(text) => Some(text),
+                ReceivedContent::Unreadable(_) => None,
+                other => Some(format!("{other:?}")),
+            };
+            match NAMES.iter().position(|name| message.contact.as_deref() == Some(*name)) {
+                Some(from) => read[from].push(Read { text, is_sealed: message.sealed }),
+                None => return Err(Broken::Extra(text.unwrap_or_default())),
             }
-            _ => return Err(Broken::Lost(short(expected))),
         }
+        Ok(read)
     }
-    read.get(sent.len()).map_or(Ok(()), |extra| Err(Broken::Extra(short(extra))))
-}
 
-fn short(text: &str) -> String {
-    format!("{:?}", text.chars().take(24).collect::<String>())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_checker_tells_what_is_wrong() {
-        let texts = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
-        let sent = texts(&["a", "b", "c"]);
-        for in_order in [true, false] {
-            let compare = |read: &[&str]| compare(&sent, texts(read), in_order);
-            assert_eq!(compare(&["a", "b", "c"]), Ok(()));
-            assert_eq!(compare(&["a", "c"]), Err(Broken::Lost("\"b\"".to_owned())));
-            assert_eq!(compare(&["a", "b", "c", "c"]), Err(Broken::Extra("\"c\"".to_owned())));
-            assert!(compare(&["a", "a", "b", "c"]).is_err(), "a repeat in the middle");
-            let swapped = compare(&["b", "a", "c"]);
-            let expected = Broken::OutOfPlace { expected: "\"a\"".into(), found: "\"b\"".into() };
-            assert_eq!(swapped, if in_order { Err(expected) } else { Ok(()) });
-        }
+    /// Whether all stands in somebody's inbox that must, wherever.
+    pub(super) async fn has_all(&self, who: usize) -> bool {
+        let Ok(read) = self.inbox(who).await else { return false };
+        let circumstances = self.circumstances(who);
+        self.sent.iter().zip(&read).all(|(by, read)| {
+            let read: BTreeSet<_> = read.iter().filter_map(|read| read.text.as_ref()).collect();
+            by[who].iter().filter(|sent| circumstances.must_come(sent)).all(|sent| read.contains(&sent.text))
+        })
     }
 }

@@ -1,12 +1,21 @@
-//! Files of earlier formats are opened, and hold what they held: see `fixtures/README.md`.
+//! Files of earlier formats are opened, and hold what they held: see `fixtures/README.md`. A relay that speaks another protocol is
+//! waited for.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use thinpost_client::{Client, InboxNumber, MessageId, MessageState, ReceivedContent, WallClock};
+use quinn::crypto::rustls::QuicServerConfig;
+use quinn::{Endpoint, EndpointConfig, ServerConfig};
+use rustls::server::NoServerSessionStorage;
+use thinpost_carrier::Identity;
+use thinpost_client::{Client, InboxNumber, LinkState, MessageId, MessageState, ReceivedContent, WallClock};
 use thinpost_gateway::store::{RedbStore, Store, StoreConfig};
+use thinpost_netem::World;
 use thinpost_wire::ids::Position;
+use tokio::time::sleep;
 
 use crate::fixtures::{FORMATS, unpacked};
+use crate::people::{A_WHILE, ann_and_bob, expected, go, inbox, line};
 
 /// The day on which they were made.
 struct ThatDay;
@@ -55,4 +64,59 @@ async fn homes_and_stores_of_earlier_formats_hold_what_they_held() {
             bob.close().await;
         }
     }
+}
+
+/// What stands in the place of the relay, with its key, and speaks the protocol of this name.
+fn speaker_of(protocol: &[u8], world: &World) -> Endpoint {
+    let sessions = Arc::new(NoServerSessionStorage {});
+    let mut tls = thinpost_carrier::tls::server(&Identity::from_seed([0x52; 32]), sessions);
+    tls.alpn_protocols = vec![protocol.to_vec()];
+    let config = ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(tls).unwrap()));
+    let socket = world.net().host(world.relay_ticket().addresses[0]).unwrap();
+    let (endpoint, runtime) = (EndpointConfig::default(), world.net().runtime());
+    Endpoint::new_with_abstract_socket(endpoint, Some(config), socket, runtime).unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_relay_of_another_protocol_is_waited_for_and_nothing_is_lost() {
+    const COUNT: usize = 6;
+    let mut world = World::new(1);
+    let (ann, bob) = ann_and_bob(&mut world, "gprs").await;
+    for person in [&ann, &bob] {
+        go(person, true).await;
+    }
+    for n in 0..COUNT / 2 {
+        ann.client().send("bob", line("ann", n).into()).await.unwrap();
+    }
+    inbox(&bob, COUNT as u64 / 2).await;
+    world.stop_relay().await;
+    let other = speaker_of(b"thinpost/2", &world);
+    let met = tokio::spawn({
+        let other = other.clone();
+        async move {
+            let mut met = 0;
+            while let Some(incoming) = other.accept().await {
+                assert!(incoming.await.is_err(), "they have no protocol in common");
+                met += 1;
+            }
+            met
+        }
+    });
+    for n in COUNT / 2..COUNT {
+        ann.client().send("bob", line("ann", n).into()).await.unwrap();
+    }
+    sleep(Duration::from_secs(3_600)).await;
+    for person in [&ann, &bob] {
+        let state = person.client().link_status().borrow().state.clone();
+        assert!(!state.is_final() && state != LinkState::Online, "{}: {state:?}", person.name());
+    }
+    assert_eq!(ann.client().status().await.unwrap().waiting, COUNT as u64 / 2);
+    other.close(0u32.into(), b"");
+    world.net().unplug(world.relay_ticket().addresses[0]);
+    assert!(met.await.unwrap() >= 4, "both came, and again");
+    world.start_relay();
+    assert_eq!(inbox(&bob, COUNT as u64).await, expected("ann", COUNT));
+    sleep(A_WHILE).await;
+    let status = ann.client().status().await.unwrap();
+    assert_eq!((status.waiting, status.failed), (0, 0));
 }

@@ -5,6 +5,8 @@ use std::time::Duration;
 use thinpost_carrier::Identity;
 use thinpost_client::ticket::ContactTicket;
 use thinpost_client::{AccountKey, Event, InboxNumber, Message, ReceivedContent, Token};
+use thinpost_gateway::folder::Folder;
+use thinpost_gateway::invite::{InviteParams, Invites};
 use thinpost_netem::{Person, World};
 use thinpost_wire::ids::Position;
 use thinpost_wire::letter::{Content, Letter};
@@ -142,5 +144,32 @@ async fn a_relay_holds_no_text_and_no_sender_of_what_is_sealed() {
     for message in bob.client().inbox(InboxNumber(0), 100).await.unwrap() {
         assert_eq!((message.sealed, message.contact.as_deref()), (message.number.0 < 22, Some("ann")));
         assert!(matches!(message.content, ReceivedContent::Text(_)));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_relay_keeps_to_itself_and_what_proves_an_invite_are_in_no_text_for_people() {
+    const KEY: [u8; 32] = [0x5a; 32];
+    let invites = Invites::new(KEY);
+    let ticket = World::new(5).relay_ticket();
+    let invite = invites.mint(ticket, InviteParams { uses: 1, valid: None }, 1_800_000_000).unwrap();
+    let says = |shown: String, secret: &[u8]| {
+        let hex: String = secret.iter().map(|byte| format!("{byte:02x}")).collect();
+        shown.to_lowercase().contains(&hex) || shown.contains(&format!("{secret:?}"))
+    };
+    for shown in [format!("{:?}", invite.token), format!("{invite:?}"), format!("{invite:#?}")] {
+        assert!(!says(shown.clone(), &invite.token.mac), "{shown}");
+    }
+    assert!(says(format!("{:?}", invite.token.mac), &invite.token.mac), "it would be found");
+    assert_eq!(format!("{invites:?}"), "Invites");
+
+    let folder = tempfile::tempdir().unwrap();
+    let folder = Folder::open(folder.path()).unwrap();
+    let keys = folder.keys().unwrap();
+    let seed = std::fs::read_to_string(folder.key_path()).unwrap();
+    assert!(seed.trim().len() == 64, "the seed as hex");
+    for shown in [format!("{keys:?}"), format!("{keys:#?}"), format!("{:?}", keys.invites())] {
+        let is_secret = shown.contains(seed.trim()) || says(shown.clone(), &keys.reset_key());
+        assert!(!is_secret && shown.len() < 16, "{shown}");
     }
 }

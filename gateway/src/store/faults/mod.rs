@@ -24,8 +24,10 @@ use super::{MemoryStore, Op, RedbStore, Register, RelayTime, Store, StoreConfig,
 /// What became of the faults of one story.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Outcome {
-    /// Faults that befell the store.
+    /// Faults that befell the store; of those of [`Story::cut`] the losses of power.
     pub tried: u64,
+    /// Kills beside them, at the same calls.
+    pub kills: u64,
     /// Flipped bits that the store noticed, and said so.
     pub noticed: u64,
     /// What did not hold.
@@ -35,6 +37,15 @@ pub struct Outcome {
 impl Outcome {
     fn note(&mut self, what: &str, found: Result<(), String>) {
         self.tried += 1;
+        self.note_broken(what, found);
+    }
+
+    fn note_kill(&mut self, what: &str, found: Result<(), String>) {
+        self.kills += 1;
+        self.note_broken(what, found);
+    }
+
+    fn note_broken(&mut self, what: &str, found: Result<(), String>) {
         self.broken.extend(found.err().map(|why| format!("{what}: {why}")));
     }
 }
@@ -229,7 +240,7 @@ impl Story {
                 &self.name(&format!("power lost at call {made}")),
                 self.check(found, claimed, made.is_multiple_of(4)),
             );
-            outcome.note(
+            outcome.note_kill(
                 &self.name(&format!("killed at call {made}")),
                 self.check(replay.killed(), claimed, made % 4 == 1),
             );

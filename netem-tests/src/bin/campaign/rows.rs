@@ -27,7 +27,7 @@ pub(crate) struct Row {
 pub(crate) const ROWS: &[Row] = &[
     Row {
         name: "client-kills",
-        fault: "kill -9 of a client, at every crash point",
+        fault: "kill of a client at every crash point, simulated, in virtual time",
         bar: "nothing lost, doubled or out of order; no session stuck",
         unit: "kills",
         volume: 1_000,
@@ -48,8 +48,19 @@ pub(crate) const ROWS: &[Row] = &[
         first: 30,
     },
     Row {
+        name: "point-kills",
+        fault: "kill -9 of clients, as processes, at armed crash points",
+        bar: "nothing lost, doubled or out of order",
+        unit: "kills",
+        volume: 1_000,
+        command: &["kills", "--at-points", "--json"],
+        amount: "--count",
+        is_seeded: true,
+        first: 40,
+    },
+    Row {
         name: "relay-power",
-        fault: "power loss of a relay, torn and reordered writes; and kills at the same places",
+        fault: "power loss of a relay, torn and reordered writes; beside it a kill at each of the same places",
         bar: "what was claimed is there; opens clean, and goes on",
         unit: "cuts",
         volume: 100_000,
@@ -219,7 +230,7 @@ const fn fuzz(name: &'static str, command: &'static [&'static str]) -> Row {
     Row {
         name,
         fault: "hostile bytes, or operations, by coverage-guided fuzzing",
-        bar: "no panic, 256 MiB, 10 s; what is read is written again as the same",
+        bar: "no panic, 256 MiB, 10 s; and what fuzz/README.md says of each",
         unit: "executions",
         volume: 100_000_000,
         command,

@@ -18,6 +18,8 @@ use thinpost_netem::storm::Calm;
 pub(crate) struct Tally {
     pub(crate) storms: u64,
     messages: u64,
+    /// How many of them were held to the order of sending.
+    ordered: u64,
     faults: u64,
     /// What broke, and how to see it again.
     pub(crate) broken: Vec<String>,
@@ -96,6 +98,7 @@ impl Tally {
     pub(crate) fn add(&mut self, calm: &Calm) {
         self.storms += 1;
         self.messages += calm.messages;
+        self.ordered += calm.ordered;
         self.faults += calm.faults;
     }
 
@@ -123,7 +126,8 @@ impl Tally {
     /// What `campaign` adds up.
     pub(crate) fn report(&self, from: u64, again: String) -> Report {
         let (seeds, count, broken) = (self.storms, self.messages, self.broken.len() as u64);
-        let figures = [("faults".to_owned(), self.faults.into())].into();
+        let figures = [("faults", self.faults), ("ordered", self.ordered)];
+        let figures = figures.map(|(name, figure)| (name.to_owned(), figure.into())).into();
         Report { row: "storms".to_owned(), from, seeds, count, broken, again, figures }
     }
 
@@ -138,8 +142,12 @@ impl Tally {
 
 impl fmt::Display for Tally {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { storms, messages, faults, broken, .. } = self;
+        let Self { storms, messages, ordered, faults, broken, .. } = self;
         let storm = if *storms == 1 { "storm" } else { "storms" };
-        write!(f, "{storms} {storm}, {messages} messages, {faults} faults: {} broken", broken.len())
+        write!(
+            f,
+            "{storms} {storm}, {messages} messages, {ordered} held to order, {faults} faults: {} broken",
+            broken.len()
+        )
     }
 }
