@@ -176,7 +176,7 @@ pub enum LinkState {
     },
     /// What answers at the relay's address does not hold the key in its ticket. Tried again, rarely.
     WrongKey,
-    /// The relay broke the protocol, or speaks another version of it. Tried again, rarely.
+    /// The relay broke the protocol. Tried again, rarely.
     Violation(String),
     /// The relay does not admit this device. Not tried again until `connect` is called.
     Denied(Denial),

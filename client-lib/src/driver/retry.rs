@@ -59,6 +59,8 @@ pub(super) enum Next {
 #[derive(Debug, Default)]
 pub(super) struct Retry {
     failures: u32,
+    /// How many links in a row have ended because the relay had forgotten that it had registered this device.
+    forgotten: u32,
 }
 
 impl Retry {
@@ -77,6 +79,7 @@ impl Retry {
 
     /// What to do, and for how long. `registered` says whether the relay had confirmed the registration.
     pub(super) fn after(&mut self, end: &End, registered: bool, random: &mut Random) -> Next {
+        let forgotten = std::mem::take(&mut self.forgotten);
         let down = match end {
             End::Unwanted => return Next::Stop(LinkState::Offline),
             End::Renew => return Next::Wait(LinkState::Connecting, Duration::ZERO),
@@ -92,7 +95,13 @@ impl Retry {
             Down::Forgotten => self.soon("the relay was restarted", PAUSE_RESTART, random),
             // The relay's store was lost or replaced: the next link registers again.
             Down::Closed(Close::Denied(Denial::NotRegistered)) if registered => {
-                Next::Wait(LinkState::Connecting, Duration::ZERO)
+                self.forgotten = forgotten.saturating_add(1);
+                if forgotten == 0 {
+                    return Next::Wait(LinkState::Connecting, Duration::ZERO);
+                }
+                // It has welcomed this device in between, so that nothing has failed otherwise.
+                self.failures = self.failures.max(forgotten);
+                self.again("the relay registers this device, and forgets it", random)
             }
             Down::Closed(Close::Denied(denial)) => Next::Stop(LinkState::Denied(*denial)),
             Down::Closed(Close::Superseded) => Next::Stop(LinkState::Superseded),
@@ -184,5 +193,20 @@ mod tests {
         assert_eq!(next, Next::Wait(LinkState::Connecting, Duration::ZERO));
         let next = Retry::default().after(&denied, false, &mut random);
         assert_eq!(next, Next::Stop(LinkState::Denied(Denial::NotRegistered)));
+    }
+
+    #[test]
+    fn a_relay_that_forgets_again_and_again_is_asked_ever_more_rarely() {
+        let mut retry = Retry::default();
+        let denied = End::Lost(Down::Closed(Close::Denied(Denial::NotRegistered)));
+        let mut pauses = Vec::new();
+        for _ in 0..9 {
+            pauses.push(pause(&mut retry, &denied));
+            retry.succeeded();
+        }
+        assert!(pauses[0].is_zero() && pauses[1] > PAUSE_MIN, "{pauses:?}");
+        assert!(pauses[8] >= PAUSE_MAX * 3 / 4, "{pauses:?}");
+        pause(&mut retry, &End::Silent);
+        assert!(pause(&mut retry, &denied).is_zero());
     }
 }

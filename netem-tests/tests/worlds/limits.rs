@@ -27,9 +27,7 @@ async fn what_the_relay_may_see_is_not_left_behind_by_a_thousand_sealed_envelope
     let (ann, bob) = ann_and_bob(&mut world, "clean").await;
     // Each fills an envelope of its own, and is written before the last.
     for n in 0..1_100_u32 {
-        let mut noise = vec![0; 900];
-        blake3::Hasher::new().update(&n.to_le_bytes()).finalize_xof().fill(&mut noise);
-        ann.client().send("bob", Message::data(noise)).await.unwrap();
+        ann.client().send("bob", Message::data(noise(n, 900))).await.unwrap();
     }
     ann.client().send("bob", alone("ann", 0)).await.unwrap();
     ann.client().connect();
@@ -41,6 +39,13 @@ async fn what_the_relay_may_see_is_not_left_behind_by_a_thousand_sealed_envelope
     };
     timeout(DAY, all).await.expect("all arrive");
     assert_eq!(ann.client().status().await.unwrap().custody, 1_101);
+}
+
+/// What cannot be compressed.
+fn noise(seed: u32, length: usize) -> Vec<u8> {
+    let mut noise = vec![0; length];
+    blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof().fill(&mut noise);
+    noise
 }
 
 /// A relay that admits everyone, and is otherwise as `set` makes it.
@@ -133,10 +138,7 @@ async fn an_envelope_that_is_longer_than_this_relay_takes_fails_and_what_comes_a
     let mut world = world(9, |config| config.mailbox.envelope_bytes_max = 4_096);
     let (ann, bob) = ann_and_bob(&mut world, "gprs").await;
     let mut events = ann.client().subscribe(InboxNumber(0));
-    // What cannot be compressed, two bytes to a letter.
-    let long: String =
-        (0..4_000_u64).filter_map(|n| char::from_u32(0x400 + (n * n * 7_919 % 997) as u32)).collect();
-    let long = ann.client().send("bob", Message::from(long).relay_visible()).await.unwrap();
+    let long = ann.client().send("bob", Message::data(noise(0, 6_000)).relay_visible()).await.unwrap();
     ann.client().send("bob", alone("ann", 1)).await.unwrap();
     ann.client().connect();
     bob.client().connect();

@@ -393,9 +393,8 @@ async fn connect(folder: &Path, open: &mut Open, params: ConnectParams) -> Resul
         }
         None if open.position.is_none() => {
             let head = open.client.status().await?.received;
-            let position = Position::open(folder, position::RPC, head).map_err(|failure| {
-                RpcError::from(thinpost_client::StoreError::Damaged(failure.to_string()))
-            })?;
+            let position = Position::open(folder, position::RPC, head)
+                .map_err(|failure| RpcError::new(-32000, Some("store-failed"), failure))?;
             open.events.seek(position.get());
             open.position = Some(position);
         }

@@ -18,7 +18,7 @@ pub(super) struct RpcError {
 }
 
 impl RpcError {
-    fn new(code: i32, kind: Option<&'static str>, message: impl ToString) -> Self {
+    pub(super) fn new(code: i32, kind: Option<&'static str>, message: impl ToString) -> Self {
         Self { code, message: message.to_string(), kind }
     }
 
