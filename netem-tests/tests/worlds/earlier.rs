@@ -8,7 +8,7 @@ use quinn::crypto::rustls::QuicServerConfig;
 use quinn::{Endpoint, EndpointConfig, ServerConfig};
 use rustls::server::NoServerSessionStorage;
 use thinpost_carrier::Identity;
-use thinpost_client::{Client, InboxNumber, LinkState, MessageId, MessageState, ReceivedContent, WallClock};
+use thinpost_client::{Client, InboxNumber, MessageId, MessageState, ReceivedContent, WallClock};
 use thinpost_gateway::store::{RedbStore, Store, StoreConfig};
 use thinpost_netem::World;
 use thinpost_wire::ids::Position;
