@@ -95,6 +95,25 @@ pub fn is_there(path: &Path) -> io::Result<bool> {
     }
 }
 
+/// Whether a file is the one of this name, and not one that it stood for before.
+///
+/// # Errors
+/// The system's.
+pub fn is_at(file: &File, path: &Path) -> io::Result<bool> {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt;
+        let (ours, found) = (file.metadata()?, fs::metadata(path)?);
+        Ok((ours.dev(), ours.ino()) == (found.dev(), found.ino()))
+    }
+    #[cfg(not(unix))]
+    {
+        // Other systems replace no file that is open.
+        let _ = (file, path);
+        Ok(true)
+    }
+}
+
 /// Waits until the content of a file is on disk.
 ///
 /// # Errors
@@ -122,6 +141,17 @@ mod tests {
     #![allow(clippy::unwrap_used)]
 
     use super::*;
+
+    #[cfg(unix)]
+    #[test]
+    fn a_file_that_was_replaced_is_not_the_one_of_its_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let [path, unfinished] = ["a", "a.new"].map(|name| folder.path().join(name));
+        let file = create_private(&path).unwrap();
+        assert!(is_at(&file, &path).unwrap());
+        replace(&path, &unfinished, b"another").unwrap();
+        assert!(!is_at(&file, &path).unwrap());
+    }
 
     #[test]
     fn a_file_is_replaced_whole_and_a_leftover_does_not_matter() {

@@ -35,6 +35,10 @@ pub(crate) fn add_checks(file: &File, path: &Path) -> Result<(), DatabaseError> 
         Err(TryLockError::WouldBlock) => return Err(DatabaseError::DatabaseAlreadyOpen),
         Err(TryLockError::Error(error)) => return Err(StorageError::Io(error).into()),
     }
+    // Another process has done so between the opening of the file and this, and works with what took its place.
+    if !files::is_at(file, path).map_err(StorageError::Io)? {
+        return Err(DatabaseError::DatabaseAlreadyOpen);
+    }
     let mut unfinished = path.as_os_str().to_owned();
     unfinished.push(".checked");
     let unfinished = Path::new(&unfinished);

@@ -16,6 +16,8 @@ mod manifest;
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
+use thinpost_disk::files;
+
 use self::manifest::Manifest;
 use crate::folder::{Filling, Folder, FolderError};
 use crate::store::{Counts, RedbStore, Report, StoreError};
@@ -93,11 +95,32 @@ fn make(
         filling.copy(&folder.addresses_path(), ADDRESSES_FILE)?;
         files.push(ADDRESSES_FILE);
     }
-    let counts = copy(&path.join(STORE_FILE))?;
+    let store = path.join(STORE_FILE);
+    let counts = copy(&store).inspect_err(|_| give_up(&store))?;
     let manifest = Manifest::of(path, &files)?;
     filling.write(MANIFEST_FILE, manifest.to_string().as_bytes())?;
     filling.finish()?;
     Ok(counts)
+}
+
+/// Makes room again: what is begun may be what has filled the disk, and bears the mark in any case.
+fn give_up(begun: &Path) {
+    if let Err(error) = files::remove(begun) {
+        tracing::warn!(%error, path = %begun.display(), "what was begun stays");
+    }
+}
+
+/// Whether there is a finished backup, with files of the lengths that its manifest says; what is in them is not read.
+///
+/// # Errors
+///
+/// When the folder cannot be read.
+pub fn is_there(path: &Path) -> Result<bool, BackupError> {
+    if Filling::is_marked(path)? || !files::is_there(&path.join(MANIFEST_FILE)).unwrap_or(false) {
+        return Ok(false);
+    }
+    let manifest = Manifest::read(&path.join(MANIFEST_FILE))?;
+    Ok(manifest.is_some_and(|manifest| manifest.has_lengths_of(path)))
 }
 
 /// Whether a folder is a backup, damaged or not: it has the files that each has.
@@ -158,7 +181,8 @@ pub fn restore(path: &Path, data: &Path) -> Result<Counts, BackupError> {
     if has_addresses {
         filling.copy(&path.join(ADDRESSES_FILE), Folder::ADDRESSES)?;
     }
-    let counts = RedbStore::restore(&path.join(STORE_FILE), &folder.store_path())?;
+    let store = folder.store_path();
+    let counts = RedbStore::restore(&path.join(STORE_FILE), &store).inspect_err(|_| give_up(&store))?;
     filling.finish()?;
     Ok(counts)
 }

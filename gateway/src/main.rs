@@ -322,9 +322,13 @@ fn complain(what: impl Display) {
     let _ = writeln!(io::stderr(), "gateway: {what}");
 }
 
+/// Whoever reads the standard output and has had enough changes nothing about what was done.
 fn print(text: &str) -> Result<(), Failure> {
     let mut stdout = io::stdout().lock();
-    stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).map_err(stdout_failed)
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        written => written.map_err(stdout_failed),
+    }
 }
 
 fn stdout_failed(error: io::Error) -> Failure {

@@ -68,6 +68,13 @@ fn ask(folder: &Folder, to: &Path, in_use: FolderError) -> Result<Counts, Failur
     let failed = |error| Failure::new(Failure::IO, format!("no backup was made: {error}"));
     let path = std::path::absolute(to).map_err(failed)?;
     match control::ask(folder, &path).map_err(failed)? {
+        Some(Ok(_)) if !backup::is_there(&path)? => Err(Failure::new(
+            Failure::IO,
+            format!(
+                "the relay has made a backup, but in a {} that is not seen from here: does it run apart?",
+                path.display()
+            ),
+        )),
         Some(Ok(counts)) => Ok(counts),
         Some(Err(refused)) => Err(Failure::new(refused.code, refused.message)),
         // Another command has it, or a relay whose folder is too deep for a socket.

@@ -1,7 +1,7 @@
 //! What a backup says of its files.
 
 use std::fmt;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::Path;
 
@@ -46,6 +46,12 @@ impl Manifest {
 
     pub(super) fn names(&self, name: &str) -> bool {
         self.files.iter().any(|file| file.name == name)
+    }
+
+    /// Whether each file is as long as it is listed.
+    pub(super) fn has_lengths_of(&self, folder: &Path) -> bool {
+        let length = |name: &str| fs::metadata(folder.join(name)).map(|found| found.len()).ok();
+        self.files.iter().all(|file| length(&file.name) == Some(file.bytes))
     }
 
     /// The first file that is not as it is listed.

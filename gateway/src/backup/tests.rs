@@ -112,6 +112,7 @@ fn a_store_is_backed_up_as_its_last_commit_left_it_and_goes_on_meanwhile() {
         true
     };
     let counts = back_up(&place.folder, &store, &backup, &goes_on).unwrap();
+    assert!(is_there(&backup).unwrap() && !is_there(&place.path("elsewhere")).unwrap());
     assert!(rows.into_inner() > 5);
     assert_eq!(
         (counts.entries, check(&backup).unwrap()),
@@ -132,6 +133,8 @@ fn a_backup_that_was_given_up_is_none_and_can_be_begun_again() {
     let Err(BackupError::Store(StoreError::Io(error))) = given_up else { panic!("{given_up:?}") };
     assert_eq!(error.kind(), io::ErrorKind::Interrupted);
     assert!(names(&backup).contains("unfinished"));
+    assert!(!backup.join(STORE_FILE).exists(), "it takes no room of the disk that it has filled, perhaps");
+    assert!(!is_there(&backup).unwrap());
     assert!(matches!(check(&backup), Err(BackupError::NotABackup { .. })));
     assert!(matches!(restore(&backup, &place.path("restored")), Err(BackupError::NotABackup { .. })));
     assert!(!place.path("restored").exists());

@@ -88,7 +88,11 @@ fn make_or_renew(home: &Place, ticket: &Ticket) -> Result<bool, Failure> {
         None => Home::create(&home.folder, ticket),
     };
     let exists = match made {
-        Ok(_) => return Ok(true),
+        Ok(_) => {
+            // Of a home that was wiped, perhaps: nothing of this one has been shown.
+            position::forget(&home.folder);
+            return Ok(true);
+        }
         Err(error @ CreateError::Exists(_)) => error,
         Err(error) => return Err(error.into()),
     };
@@ -128,12 +132,15 @@ pub(crate) async fn sync(home: &Place, time: Duration, budget: Option<u64>) -> R
     let is_answered = client.link_status().borrow().received_bytes > 0;
     client.close().await;
     show::rest_of_news(&mut events).await;
-    let mut out = stdout().lock();
-    writeln!(
-        out,
+    let said = writeln!(
+        stdout().lock(),
         "{} sent, {} failed, {} received, {} waiting, {} bytes on the air",
-        report.custody, report.failed, report.received, report.waiting, report.bytes
-    )?;
+        report.custody,
+        report.failed,
+        report.received,
+        report.waiting,
+        report.bytes
+    );
     match &report.end {
         SyncEnd::Complete if report.waiting == 0 && report.failed == 0 => Ok(()),
         SyncEnd::Complete if report.waiting == 0 => {
@@ -150,7 +157,9 @@ pub(crate) async fn sync(home: &Place, time: Duration, budget: Option<u64>) -> R
         }
         SyncEnd::NoLink(state) => Err(Failure::of_link(state).unwrap_or_else(|| unreachable_relay(state))),
         _ => Err(Failure::new(exit::TEMPORARY, "not all was done")),
-    }
+    }?;
+    // What was not done counts for more than who reads of it.
+    Ok(said?)
 }
 
 /// The relay cannot be reached now.
@@ -207,9 +216,7 @@ pub(crate) fn set_key(home: &Place, new: NewKey) -> Result<(), Failure> {
 
 pub(crate) fn wipe(Place { folder, .. }: &Place) -> Result<(), Failure> {
     Home::wipe(folder)?;
-    for name in [position::LISTEN, position::RPC] {
-        let _ = std::fs::remove_file(folder.join(name));
-    }
+    position::forget(folder);
     // Unless a person keeps something else there.
     let _ = std::fs::remove_dir(folder);
     writeln!(stdout().lock(), "the home in {} is wiped", folder.display())?;

@@ -1,7 +1,12 @@
 //! `listen`: prints messages as they arrive.
 
+use std::cell::Cell;
+use std::pin::pin;
+use std::time::Duration;
+
 use thinpost_client::{Client, Event, InboxNumber, Subscription};
 use tokio::io::AsyncWriteExt;
+use tokio::time::timeout;
 
 use crate::args::Listen;
 use crate::failure::{Failure, exit};
@@ -23,13 +28,35 @@ pub(crate) async fn listen(home: &Place, args: Listen) -> Result<(), Failure> {
     let after = args.after.map(InboxNumber).or(position.as_ref().map(Position::get)).unwrap_or_default();
     let events = client.subscribe(after);
     client.connect();
-    let listened = tokio::select! {
-        biased;
-        interrupted = input::asked_to_end() => interrupted,
-        printed = print(&client, events, &args, position.as_mut()) => printed,
+    let begun = Cell::new(Begun::Nothing);
+    let listened = {
+        let mut printing = pin!(print(&client, events, &args, position.as_mut(), &begun));
+        tokio::select! {
+            biased;
+            interrupted = input::asked_to_end() => {
+                if begun.replace(Begun::TheLast) == Begun::ALine {
+                    // Whoever reads it may be slow.
+                    let _ = timeout(PATIENCE, &mut printing).await;
+                }
+                interrupted
+            }
+            printed = &mut printing => printed,
+        }
     };
     client.close().await;
     listened
+}
+
+/// How long a line that was begun may take when the program is told to end.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// How far the printing of a message has come.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Begun {
+    Nothing,
+    ALine,
+    /// No other is to follow.
+    TheLast,
 }
 
 async fn print(
@@ -37,6 +64,7 @@ async fn print(
     mut events: Subscription,
     args: &Listen,
     mut position: Option<&mut Position>,
+    begun: &Cell<Begun>,
 ) -> Result<(), Failure> {
     // Whoever asks for the end need not have read all.
     let mut out = tokio::io::stdout();
@@ -48,10 +76,14 @@ async fn print(
                 } else {
                     show::received_line(&message)
                 };
+                begun.set(Begun::ALine);
                 out.write_all(format!("{line}\n").as_bytes()).await?;
                 out.flush().await?;
                 if let Some(position) = &mut position {
                     position.set(message.number)?;
+                }
+                if begun.replace(Begun::Nothing) == Begun::TheLast {
+                    return Ok(());
                 }
                 if let Some(contact) = message.contact.as_ref().filter(|_| args.mark_read) {
                     client.mark_read(contact, message.number).await?;

@@ -23,6 +23,13 @@ pub(crate) struct Position {
 const NUMBER_BYTES: usize = 8;
 const BYTES: usize = 16;
 
+/// Removes both.
+pub(crate) fn forget(home: &Path) {
+    for name in [LISTEN, RPC] {
+        let _ = std::fs::remove_file(home.join(name));
+    }
+}
+
 impl Position {
     /// Reads the position of that name; a new one is 0. `head` is the inbox's last number: a position
     /// beyond it is of another copy of this home.
