@@ -240,7 +240,12 @@ impl Task {
 
     /// Sees a connection to its end. Beyond so many it is forgotten instead, while others may come who need its room: it has said why it
     /// ends, and who has not heard that and comes late is told that nobody is here (a stateless reset).
+    ///
+    /// One that the other end has closed, or forgotten, has nothing to answer.
     fn finish(&self, connection: Connection) {
+        if matches!(connection.down(), Some(Down::Closed(_) | Down::Forgotten | Down::TimedOut)) {
+            return;
+        }
         let place = self.router.finishing.clone().try_acquire_owned();
         if place.is_err() && self.router.incoming.is_some() {
             return debug!("a connection is forgotten: as many as may be are ending");

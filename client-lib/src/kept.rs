@@ -216,7 +216,9 @@ impl Kept {
         if may_be_early && !notes.seen.is_empty() {
             let receipts = &mut self.contacts.entry(*from).or_default().receipts;
             receipts.retain(|other| notes.seen.iter().all(|seen| seen.incarnation != other.incarnation));
-            receipts.extend(notes.seen.iter().cloned());
+            let mut stated = notes.seen.clone();
+            stated.dedup();
+            receipts.extend(stated);
             receipts.drain(..receipts.len().saturating_sub(RECEIPTS_MAX));
         }
         let latest = self.contacts.get(from).map_or(0, |contact| contact.latest);

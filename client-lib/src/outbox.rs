@@ -238,12 +238,8 @@ impl Outbox {
     /// The relay has it, or it failed for good: it and its riders.
     pub(crate) fn remove(&mut self, id: MessageId) -> Vec<(MessageId, Queued)> {
         let Some(row) = self.take_out(id) else { return Vec::new() };
-        let mailbox = row.queued.mailbox;
-        if let Some(hold) = self.holds.get(&mailbox)
-            // What comes later has nothing to wait behind.
-            && (hold.probe == Some(id) || !self.rows.values().any(|row| row.queued.mailbox == mailbox))
-        {
-            self.holds.remove(&mailbox);
+        if self.holds.get(&row.queued.mailbox).is_some_and(|hold| hold.probe == Some(id)) {
+            self.holds.remove(&row.queued.mailbox);
         }
         let mut all = vec![(id, row.queued)];
         all.extend(self.riders.remove(&id).into_iter().flatten());

@@ -51,12 +51,16 @@ use thinpost_wire::limits::{BODY_BYTES_MAX, OBJECT_BYTES_MAX, TICKET_ADDRESSES_M
 use self::keys::between;
 pub use self::limits::{AddressLimits, ClaimLimits, LimitsConfig, PaceLimits, Rate};
 use crate::store::{GroupLimits, ObjectQuota, Quota, StoreConfig};
+use crate::strangers::SHARE as STRANGERS_SHARE;
 
 /// The UDP port of a relay unless it is told another.
 pub const PORT: u16 = 4433;
 
 /// How much of the disk is kept for when it is full, bytes, unless it is told otherwise: docs/decisions/0024.
 const RESERVE_BYTES: u64 = 64 << 20;
+
+/// What `limits.retry_from` is where nobody is to be asked.
+const RETRY_NEVER: usize = 65_536;
 
 /// Largest configuration file that is read, bytes: an allow-list of 15,000 accounts.
 const FILE_BYTES_MAX: u64 = 1024 * 1024;
@@ -316,6 +320,15 @@ impl Config {
                 "limits",
                 format!("incoming_bytes_max is less than incoming_bytes_each_max = {each}"),
             );
+        }
+        let LimitsConfig { retry_from, strangers_max, .. } = self.limits;
+        let retry_max = strangers_max.div_ceil(STRANGERS_SHARE) * 3 / 4;
+        if retry_from > retry_max && retry_from != RETRY_NEVER {
+            let problem = format!(
+                "with strangers_max = {strangers_max} retry_from is {retry_max} at most, or {RETRY_NEVER} to ask nobody: \
+                 forged addresses would take all places before anybody is asked"
+            );
+            return conflict("limits", problem);
         }
         let ObjectsConfig { bytes_max, object_bytes_max, .. } = self.objects;
         if bytes_max < object_bytes_max {

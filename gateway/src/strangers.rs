@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::limits::AddressBlock;
 
 /// One address has so many of all places: a fourth.
-const SHARE: usize = 4;
+pub(crate) const SHARE: usize = 4;
 
 /// The places. A handle: clones share them.
 #[derive(Clone, Debug)]

@@ -9,6 +9,7 @@ use thinpost_wire::parcel::Parcel;
 use tokio::time::Instant;
 
 use super::Driver;
+use super::introductions::account_of;
 use super::outgoing::Outgoing;
 use crate::event::{Event, LinkState};
 use crate::kept::Name;
@@ -234,7 +235,8 @@ impl Driver {
     /// with a relay's store. What no key opens is of no use to anyone, and dropped: whoever sent it keeps it until a receipt. So they do
     /// with what is coded with a text model that is not here.
     fn open(&mut self, body: &[u8], age_s: u32) {
-        let opened = self.seals.open(body, |from| self.shared.contacts().account_of(from).is_some());
+        let Self { seals, shared, changes, .. } = self;
+        let opened = seals.open(body, |from| account_of(shared, changes, from).is_some());
         let (identity, parcel) = match opened {
             Ok(opened) => opened,
             Err(OpenSealError::Repeat(from)) => {
@@ -248,6 +250,11 @@ impl Driver {
             Err(OpenSealError::Lacking(from, _)) if self.shared.contacts().account_of(&from).is_some() => {
                 tracing::warn!("a contact has coded with a text model that is not here");
                 return self.ask_again(&from);
+            }
+            Err(OpenSealError::TooMuch(from)) => {
+                // Their home keeps it, and sends it again: when they are a contact it is read.
+                tracing::warn!("what a stranger has sealed grows too much; it is dropped");
+                return self.seals.heard_of(&from, false);
             }
             // A stranger cannot be asked.
             Err(OpenSealError::Content(from, content) | OpenSealError::Lacking(from, content)) => {
@@ -310,8 +317,12 @@ impl Driver {
 
     /// Reads what the relay could read, too.
     fn read_open<'l>(&self, letter: &'l [u8], from: Option<AccountKey>) -> Result<Letter<'l>, LetterError> {
-        let is_contacts = from.is_some_and(|from| self.shared.contacts().name_of(&from).is_some());
-        let bytes_max = if is_contacts { usize::MAX } else { stranger_bytes_max(letter.len()) };
+        let is_contact = |account: AccountKey| {
+            let new = self.changes.contacts.iter().any(|contact| contact.ticket.account == account);
+            new || self.shared.contacts().name_of(&account).is_some()
+        };
+        let bytes_max =
+            if from.is_some_and(is_contact) { usize::MAX } else { stranger_bytes_max(letter.len()) };
         Letter::decode_within(letter, self.shared.codings.models(), bytes_max)
     }
 

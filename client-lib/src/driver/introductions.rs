@@ -5,16 +5,23 @@ use thinpost_wire::notes::Introduction;
 use thinpost_wire::ticket::ContactTicket;
 
 use super::Driver;
+use crate::client::Shared;
 use crate::contacts::Contact;
 use crate::event::Event;
 use crate::requests::REQUESTS_MAX;
 use crate::seal::Identity;
+use crate::store::Changes;
+
+/// See [`Driver::account_of`].
+pub(super) fn account_of(shared: &Shared, changes: &Changes, identity: &Identity) -> Option<AccountKey> {
+    let new = changes.contacts.iter().find(|contact| contact.ticket.seal.identity == *identity);
+    new.map(|contact| contact.ticket.account).or_else(|| shared.contacts().account_of(identity))
+}
 
 impl Driver {
     /// Whose device this is, if it is a contact's, or one's who has just become a contact.
     pub(super) fn account_of(&self, identity: &Identity) -> Option<AccountKey> {
-        let new = self.changes.contacts.iter().find(|contact| contact.ticket.seal.identity == *identity);
-        new.map(|contact| contact.ticket.account).or_else(|| self.shared.contacts().account_of(identity))
+        account_of(&self.shared, &self.changes, identity)
     }
 
     /// Somebody makes themselves known: a guest becomes a contact, a stranger waits to be accepted.

@@ -210,6 +210,10 @@ impl Driver {
         if ids.is_empty() {
             return Ok(Vec::new());
         }
+        // What has lost its number leaves under another.
+        if !self.changes.unnumbered.is_empty() {
+            self.commit().await?;
+        }
         // A ratchet that opened something must not be written without what it opened.
         debug_assert!(self.changes.received.is_empty(), "what has arrived is committed first");
         let rows = self.shared.on_disk(move |shared| shared.store.departures(&ids)).await?;

@@ -95,21 +95,6 @@ fn what_is_not_sealed_keeps_its_number_behind_what_only_waits_anew() {
 }
 
 #[test]
-fn a_hold_ends_with_the_last_message_behind_it() {
-    let now = Instant::now();
-    let mut outbox = outbox(&[BOB, BOB]);
-    assert_eq!(take(&mut outbox, now), [1, 2]);
-    outbox.refused(MessageId(1), Refusal::MailboxFull, now);
-    outbox.refused(MessageId(2), Refusal::MailboxFull, now);
-    outbox.remove(MessageId(1));
-    assert!(outbox.insert(MessageId(3), &queued(BOB)), "the second still waits");
-    outbox.remove(MessageId(2));
-    outbox.remove(MessageId(3));
-    assert!(!outbox.insert(MessageId(4), &queued(BOB)));
-    assert_eq!(take(&mut outbox, now), [4]);
-}
-
-#[test]
 fn what_was_sealed_together_expires_with_the_youngest() {
     let mut outbox = outbox(&[BOB]);
     outbox.insert(MessageId(2), &Queued { enqueued_ms: 9_000, ..queued(BOB) });

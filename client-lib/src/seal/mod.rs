@@ -45,7 +45,7 @@ const STRANGERS_KNOWN_MAX: usize = 10_000;
 /// What somebody who is no contact has sealed has at most so many times as many bytes when it is unpacked, and these beside: texts
 /// that people write do not shrink so far, and a relay counts what strangers send as it is sent.
 const STRANGER_TIMES: usize = 8;
-const STRANGER_BYTES: usize = 4 * 1024;
+const STRANGER_BYTES: usize = 16 * 1024;
 
 /// What so many coded bytes of somebody who is no contact have at most.
 pub(crate) fn stranger_bytes_max(coded: usize) -> usize {
@@ -94,6 +94,9 @@ pub(crate) enum OpenSealError {
     /// It opened, and cannot be read with what is here; coded otherwise it could: whose it is, and what was in it.
     #[error("its content is coded with what is not here")]
     Lacking(Identity, Vec<u8>),
+    /// It opened, and is of somebody who is no contact: when it is unpacked it is longer than they may make it.
+    #[error("its content grows more than a stranger's may")]
+    TooMuch(Identity),
     /// It opened, and is no parcel of this version: whose it is, and what was in it.
     #[error("its content cannot be read")]
     Content(Identity, Vec<u8>),
@@ -212,6 +215,9 @@ impl Seals {
             Ok(parcel) => Err(OpenSealError::Content(from, parcel)),
             Err(UnpackError::UnknownModel(_) | UnpackError::Unnamed) => {
                 Err(OpenSealError::Lacking(from, content))
+            }
+            Err(error) if bytes_max < BODY_BYTES_MAX && error.is_too_long() => {
+                Err(OpenSealError::TooMuch(from))
             }
             Err(_) => Err(OpenSealError::Content(from, content)),
         }

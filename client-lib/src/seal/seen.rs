@@ -117,8 +117,15 @@ impl Seen {
 
     /// How many parcels it takes to state all that none has.
     pub(super) fn untold_parcels(&self) -> usize {
-        let untold = self.of.values().filter(|numbers| numbers.untold);
-        untold.map(Numbers::receipts).sum::<usize>().div_ceil(SEEN_MAX)
+        let (mut parcels, mut room) = (0, 0);
+        for numbers in self.by_use.values().filter_map(|of| self.of.get(of)).filter(|numbers| numbers.untold)
+        {
+            if numbers.receipts() > room {
+                (parcels, room) = (parcels + 1, SEEN_MAX);
+            }
+            room -= numbers.receipts();
+        }
+        parcels
     }
 
     /// What the next receipt states, as far as one holds it: first what came first. The other side takes what left before
@@ -263,6 +270,14 @@ mod tests {
             let is_stated = receipts.iter().any(|receipt| receipt.has_arrived(n));
             assert_eq!(is_stated, arrived.contains(&n), "{n}");
         }
+        // Six statements each: two in a parcel.
+        let mut many = Seen::default();
+        for of in 0..5 {
+            assert!((1..=190).all(|n| many.insert(ShortIncarnation([of; 4]), 2 * n, NOW)));
+        }
+        assert_eq!(many.untold_parcels(), 3);
+        assert_eq!([(); 3].map(|()| many.take_receipts().len()), [SEEN_MAX, SEEN_MAX, 6]);
+        assert!(!many.is_untold());
         // Where not all of one fits, what is there still says that more follows.
         let of = |n: usize| ShortIncarnation([n as u8 + 10; 4]);
         assert!((0..SEEN_MAX - 2).all(|n| seen.insert(of(n), 1, NOW)));

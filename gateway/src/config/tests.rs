@@ -113,6 +113,11 @@ fn settings_that_do_not_go_together_are_refused_at_the_line_to_change() {
             "line 1, column 2: limits: incoming_bytes_max is less than incoming_bytes_each_max = 16384",
         ),
         (
+            "[limits]\nstrangers_max = 64".to_owned(),
+            "line 1, column 2: limits: with strangers_max = 64 retry_from is 12 at most, or 65536 to ask nobody: \
+             forged addresses would take all places before anybody is asked",
+        ),
+        (
             "advertise = [\"0.0.0.0:4433\"]".to_owned(),
             "line 1, column 1: advertise: nobody can reach 0.0.0.0:4433; name an address and a port",
         ),

@@ -222,9 +222,6 @@ impl State {
     }
 
     fn append(&mut self, append: &Append, barred: Option<Refusal>, config: &StoreConfig) -> Verdict {
-        if append.body.len() > config.body_bytes_max {
-            return Err(Refusal::TooLong);
-        }
         let all_bytes = self.all_bytes();
         let device = self.devices.get_mut(&append.device).ok_or(Refusal::UnknownDevice)?;
         if let Some(accepted) = device.incarnations.get(&append.origin.incarnation) {
@@ -234,6 +231,9 @@ impl State {
                 None if append.origin.sequence < accepted.floor => return Err(Refusal::Stale),
                 None => {}
             }
+        }
+        if append.body.len() > config.body_bytes_max {
+            return Err(Refusal::TooLong);
         }
         if let Some(refusal) = barred {
             return Err(refusal);

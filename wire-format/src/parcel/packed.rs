@@ -45,6 +45,13 @@ pub enum UnpackError {
     Text(#[from] TextError),
 }
 
+impl UnpackError {
+    /// Whether it has more bytes than were allowed.
+    pub fn is_too_long(&self) -> bool {
+        matches!(self, Self::Codec(CodecError::TooLong { .. }) | Self::Text(TextError::TooLong { .. }))
+    }
+}
+
 /// The parcel's bytes, for [`Parcel::decode`](super::Parcel::decode); `named` is the incarnation that the session has named, if any.
 ///
 /// # Errors

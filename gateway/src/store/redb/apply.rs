@@ -295,9 +295,6 @@ impl<'t> Transaction<'t> {
     }
 
     fn append(&mut self, append: &Append, barred: Option<Refusal>) -> Result<Verdict> {
-        if append.body.len() > self.config.body_bytes_max {
-            return Ok(Err(Refusal::TooLong));
-        }
         let Some(device) = self.device(append.device.0)? else { return Ok(Err(Refusal::UnknownDevice)) };
         let incarnation = (append.device.0, u64::from_be_bytes(append.origin.incarnation.0));
         let sequence = append.origin.sequence;
@@ -311,6 +308,10 @@ impl<'t> Transaction<'t> {
             if sequence < known.floor {
                 return Ok(Err(Refusal::Stale));
             }
+        }
+        // What it has taken it has taken, though the bound was another then.
+        if append.body.len() > self.config.body_bytes_max {
+            return Ok(Err(Refusal::TooLong));
         }
         if let Some(refusal) = barred {
             return Ok(Err(refusal));

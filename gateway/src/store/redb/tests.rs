@@ -53,6 +53,19 @@ impl Restorable for RedbStore {
 conformance_tests!(empty);
 
 #[test]
+fn what_was_taken_before_envelopes_had_to_be_shorter_is_known_when_it_comes_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("relay.redb");
+    let store = RedbStore::open(&path, small()).unwrap();
+    let device = join(&store, ALICE, 1);
+    accept(&store, append(device, ALICE, 1, b"longer"), T0);
+    drop(store);
+    let store = RedbStore::open(&path, StoreConfig { body_bytes_max: 5, ..small() }).unwrap();
+    assert_eq!(one(&store, Op::Append(append(device, ALICE, 1, b"longer")), T0), Ok(Done::Repeat));
+    assert_eq!(one(&store, Op::Append(append(device, ALICE, 2, b"longer")), T0), Err(Refusal::TooLong));
+}
+
+#[test]
 fn a_reopened_store_is_the_same_store() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("relay.redb");
