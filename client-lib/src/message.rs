@@ -138,7 +138,7 @@ pub enum Failure {
     /// The recipient's keys in its contact's ticket are none.
     #[error("the contact's keys cannot be used")]
     BadKeys,
-    /// No handle is left for another recipient.
+    /// No handle was left for another recipient. Earlier versions said so; now a new table of handles is begun.
     #[error("this device has written to as many accounts as a relay keeps apart")]
     TooManyRecipients,
 }

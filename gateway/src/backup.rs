@@ -116,11 +116,11 @@ fn give_up(begun: &Path) {
 ///
 /// When the folder cannot be read.
 pub fn is_there(path: &Path) -> Result<bool, BackupError> {
-    if Filling::is_marked(path)? || !files::is_there(&path.join(MANIFEST_FILE)).unwrap_or(false) {
-        return Ok(false);
+    match manifest_of(path) {
+        Ok(manifest) => Ok(manifest.has_lengths_of(path)),
+        Err(BackupError::NotABackup { .. } | BackupError::Damaged { .. }) => Ok(false),
+        Err(error) => Err(error),
     }
-    let manifest = Manifest::read(&path.join(MANIFEST_FILE))?;
-    Ok(manifest.is_some_and(|manifest| manifest.has_lengths_of(path)))
 }
 
 /// Whether a folder is a backup, damaged or not: it has the files that each has.
@@ -138,8 +138,8 @@ pub fn check(path: &Path) -> Result<Report, BackupError> {
     Ok(RedbStore::check(&path.join(STORE_FILE))?)
 }
 
-/// That there is a finished backup, with the files of its manifest.
-fn verify(path: &Path) -> Result<Manifest, BackupError> {
+/// What a finished backup says of its files.
+fn manifest_of(path: &Path) -> Result<Manifest, BackupError> {
     let not_a_backup = || BackupError::NotABackup { path: path.to_owned() };
     if Filling::is_marked(path)? {
         return Err(not_a_backup());
@@ -150,8 +150,13 @@ fn verify(path: &Path) -> Result<Manifest, BackupError> {
         }
         read => read?,
     };
+    manifest.ok_or_else(|| BackupError::Damaged { path: path.join(MANIFEST_FILE) })
+}
+
+/// That there is a finished backup, with the files of its manifest.
+fn verify(path: &Path) -> Result<Manifest, BackupError> {
+    let manifest = manifest_of(path)?;
     let damaged = |file: &str| BackupError::Damaged { path: path.join(file) };
-    let manifest = manifest.ok_or_else(|| damaged(MANIFEST_FILE))?;
     for file in [KEY_FILE, STORE_FILE] {
         if !manifest.names(file) {
             return Err(damaged(MANIFEST_FILE));

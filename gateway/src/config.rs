@@ -27,7 +27,7 @@
 //!   when a village comes back, and soon everybody when addresses are forged.
 //! - **16 KiB behind a first packet, 16 MiB behind all**: a 0-RTT flight of the longest kind, and a thousand of them.
 //! - **64 MiB for what links hold**: a thousand messages of the longest kind on their way at once.
-//! - **12 hours of silence**: a sleeping phone's connection costs it nothing and the relay 40 kB, while a
+//! - **12 hours of silence**: a sleeping phone's connection costs it nothing and the relay 30 kB, while a
 //!   new handshake costs the phone kilobytes.
 //! - **A cache of 16 MiB**: each envelope is written once and read once, so a larger one buys little.
 //! - **1,024 operations in one commit**: the disk's sync is shared by all of them; beyond that it is a

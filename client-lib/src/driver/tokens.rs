@@ -11,7 +11,7 @@ use crate::seal::Identity;
 
 impl Driver {
     /// The handle by which to reach a mailbox, and the frame that binds it if it is new. `token` is for an account
-    /// that is no contact any more. None: the table is full, and there has to be a new one.
+    /// that is no contact any more. None: the table is full, and there has to be a new one; or there is no token.
     ///
     /// A contact's token may change while messages are on the link. What goes by another handle could overtake
     /// them, so the old one serves until they are settled or refused.

@@ -15,6 +15,18 @@ use crate::place::Place;
 use crate::position::{self, Position};
 use crate::show;
 
+/// How long a line that was begun may take when the program is told to end.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// How far the printing of a message has come.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Begun {
+    Nothing,
+    ALine,
+    /// No other is to follow.
+    TheLast,
+}
+
 pub(crate) async fn listen(home: &Place, args: Listen) -> Result<(), Failure> {
     let builder = home.builder();
     let builder = if args.reachable { builder } else { builder.keepalive(args.keepalive) };
@@ -45,18 +57,6 @@ pub(crate) async fn listen(home: &Place, args: Listen) -> Result<(), Failure> {
     };
     client.close().await;
     listened
-}
-
-/// How long a line that was begun may take when the program is told to end.
-const PATIENCE: Duration = Duration::from_secs(1);
-
-/// How far the printing of a message has come.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Begun {
-    Nothing,
-    ALine,
-    /// No other is to follow.
-    TheLast,
 }
 
 async fn print(
