@@ -8,11 +8,11 @@ use anyhow::{Result, bail};
 use quinn::{AsyncUdpSocket, Runtime, TokioRuntime};
 use thinpost_carrier::{Channel, Endpoint, Identity, News, quic};
 use thinpost_wire::codec::DictionarySet;
-use thinpost_wire::frame::{Hello, ToDevice, ToRelay};
+use thinpost_wire::frame::{Hello, Signature, ToDevice, ToRelay};
 use thinpost_wire::ids::{AccountKey, DeviceKey, Handle, Incarnation, Origin, device_certificate_message};
 use thinpost_wire::link::{Event, LinkConfig};
 use thinpost_wire::table::HandleTable;
-use thinpost_wire::ticket::RelayTicket;
+use thinpost_wire::ticket::{InviteToken, RelayTicket};
 use thinpost_wire::token::{MailboxAddress, MailboxSecret, Token, TokenId};
 use tokio::time::timeout;
 
@@ -102,12 +102,22 @@ impl Device {
 
     /// Asks to be let in.
     pub fn register(&self) -> ToRelay<'static> {
-        ToRelay::Register {
-            account: self.account(),
-            certificate: self.account.sign(&device_certificate_message(&self.key())),
-            invite: None,
-            secret: self.secret,
-        }
+        self.register_into(self.account(), self.certificate(self.key()), None)
+    }
+
+    /// What its account says of a device: that it is one of its own.
+    pub fn certificate(&self, device: DeviceKey) -> Signature {
+        self.account.sign(&device_certificate_message(&device))
+    }
+
+    /// Asks to be let in as a device of any account, by any word of it.
+    pub fn register_into(
+        &self,
+        account: AccountKey,
+        certificate: Signature,
+        invite: Option<InviteToken>,
+    ) -> ToRelay<'static> {
+        ToRelay::Register { account, certificate, invite, secret: self.secret }
     }
 
     /// A line on which the device is registered and has read its mailbox.

@@ -4,11 +4,14 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use quinn::udp::Transmit;
+use thinpost_carrier::Down;
 use thinpost_gateway::config::{Config, Registration};
+use thinpost_gateway::invite::{InviteParams, Invites};
 use thinpost_netem::World;
 use thinpost_netem::flood::device::{Device, Heard, Line};
 use thinpost_netem::flood::initial::Openings;
-use thinpost_wire::frame::ToRelay;
+use thinpost_wire::frame::{Close, Denial, ToRelay};
+use thinpost_wire::ticket::InviteToken;
 use thinpost_wire::token::TokenId;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -33,6 +36,74 @@ async fn registered(world: &World, device: &Device, last: u8) -> Line {
     line.say(&device.register());
     line.caught_up().await.unwrap();
     line
+}
+
+/// How a relay ends a line on which this was said first, if it does.
+async fn answer(world: &World, device: &Device, last: u8, registration: &ToRelay<'_>) -> Option<Close> {
+    let mut line = line(world, device, last).await;
+    line.say(&device.hello(true));
+    line.say(registration);
+    let end = async {
+        loop {
+            if let Err(error) = line.next().await {
+                return error.downcast::<Down>().unwrap();
+            }
+        }
+    };
+    match timeout(Duration::from_secs(60), end).await {
+        Err(_) => None,
+        Ok(Down::Closed(close)) => Some(close),
+        Ok(other) => panic!("{other}"),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_gets_into_an_account_that_is_not_theirs() {
+    let world = world(9, |_| {});
+    let ticket = world.relay_ticket();
+    let [ann, eve] = [1, 2].map(|number| Device::new(9, number, &ticket));
+    drop(registered(&world, &ann, 1).await);
+    let into_anns = |certificate| eve.register_into(ann.account(), certificate, None);
+    // Her own word, and what Ann's account says of Ann's device.
+    for (last, certificate) in [(2, eve.certificate(eve.key())), (3, ann.certificate(ann.key()))] {
+        let close = answer(&world, &eve, last, &into_anns(certificate)).await;
+        assert_eq!(close, Some(Close::Denied(Denial::BadCertificate)));
+    }
+    assert_eq!(world.store().counts().unwrap().devices, 1);
+    assert_eq!(answer(&world, &eve, 4, &eve.register()).await, None, "into her own she may");
+    let word = ann.certificate(eve.key());
+    let close = answer(&world, &eve, 5, &into_anns(word)).await;
+    assert_eq!(close, Some(Close::Denied(Denial::BadCertificate)), "a device is of one account for ever");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_invite_that_the_relay_did_not_make_or_that_is_spent_lets_nobody_in() {
+    let world = world(10, |config| config.registration = Registration::Invite);
+    let ticket = world.relay_ticket();
+    let devices: Vec<_> = (0..6).map(|number| Device::new(10, number, &ticket)).collect();
+    let with = |device: &Device, invite| {
+        device.register_into(device.account(), device.certificate(device.key()), invite)
+    };
+    let params = InviteParams { uses: 1, valid: None };
+    let token = Invites::new([0x54; 32]).mint(ticket.clone(), params, 0).unwrap().token;
+    let others = Invites::new([0x55; 32]).mint(ticket.clone(), params, 0).unwrap().token;
+    let for_two = InviteToken { uses: 2, ..token };
+    for (number, invite, denial) in [
+        (0, None, Some(Denial::InviteNeeded)),
+        (1, Some(others), Some(Denial::InviteForged)),
+        (2, Some(for_two), Some(Denial::InviteForged)),
+        (3, Some(token), None),
+        (4, Some(token), Some(Denial::InviteSpent)),
+    ] {
+        let device: &Device = &devices[number];
+        let close = answer(&world, device, number as u8 + 1, &with(device, invite)).await;
+        assert_eq!(close, denial.map(Close::Denied), "{number}");
+    }
+    let params = InviteParams { uses: 1, valid: Some(Duration::from_secs(1)) };
+    let over = Invites::new([0x54; 32]).mint(ticket, params, 0).unwrap().token;
+    let close = answer(&world, &devices[5], 6, &with(&devices[5], Some(over))).await;
+    assert_eq!(close, Some(Close::Denied(Denial::InviteExpired)));
+    assert_eq!(world.store().counts().unwrap().devices, 1);
 }
 
 #[tokio::test(start_paused = true)]
