@@ -97,7 +97,8 @@ mod tests {
     }
 
     fn invite() -> InviteToken {
-        let relay = RelayTicket { key: RelayKey([7; 32]), addresses: vec!["192.0.2.1:4433".parse().unwrap()] };
+        let relay =
+            RelayTicket { key: RelayKey([7; 32]), addresses: vec!["192.0.2.1:4433".parse().unwrap()] };
         let params = InviteParams { uses: 3, valid: Some(Duration::from_secs(60)) };
         Invites::new([9; 32]).mint(relay, params, NOW).unwrap().token
     }
@@ -128,7 +129,8 @@ mod tests {
         let admission = admission(Registration::AllowList, NOW);
         let eve = account(3);
         for is_known in [false, true] {
-            let check = admission.check(DEVICE, key(&eve), &certificate(&eve, DEVICE), Some(&invite()), is_known);
+            let check =
+                admission.check(DEVICE, key(&eve), &certificate(&eve, DEVICE), Some(&invite()), is_known);
             assert_eq!(check, Err(Denial::NotListed));
         }
     }

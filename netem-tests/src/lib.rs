@@ -3,7 +3,7 @@
 //! - [`profile`]: what a link is like (`gprs`, `edge`, ...), read from `profiles/*.toml`.
 //! - [`link`]: one direction of a link as a pure function of time, packets and a seed; [`loss`] is its loss process.
 //! - [`net`]: a whole network in virtual time, on which unmodified quinn endpoints run under tokio's paused clock.
-//! - [`world`]: the real relay and real clients on that network, with faults, by seed.
+//! - [`world`]: the real relay and real clients on that network, with faults, by seed. What panics in it is not forgotten.
 //! - [`capture`]: what happens on it, written down.
 //! - [`ladder`]: the same day of messages on ever worse links.
 //! - [`storm`]: worlds in which everything fails that may fail, with the checker of what must hold; [`sometimes`] counts what
@@ -30,6 +30,7 @@ pub mod link;
 pub mod loss;
 pub mod models;
 pub mod net;
+mod panics;
 #[cfg(unix)]
 pub mod points;
 pub mod profile;

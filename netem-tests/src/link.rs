@@ -209,6 +209,8 @@ pub struct LinkCounters {
     pub lost_outage: Tally,
     /// Larger than what passes.
     pub lost_size: Tally,
+    /// To come out before one that was sent earlier.
+    pub overtook: Tally,
     /// To come out damaged.
     pub damaged: Tally,
     /// Waited until a sleeping radio had woken.
@@ -248,6 +250,7 @@ impl AddAssign for LinkCounters {
         self.lost_queue += other.lost_queue;
         self.lost_outage += other.lost_outage;
         self.lost_size += other.lost_size;
+        self.overtook += other.overtook;
         self.damaged += other.damaged;
         self.woke += other.woke;
         self.gapped += other.gapped;
@@ -418,7 +421,9 @@ impl Link {
     /// When what has gone out arrives; it is under way until then.
     fn arrival(&mut self, leaves: Duration, ip_bytes: usize) -> Duration {
         let mut at = leaves.saturating_add(self.propagation());
-        if !self.params.reorders {
+        if self.params.reorders && at < self.last_arrival {
+            self.counters.overtook.count(ip_bytes);
+        } else {
             at = at.max(self.last_arrival);
             self.last_arrival = at;
         }

@@ -47,6 +47,7 @@ pub const MUST_HAPPEN: &[(&str, &str)] = &[
     ("thinpost_netem", "a link doubled packets"),
     ("thinpost_netem", "a link had gaps"),
     ("thinpost_netem", "a link lost packets on the air"),
+    ("thinpost_netem", "a link's packets overtook each other"),
     ("thinpost_netem", "a link was dead when packets came"),
     ("thinpost_netem", "a link's queue was full"),
     ("thinpost_netem", "a link's radio had to wake up"),
@@ -56,6 +57,8 @@ pub const MUST_HAPPEN: &[(&str, &str)] = &[
     ("thinpost_netem", "an object was handed over"),
     ("thinpost_netem", "one direction of a link is dead"),
     ("thinpost_netem", "the relay lost its disk"),
+    ("thinpost_netem", "the relay's clock was set back"),
+    ("thinpost_netem", "the relay's clock was set forth"),
     ("thinpost_netem", "the relay was killed"),
     ("thinpost_netem", "the relay was stopped"),
 ];

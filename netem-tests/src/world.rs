@@ -14,15 +14,17 @@ use std::time::Duration;
 use quinn::{AsyncUdpSocket, Runtime};
 use thinpost_carrier::Identity;
 use thinpost_client::{BlockingMode, Builder, Client, Home, MemoryStorage, Network, WallClock};
+use thinpost_disk::medium::Medium;
 use thinpost_gateway::config::{Config, Registration};
 use thinpost_gateway::invite::Invites;
-use thinpost_gateway::store::{CommitMode, MemoryStore, Store};
+use thinpost_gateway::store::{CommitMode, MemoryStore, RedbStore, Store};
 use thinpost_gateway::{Relay, RelayParts};
 use thinpost_wire::ids::{RelayKey, StoreId};
 use thinpost_wire::ticket::{RelayTicket, Ticket};
 use tokio::time::Instant;
 
 use crate::disk::{FailingDisk, Failure};
+use crate::panics::PanicWatch;
 use crate::{Net, Profile};
 
 /// Where a world's relay listens.
@@ -38,16 +40,21 @@ pub(crate) const KEEPALIVE: Duration = Duration::from_secs(20);
 pub struct World {
     seed: u64,
     net: Net,
-    began: Instant,
     config: Config,
     identity: Identity,
+    /// The clock of the relay's machine.
+    clock: Arc<Clock>,
     store: Arc<dyn Store>,
+    /// The file of the store, if it is one of redb.
+    file: Option<Medium>,
     /// The store as the running relay has it open.
     disk: Arc<FailingDisk>,
     relay: Option<Relay>,
     relay_starts: u64,
     stores: u8,
     people: u16,
+    /// Last, so that all else has ended.
+    _panics: PanicWatch,
 }
 
 /// What a world is to be like.
@@ -55,6 +62,7 @@ pub struct World {
 pub struct WorldBuilder {
     seed: u64,
     config: Config,
+    on_redb: bool,
 }
 
 impl WorldBuilder {
@@ -72,12 +80,19 @@ impl WorldBuilder {
         self
     }
 
+    /// Whether the relay's store is redb's, as that of a relay is, on a file in memory. By default it is the model of one.
+    #[must_use]
+    pub fn on_redb(mut self, on_redb: bool) -> Self {
+        self.on_redb = on_redb;
+        self
+    }
+
     /// A world with a running relay, and nobody in it.
     ///
     /// # Panics
     /// Outside a tokio runtime.
     pub fn build(self) -> World {
-        World::with(self.seed, self.config)
+        World::with(self)
     }
 }
 
@@ -105,23 +120,28 @@ impl World {
     pub fn builder() -> WorldBuilder {
         let mut config = Config::default();
         config.registration = Registration::Open;
-        WorldBuilder { seed: 0, config }
+        WorldBuilder { seed: 0, config, on_redb: false }
     }
 
-    fn with(seed: u64, config: Config) -> Self {
-        let store = empty_store(&config, seed, 0);
+    fn with(builder: WorldBuilder) -> Self {
+        let WorldBuilder { seed, config, on_redb } = builder;
+        let panics = PanicWatch::begin();
+        let file = on_redb.then(Medium::default);
+        let store = open_store(file.as_ref(), &config, seed, 0);
         let mut world = Self {
             seed,
             net: Net::new(seed),
-            began: Instant::now(),
             config,
             identity: Identity::from_seed([0x52; 32]),
+            clock: Arc::new(Clock::right()),
             disk: Arc::new(FailingDisk::new(store.clone())),
             store,
+            file,
             relay: None,
             relay_starts: 0,
             stores: 0,
             people: 0,
+            _panics: panics,
         };
         world.start_relay();
         world
@@ -134,7 +154,7 @@ impl World {
 
     /// How long this world has lasted.
     pub fn age(&self) -> Duration {
-        self.began.elapsed()
+        self.clock.began.elapsed()
     }
 
     /// Starts the relay from what its store holds.
@@ -144,7 +164,7 @@ impl World {
     pub fn start_relay(&mut self) {
         self.relay_starts += 1;
         self.disk = Arc::new(FailingDisk::new(self.store.clone()));
-        let began = self.began;
+        let clock = self.clock.clone();
         let parts = RelayParts {
             identity: self.identity.clone(),
             reset_key: [0x53; 32],
@@ -155,7 +175,7 @@ impl World {
             runtime: self.net.runtime(),
             commit_mode: CommitMode::Inline,
             rng_seed: Some(rng_seed(self.seed, self.relay_starts)),
-            unix_time_s: Arc::new(move || BEGINNING_UNIX_S + began.elapsed().as_secs()),
+            unix_time_s: Arc::new(move || clock.unix_ms() / 1_000),
         };
         self.relay = Some(Relay::start(parts).expect("a socket and a store in memory do not fail"));
     }
@@ -164,6 +184,7 @@ impl World {
     pub fn kill_relay(&mut self) {
         self.net.unplug(RELAY);
         self.relay = None;
+        self.reopen_store();
     }
 
     /// Stops the relay in good order.
@@ -172,6 +193,20 @@ impl World {
             relay.shutdown().await;
         }
         self.net.unplug(RELAY);
+        self.reopen_store();
+    }
+
+    /// Opens the file of the store anew, as the next process does. What the last one still writes to its own is nothing to this.
+    fn reopen_store(&mut self) {
+        if let Some(file) = &mut self.file {
+            *file = file.fork();
+            self.store = open_store(Some(file), &self.config, self.seed, self.stores);
+        }
+    }
+
+    /// Sets the clock of the relay's machine forth by so many seconds, or back.
+    pub fn step_relay_clock(&self, seconds: i64) {
+        self.clock.step(seconds);
     }
 
     /// The relay's disk is lost, with all that it had custody of, and an empty one put in its place.
@@ -179,8 +214,10 @@ impl World {
     /// # Panics
     /// While the relay runs.
     pub fn lose_store(&mut self) {
+        assert!(self.relay.is_none(), "kill the relay first");
         self.stores += 1;
-        self.put_store(empty_store(&self.config, self.seed, self.stores));
+        self.file = self.file.is_some().then(Medium::default);
+        self.store = open_store(self.file.as_ref(), &self.config, self.seed, self.stores);
     }
 
     /// Puts another disk in the place of the relay's: one that was lost, perhaps.
@@ -189,6 +226,7 @@ impl World {
     /// While the relay runs.
     pub fn put_store(&mut self, store: Arc<dyn Store>) {
         assert!(self.relay.is_none(), "kill the relay first");
+        self.file = None;
         self.store = store;
     }
 
@@ -237,7 +275,7 @@ impl World {
             seed,
             storage,
             network: Arc::new(Sockets { net: self.net.clone(), ip, next_port: AtomicU16::new(40_000) }),
-            clock: Arc::new(Clock { began: self.began, ahead_ms: AtomicI64::new(0) }),
+            clock: Arc::new(Clock { began: self.clock.began, ..Clock::right() }),
             client: None,
         }
     }
@@ -275,7 +313,7 @@ impl Person {
 
     /// Sets the clock of their phone forth by so many seconds, or back.
     pub fn step_clock(&self, seconds: i64) {
-        self.clock.ahead_ms.fetch_add(seconds * 1_000, Ordering::Relaxed);
+        self.clock.step(seconds);
     }
 
     /// Opens their client, with options of your own.
@@ -331,6 +369,17 @@ struct Clock {
     ahead_ms: AtomicI64,
 }
 
+impl Clock {
+    /// One that begins now.
+    fn right() -> Self {
+        Self { began: Instant::now(), ahead_ms: AtomicI64::new(0) }
+    }
+
+    fn step(&self, seconds: i64) {
+        self.ahead_ms.fetch_add(seconds * 1_000, Ordering::Relaxed);
+    }
+}
+
 impl WallClock for Clock {
     fn unix_ms(&self) -> u64 {
         let right_ms = BEGINNING_UNIX_S * 1_000 + self.began.elapsed().as_millis() as u64;
@@ -338,10 +387,17 @@ impl WallClock for Clock {
     }
 }
 
-fn empty_store(config: &Config, seed: u64, nth: u8) -> Arc<dyn Store> {
+/// The store in this file, or a model of one; made anew if there is nothing.
+fn open_store(file: Option<&Medium>, config: &Config, seed: u64, nth: u8) -> Arc<dyn Store> {
     let mut id = seed.to_be_bytes();
     id[0] ^= nth;
-    Arc::new(MemoryStore::new(config.store_config(), StoreId(id)))
+    let (config, id) = (config.store_config(), StoreId(id));
+    match file {
+        Some(file) => {
+            Arc::new(RedbStore::with_backend(file.clone(), config, id).expect("a file in memory is sound"))
+        }
+        None => Arc::new(MemoryStore::new(config, id)),
+    }
 }
 
 fn rng_seed(seed: u64, start: u64) -> [u8; 32] {

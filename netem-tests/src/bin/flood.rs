@@ -35,7 +35,7 @@ enum Attack {
     All(Options),
     /// A first flight, played again and again
     Replay {
-        /// How often in all
+        /// How many of them the relay looks into, at least
         #[arg(long, value_name = "N", default_value_t = 1_000)]
         count: u64,
         #[command(flatten)]
@@ -163,7 +163,7 @@ fn row(name: &str, count: u64, broken: &[String], figures: Figures, again: &str)
 async fn replay_row(count: u64, common: &Common) -> Result<bool> {
     let outcome = replay::run(&common.program()?, count, common.seed).await?;
     println!("flights played           {:>9}", outcome.played);
-    println!("  answered               {:>9}", outcome.answered);
+    println!("  looked into            {:>9}", outcome.answered);
     println!(
         "  at most                {:>9.2} bytes to one address for each from there",
         outcome.amplification
@@ -173,14 +173,14 @@ async fn replay_row(count: u64, common: &Common) -> Result<bool> {
         println!("the store, {when:<13} {counts:?}");
     }
     let figures = [
-        ("answered", outcome.answered.into()),
+        ("played", outcome.played.into()),
         ("amplification", outcome.amplification.into()),
         ("restarts", outcome.restarts.into()),
         ("delivered", outcome.delivered.into()),
     ];
     let figures = figures.map(|(name, figure)| (name.to_owned(), figure)).into();
     let again = format!("flood replay --count {count} --seed {}", common.seed);
-    Ok(row("replay", outcome.played, &outcome.broken, figures, &again))
+    Ok(row("replay", outcome.answered, &outcome.broken, figures, &again))
 }
 
 async fn flood(

@@ -1,9 +1,10 @@
 //! A device's first flight, taken down on its way and played to relays again and again.
 //!
-//! Two devices that relay knows speak early (0-RTT) into a link that lets nothing through: what they said is on record. One
-//! submits, leaves one-time keys, claims one, and revokes a token; the other one wants to register. Played once to the relay that
-//! gave them their sessions, the submits count, as they would have; whatever else was said has to wait for the end of the handshake,
-//! which nobody can play. Played again, nothing counts.
+//! Three devices that a relay knows speak early (0-RTT) into a link that lets nothing through: what they said is on record. One
+//! submits, begins to hand over an object, leaves one-time keys, claims one, and revokes a token; the second wants to register; the
+//! third says hello. Played once to the relay that gave them their sessions, the submits and the object's beginning count, as they
+//! would have; whatever else was said has to wait for the end of the handshake, which nobody can play. Played again, nothing counts.
+//! The third device is connected meanwhile, and stays so.
 
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::Path;
@@ -14,8 +15,9 @@ use quinn::{Runtime, TokioRuntime};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use thinpost_gateway::store::{Counts, Store};
+use thinpost_wire::batch::Transfer;
 use thinpost_wire::frame::ToRelay;
-use thinpost_wire::ids::OneTimeKey;
+use thinpost_wire::ids::{Handle, Incarnation, ObjectId, OneTimeKey, Origin};
 use thinpost_wire::token::TokenId;
 use tokio::time::timeout;
 
@@ -31,9 +33,12 @@ const SUBMITS: u64 = 2;
 /// One-time keys that the recipient has left at the relay.
 const KEYS: usize = 3;
 
-/// A relay gets so many flights between two of its restarts. Of each it answers the first; those that come while that handshake is
-/// open it takes for copies that come from the wrong place.
-const LOT: u64 = 20;
+/// The object of the first device, bytes.
+const OBJECT_BYTES: u64 = 1_000;
+
+/// Between two of its restarts a relay gets each flight so often. It answers the first; one that comes while that handshake is
+/// open it takes for a copy that comes from the wrong place, and reads no further.
+const COPIES: u64 = 2;
 
 /// How long a relay takes at most to answer a flight.
 const ANSWER_MAX: Duration = Duration::from_secs(10);
@@ -43,7 +48,7 @@ const ANSWER_MAX: Duration = Duration::from_secs(10);
 pub struct Outcome {
     /// How often flights were played.
     pub played: u64,
-    /// Those that were answered with the relay's part of a handshake.
+    /// Those that were answered with the relay's part of a handshake: what was said in them was looked at.
     pub answered: u64,
     /// The most that went to one address for each byte from there.
     pub amplification: f64,
@@ -72,16 +77,19 @@ struct State {
     /// One-time keys of the sender and of the recipient.
     keys: [usize; 2],
     newcomer_is_known: bool,
+    /// Whether the token that is to be revoked is still good.
+    admits: bool,
 }
 
-/// Plays both flights in turn so many times in all, and to another relay as well, half as often.
+/// Plays the flights in turn until so many were answered, and to another relay as well.
 ///
 /// # Errors
 /// When a relay fails, or a device that means no harm is not let in.
 pub async fn run(program: &Path, count: u64, seed: u64) -> Result<Outcome> {
     let mut relay = Relay::start(program, "")?;
     let mut rng = ChaCha8Rng::seed_from_u64(seed ^ 4);
-    let [sender, recipient, newcomer] = [0, 1, 2].map(|number| Device::new(seed, number, relay.ticket()));
+    let [sender, recipient, newcomer, bystander] =
+        [0, 1, 2, 3].map(|number| Device::new(seed, number, relay.ticket()));
     let proxy = UdpProxy::spawn(relay.address(), &Profile::named("clean")?, seed).await?;
     let own_socket = || UdpSocket::bind((Ipv4Addr::LOCALHOST, 0));
 
@@ -90,7 +98,9 @@ pub async fn run(program: &Path, count: u64, seed: u64) -> Result<Outcome> {
     let put = line.say(&ToRelay::PutKeys { replaces: true, keys });
     line.settled(put).await?;
     drop(line);
-    drop(sender.enter(proxy.addr(), own_socket()?).await?);
+    for device in [&sender, &bystander] {
+        drop(device.enter(proxy.addr(), own_socket()?).await?);
+    }
     // Said hello, and has not registered: a session it has all the same.
     let socket_of = |socket: UdpSocket| {
         socket.set_nonblocking(true)?;
@@ -128,15 +138,16 @@ pub async fn run(program: &Path, count: u64, seed: u64) -> Result<Outcome> {
         Ok(flight)
     };
     let to = recipient.address(TokenId::personal(1));
-    let handle = thinpost_wire::ids::Handle(1);
-    let origin =
-        thinpost_wire::ids::Origin { incarnation: thinpost_wire::ids::Incarnation([9; 8]), sequence: 1 };
+    let handle = Handle(1);
+    let origin = Origin { incarnation: Incarnation([9; 8]), sequence: 1 };
+    let object = ObjectId([8; 32]);
     let says = vec![
         sender.hello(false),
         ToRelay::Bind { handle, address: to },
         ToRelay::Numbering(origin),
         ToRelay::Submit { to: handle, body: b"said once" },
         ToRelay::Submit { to: handle, body: b"and once more" },
+        ToRelay::PutObject { transfer: Transfer(1), id: object, size: OBJECT_BYTES, lifetime_s: None },
         ToRelay::PutKeys { replaces: true, keys: vec![OneTimeKey([7; 32])] },
         ToRelay::Claim { to: handle },
         ToRelay::Revoke { id: TokenId::personal(1) },
@@ -144,6 +155,7 @@ pub async fn run(program: &Path, count: u64, seed: u64) -> Result<Outcome> {
     let flights = [
         take_down(&sender, says).await?,
         take_down(&newcomer, vec![newcomer.hello(true), newcomer.register()]).await?,
+        take_down(&bystander, vec![bystander.hello(false)]).await?,
     ];
 
     let state = |relay: &Relay| -> Result<State> {
@@ -156,6 +168,7 @@ pub async fn run(program: &Path, count: u64, seed: u64) -> Result<Outcome> {
             counts: store.counts()?,
             keys: [keys(&sender)?, keys(&recipient)?],
             newcomer_is_known: store.device(&newcomer.key())?.is_some(),
+            admits: store.admits(&sender.address(TokenId::personal(1)))?,
         })
     };
     // Sessions are kept over a restart, so the first time may be after one.
@@ -169,8 +182,13 @@ pub async fn run(program: &Path, count: u64, seed: u64) -> Result<Outcome> {
     }
     relay.stop()?;
     let once = state(&relay)?;
-    let counts =
-        Counts { entries: before.counts.entries + SUBMITS, bytes: once.counts.bytes, ..before.counts };
+    let counts = Counts {
+        entries: before.counts.entries + SUBMITS,
+        bytes: once.counts.bytes,
+        objects: before.counts.objects + 1,
+        object_bytes: before.counts.object_bytes + OBJECT_BYTES,
+        ..before.counts
+    };
     let expected = State { counts, ..before.clone() };
     if once != expected {
         broken.push(format!("played once, the flights made {once:?} of {before:?}"));
@@ -178,17 +196,25 @@ pub async fn run(program: &Path, count: u64, seed: u64) -> Result<Outcome> {
 
     let mut openings = Openings::new(relay.ticket().key, [5; 32])?;
     let mut restarts = 2;
-    let mut left = count.saturating_sub(2);
-    while left > 0 {
+    while answered(&all) < count {
         relay.run()?;
-        let lot = left.min(LOT);
-        left -= lot;
-        for number in 0..lot {
-            all.push(play(relay.address(), &flights[number as usize % 2], &mut rng, number < 2).await?);
+        let mut line = bystander.begin(relay.address(), socket_of(own_socket()?)?).await?;
+        let hello = line.say(&bystander.hello(false));
+        line.settled(hello).await?;
+        for copy in 0..COPIES {
+            for flight in &flights {
+                all.push(play(relay.address(), flight, &mut rng, copy == 0).await?);
+            }
         }
         relay_has_looked(&relay, &mut openings, &mut rng).await?;
-        // In good order and by a crash in turn.
-        if restarts % 2 == 0 {
+        let ping = line.say(&ToRelay::Ping);
+        if !timeout(ANSWER_MAX, line.settled(ping)).await.is_ok_and(|settled| settled.is_ok()) {
+            broken
+                .push("a flight that was played has ended the session of the device that it is from".into());
+        }
+        drop(line);
+        // In good order now and then, else by a crash.
+        if restarts % 4 == 0 {
             relay.stop()?
         } else {
             relay.kill()?
@@ -200,13 +226,15 @@ pub async fn run(program: &Path, count: u64, seed: u64) -> Result<Outcome> {
         broken.push(format!("played again, the flights made {after:?} of {once:?}"));
     }
     let mut other = Relay::start(program, "")?;
-    for number in 0..(count / 2).clamp(2, LOT) {
-        all.push(play(other.address(), &flights[number as usize % 2], &mut rng, number < 2).await?);
+    for copy in 0..COPIES {
+        for flight in &flights {
+            all.push(play(other.address(), flight, &mut rng, copy == 0).await?);
+        }
     }
     relay_has_looked(&other, &mut openings, &mut rng).await?;
     other.stop()?;
     let elsewhere = other.store()?.counts()?;
-    if elsewhere.accounts + elsewhere.devices + elsewhere.entries + elsewhere.bytes > 0 {
+    if elsewhere.accounts + elsewhere.devices + elsewhere.entries + elsewhere.bytes + elsewhere.objects > 0 {
         broken.push(format!("another relay has {elsewhere:?}"));
     }
 
@@ -233,13 +261,17 @@ pub async fn run(program: &Path, count: u64, seed: u64) -> Result<Outcome> {
     }
     Ok(Outcome {
         played: all.len() as u64,
-        answered: all.iter().filter(|played| played.answered).count() as u64,
+        answered: answered(&all),
         amplification,
         restarts,
         counts: [before.counts, once.counts, after.counts],
         delivered,
         broken,
     })
+}
+
+fn answered(all: &[Played]) -> u64 {
+    all.iter().filter(|played| played.answered).count() as u64
 }
 
 /// Waits until the relay has looked at whatever was sent to it before: it answers in that order.

@@ -10,15 +10,21 @@ use thinpost_client::ObjectId;
 use tokio::time::sleep;
 use tracing::debug;
 
-use super::{Put, Storm, draw_link};
+use super::link::draw_link;
+use super::{Put, Storm};
 use crate::disk::Failure;
 use crate::{Censorship, Leg};
 
-/// How far a phone's clock may be set forth or back, seconds.
+/// How far a clock may be set forth or back, seconds.
 const CLOCK_STEPS_S: [i64; 5] = [1, 60, 3_600, 12 * 3_600, 365 * 24 * 3_600];
 
 /// Sizes of objects, bytes.
 const OBJECT_BYTES: [usize; 3] = [900, 5_000, 30_000];
+
+fn clock_step_s(random: &mut ChaCha8Rng) -> i64 {
+    let step_s = *CLOCK_STEPS_S.choose(random).expect("there are steps");
+    if random.random() { -step_s } else { step_s }
+}
 
 impl Storm {
     pub(super) fn set_outage(&mut self, who: usize, outage: bool) {
@@ -82,17 +88,23 @@ impl Storm {
 
     pub(super) fn step_clock(&mut self, who: usize) {
         self.faults += 1;
-        let step_s = *CLOCK_STEPS_S.choose(&mut self.odd).expect("there are steps");
-        let is_back = self.odd.random();
-        debug!("a phone's clock was set {}", if is_back { "back" } else { "forth" });
-        self.lives[who].person.step_clock(if is_back { -step_s } else { step_s });
+        let step_s = clock_step_s(&mut self.odd);
+        debug!("a phone's clock was set {}", if step_s < 0 { "back" } else { "forth" });
+        self.lives[who].person.step_clock(step_s);
+    }
+
+    pub(super) fn step_relay_clock(&mut self) {
+        self.faults += 1;
+        let step_s = clock_step_s(&mut self.more);
+        debug!("the relay's clock was set {}", if step_s < 0 { "back" } else { "forth" });
+        self.world.step_relay_clock(step_s);
     }
 
     /// Somebody's phone finds itself in another network, and is told so now and then.
     pub(super) fn move_house(&mut self, who: usize) {
         self.faults += 1;
         let mut odd = ChaCha8Rng::seed_from_u64(self.odd.random());
-        let link = draw_link(&mut self.odd, &mut odd).expect("the profiles of this crate are sound");
+        let link = draw_link(&mut self.odd, &mut odd, &mut self.more);
         debug!("a phone went into another network");
         let life = &mut self.lives[who];
         life.blocks_udp = false;
@@ -141,6 +153,7 @@ impl Storm {
                     (link.lost_queue, "a link's queue was full"),
                     (link.lost_outage, "a link was dead when packets came"),
                     (link.lost_size, "a link took no large packets"),
+                    (link.overtook, "a link's packets overtook each other"),
                     (link.doubled, "a link doubled packets"),
                     (link.damaged, "a link damaged packets"),
                     (link.woke, "a link's radio had to wake up"),

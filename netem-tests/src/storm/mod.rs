@@ -12,6 +12,7 @@
 
 mod check;
 mod faults;
+mod link;
 mod sent;
 mod shown;
 
@@ -28,10 +29,10 @@ use tracing::debug;
 
 use crate::link::derive_seed;
 use crate::models::with_greek;
-use crate::profile::THIN_LINKS;
 use crate::world::KEEPALIVE;
-use crate::{Censorship, Net, Person, Profile, ProfileError, World};
+use crate::{Censorship, Net, Person, Profile, World};
 
+use self::link::draw_link;
 use self::sent::{Circumstances, Sent};
 use self::shown::Shown;
 
@@ -102,21 +103,14 @@ pub async fn storm(weather: &Weather, watch: impl FnOnce(&Net)) -> Result<Calm, 
     Storm::new(weather, watch).await.run(weather).await
 }
 
-/// Links on which something else is wrong.
-const ODD_LINKS: [&str; 5] = ["censored", "gprs-far", "mangled", "sleepy", "train"];
-
 /// Whose text model comes and goes, in some storms.
 const CHANGES_MODELS: usize = 1;
 
 /// Of so many messages the relay may read one.
 const VISIBLE_IN: u32 = 8;
 
-/// Draws somebody's link.
-fn draw_link(random: &mut ChaCha8Rng, odd: &mut ChaCha8Rng) -> Result<Profile, ProfileError> {
-    let name = THIN_LINKS.choose(random).expect("there are links");
-    let is_odd = odd.random_ratio(1, 4);
-    Profile::named(if is_odd { ODD_LINKS.choose(odd).expect("there are such links") } else { name })
-}
+/// In one of so many storms the relay's store is redb's.
+const REDB_IN: u32 = 8;
 
 struct Storm {
     random: ChaCha8Rng,
@@ -124,6 +118,8 @@ struct Storm {
     odd: ChaCha8Rng,
     /// For which messages the relay may read.
     visible: ChaCha8Rng,
+    /// For what was added after that.
+    more: ChaCha8Rng,
     world: World,
     lives: Vec<Life>,
     relay_is_up: bool,
@@ -178,7 +174,10 @@ impl Storm {
         let names = &NAMES[..count];
         assert!(count >= 2, "somebody to talk to");
         let mut random = ChaCha8Rng::seed_from_u64(seed);
-        let mut world = World::builder().seed(seed).relay_config(config(&mut random)).build();
+        let mut more = ChaCha8Rng::seed_from_u64(derive_seed(seed, 3));
+        let on_redb = more.random_ratio(1, REDB_IN);
+        let world = World::builder().seed(seed).relay_config(config(&mut random)).on_redb(on_redb);
+        let mut world = world.build();
         watch(world.net());
         let loses_disks = random.random_ratio(1, 4);
         let changes_models = random.random_ratio(1, 4);
@@ -186,7 +185,7 @@ impl Storm {
         let visible = ChaCha8Rng::seed_from_u64(derive_seed(seed, 2));
         let mut lives = Vec::new();
         for name in names {
-            let drawn = draw_link(&mut random, &mut odd).expect("the profiles of this crate are sound");
+            let drawn = draw_link(&mut random, &mut odd, &mut more);
             let link = weather.link.as_ref().unwrap_or(&drawn);
             lives.push(Life {
                 person: world.person(name, link),
@@ -204,6 +203,7 @@ impl Storm {
             random,
             odd,
             visible,
+            more,
             world,
             lives,
             relay_is_up: true,
@@ -315,6 +315,9 @@ impl Storm {
             18..24 => self.put_object(who).await,
             24..28 => self.block_udp(who, !self.lives[who].blocks_udp),
             _ => {}
+        }
+        if self.more.random_ratio(1, 50) {
+            self.step_relay_clock();
         }
         self.check_counts(who).await
     }
