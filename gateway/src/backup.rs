@@ -19,6 +19,8 @@ use std::{fs, io};
 use thinpost_disk::files;
 
 use self::manifest::Manifest;
+#[cfg(feature = "fuzzing")]
+pub(crate) use self::manifest::{rewrite_manifest, sample_manifest};
 use crate::folder::{Filling, Folder, FolderError};
 use crate::store::{Counts, RedbStore, Report, StoreError};
 

@@ -258,7 +258,7 @@ impl Relay {
         let (notice, stopped) = watch::channel(None);
         let notice = Notice(notice);
         let committing = tokio::spawn(commit(group_commit, notice.clone()));
-        let sweeping = tokio::spawn(sweep(shared.clone()));
+        let sweeping = tokio::spawn(sweep(shared.clone(), notice.clone()));
         let (stop_accepting, stop) = oneshot::channel();
         let accepting = tokio::spawn(accept(endpoint.clone(), incoming, shared.clone(), stop, notice));
         Ok(Self {
@@ -421,7 +421,7 @@ fn admit(incoming: Incoming, endpoint: &Endpoint, shared: &Shared) -> Option<(In
     Some((incoming, stranger))
 }
 
-async fn sweep(shared: Arc<Shared>) {
+async fn sweep(shared: Arc<Shared>, _notice: Notice) {
     let mut every = interval(SWEEP_EVERY);
     loop {
         every.tick().await;

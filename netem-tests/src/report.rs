@@ -8,6 +8,9 @@ use serde_json::Value;
 /// What was measured, by name.
 pub type Figures = BTreeMap<String, Value>;
 
+/// What was counted, by name.
+pub type Counts = BTreeMap<String, u64>;
+
 /// One run of a row of faults, as the last line of what its program prints, in JSON.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -27,6 +30,9 @@ pub struct Report {
     /// How to see that again.
     #[serde(default)]
     pub again: String,
+    /// What was counted beside, and adds up over runs.
+    #[serde(default, skip_serializing_if = "Counts::is_empty")]
+    pub counts: Counts,
     /// What else was measured.
     #[serde(default)]
     pub figures: Figures,

@@ -17,9 +17,12 @@ use tracing_subscriber::layer::Context;
 use tracing_subscriber::registry::LookupSpan;
 
 /// In the first so many storms that are left to their seeds, all of [`MUST_HAPPEN`] do.
-pub const STORMS: u64 = 200;
+pub const FIRST_STORMS: u64 = 200;
 
-/// What must be said in [`STORMS`] storms, by whom.
+/// In any so many storms in a row that are, all of [`MUST_HAPPEN`] do: what is rarest does in one of a hundred.
+pub const STORMS: u64 = 2_000;
+
+/// What must be said in so many storms, by whom.
 pub const MUST_HAPPEN: &[(&str, &str)] = &[
     ("thinpost_carrier", "early data was refused"),
     ("thinpost_carrier", "items are sent again"),

@@ -9,9 +9,9 @@ use thinpost_wire::token::{MailboxSecret, Token};
 
 use super::key::{DataKey, HomeKey};
 use super::records::{
-    ACCESS, AccessRow, CONTACTS, COUNTERS, ContactRow, Counters, DONE, DoneRow, GRANTS, HOME, HomeRecord,
-    INBOX, InboxRow, KEPT, KEYRING, KeptRow, MAILBOXES, NOTICES, OBJECT_BYTES, OBJECTS, OUTBOX, OutboxRow,
-    PAIRS, RELAY, REQUESTS, RelayRecord, SEALED, SENDERS, SealedRow,
+    ACCESS, AccessRow, CLOCK, CONTACTS, COUNTERS, ContactRow, Counters, DONE, DoneRow, GRANTS, HOME,
+    HomeRecord, INBOX, InboxRow, KEPT, KEYRING, KeptRow, MAILBOXES, NOTICES, OBJECT_BYTES, OBJECTS, OUTBOX,
+    OutboxRow, PAIRS, RELAY, REQUESTS, RelayRecord, SEALED, SENDERS, SealedRow,
 };
 use super::vault::Vault;
 use crate::grants::Grant;
@@ -45,12 +45,14 @@ impl Default for HomeRows {
 
 /// How many kinds of records there are, counted from 0: the tables' rows, what there is one of, what lies in such rows in
 /// a form of its own, and the key file.
-pub const HOME_RECORDS: u8 = 22;
+pub const HOME_RECORDS: u8 = 23;
 
 /// Those that are in a form of their own.
 const PAIR: u8 = 19;
 const KEYS: u8 = 20;
 const KEY_FILE: u8 = 21;
+/// And one that came later.
+const CLOCK_ROW: u8 = 22;
 
 impl HomeRows {
     /// Those of some home.
@@ -94,10 +96,11 @@ impl HomeRows {
             18 => COUNTERS.rewrite(vault, bytes),
             PAIR => rewrite_pair(bytes),
             KEYS => Keyring::from_record(bytes).ok().map(|keys| keys.to_record()),
-            _ => {
+            KEY_FILE => {
                 read_key_file(bytes);
                 None
             }
+            _ => CLOCK.rewrite(vault, bytes),
         }
     }
 }
@@ -205,6 +208,8 @@ pub fn home_samples(pairs: [Vec<u8>; 2]) -> Vec<(u8, Vec<u8>)> {
         written(17, &relay),
         written(18, &Counters { messages: 300, received: 2, ..Counters::default() }),
         (KEYS, Keyring::new([1; 32]).to_record()),
+        // Home's and wall clock's time, and a skip.
+        written(CLOCK_ROW, &(1_800_000_000_000_u64, 1_800_000_000_001_u64, [(5_u64, 60_000_u64)].as_slice())),
     ];
     samples.extend(pairs.map(|pair| (PAIR, pair)));
     for key in [None, Some(HomeKey::new([1; 32])), Some(HomeKey::from_passphrase("sesame"))] {
@@ -213,4 +218,17 @@ pub fn home_samples(pairs: [Vec<u8>; 2]) -> Vec<(u8, Vec<u8>)> {
         samples.push((KEY_FILE, file[..file.len() - 8].to_vec()));
     }
     samples
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_table_and_whatever_there_is_one_of_is_read() {
+        let records = include_str!("records.rs");
+        let kinds = [": Rows<", ": Single<"].map(|kind| records.matches(kind).count());
+        // A pair, a keyring and the key file are in a form of their own.
+        assert_eq!(kinds.iter().sum::<usize>() + 3, usize::from(HOME_RECORDS));
+    }
 }

@@ -92,6 +92,28 @@ fn parse(text: &str) -> Option<Manifest> {
     is_whole.then_some(manifest)
 }
 
+/// For the fuzzer: reads bytes as a list of files, and as one that lacks its last line, which no search would find.
+///
+/// # Panics
+/// When what was read is not written as it was.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn rewrite_manifest(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    for text in [text.to_owned(), format!("{text}{}\n", blake3::hash(bytes))] {
+        if let Some(manifest) = parse(&text) {
+            assert_eq!(manifest.to_string(), text);
+        }
+    }
+}
+
+/// A list of two files without its last line.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn sample_manifest() -> Vec<u8> {
+    let listed =
+        |name: &str, bytes| Listed { name: name.to_owned(), bytes, hash: blake3::hash(name.as_bytes()) };
+    Manifest { files: vec![listed("key", 64), listed("store", 8_192)] }.lines().into_bytes()
+}
+
 /// A file's length and BLAKE3, read piece by piece. A file that is not there has no byte.
 fn measure(path: &Path) -> Result<(u64, blake3::Hash), FolderError> {
     let mut hasher = blake3::Hasher::new();

@@ -69,7 +69,10 @@ fn main() -> ExitCode {
         let at_points = if is_at_points(&args) { "--at-points " } else { "" };
         let again = format!("kills {at_points}--from {} --count {}", args.from, args.count);
         let row = "kills of processes".to_owned();
-        println!("{}", Report { row, from: args.from, seeds, count, broken, again, figures }.line());
+        println!(
+            "{}",
+            Report { row, from: args.from, seeds, count, broken, again, figures, ..Report::default() }.line()
+        );
     }
     if broken == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

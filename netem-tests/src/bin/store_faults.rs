@@ -101,7 +101,11 @@ fn main() -> ExitCode {
         let again = format!("store-faults {name} --from {} --count {}", args.from, args.count);
         let figures = beside.into_iter().map(|(what, count)| (what.to_owned(), count.into())).collect();
         let row = format!("store {name}");
-        println!("{}", Report { row, from: args.from, seeds, count: tried, broken, again, figures }.line());
+        println!(
+            "{}",
+            Report { row, from: args.from, seeds, count: tried, broken, again, figures, ..Report::default() }
+                .line()
+        );
     }
     if broken == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

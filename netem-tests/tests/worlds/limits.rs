@@ -115,6 +115,31 @@ async fn a_sender_in_a_hurry_is_slowed_down_and_loses_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_relay_whose_machine_has_a_wrong_clock_keeps_what_it_has_and_gives_it_out() {
+    const YEAR_S: i64 = 365 * 24 * 3_600;
+    for (seed, step_s) in [(20, YEAR_S), (21, -YEAR_S)] {
+        let mut world = world(seed, |config| config.mailbox.lifetime_days = 2);
+        let (ann, bob) = ann_and_bob(&mut world, "gprs").await;
+        ann.client().connect();
+        bob.client().connect();
+        sleep(Duration::from_secs(30)).await;
+        bob.client().disconnect();
+        for n in 0..6 {
+            ann.client().send("bob", alone("ann", n)).await.unwrap();
+            sleep(Duration::from_secs(60)).await;
+            world.kill_relay();
+            // Away and right again, in turn.
+            world.step_relay_clock(if n % 2 == 0 { step_s } else { -step_s });
+            world.start_relay();
+        }
+        sleep(Duration::from_secs(3_600)).await;
+        assert_eq!(world.store().counts().unwrap().entries, 6);
+        bob.client().connect();
+        assert_eq!(strays(inbox(&bob, 6).await, "ann"), []);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_envelope_that_nobody_fetches_is_gone_after_its_lifetime() {
     let mut world = world(7, |config| config.mailbox.lifetime_days = 2);
     let (ann, bob) = ann_and_bob(&mut world, "gprs").await;

@@ -1,9 +1,10 @@
-//! The records of a store's file, each on its own.
+//! The records of a store's file, and a backup's list of files, each on its own.
 
 use std::fmt::Debug;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use thinpost_wire::ids::{Position, StoreId};
 use thinpost_wire::parcel::ShortIncarnation;
 
 use super::objects::{BLOCK_BYTES, Object, ObjectState, block_check, blocks_of, read_block};
@@ -12,7 +13,7 @@ use super::records::{
 };
 
 /// How many kinds of records there are, counted from 0.
-pub const RECORDS: u8 = 6;
+pub const RECORDS: u8 = 8;
 
 /// The kind that is an entry.
 pub const ENTRY: u8 = 4;
@@ -32,7 +33,9 @@ pub fn read(kind: u8, bytes: &[u8]) {
         2 => rewrite::<ObjectState>(bytes),
         3 => rewrite::<Object>(bytes),
         ENTRY => rewrite_entry(bytes),
-        _ => read_as_block(bytes),
+        5 => read_as_block(bytes),
+        6 => rewrite::<Vec<(StoreId, Position)>>(bytes),
+        _ => crate::backup::rewrite_manifest(bytes),
     }
 }
 
@@ -115,5 +118,7 @@ pub fn samples() -> Vec<(u8, Vec<u8>)> {
         entry(Some([3; 32]), Some(9), Some(u64::MAX)),
         entry(None, None, None),
         (5, block),
+        written(6, encode(&vec![(StoreId([1; 8]), Position(2)), (StoreId([3; 8]), Position(400))])),
+        (7, crate::backup::sample_manifest()),
     ]
 }

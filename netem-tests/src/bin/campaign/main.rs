@@ -1,4 +1,5 @@
-//! Tries out everything that must hold when things go wrong, in volume, and adds up over runs what was seen.
+//! Tries out everything that must hold when things go wrong, in volume, and adds up over runs what was seen. What it runs it builds
+//! first.
 //!
 //! Exit code 0 when all that was run held, 1 when something broke or could not be run, 2 for a wrong command line, 74 when the record
 //! cannot be read or written.
@@ -10,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Output, Stdio};
 use std::time::{Duration, Instant, SystemTime};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use clap::{Parser, Subcommand};
 use thinpost_netem::report::Report;
 
@@ -108,9 +109,10 @@ fn run(record: &mut Record, file: &Path, rows: &[&'static Row], limits: Limits) 
     let began = Instant::now();
     let programs = std::env::current_exe().context("the program's own file")?;
     let programs = programs.parent().context("the program's own folder")?.to_owned();
+    build(&programs)?;
     let commit = commit();
+    let mut all_held = rows.iter().all(|row| record.done(row).1 == 0);
     let mut rows: Vec<_> = rows.iter().map(|row| (*row, None::<f64>)).collect();
-    let mut all_held = true;
     loop {
         rows.retain(|(row, _)| record.done(row).0 < row.volume);
         if rows.is_empty() {
@@ -145,14 +147,32 @@ fn run(record: &mut Record, file: &Path, rows: &[&'static Row], limits: Limits) 
     }
 }
 
+/// Builds what the rows run, as what is recorded is said to be of what is checked out.
+fn build(programs: &Path) -> Result<()> {
+    let mut command = Command::new("cargo");
+    command.current_dir(env!("CARGO_MANIFEST_DIR")).args(["build", "--quiet", "--locked", "--bins"]);
+    for package in ["thinpost-netem", "thinpost-gateway", "thinpost-client"] {
+        command.args(["--package", package]);
+    }
+    match programs.file_name().and_then(|name| name.to_str()) {
+        Some("debug") => {}
+        Some(profile) => drop(command.args(["--profile", profile])),
+        None => bail!("{}: no folder of a profile", programs.display()),
+    }
+    let status = command.stdin(Stdio::null()).status().context("cargo")?;
+    ensure!(status.success(), "{command:?} ended with {status}");
+    Ok(())
+}
+
 /// Runs so much of a row.
 fn take_turn(row: &Row, programs: &Path, from: u64, amount: u64) -> Result<Report> {
     let mut command = row.command(programs, from, amount);
     let program = row.program(programs);
-    let Output { status, stdout, .. } =
-        command.stdin(Stdio::null()).stderr(Stdio::inherit()).output().with_context(|| {
-            format!("{}: build the programs first: cargo build --release --workspace", program.display())
-        })?;
+    let Output { status, stdout, .. } = command
+        .stdin(Stdio::null())
+        .stderr(Stdio::inherit())
+        .output()
+        .with_context(|| program.display().to_string())?;
     let stdout = String::from_utf8_lossy(&stdout);
     let Some(report) = Report::find(&stdout) else {
         bail!("{command:?} ended with {status} and no report:\n{}", stdout.trim_end());
@@ -166,7 +186,7 @@ fn take_turn(row: &Row, programs: &Path, from: u64, amount: u64) -> Result<Repor
     Ok(report)
 }
 
-/// What is checked out here; with a "+" if something was changed since.
+/// What is checked out here, and was built; with a "+" if something was changed since.
 fn commit() -> String {
     let git = |args: &[&str]| {
         let output =

@@ -9,7 +9,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use comfy_table::{Table, presets};
 use serde::{Deserialize, Serialize};
-use thinpost_netem::report::{Figures, Report};
+use thinpost_netem::report::{Counts, Figures, Report};
 
 use crate::rows::{ROWS, Row};
 
@@ -37,6 +37,9 @@ pub(crate) struct Part {
     /// How to see again what broke.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     again: Vec<String>,
+    /// What was counted beside, in all runs.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    counts: Counts,
     /// What else the last run has measured.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     figures: Figures,
@@ -76,6 +79,9 @@ impl Record {
         part.count += report.count;
         part.broken += report.broken;
         part.seconds += seconds;
+        for (name, count) in &report.counts {
+            *part.counts.entry(name.clone()).or_default() += count;
+        }
         part.figures.clone_from(&report.figures);
         if report.broken > 0 && part.again.len() < AGAIN_MAX {
             part.again.push(report.again.clone());
@@ -152,7 +158,8 @@ mod tests {
     use super::*;
 
     fn report(from: u64, count: u64, broken: u64) -> Report {
-        Report { from, seeds: 2, count, broken, again: format!("from {from}"), ..Report::default() }
+        let counts = [("faults".to_owned(), count)].into();
+        Report { from, seeds: 2, count, broken, again: format!("from {from}"), counts, ..Report::default() }
     }
 
     #[test]
@@ -168,11 +175,20 @@ mod tests {
         record.save(&file).unwrap();
         let mut record = Record::load(&file).unwrap();
         assert_eq!((record.done(row), record.next_seed(row)), ((1_720, 1), 6));
+        let faults: Vec<_> = record.parts(row).iter().map(|part| part.counts["faults"]).collect();
+        assert_eq!(faults, [720, 1_000]);
         let table = record.table();
         assert!(table.contains("1,720") && table.contains("0..4; 4..6"), "{table}");
         assert!(table.contains("aaa, 2026-01-02; bbb, 2026-01-03"), "{table}");
         record.forget(row);
         assert_eq!((record.done(row), record.next_seed(row)), ((0, 0), 0));
+    }
+
+    #[test]
+    fn the_table_in_the_documents_is_of_the_record() {
+        let record = Record::load(concat!(env!("CARGO_MANIFEST_DIR"), "/campaign.json").as_ref()).unwrap();
+        let documents = include_str!("../../../../docs/reliability.md");
+        assert!(documents.contains(&record.table()), "put there what `campaign table` prints");
     }
 
     #[test]

@@ -240,8 +240,9 @@ fn run(args: &Args, sometimes: &Sometimes) -> Result<bool, Stop> {
     }
     // Whoever chooses a link, or how many and how long, chooses what cannot happen. The first storms are known to take every rare
     // path; of others some hundreds may well miss one.
-    let all_drawn = args.again(None) == "world --from 0" && seeds >= sometimes::STORMS;
-    let missing = if all_drawn { tally.missing() } else { Vec::new() };
+    let all_drawn = args.again(None) == format!("world --from {first}");
+    let are_enough = seeds >= if first == 0 { sometimes::FIRST_STORMS } else { sometimes::STORMS };
+    let missing = if all_drawn && are_enough { tally.missing() } else { Vec::new() };
     for (who, what) in &missing {
         say(format_args!("never happened: {who} says {what:?}\n"))?;
     }

@@ -126,9 +126,9 @@ impl Tally {
     /// What `campaign` adds up.
     pub(crate) fn report(&self, from: u64, again: String) -> Report {
         let (seeds, count, broken) = (self.storms, self.messages, self.broken.len() as u64);
-        let figures = [("faults", self.faults), ("ordered", self.ordered)];
-        let figures = figures.map(|(name, figure)| (name.to_owned(), figure.into())).into();
-        Report { row: "storms".to_owned(), from, seeds, count, broken, again, figures }
+        let counts = [("faults", self.faults), ("ordered", self.ordered)];
+        let counts = counts.map(|(name, count)| (name.to_owned(), count)).into();
+        Report { row: "storms".to_owned(), from, seeds, count, broken, again, counts, ..Report::default() }
     }
 
     /// What was said how often.
