@@ -18,6 +18,7 @@
 use std::fmt;
 use std::io;
 use std::ops::{Bound, Range};
+use std::sync::{Arc, OnceLock};
 
 use redb::{BackendError, StorageBackend};
 
@@ -57,10 +58,37 @@ impl DamagedPage {
     }
 }
 
+/// The first read that failed. Whoever asked is told, and everybody else is told by redb that something had failed before.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct FailedRead(Arc<OnceLock<Failure>>);
+
+#[derive(Debug)]
+enum Failure {
+    Damaged(DamagedPage),
+    Other(io::ErrorKind, String),
+}
+
+impl FailedRead {
+    fn note(&self, error: &io::Error) {
+        self.0.get_or_init(|| match DamagedPage::of(error) {
+            Some(page) => Failure::Damaged(page),
+            None => Failure::Other(error.kind(), error.to_string()),
+        });
+    }
+
+    pub(crate) fn error(&self) -> Option<io::Error> {
+        Some(match self.0.get()? {
+            Failure::Damaged(page) => io::Error::other(*page),
+            Failure::Other(kind, what) => io::Error::new(*kind, what.clone()),
+        })
+    }
+}
+
 /// A backend with checks.
 #[derive(Debug)]
 pub(crate) struct Checked<B> {
     backend: B,
+    failed_read: FailedRead,
 }
 
 impl<B: StorageBackend> Checked<B> {
@@ -80,7 +108,30 @@ impl<B: StorageBackend> Checked<B> {
                 ));
             }
         }
-        Ok(Self { backend })
+        Ok(Self { backend, failed_read: FailedRead::default() })
+    }
+
+    /// What becomes of reads from here on.
+    pub(crate) fn failed_read(&self) -> FailedRead {
+        self.failed_read.clone()
+    }
+
+    fn read_checked(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        if offset + out.len() as u64 <= PAGE_BYTES as u64 {
+            let at = offset as usize;
+            return self.read_head(at..at + out.len(), out);
+        }
+        for (first, of) in Self::runs(offset, out.len())? {
+            let mut out = &mut out[of];
+            let mut first = first;
+            if first == 0 {
+                let (head, rest) = out.split_at_mut(PAGE_BYTES);
+                self.read_head(0..PAGE_BYTES, head)?;
+                (first, out) = (1, rest);
+            }
+            self.read_pages(first, out)?;
+        }
+        Ok(())
     }
 
     /// Reads part of the first page.
@@ -163,21 +214,8 @@ impl<B: StorageBackend> StorageBackend for Checked<B> {
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        if offset + out.len() as u64 <= PAGE_BYTES as u64 {
-            let at = offset as usize;
-            return self.read_head(at..at + out.len(), out);
-        }
-        for (first, of) in Self::runs(offset, out.len())? {
-            let mut out = &mut out[of];
-            let mut first = first;
-            if first == 0 {
-                let (head, rest) = out.split_at_mut(PAGE_BYTES);
-                self.read_head(0..PAGE_BYTES, head)?;
-                (first, out) = (1, rest);
-            }
-            self.read_pages(first, out)?;
-        }
-        Ok(())
+        // Noted before redb is told: who is told of it by redb finds it here.
+        self.read_checked(offset, out).inspect_err(|error| self.failed_read.note(error))
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {

@@ -12,7 +12,7 @@ use std::io;
 use std::ops::Bound;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use bytes::Bytes;
 use rangemap::RangeSet;
@@ -50,6 +50,8 @@ pub struct RedbStore {
     sessions: SessionBuffer,
     reserve: Option<Reserve>,
     leap: Mutex<Option<Leap>>,
+    /// What a read first found that was not written, where that is not a page.
+    damage: OnceLock<String>,
     /// Set by the first failure of [`Store::apply`], and never cleared.
     failed: AtomicBool,
 }
@@ -116,6 +118,7 @@ impl RedbStore {
             sessions: SessionBuffer::default(),
             reserve: None,
             leap: Mutex::default(),
+            damage: OnceLock::new(),
             failed: AtomicBool::new(false),
         })
     }
@@ -137,7 +140,17 @@ impl RedbStore {
 
     /// Reads in one transaction.
     fn look<T>(&self, look: impl FnOnce(&ReadTransaction) -> Result<T, StoreError>) -> Result<T, StoreError> {
-        self.db.intact(|| look(&self.db.begin_read()?))
+        let seen = self.db.intact(|| look(&self.db.begin_read()?));
+        if let Err(StoreError::Corrupt(what)) = &seen {
+            self.damage.get_or_init(|| what.clone());
+        }
+        seen
+    }
+
+    /// What a read has failed with. The one who asked does not stop the relay; the next commit does, and says why.
+    fn failed_read(&self) -> Option<StoreError> {
+        let of_disk = || self.db.failed_read().map(io_error);
+        self.damage.get().cloned().map(StoreError::Corrupt).or_else(of_disk)
     }
 
     fn try_apply(&self, ops: &[Op], now: RelayTime) -> Result<Vec<Verdict>, StoreError> {
@@ -324,11 +337,18 @@ impl Store for RedbStore {
         if self.failed.load(Ordering::Acquire) {
             return Err(StoreError::Failed);
         }
-        let result = self.db.intact(|| self.try_apply(ops, now));
-        if result.is_err() {
+        let result = match self.failed_read() {
+            Some(error) => Err(error),
+            None => self.db.intact(|| self.try_apply(ops, now)),
+        };
+        result.map_err(|error| {
             self.failed.store(true, Ordering::Release);
-        }
-        result
+            match error {
+                // Of a read that failed meanwhile.
+                StoreError::Failed => self.failed_read().unwrap_or(StoreError::Failed),
+                error => error,
+            }
+        })
     }
 
     fn device(&self, key: &DeviceKey) -> Result<Option<DeviceRecord>, StoreError> {

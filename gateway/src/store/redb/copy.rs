@@ -52,7 +52,8 @@ impl RedbStore {
     pub fn back_up(&self, path: &Path, goes_on: GoesOn<'_>) -> Result<Counts> {
         let has_room = || self.reserve.as_ref().is_none_or(|reserve| reserve.left() == Left::Plenty);
         let copy = Database::create_file(path, CACHE_BYTES)?;
-        let copied = self.look(|read| back_up(read, &copy, &|| goes_on() && has_room()));
+        // What is damaged may be the copy, which does not concern the relay: so not as other reads.
+        let copied = self.db.intact(|| back_up(&self.db.begin_read()?, &copy, &|| goes_on() && has_room()));
         if copied.is_err() && !has_room() { Err(StoreError::Full) } else { copied }
     }
 

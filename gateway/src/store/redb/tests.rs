@@ -202,6 +202,53 @@ fn an_entry_damaged_on_disk_is_an_error_and_never_a_wrong_body() {
     assert!(matches!(store.apply(&[], T0), Err(StoreError::Failed)), "the handle is spent");
 }
 
+/// A store on a disk, and Bob's mailbox in it, with a body that fills pages of its own.
+fn with_mail_for_bob() -> (Medium, RedbStore) {
+    let medium = Medium::default();
+    let config = StoreConfig { cache_bytes: 0, ..StoreConfig::default() };
+    let store = RedbStore::with_backend(medium.clone(), config, StoreId([1; 8])).unwrap();
+    let alice = join(&store, ALICE, 1);
+    join(&store, BOB, 2);
+    accept(&store, append(alice, BOB, 1, &[0xb0; 20_000]), T0);
+    (medium, store)
+}
+
+#[test]
+fn damage_that_a_read_met_is_what_the_next_commit_says() {
+    let (medium, store) = with_mail_for_bob();
+    medium.damage(|content| {
+        let body = content.windows(64).position(|part| part == [0xb0; 64]).unwrap();
+        content[body + 8_000] ^= 1;
+    });
+    assert!(matches!(store.read(&BOB, Position(0), 10, 1_000), Err(StoreError::Corrupt(_))));
+    let sweep = || store.apply(&[Op::Sweep { rows_max: 10 }], T0);
+    let told = sweep();
+    assert!(matches!(&told, Err(StoreError::Corrupt(what)) if what.starts_with("page ")), "{told:?}");
+    assert!(matches!(sweep(), Err(StoreError::Failed)), "the handle is spent");
+}
+
+#[test]
+fn a_disk_that_fails_a_read_is_what_the_next_commit_says() {
+    let (medium, store) = with_mail_for_bob();
+    medium.clear();
+    assert!(matches!(store.read(&BOB, Position(0), 10, 1_000), Err(StoreError::Io(_))));
+    let sweep = || store.apply(&[Op::Sweep { rows_max: 10 }], T0);
+    let told = sweep();
+    assert!(matches!(told, Err(StoreError::Io(_))), "{told:?}");
+    assert!(matches!(sweep(), Err(StoreError::Failed)), "the handle is spent");
+}
+
+#[test]
+fn an_entry_that_a_read_found_damaged_stops_what_commits_elsewhere() {
+    let (_, store) = with_mail_for_bob();
+    let write = store.db.begin_write().unwrap();
+    write.open_table(ENTRIES).unwrap().insert(1, [0; 9].as_slice()).unwrap();
+    write.commit().unwrap();
+    assert!(matches!(store.read(&BOB, Position(0), 10, 1_000), Err(StoreError::Corrupt(_))));
+    let told = store.apply(&[Op::Sweep { rows_max: 10 }], T0);
+    assert!(matches!(told, Err(StoreError::Corrupt(_))), "{told:?}");
+}
+
 #[cfg(unix)]
 #[test]
 fn only_the_owner_can_read_a_new_store() {
