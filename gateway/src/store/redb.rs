@@ -346,6 +346,10 @@ impl Store for RedbStore {
             match error {
                 // Of a read that failed meanwhile.
                 StoreError::Failed => self.failed_read().unwrap_or(StoreError::Failed),
+                StoreError::Full => {
+                    self.reserve.iter().for_each(Reserve::was_full);
+                    StoreError::Full
+                }
                 error => error,
             }
         })

@@ -1,7 +1,7 @@
 #![allow(clippy::unwrap_used)]
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 
 use redb::backends::InMemoryBackend;
 use redb::{ReadableTable, TableDefinition, WriteTransaction};
@@ -274,7 +274,7 @@ impl Room for Narrow {
         Ok(0)
     }
 
-    fn hold(&self, _: u64) -> io::Result<()> {
+    fn hold(&self, _: u64, _: u64) -> io::Result<()> {
         Ok(())
     }
 
@@ -333,6 +333,69 @@ fn on_a_disk_with(little: u64) {
         left.store(250, Ordering::Relaxed);
         assert!(matches!(one(&store, second(), T0), Ok(Done::Accepted { .. })));
     }
+}
+
+/// A disk with much left, of which a quota may allow no more.
+#[derive(Clone, Debug, Default)]
+struct Allotted {
+    is_used_up: Arc<AtomicBool>,
+    ballast: Arc<AtomicU64>,
+}
+
+impl Room for Allotted {
+    fn free(&self) -> io::Result<u64> {
+        Ok(1 << 40)
+    }
+
+    fn held(&self) -> io::Result<u64> {
+        Ok(self.ballast.load(Ordering::Relaxed))
+    }
+
+    fn hold(&self, bytes: u64, beside: u64) -> io::Result<()> {
+        // What the ballast has given up can be had.
+        if self.is_used_up.load(Ordering::Relaxed) && beside > 0 {
+            return Err(io::ErrorKind::QuotaExceeded.into());
+        }
+        self.ballast.store(bytes, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn release(&self) -> io::Result<()> {
+        self.ballast.store(0, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+#[test]
+fn a_store_that_a_quota_has_stopped_once_goes_on_within_what_it_has() {
+    let (medium, room) = (Medium::default(), Allotted::default());
+    let open = || {
+        let config = StoreConfig::default();
+        let store = RedbStore::with_backend(medium.clone(), config, StoreId([1; 8])).unwrap();
+        store.with_reserve(Reserve::new(room.clone(), 100))
+    };
+    let store = open();
+    let alice = join(&store, ALICE, 1);
+    let body = [7; 20_000];
+    let positions = [1, 2, 3].map(|number| accept(&store, append(alice, ALICE, number, &body), T0));
+    let held = || room.held().unwrap();
+    assert_eq!(held(), 100);
+    room.is_used_up.store(true, Ordering::Relaxed);
+    medium.fail_from(medium.calls(), io::ErrorKind::QuotaExceeded);
+    let fourth = || Op::Append(append(alice, ALICE, 4, &body));
+    let full = store.apply(&[fourth()], T0);
+    assert!(matches!(full, Err(StoreError::Full)), "{full:?}");
+    assert_eq!(held(), 0, "what it held is for the next run");
+    drop(store);
+
+    medium.mend();
+    let store = open();
+    assert_eq!(one(&store, fourth(), T0), Err(Refusal::StoreFull));
+    assert_eq!(bodies(&store, ALICE).len(), 3);
+    let settle = Op::Settle { device: alice, upto: positions[1] };
+    assert!(matches!(one(&store, settle, T0), Ok(Done::Settled { released: 2, .. })));
+    assert!(matches!(one(&store, fourth(), T0), Ok(Done::Accepted { .. })), "the file has room again");
+    assert_eq!(held(), 0);
 }
 
 /// As if the file had held so much.
