@@ -59,6 +59,10 @@ pub const PORT: u16 = 4433;
 /// How much of the disk is kept for when it is full, bytes, unless it is told otherwise: docs/decisions/0024.
 const RESERVE_BYTES: u64 = 64 << 20;
 
+/// What one envelope takes of the disk when its whole mailbox is settled at once, bytes, before that makes room: 4,990
+/// where most was measured (docs/decisions/0024). A relay on a small disk may do with less, at as many envelopes as by default.
+const SETTLED_BYTES: u64 = 5_120;
+
 /// What `limits.retry_from` is where nobody is to be asked.
 const RETRY_NEVER: usize = 65_536;
 
@@ -156,6 +160,7 @@ pub struct StoreSettings {
     pub bytes_max: u64,
     /// Bytes of the disk that a ballast holds, for reading and deleting when the disk is full otherwise. Once less than as many
     /// are free, no more of the disk is taken until 2.5 times as many are. 0 keeps none, and then a full disk stops the relay.
+    /// 5,120 for each envelope of a mailbox, where those are more than 1,000.
     #[serde(deserialize_with = "between::<_, _, 0, 1_099_511_627_776>")]
     pub reserve_bytes: u64,
     /// The page cache, bytes.
@@ -336,6 +341,18 @@ impl Config {
                 "objects",
                 format!("an object of object_bytes_max = {object_bytes_max} needs a bytes_max as large"),
             );
+        }
+        let (envelopes_max, reserve_bytes) = (self.mailbox.envelopes_max, self.store.reserve_bytes);
+        let needed = u64::from(envelopes_max) * SETTLED_BYTES;
+        if envelopes_max > MailboxConfig::default().envelopes_max
+            && 0 < reserve_bytes
+            && reserve_bytes < needed
+        {
+            let problem = format!(
+                "with mailbox.envelopes_max = {envelopes_max} reserve_bytes is {needed} at least, or 0 to keep none: on a full disk \
+                 whoever has read all of a mailbox could not say so"
+            );
+            return conflict("store", problem);
         }
         Ok(())
     }

@@ -121,6 +121,59 @@ fn sessions_from_before_they_were_sealed_are_taken_out_once() {
 }
 
 #[test]
+fn sessions_beyond_a_bound_that_was_lowered_go_for_good_and_so_many_at_a_time() {
+    let medium = Medium::default();
+    let open = |sessions_max| {
+        let config = StoreConfig { sessions_max, ..small() };
+        RedbStore::with_backend(medium.clone(), config, StoreId([1; 8])).unwrap()
+    };
+    let kept =
+        |store: &RedbStore| store.db.begin_read().unwrap().open_table(SESSIONS).unwrap().len().unwrap();
+    let store = open(3_000);
+    for n in 0..2_500u32 {
+        assert!(store.put_session(&n.to_be_bytes(), Bytes::from_static(b"session")));
+    }
+    store.apply(&[], T0).unwrap();
+    assert_eq!(kept(&store), 2_500);
+    drop(store);
+    let mut store = open(10);
+    for left in [1_500, 500, 10, 10] {
+        // Nothing else has changed.
+        store.apply(&[], T0).unwrap();
+        assert_eq!(kept(&store), left);
+    }
+    assert_eq!(store.take_session(&2_489u32.to_be_bytes()).unwrap(), None, "the oldest have gone");
+    assert!(store.take_session(&2_490u32.to_be_bytes()).unwrap().is_some());
+    assert_eq!(faults(&mut store), []);
+}
+
+#[test]
+fn with_fewer_digests_kept_than_before_no_repeat_is_taken_twice() {
+    let medium = Medium::default();
+    let open = |digests_kept| {
+        let config = StoreConfig { digests_kept, ..StoreConfig::default() };
+        RedbStore::with_backend(medium.clone(), config, StoreId([1; 8])).unwrap()
+    };
+    let store = open(5);
+    let alice = join(&store, ALICE, 1);
+    for number in 1..=5 {
+        accept(&store, append(alice, ALICE, number, b"once"), T0);
+    }
+    drop(store);
+    let mut store = open(2);
+    accept(&store, append(alice, ALICE, 6, b"once"), T0);
+    for number in 1..=4 {
+        assert_eq!(one(&store, Op::Append(append(alice, ALICE, number, b"once")), T0), Err(Refusal::Stale));
+    }
+    for number in 5..=6 {
+        assert_eq!(one(&store, Op::Append(append(alice, ALICE, number, b"once")), T0), Ok(Done::Repeat));
+    }
+    accept(&store, append(alice, ALICE, 7, b"once"), T0);
+    assert_eq!(one(&store, Op::Append(append(alice, ALICE, 5, b"once")), T0), Err(Refusal::Stale));
+    assert_eq!(faults(&mut store), []);
+}
+
+#[test]
 fn a_store_in_use_is_told_from_a_broken_one() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("relay.redb");
