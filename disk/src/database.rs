@@ -8,7 +8,6 @@
 //! Each page has a check, so that what a disk has changed is an error. Should redb panic over pages that do not fit together, as it
 //! does when it is used and also when it is let go of, since it then writes once more, that is an error as well.
 
-use std::fs::File;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -81,7 +80,7 @@ impl Database {
     /// # Errors
     /// As [`Database::open`], and the system's.
     pub fn open_unchanged(path: &Path, cache_bytes: usize) -> Result<Self, DatabaseError> {
-        let file = File::open(path).map_err(StorageError::Io)?;
+        let file = files::open_file(path).map_err(StorageError::Io)?;
         let is_unchecked = unchecked::is_unchecked(&file).map_err(StorageError::Io)?;
         let overlay = Overlay::new(file)?;
         if is_unchecked { Self::open_bare(overlay, cache_bytes) } else { Self::open(overlay, cache_bytes) }

@@ -9,7 +9,6 @@
 //! given all that should be free.
 
 use std::fmt::Debug;
-use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -80,7 +79,7 @@ impl Room for Ballast {
     }
 
     fn held(&self) -> io::Result<u64> {
-        match File::open(&self.path) {
+        match files::open_file(&self.path) {
             // One that was copied may be as long, and hold nothing.
             Ok(file) => Ok(file.metadata()?.len().min(file.allocated_size()?)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),

@@ -45,6 +45,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use thinpost_carrier::quic::ServerLimits;
+use thinpost_disk::files;
 use thinpost_wire::ids::AccountKey;
 use thinpost_wire::limits::{BODY_BYTES_MAX, OBJECT_BYTES_MAX, TICKET_ADDRESSES_MAX};
 
@@ -68,6 +69,9 @@ const RETRY_NEVER: usize = 65_536;
 
 /// Largest configuration file that is read, bytes: an allow-list of 15,000 accounts.
 const FILE_BYTES_MAX: u64 = 1024 * 1024;
+
+/// Where a shell hands over a stream in place of a file, and where there is an empty one.
+const STREAMS: [&str; 4] = ["/dev/stdin", "/dev/fd", "/proc/self/fd", "/dev/null"];
 
 /// Everything an operator can set. The module says why the defaults are what they are.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -279,7 +283,10 @@ impl Config {
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
         let unreadable = |error| ConfigError::Unreadable { path: path.to_owned(), error };
         let mut text = String::new();
-        let file = std::fs::File::open(path).map_err(unreadable)?;
+        // Whoever names a stream means it; anything else that is no file would be waited for.
+        let is_stream = STREAMS.iter().any(|stream| path.starts_with(stream));
+        let opened = if is_stream { std::fs::File::open(path) } else { files::open_file(path) };
+        let file = opened.map_err(unreadable)?;
         let read = io::Read::read_to_string(&mut io::Read::take(file, FILE_BYTES_MAX + 1), &mut text);
         if read.map_err(unreadable)? as u64 > FILE_BYTES_MAX {
             return Err(unreadable(io::Error::other(format!("it has more than {FILE_BYTES_MAX} bytes"))));

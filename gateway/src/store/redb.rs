@@ -67,6 +67,9 @@ impl RedbStore {
     /// [`StoreError::NotAStore`] and [`StoreError::UnknownFormat`] leave what the file holds.
     pub fn open(path: &Path, config: StoreConfig) -> Result<Self, StoreError> {
         if path.try_exists().map_err(io_error)? {
+            if !path.is_file() {
+                return Err(StoreError::NotAStore);
+            }
             let recognised = |db: &Database| db.intact(|| read_lineage(&db.begin_read()?).map(drop));
             let db = Database::open_file(path, config.cache_bytes, recognised)?;
             // What its id is, it knows.
