@@ -95,20 +95,30 @@ impl<B: StorageBackend> Checked<B> {
     /// Opens what is on a backend, or begins on an empty one.
     ///
     /// # Errors
-    /// [`io::ErrorKind::InvalidData`] where something else is on it, and the backend's.
+    /// [`io::ErrorKind::InvalidData`] where something else is on it, [`DamagedPage`] where it is only the beginning that is
+    /// something else, and the backend's.
     pub(crate) fn new(backend: B) -> io::Result<Self> {
-        if backend.len()? > 0 {
+        let is_empty = backend.len()? == 0;
+        let checked = Self { backend, failed_read: FailedRead::default() };
+        if !is_empty {
             let mut magic = [0; CHECK_BYTES];
-            let read = backend.read(0, &mut magic);
+            let read = checked.backend.read(0, &mut magic);
             // A crash may have left a file that is longer, and nothing in it.
             if read.is_err() || (magic != MAGIC && magic != [0; CHECK_BYTES]) {
-                return Err(io::Error::new(
-                    io::ErrorKind::InvalidData,
-                    "it does not begin like a database of ours",
-                ));
+                return Err(checked.not_ours());
             }
         }
-        Ok(Self { backend, failed_read: FailedRead::default() })
+        Ok(checked)
+    }
+
+    /// Why what does not begin like ours is refused: a head that fits its check is.
+    fn not_ours(&self) -> io::Error {
+        let mut head = [0; HEAD_BYTES];
+        let is_ours = self.read_head(0..HEAD_BYTES, &mut head).is_ok() && head != [0; HEAD_BYTES];
+        if is_ours {
+            return damaged(0);
+        }
+        io::Error::new(io::ErrorKind::InvalidData, "it does not begin like a database of ours")
     }
 
     /// What becomes of reads from here on.

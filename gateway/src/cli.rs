@@ -326,6 +326,7 @@ impl From<&BackupError> for Failure {
             BackupError::Folder(error) => error.into(),
             BackupError::Store(error) => error.into(),
             BackupError::NotABackup { .. } => Self::new(Self::NO_INPUT, error),
+            BackupError::Full { .. } | BackupError::Low => Self::new(Self::IO, error),
             _ => Self::new(Self::DATA, error),
         }
     }

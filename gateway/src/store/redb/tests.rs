@@ -470,7 +470,7 @@ fn no_backup_is_made_while_little_is_left_of_the_disk() {
         true
     };
     let made = store.back_up(&folder.path().join("copy"), &goes_on);
-    assert!(matches!(made, Err(StoreError::Full)), "{made:?}");
+    assert!(matches!(made, Err(StoreError::Low)), "{made:?}");
     left.store(1_000, Ordering::Relaxed);
     assert_eq!(store.back_up(&folder.path().join("again"), &|| true).unwrap().accounts, 1);
 }
