@@ -265,12 +265,14 @@ impl Copy<'_> {
         // The tables that stay empty are made, too.
         drop(Transaction::begin(&write, &StoreConfig::default(), RelayTime(0))?);
         write.commit()?;
+        // What is copied may be from before there were all tables.
+        let copied = self.to.begin_read()?;
         Ok(Counts {
-            accounts: self.from.open_table(ACCOUNTS)?.len()?,
-            devices: self.from.open_table(DEVICES)?.len()?,
-            entries: self.from.open_table(ENTRIES)?.len()?,
+            accounts: copied.open_table(ACCOUNTS)?.len()?,
+            devices: copied.open_table(DEVICES)?.len()?,
+            entries: copied.open_table(ENTRIES)?.len()?,
             bytes: state.bytes,
-            objects: self.from.open_table(OBJECTS)?.len()?,
+            objects: copied.open_table(OBJECTS)?.len()?,
             object_bytes: objects.bytes,
         })
     }
