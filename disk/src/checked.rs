@@ -18,6 +18,7 @@
 use std::fmt;
 use std::io;
 use std::ops::{Bound, Range};
+use std::sync::{Arc, OnceLock};
 
 use redb::{BackendError, StorageBackend};
 
@@ -57,30 +58,90 @@ impl DamagedPage {
     }
 }
 
+/// The first read that failed. Whoever asked is told, and everybody else is told by redb that something had failed before.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct FailedRead(Arc<OnceLock<Failure>>);
+
+#[derive(Debug)]
+enum Failure {
+    Damaged(DamagedPage),
+    Other(io::ErrorKind, String),
+}
+
+impl FailedRead {
+    fn note(&self, error: &io::Error) {
+        self.0.get_or_init(|| match DamagedPage::of(error) {
+            Some(page) => Failure::Damaged(page),
+            None => Failure::Other(error.kind(), error.to_string()),
+        });
+    }
+
+    pub(crate) fn error(&self) -> Option<io::Error> {
+        Some(match self.0.get()? {
+            Failure::Damaged(page) => io::Error::other(*page),
+            Failure::Other(kind, what) => io::Error::new(*kind, what.clone()),
+        })
+    }
+}
+
 /// A backend with checks.
 #[derive(Debug)]
 pub(crate) struct Checked<B> {
     backend: B,
+    failed_read: FailedRead,
 }
 
 impl<B: StorageBackend> Checked<B> {
     /// Opens what is on a backend, or begins on an empty one.
     ///
     /// # Errors
-    /// [`io::ErrorKind::InvalidData`] where something else is on it, and the backend's.
+    /// [`io::ErrorKind::InvalidData`] where something else is on it, [`DamagedPage`] where it is only the beginning that is
+    /// something else, and the backend's.
     pub(crate) fn new(backend: B) -> io::Result<Self> {
-        if backend.len()? > 0 {
+        let is_empty = backend.len()? == 0;
+        let checked = Self { backend, failed_read: FailedRead::default() };
+        if !is_empty {
             let mut magic = [0; CHECK_BYTES];
-            let read = backend.read(0, &mut magic);
+            let read = checked.backend.read(0, &mut magic);
             // A crash may have left a file that is longer, and nothing in it.
             if read.is_err() || (magic != MAGIC && magic != [0; CHECK_BYTES]) {
-                return Err(io::Error::new(
-                    io::ErrorKind::InvalidData,
-                    "it does not begin like a database of ours",
-                ));
+                return Err(checked.not_ours());
             }
         }
-        Ok(Self { backend })
+        Ok(checked)
+    }
+
+    /// Why what does not begin like ours is refused: a head that fits its check is.
+    fn not_ours(&self) -> io::Error {
+        let mut head = [0; HEAD_BYTES];
+        let is_ours = self.read_head(0..HEAD_BYTES, &mut head).is_ok() && head != [0; HEAD_BYTES];
+        if is_ours {
+            return damaged(0);
+        }
+        io::Error::new(io::ErrorKind::InvalidData, "it does not begin like a database of ours")
+    }
+
+    /// What becomes of reads from here on.
+    pub(crate) fn failed_read(&self) -> FailedRead {
+        self.failed_read.clone()
+    }
+
+    fn read_checked(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        if offset + out.len() as u64 <= PAGE_BYTES as u64 {
+            let at = offset as usize;
+            return self.read_head(at..at + out.len(), out);
+        }
+        for (first, of) in Self::runs(offset, out.len())? {
+            let mut out = &mut out[of];
+            let mut first = first;
+            if first == 0 {
+                let (head, rest) = out.split_at_mut(PAGE_BYTES);
+                self.read_head(0..PAGE_BYTES, head)?;
+                (first, out) = (1, rest);
+            }
+            self.read_pages(first, out)?;
+        }
+        Ok(())
     }
 
     /// Reads part of the first page.
@@ -163,21 +224,8 @@ impl<B: StorageBackend> StorageBackend for Checked<B> {
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        if offset + out.len() as u64 <= PAGE_BYTES as u64 {
-            let at = offset as usize;
-            return self.read_head(at..at + out.len(), out);
-        }
-        for (first, of) in Self::runs(offset, out.len())? {
-            let mut out = &mut out[of];
-            let mut first = first;
-            if first == 0 {
-                let (head, rest) = out.split_at_mut(PAGE_BYTES);
-                self.read_head(0..PAGE_BYTES, head)?;
-                (first, out) = (1, rest);
-            }
-            self.read_pages(first, out)?;
-        }
-        Ok(())
+        // Noted before redb is told: who is told of it by redb finds it here.
+        self.read_checked(offset, out).inspect_err(|error| self.failed_read.note(error))
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {

@@ -8,7 +8,7 @@
 //! Each page has a check, so that what a disk has changed is an error. Should redb panic over pages that do not fit together, as it
 //! does when it is used and also when it is let go of, since it then writes once more, that is an error as well.
 
-use std::fs::File;
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,7 +19,7 @@ use redb::{
     TransactionError, WriteTransaction,
 };
 
-use crate::checked::Checked;
+use crate::checked::{Checked, FailedRead};
 use crate::overlay::Overlay;
 use crate::{files, unchecked};
 
@@ -29,6 +29,7 @@ pub struct Database {
     /// Only dropping takes it.
     db: Option<redb::Database>,
     is_damaged: AtomicBool,
+    failed_read: FailedRead,
 }
 
 impl Database {
@@ -37,7 +38,11 @@ impl Database {
     /// # Errors
     /// redb's, and [`StorageError::Corrupted`] where it panics.
     pub fn open(backend: impl StorageBackend, cache_bytes: usize) -> Result<Self, DatabaseError> {
-        Self::open_bare(Checked::new(backend).map_err(StorageError::Io)?, cache_bytes)
+        let checked = Checked::new(backend).map_err(StorageError::Io)?;
+        let failed_read = checked.failed_read();
+        let mut db = Self::open_bare(checked, cache_bytes)?;
+        db.failed_read = failed_read;
+        Ok(db)
     }
 
     /// Makes a database in a new file that only its owner can read, for this process alone.
@@ -75,7 +80,7 @@ impl Database {
     /// # Errors
     /// As [`Database::open`], and the system's.
     pub fn open_unchanged(path: &Path, cache_bytes: usize) -> Result<Self, DatabaseError> {
-        let file = File::open(path).map_err(StorageError::Io)?;
+        let file = files::open_file(path).map_err(StorageError::Io)?;
         let is_unchecked = unchecked::is_unchecked(&file).map_err(StorageError::Io)?;
         let overlay = Overlay::new(file)?;
         if is_unchecked { Self::open_bare(overlay, cache_bytes) } else { Self::open(overlay, cache_bytes) }
@@ -83,7 +88,14 @@ impl Database {
 
     fn open_bare(backend: impl StorageBackend, cache_bytes: usize) -> Result<Self, DatabaseError> {
         let open = || Builder::new().set_cache_size(cache_bytes).create_with_backend(backend);
-        Ok(Self { db: Some(intact(open)?), is_damaged: AtomicBool::new(false) })
+        let db = Some(intact(open)?);
+        Ok(Self { db, is_damaged: AtomicBool::new(false), failed_read: FailedRead::default() })
+    }
+
+    /// What the first read that failed has failed with. redb tells that to whoever asked for it, and from then on everybody
+    /// [`StorageError::PreviousIo`]. Not known of a file from before pages had checks.
+    pub fn failed_read(&self) -> Option<io::Error> {
+        self.failed_read.error()
     }
 
     /// Compares all pages with redb's own checksums, and its map of free pages with what is in use, which it puts right. Whether all

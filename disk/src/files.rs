@@ -4,6 +4,19 @@ use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::Path;
 
+/// Opens a file to read it, and nothing else in its place: whoever opens a pipe waits until somebody writes to it. A folder is left
+/// to whoever reads it, who is told what it is.
+///
+/// # Errors
+/// [`io::ErrorKind::InvalidInput`] if it is another thing, and the system's.
+pub fn open_file(path: &Path) -> io::Result<File> {
+    let found = fs::metadata(path)?;
+    if !found.is_file() && !found.is_dir() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no file"));
+    }
+    File::open(path)
+}
+
 /// Opens a file to read and write that only its owner can read; makes it where `create` says so.
 ///
 /// # Errors
@@ -165,6 +178,21 @@ mod tests {
         remove(&path).unwrap();
         remove(&path).unwrap();
         assert!(!path.exists());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn what_is_no_file_is_not_opened_and_a_link_to_one_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let [file, link, pipe] = ["file", "link", "pipe"].map(|name| folder.path().join(name));
+        fs::write(&file, "").unwrap();
+        std::os::unix::fs::symlink(&file, &link).unwrap();
+        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        assert!(open_file(&file).is_ok() && open_file(&link).is_ok());
+        assert_eq!(open_file(&pipe).unwrap_err().kind(), io::ErrorKind::InvalidInput);
+        assert_eq!(open_file(&folder.path().join("none")).unwrap_err().kind(), io::ErrorKind::NotFound);
+        let read = |mut file: File| io::Read::read(&mut file, &mut [0]).map_err(|error| error.kind());
+        assert_eq!(open_file(folder.path()).map(read).unwrap(), Err(io::ErrorKind::IsADirectory));
     }
 
     #[cfg(unix)]

@@ -39,6 +39,18 @@ pub enum BackupError {
     /// The store or its copy cannot be read or written. What was begun bears the mark; try again.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// There is no room for the copy. What was begun bears the mark; make room, or give another folder.
+    #[error("there is no room for it in {}: the disk is full, or what may be taken of it", path.display())]
+    Full {
+        /// Where it was to be.
+        path: PathBuf,
+    },
+    /// Little is left of the disk that the running relay is on, and meanwhile a backup would take more of it, wherever it is
+    /// made. What was begun bears the mark.
+    #[error(
+        "little is left of the relay's own disk, of which a backup takes more while the relay runs: make room, or stop the relay and back it up then"
+    )]
+    Low,
     /// There is no backup, or one that was not finished. Nothing changed.
     #[error("there is no finished backup in {}", path.display())]
     NotABackup {
@@ -98,11 +110,22 @@ fn make(
         files.push(ADDRESSES_FILE);
     }
     let store = path.join(STORE_FILE);
-    let counts = copy(&store).inspect_err(|_| give_up(&store))?;
+    let counts = copy(&store).map_err(|error| not_copied(error, &store, path))?;
     let manifest = Manifest::of(path, &files)?;
     filling.write(MANIFEST_FILE, manifest.to_string().as_bytes())?;
     filling.finish()?;
     Ok(counts)
+}
+
+/// What has kept a copy, begun in a folder, from being made.
+fn not_copied(error: StoreError, begun: &Path, folder: &Path) -> BackupError {
+    give_up(begun);
+    match error {
+        // The one that is read is not written to.
+        StoreError::Full => BackupError::Full { path: folder.to_owned() },
+        StoreError::Low => BackupError::Low,
+        error => error.into(),
+    }
 }
 
 /// Makes room again: what is begun may be what has filled the disk, and bears the mark in any case.
@@ -189,7 +212,8 @@ pub fn restore(path: &Path, data: &Path) -> Result<Counts, BackupError> {
         filling.copy(&path.join(ADDRESSES_FILE), Folder::ADDRESSES)?;
     }
     let store = folder.store_path();
-    let counts = RedbStore::restore(&path.join(STORE_FILE), &store).inspect_err(|_| give_up(&store))?;
+    let restored = RedbStore::restore(&path.join(STORE_FILE), &store);
+    let counts = restored.map_err(|error| not_copied(error, &store, data))?;
     filling.finish()?;
     Ok(counts)
 }

@@ -34,7 +34,7 @@ Exit codes, each with one line on the standard error:
   70  a fault of this program stopped the relay
   73  the data folder or the backup cannot be created; what should become one has something in it; or the
       data folder is a backup
-  74  the disk failed, or is full
+  74  the disk failed, or is full, or a quota on it is used up
   75  the data folder is in use by another relay
   77  the key file can be read by others
   78  the configuration is wrong";
@@ -326,6 +326,7 @@ impl From<&BackupError> for Failure {
             BackupError::Folder(error) => error.into(),
             BackupError::Store(error) => error.into(),
             BackupError::NotABackup { .. } => Self::new(Self::NO_INPUT, error),
+            BackupError::Full { .. } | BackupError::Low => Self::new(Self::IO, error),
             _ => Self::new(Self::DATA, error),
         }
     }

@@ -45,6 +45,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use thinpost_carrier::quic::ServerLimits;
+use thinpost_disk::files;
 use thinpost_wire::ids::AccountKey;
 use thinpost_wire::limits::{BODY_BYTES_MAX, OBJECT_BYTES_MAX, TICKET_ADDRESSES_MAX};
 
@@ -59,11 +60,18 @@ pub const PORT: u16 = 4433;
 /// How much of the disk is kept for when it is full, bytes, unless it is told otherwise: docs/decisions/0024.
 const RESERVE_BYTES: u64 = 64 << 20;
 
+/// What one envelope takes of the disk when its whole mailbox is settled at once, bytes, before that makes room: 4,990
+/// where most was measured (docs/decisions/0024). A relay on a small disk may do with less, at as many envelopes as by default.
+const SETTLED_BYTES: u64 = 5_120;
+
 /// What `limits.retry_from` is where nobody is to be asked.
 const RETRY_NEVER: usize = 65_536;
 
 /// Largest configuration file that is read, bytes: an allow-list of 15,000 accounts.
 const FILE_BYTES_MAX: u64 = 1024 * 1024;
+
+/// Where a shell hands over a stream in place of a file, and where there is an empty one.
+const STREAMS: [&str; 4] = ["/dev/stdin", "/dev/fd", "/proc/self/fd", "/dev/null"];
 
 /// Everything an operator can set. The module says why the defaults are what they are.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -156,6 +164,7 @@ pub struct StoreSettings {
     pub bytes_max: u64,
     /// Bytes of the disk that a ballast holds, for reading and deleting when the disk is full otherwise. Once less than as many
     /// are free, no more of the disk is taken until 2.5 times as many are. 0 keeps none, and then a full disk stops the relay.
+    /// 5,120 for each envelope of a mailbox, where those are more than 1,000.
     #[serde(deserialize_with = "between::<_, _, 0, 1_099_511_627_776>")]
     pub reserve_bytes: u64,
     /// The page cache, bytes.
@@ -274,7 +283,10 @@ impl Config {
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
         let unreadable = |error| ConfigError::Unreadable { path: path.to_owned(), error };
         let mut text = String::new();
-        let file = std::fs::File::open(path).map_err(unreadable)?;
+        // Whoever names a stream means it; anything else that is no file would be waited for.
+        let is_stream = STREAMS.iter().any(|stream| path.starts_with(stream));
+        let opened = if is_stream { std::fs::File::open(path) } else { files::open_file(path) };
+        let file = opened.map_err(unreadable)?;
         let read = io::Read::read_to_string(&mut io::Read::take(file, FILE_BYTES_MAX + 1), &mut text);
         if read.map_err(unreadable)? as u64 > FILE_BYTES_MAX {
             return Err(unreadable(io::Error::other(format!("it has more than {FILE_BYTES_MAX} bytes"))));
@@ -336,6 +348,18 @@ impl Config {
                 "objects",
                 format!("an object of object_bytes_max = {object_bytes_max} needs a bytes_max as large"),
             );
+        }
+        let (envelopes_max, reserve_bytes) = (self.mailbox.envelopes_max, self.store.reserve_bytes);
+        let needed = u64::from(envelopes_max) * SETTLED_BYTES;
+        if envelopes_max > MailboxConfig::default().envelopes_max
+            && 0 < reserve_bytes
+            && reserve_bytes < needed
+        {
+            let problem = format!(
+                "with mailbox.envelopes_max = {envelopes_max} reserve_bytes is {needed} at least, or 0 to keep none: on a full disk \
+                 whoever has read all of a mailbox could not say so"
+            );
+            return conflict("store", problem);
         }
         Ok(())
     }

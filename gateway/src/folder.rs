@@ -14,7 +14,7 @@
 
 mod filling;
 
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -255,9 +255,8 @@ impl Folder {
             if is_there(&self.store_path())? {
                 return Err(FolderError::HoldsStore { path: self.path.clone() });
             }
-            let read = |path: &Path| fs::read(path).map(Zeroizing::new);
-            let mine = read(&self.key_path()).ok();
-            if is_there(&self.key_path())? && mine != read(key).ok() {
+            let mine = filling::read_short(&self.key_path()).ok();
+            if is_there(&self.key_path())? && mine != filling::read_short(key).ok() {
                 return Err(FolderError::HoldsKey { path: self.path.clone() });
             }
         }
@@ -314,7 +313,7 @@ impl Folder {
     /// When the key file is exposed, damaged, or cannot be read or written.
     pub fn keys(&self) -> Result<RelayKeys, FolderError> {
         let path = self.path.join(KEY_FILE);
-        match File::open(&path) {
+        match files::open_file(&path) {
             Ok(file) => read_key(&file, &path),
             Err(error) if error.kind() == io::ErrorKind::NotFound => self.make_keys(&path),
             Err(error) => Err(io_error("read", &path)(error)),
@@ -327,7 +326,7 @@ impl Folder {
         let mut new = files::open_private(&new_path, true).map_err(io_error("write", &new_path))?;
         new.lock().map_err(io_error("lock", &new_path))?;
         // Whoever held the lock before has renamed the file: the key is there, and may be `new` itself.
-        if let Ok(file) = File::open(path) {
+        if let Ok(file) = files::open_file(path) {
             return read_key(&file, path);
         }
         let mut seed = Zeroizing::new([0; 32]);
@@ -360,7 +359,7 @@ impl Folder {
 
     /// What the last run published; empty if there was none, or the file is not as this program writes it.
     pub fn published_addresses(&self) -> Vec<SocketAddr> {
-        let Ok(file) = File::open(self.path.join(ADDRESSES_FILE)) else { return Vec::new() };
+        let Ok(file) = files::open_file(&self.path.join(ADDRESSES_FILE)) else { return Vec::new() };
         let text = read_text(&file).unwrap_or_default();
         let addresses: Result<Vec<_>, _> = text.lines().map(str::parse).collect();
         addresses.ok().filter(|all| all.len() <= TICKET_ADDRESSES_MAX).unwrap_or_default()

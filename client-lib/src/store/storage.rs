@@ -122,7 +122,7 @@ impl Storage {
             Self::Memory(memory) => return Ok(memory.key_file().clone().map(Zeroizing::new)),
             Self::Folder(folder) => folder,
         };
-        let file = match File::open(folder.join(KEY_FILE)) {
+        let file = match files::open_file(&folder.join(KEY_FILE)) {
             Ok(file) => file,
             Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
                 return Ok(None);

@@ -13,6 +13,8 @@ struct Disk {
     size: AtomicU64,
     taken: AtomicU64,
     ballast: AtomicU64,
+    /// What may be used of it, if not all.
+    quota: AtomicU64,
     cannot_hold: AtomicBool,
     is_silent: AtomicBool,
 }
@@ -24,6 +26,10 @@ impl Disk {
 
     fn take(&self, taken: u64) {
         self.taken.store(taken, Ordering::Relaxed);
+    }
+
+    fn allow(&self, quota: u64) {
+        self.quota.store(quota, Ordering::Relaxed);
     }
 
     fn ballast(&self) -> u64 {
@@ -44,11 +50,22 @@ impl Room for Arc<Disk> {
         Ok(self.ballast())
     }
 
-    fn hold(&self, bytes: u64) -> io::Result<()> {
+    fn hold(&self, bytes: u64, beside: u64) -> io::Result<()> {
+        assert_eq!(self.ballast(), 0);
         if self.cannot_hold.load(Ordering::Relaxed) {
             return Err(io::ErrorKind::Unsupported.into());
         }
-        assert_eq!(self.ballast.swap(bytes, Ordering::Relaxed), 0);
+        let (used, quota) =
+            (self.taken.load(Ordering::Relaxed) + bytes + beside, self.quota.load(Ordering::Relaxed));
+        if quota > 0 && used > quota {
+            // As a disk does that runs out in the middle of it.
+            self.ballast.store(1, Ordering::Relaxed);
+            return Err(io::ErrorKind::QuotaExceeded.into());
+        }
+        if used > self.size.load(Ordering::Relaxed) {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        self.ballast.store(bytes, Ordering::Relaxed);
         Ok(())
     }
 
@@ -130,6 +147,62 @@ fn a_disk_that_takes_no_ballast_is_watched_all_the_same() {
     assert_eq!(reserve.left(), Left::Little);
 }
 
+/// So long after a disk was asked in vain it is asked again.
+fn later() -> Instant {
+    Instant::now() + ASK_AGAIN
+}
+
+#[test]
+fn a_disk_that_was_full_though_it_says_otherwise_is_low_until_it_gives_what_it_says() {
+    let disk = Disk::with(100_000, 5_000);
+    disk.allow(6_000);
+    // A whole ballast of the run before, and nothing more to be had.
+    disk.ballast.store(RESERVE, Ordering::Relaxed);
+    let reserve = Reserve::new(disk.clone(), RESERVE);
+    assert_eq!((reserve.left(), disk.ballast()), (Left::Plenty, RESERVE), "nothing has shown it yet");
+    reserve.was_full();
+    assert_eq!((reserve.left(), disk.ballast()), (Left::Little, 0));
+
+    let again = Reserve::new(disk.clone(), RESERVE);
+    assert_eq!((again.left(), disk.ballast()), (Left::Little, 0), "and so it is after a restart");
+    assert_eq!((again.left_at(later()), disk.ballast()), (Left::Little, 0));
+    disk.allow(5_000 + 2_499);
+    assert_eq!((again.left_at(later() + ASK_AGAIN), disk.ballast()), (Left::Little, 0));
+    disk.allow(5_000 + 2_500);
+    assert_eq!((again.left(), disk.ballast()), (Left::Little, 0), "it is not asked all the time");
+    assert_eq!((again.left_at(later() + 2 * ASK_AGAIN), disk.ballast()), (Left::Plenty, RESERVE));
+}
+
+#[test]
+fn a_quota_that_leaves_less_than_half_a_ballast_leaves_dregs() {
+    let disk = Disk::with(100_000, 5_000);
+    for (quota, left) in [(5_499, Left::Dregs), (5_500, Left::Little), (6_999, Left::Little)] {
+        disk.allow(quota);
+        let reserve = Reserve::new(disk.clone(), RESERVE);
+        assert_eq!((reserve.left(), disk.ballast()), (left, 0), "{quota}");
+        disk.is_silent.store(true, Ordering::Relaxed);
+        assert_eq!(reserve.left(), left, "{quota}");
+        disk.is_silent.store(false, Ordering::Relaxed);
+        reserve.was_full();
+        assert_eq!((reserve.left(), disk.ballast()), (left, 0), "{quota}");
+    }
+    disk.allow(7_000);
+    assert_eq!(Reserve::new(disk.clone(), RESERVE).left(), Left::Plenty);
+}
+
+#[test]
+fn a_quota_that_is_met_while_the_disk_is_low_keeps_it_so() {
+    let disk = Disk::with(10_000, 5_000);
+    let reserve = Reserve::new(disk.clone(), RESERVE);
+    disk.take(8_500);
+    assert_eq!(reserve.left(), Left::Little);
+    disk.take(5_000);
+    disk.allow(7_000);
+    assert_eq!((reserve.left(), disk.ballast()), (Left::Little, 0));
+    disk.allow(0);
+    assert_eq!((reserve.left_at(later()), disk.ballast()), (Left::Plenty, RESERVE));
+}
+
 #[test]
 fn a_disk_that_says_nothing_stays_what_it_was() {
     let disk = Disk::with(10_000, 0);
@@ -148,10 +221,11 @@ fn a_ballast_takes_room_from_a_real_disk() {
     let ballast = Ballast::new(&path);
     assert_eq!(ballast.held().unwrap(), 0);
     ballast.release().unwrap();
-    ballast.hold(1 << 20).unwrap();
+    ballast.hold(1 << 20, 1 << 20).unwrap();
     assert_eq!(ballast.held().unwrap(), 1 << 20);
     #[cfg(unix)]
     assert!(std::os::unix::fs::MetadataExt::blocks(&path.metadata().unwrap()) * 512 >= 1 << 20);
+    assert_eq!(path.metadata().unwrap().len(), 1 << 20);
     assert!(ballast.free().unwrap() > 0);
     ballast.release().unwrap();
     assert!(!path.exists());

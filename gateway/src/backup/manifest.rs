@@ -1,9 +1,11 @@
 //! What a backup says of its files.
 
 use std::fmt;
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, Read};
 use std::path::Path;
+
+use thinpost_disk::files;
 
 use crate::folder::FolderError;
 
@@ -39,7 +41,7 @@ impl Manifest {
     /// As it was written; `None` if it is not.
     pub(super) fn read(path: &Path) -> Result<Option<Self>, FolderError> {
         let mut text = Vec::new();
-        let read = File::open(path).and_then(|file| file.take(BYTES_MAX).read_to_end(&mut text));
+        let read = files::open_file(path).and_then(|file| file.take(BYTES_MAX).read_to_end(&mut text));
         read.map_err(failed(path))?;
         Ok(std::str::from_utf8(&text).ok().and_then(parse))
     }
@@ -57,7 +59,10 @@ impl Manifest {
     /// The first file that is not as it is listed.
     pub(super) fn differs(&self, folder: &Path) -> Result<Option<String>, FolderError> {
         for Listed { name, bytes, hash } in &self.files {
-            if measure(&folder.join(name))? != (*bytes, *hash) {
+            // What is of another length need not be read.
+            let found = fs::metadata(folder.join(name));
+            let has_other_length = found.is_ok_and(|found| found.is_file() && found.len() != *bytes);
+            if has_other_length || measure(&folder.join(name))? != (*bytes, *hash) {
                 return Ok(Some(name.clone()));
             }
         }
@@ -117,7 +122,7 @@ pub(crate) fn sample_manifest() -> Vec<u8> {
 /// A file's length and BLAKE3, read piece by piece. A file that is not there has no byte.
 fn measure(path: &Path) -> Result<(u64, blake3::Hash), FolderError> {
     let mut hasher = blake3::Hasher::new();
-    match File::open(path) {
+    match files::open_file(path) {
         Ok(mut file) => drop(io::copy(&mut file, &mut hasher).map_err(failed(path))?),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(failed(path)(error)),

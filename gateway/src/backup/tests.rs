@@ -143,6 +143,19 @@ fn a_backup_that_was_given_up_is_none_and_can_be_begun_again() {
 }
 
 #[test]
+fn whose_disk_is_full_is_said() {
+    let place = Place::filled();
+    let backup = place.path("backup");
+    let full = make(&place.folder, &backup, |_| Err(StoreError::Full)).unwrap_err().to_string();
+    assert!(full.contains(&backup.display().to_string()), "{full}");
+    // More in reserve than any disk has.
+    let reserve = thinpost_disk::Reserve::new(thinpost_disk::Ballast::new(&place.path("ballast")), 1 << 62);
+    let store = place.open().with_reserve(reserve);
+    let low = back_up(&place.folder, &store, &backup, &|| true).unwrap_err().to_string();
+    assert!(low.contains("the relay's own disk") && low.contains("stop the relay"), "{low}");
+}
+
+#[test]
 fn a_backup_goes_into_an_empty_folder_only() {
     let place = Place::filled();
     let backup = place.path("backup");

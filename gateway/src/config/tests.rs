@@ -118,6 +118,11 @@ fn settings_that_do_not_go_together_are_refused_at_the_line_to_change() {
              forged addresses would take all places before anybody is asked",
         ),
         (
+            "[store]\nreserve_bytes = 51199999\n[mailbox]\nenvelopes_max = 10000".to_owned(),
+            "line 1, column 2: store: with mailbox.envelopes_max = 10000 reserve_bytes is 51200000 at least, or 0 to keep \
+             none: on a full disk whoever has read all of a mailbox could not say so",
+        ),
+        (
             "advertise = [\"0.0.0.0:4433\"]".to_owned(),
             "line 1, column 1: advertise: nobody can reach 0.0.0.0:4433; name an address and a port",
         ),
@@ -128,6 +133,14 @@ fn settings_that_do_not_go_together_are_refused_at_the_line_to_change() {
     ];
     for (text, expected) in cases {
         assert_eq!(parse(&text).unwrap_err(), format!("relay.toml, {expected}"));
+    }
+}
+
+#[test]
+fn a_small_disk_may_have_a_small_reserve_and_large_mailboxes_one_to_match() {
+    for (envelopes, reserve) in [(10_000, 51_200_000u64), (1_000_000, 0), (1_000, 1)] {
+        let text = format!("[store]\nreserve_bytes = {reserve}\n[mailbox]\nenvelopes_max = {envelopes}");
+        assert!(parse(&text).is_ok(), "{text}");
     }
 }
 

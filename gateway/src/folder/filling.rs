@@ -1,12 +1,13 @@
 //! A folder on its way to be whole: until then it bears a mark, which is written first and taken away last.
 
 use std::fs;
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 use thinpost_disk::files;
+use zeroize::Zeroizing;
 
-use super::{Folder, FolderError, io_error};
+use super::{FILE_BYTES_MAX, Folder, FolderError, io_error};
 
 /// The mark. Whoever finds it knows that something was begun here and not finished.
 const MARK_FILE: &str = "unfinished";
@@ -72,7 +73,7 @@ impl Filling {
     /// # Errors
     /// As [`Filling::write`], or when it cannot be read.
     pub fn copy(&self, from: &Path, name: &str) -> Result<(), FolderError> {
-        let content = zeroize::Zeroizing::new(fs::read(from).map_err(io_error("read", from))?);
+        let content = read_short(from).map_err(io_error("read", from))?;
         self.write(name, &content)
     }
 
@@ -87,6 +88,20 @@ impl Filling {
             .and_then(|()| files::sync_folder_of(&mark));
         finished.map_err(io_error("remove", &mark))
     }
+}
+
+/// A file that is short, whole. It may hold a key.
+pub(super) fn read_short(path: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
+    // As long as it may get: what outgrows its place leaves a copy there.
+    let mut content = Zeroizing::new(Vec::with_capacity(FILE_BYTES_MAX as usize + 1));
+    let read = files::open_file(path)?.take(FILE_BYTES_MAX + 1).read_to_end(&mut content)?;
+    if read as u64 > FILE_BYTES_MAX {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!("it has more than {FILE_BYTES_MAX} bytes"),
+        ));
+    }
+    Ok(content)
 }
 
 /// Puts a mark where there is none. Nothing else in its place is one, least of all a link to a file that is somebody's.

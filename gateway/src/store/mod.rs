@@ -180,9 +180,12 @@ pub enum StoreError {
     /// of it changed.
     #[error("the file is a backup, and `gateway restore` makes a store of it")]
     IsBackup,
-    /// The medium is full. Make room, then reopen: what was claimed before is there.
-    #[error("the disk is full")]
+    /// The medium is full, or a quota on it. Make room, then reopen: what was claimed before is there.
+    #[error("the disk is full, or what may be taken of it")]
     Full,
+    /// The store's disk has little left, and a copy would keep pages from being used again. No copy was made; the store goes on.
+    #[error("little is left of the store's disk")]
+    Low,
     /// What was read is not what was written. Restore from a backup.
     #[error("the store is damaged: {0}")]
     Corrupt(String),

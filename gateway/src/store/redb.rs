@@ -12,7 +12,7 @@ use std::io;
 use std::ops::Bound;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use bytes::Bytes;
 use rangemap::RangeSet;
@@ -50,6 +50,8 @@ pub struct RedbStore {
     sessions: SessionBuffer,
     reserve: Option<Reserve>,
     leap: Mutex<Option<Leap>>,
+    /// What a read first found that was not written, where that is not a page.
+    damage: OnceLock<String>,
     /// Set by the first failure of [`Store::apply`], and never cleared.
     failed: AtomicBool,
 }
@@ -65,6 +67,9 @@ impl RedbStore {
     /// [`StoreError::NotAStore`] and [`StoreError::UnknownFormat`] leave what the file holds.
     pub fn open(path: &Path, config: StoreConfig) -> Result<Self, StoreError> {
         if path.try_exists().map_err(io_error)? {
+            if !path.is_file() {
+                return Err(StoreError::NotAStore);
+            }
             let recognised = |db: &Database| db.intact(|| read_lineage(&db.begin_read()?).map(drop));
             let db = Database::open_file(path, config.cache_bytes, recognised)?;
             // What its id is, it knows.
@@ -116,6 +121,7 @@ impl RedbStore {
             sessions: SessionBuffer::default(),
             reserve: None,
             leap: Mutex::default(),
+            damage: OnceLock::new(),
             failed: AtomicBool::new(false),
         })
     }
@@ -137,7 +143,17 @@ impl RedbStore {
 
     /// Reads in one transaction.
     fn look<T>(&self, look: impl FnOnce(&ReadTransaction) -> Result<T, StoreError>) -> Result<T, StoreError> {
-        self.db.intact(|| look(&self.db.begin_read()?))
+        let seen = self.db.intact(|| look(&self.db.begin_read()?));
+        if let Err(StoreError::Corrupt(what)) = &seen {
+            self.damage.get_or_init(|| what.clone());
+        }
+        seen
+    }
+
+    /// What a read has failed with. The one who asked does not stop the relay; the next commit does, and says why.
+    fn failed_read(&self) -> Option<StoreError> {
+        let of_disk = || self.db.failed_read().map(io_error);
+        self.damage.get().cloned().map(StoreError::Corrupt).or_else(of_disk)
     }
 
     fn try_apply(&self, ops: &[Op], now: RelayTime) -> Result<Vec<Verdict>, StoreError> {
@@ -324,11 +340,22 @@ impl Store for RedbStore {
         if self.failed.load(Ordering::Acquire) {
             return Err(StoreError::Failed);
         }
-        let result = self.db.intact(|| self.try_apply(ops, now));
-        if result.is_err() {
+        let result = match self.failed_read() {
+            Some(error) => Err(error),
+            None => self.db.intact(|| self.try_apply(ops, now)),
+        };
+        result.map_err(|error| {
             self.failed.store(true, Ordering::Release);
-        }
-        result
+            match error {
+                // Of a read that failed meanwhile.
+                StoreError::Failed => self.failed_read().unwrap_or(StoreError::Failed),
+                StoreError::Full => {
+                    self.reserve.iter().for_each(Reserve::was_full);
+                    StoreError::Full
+                }
+                error => error,
+            }
+        })
     }
 
     fn device(&self, key: &DeviceKey) -> Result<Option<DeviceRecord>, StoreError> {

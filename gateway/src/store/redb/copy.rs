@@ -46,14 +46,15 @@ impl RedbStore {
     ///
     /// # Errors
     ///
-    /// [`StoreError::Io`] if the file is there already, or `goes_on` has said no; [`StoreError::Full`] once little is left of the
-    /// store's disk, of which the copy may be part, and whose pages it keeps from being used again. What is in the file then is no
-    /// backup.
+    /// [`StoreError::Io`] if the file is there already, or `goes_on` has said no; [`StoreError::Full`] where the copy has no room;
+    /// [`StoreError::Low`] once little is left of the store's disk, of which the copy may be part, and whose pages it keeps from
+    /// being used again. What is in the file then is no backup.
     pub fn back_up(&self, path: &Path, goes_on: GoesOn<'_>) -> Result<Counts> {
         let has_room = || self.reserve.as_ref().is_none_or(|reserve| reserve.left() == Left::Plenty);
         let copy = Database::create_file(path, CACHE_BYTES)?;
-        let copied = self.look(|read| back_up(read, &copy, &|| goes_on() && has_room()));
-        if copied.is_err() && !has_room() { Err(StoreError::Full) } else { copied }
+        // What is damaged may be the copy, which does not concern the relay: so not as other reads.
+        let copied = self.db.intact(|| back_up(&self.db.begin_read()?, &copy, &|| goes_on() && has_room()));
+        if copied.is_err() && !has_room() { Err(StoreError::Low) } else { copied }
     }
 
     /// The same of a store that no process has open, whose file stays as it is.
@@ -264,12 +265,14 @@ impl Copy<'_> {
         // The tables that stay empty are made, too.
         drop(Transaction::begin(&write, &StoreConfig::default(), RelayTime(0))?);
         write.commit()?;
+        // What is copied may be from before there were all tables.
+        let copied = self.to.begin_read()?;
         Ok(Counts {
-            accounts: self.from.open_table(ACCOUNTS)?.len()?,
-            devices: self.from.open_table(DEVICES)?.len()?,
-            entries: self.from.open_table(ENTRIES)?.len()?,
+            accounts: copied.open_table(ACCOUNTS)?.len()?,
+            devices: copied.open_table(DEVICES)?.len()?,
+            entries: copied.open_table(ENTRIES)?.len()?,
             bytes: state.bytes,
-            objects: self.from.open_table(OBJECTS)?.len()?,
+            objects: copied.open_table(OBJECTS)?.len()?,
             object_bytes: objects.bytes,
         })
     }

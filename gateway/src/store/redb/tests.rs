@@ -1,7 +1,7 @@
 #![allow(clippy::unwrap_used)]
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 
 use redb::backends::InMemoryBackend;
 use redb::{ReadableTable, TableDefinition, WriteTransaction};
@@ -121,6 +121,59 @@ fn sessions_from_before_they_were_sealed_are_taken_out_once() {
 }
 
 #[test]
+fn sessions_beyond_a_bound_that_was_lowered_go_for_good_and_so_many_at_a_time() {
+    let medium = Medium::default();
+    let open = |sessions_max| {
+        let config = StoreConfig { sessions_max, ..small() };
+        RedbStore::with_backend(medium.clone(), config, StoreId([1; 8])).unwrap()
+    };
+    let kept =
+        |store: &RedbStore| store.db.begin_read().unwrap().open_table(SESSIONS).unwrap().len().unwrap();
+    let store = open(3_000);
+    for n in 0..2_500u32 {
+        assert!(store.put_session(&n.to_be_bytes(), Bytes::from_static(b"session")));
+    }
+    store.apply(&[], T0).unwrap();
+    assert_eq!(kept(&store), 2_500);
+    drop(store);
+    let mut store = open(10);
+    for left in [1_500, 500, 10, 10] {
+        // Nothing else has changed.
+        store.apply(&[], T0).unwrap();
+        assert_eq!(kept(&store), left);
+    }
+    assert_eq!(store.take_session(&2_489u32.to_be_bytes()).unwrap(), None, "the oldest have gone");
+    assert!(store.take_session(&2_490u32.to_be_bytes()).unwrap().is_some());
+    assert_eq!(faults(&mut store), []);
+}
+
+#[test]
+fn with_fewer_digests_kept_than_before_no_repeat_is_taken_twice() {
+    let medium = Medium::default();
+    let open = |digests_kept| {
+        let config = StoreConfig { digests_kept, ..StoreConfig::default() };
+        RedbStore::with_backend(medium.clone(), config, StoreId([1; 8])).unwrap()
+    };
+    let store = open(5);
+    let alice = join(&store, ALICE, 1);
+    for number in 1..=5 {
+        accept(&store, append(alice, ALICE, number, b"once"), T0);
+    }
+    drop(store);
+    let mut store = open(2);
+    accept(&store, append(alice, ALICE, 6, b"once"), T0);
+    for number in 1..=4 {
+        assert_eq!(one(&store, Op::Append(append(alice, ALICE, number, b"once")), T0), Err(Refusal::Stale));
+    }
+    for number in 5..=6 {
+        assert_eq!(one(&store, Op::Append(append(alice, ALICE, number, b"once")), T0), Ok(Done::Repeat));
+    }
+    accept(&store, append(alice, ALICE, 7, b"once"), T0);
+    assert_eq!(one(&store, Op::Append(append(alice, ALICE, 5, b"once")), T0), Err(Refusal::Stale));
+    assert_eq!(faults(&mut store), []);
+}
+
+#[test]
 fn a_store_in_use_is_told_from_a_broken_one() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("relay.redb");
@@ -202,6 +255,53 @@ fn an_entry_damaged_on_disk_is_an_error_and_never_a_wrong_body() {
     assert!(matches!(store.apply(&[], T0), Err(StoreError::Failed)), "the handle is spent");
 }
 
+/// A store on a disk, and Bob's mailbox in it, with a body that fills pages of its own.
+fn with_mail_for_bob() -> (Medium, RedbStore) {
+    let medium = Medium::default();
+    let config = StoreConfig { cache_bytes: 0, ..StoreConfig::default() };
+    let store = RedbStore::with_backend(medium.clone(), config, StoreId([1; 8])).unwrap();
+    let alice = join(&store, ALICE, 1);
+    join(&store, BOB, 2);
+    accept(&store, append(alice, BOB, 1, &[0xb0; 20_000]), T0);
+    (medium, store)
+}
+
+#[test]
+fn damage_that_a_read_met_is_what_the_next_commit_says() {
+    let (medium, store) = with_mail_for_bob();
+    medium.damage(|content| {
+        let body = content.windows(64).position(|part| part == [0xb0; 64]).unwrap();
+        content[body + 8_000] ^= 1;
+    });
+    assert!(matches!(store.read(&BOB, Position(0), 10, 1_000), Err(StoreError::Corrupt(_))));
+    let sweep = || store.apply(&[Op::Sweep { rows_max: 10 }], T0);
+    let told = sweep();
+    assert!(matches!(&told, Err(StoreError::Corrupt(what)) if what.starts_with("page ")), "{told:?}");
+    assert!(matches!(sweep(), Err(StoreError::Failed)), "the handle is spent");
+}
+
+#[test]
+fn a_disk_that_fails_a_read_is_what_the_next_commit_says() {
+    let (medium, store) = with_mail_for_bob();
+    medium.clear();
+    assert!(matches!(store.read(&BOB, Position(0), 10, 1_000), Err(StoreError::Io(_))));
+    let sweep = || store.apply(&[Op::Sweep { rows_max: 10 }], T0);
+    let told = sweep();
+    assert!(matches!(told, Err(StoreError::Io(_))), "{told:?}");
+    assert!(matches!(sweep(), Err(StoreError::Failed)), "the handle is spent");
+}
+
+#[test]
+fn an_entry_that_a_read_found_damaged_stops_what_commits_elsewhere() {
+    let (_, store) = with_mail_for_bob();
+    let write = store.db.begin_write().unwrap();
+    write.open_table(ENTRIES).unwrap().insert(1, [0; 9].as_slice()).unwrap();
+    write.commit().unwrap();
+    assert!(matches!(store.read(&BOB, Position(0), 10, 1_000), Err(StoreError::Corrupt(_))));
+    let told = store.apply(&[Op::Sweep { rows_max: 10 }], T0);
+    assert!(matches!(told, Err(StoreError::Corrupt(_))), "{told:?}");
+}
+
 #[cfg(unix)]
 #[test]
 fn only_the_owner_can_read_a_new_store() {
@@ -227,7 +327,7 @@ impl Room for Narrow {
         Ok(0)
     }
 
-    fn hold(&self, _: u64) -> io::Result<()> {
+    fn hold(&self, _: u64, _: u64) -> io::Result<()> {
         Ok(())
     }
 
@@ -288,6 +388,69 @@ fn on_a_disk_with(little: u64) {
     }
 }
 
+/// A disk with much left, of which a quota may allow no more.
+#[derive(Clone, Debug, Default)]
+struct Allotted {
+    is_used_up: Arc<AtomicBool>,
+    ballast: Arc<AtomicU64>,
+}
+
+impl Room for Allotted {
+    fn free(&self) -> io::Result<u64> {
+        Ok(1 << 40)
+    }
+
+    fn held(&self) -> io::Result<u64> {
+        Ok(self.ballast.load(Ordering::Relaxed))
+    }
+
+    fn hold(&self, bytes: u64, beside: u64) -> io::Result<()> {
+        // What the ballast has given up can be had.
+        if self.is_used_up.load(Ordering::Relaxed) && beside > 0 {
+            return Err(io::ErrorKind::QuotaExceeded.into());
+        }
+        self.ballast.store(bytes, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn release(&self) -> io::Result<()> {
+        self.ballast.store(0, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+#[test]
+fn a_store_that_a_quota_has_stopped_once_goes_on_within_what_it_has() {
+    let (medium, room) = (Medium::default(), Allotted::default());
+    let open = || {
+        let config = StoreConfig::default();
+        let store = RedbStore::with_backend(medium.clone(), config, StoreId([1; 8])).unwrap();
+        store.with_reserve(Reserve::new(room.clone(), 100))
+    };
+    let store = open();
+    let alice = join(&store, ALICE, 1);
+    let body = [7; 20_000];
+    let positions = [1, 2, 3].map(|number| accept(&store, append(alice, ALICE, number, &body), T0));
+    let held = || room.held().unwrap();
+    assert_eq!(held(), 100);
+    room.is_used_up.store(true, Ordering::Relaxed);
+    medium.fail_from(medium.calls(), io::ErrorKind::QuotaExceeded);
+    let fourth = || Op::Append(append(alice, ALICE, 4, &body));
+    let full = store.apply(&[fourth()], T0);
+    assert!(matches!(full, Err(StoreError::Full)), "{full:?}");
+    assert_eq!(held(), 0, "what it held is for the next run");
+    drop(store);
+
+    medium.mend();
+    let store = open();
+    assert_eq!(one(&store, fourth(), T0), Err(Refusal::StoreFull));
+    assert_eq!(bodies(&store, ALICE).len(), 3);
+    let settle = Op::Settle { device: alice, upto: positions[1] };
+    assert!(matches!(one(&store, settle, T0), Ok(Done::Settled { released: 2, .. })));
+    assert!(matches!(one(&store, fourth(), T0), Ok(Done::Accepted { .. })), "the file has room again");
+    assert_eq!(held(), 0);
+}
+
 /// As if the file had held so much.
 fn note_peak(store: &RedbStore, weight: u64) {
     let write = store.db.begin_write().unwrap();
@@ -307,7 +470,7 @@ fn no_backup_is_made_while_little_is_left_of_the_disk() {
         true
     };
     let made = store.back_up(&folder.path().join("copy"), &goes_on);
-    assert!(matches!(made, Err(StoreError::Full)), "{made:?}");
+    assert!(matches!(made, Err(StoreError::Low)), "{made:?}");
     left.store(1_000, Ordering::Relaxed);
     assert_eq!(store.back_up(&folder.path().join("again"), &|| true).unwrap().accounts, 1);
 }

@@ -45,7 +45,8 @@ impl Transaction<'_> {
         self.accepted.insert((key.0, key.1, sequence), digest)?;
         known.kept += 1;
         known.last_used = self.now.0;
-        if known.kept > self.digests_kept() {
+        // More than one where fewer are kept than before.
+        while known.kept > self.digests_kept() {
             let smallest = self.smallest_accepted(key)?;
             self.accepted.remove((key.0, key.1, smallest))?;
             known.kept -= 1;

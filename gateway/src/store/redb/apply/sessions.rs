@@ -5,6 +5,9 @@ use redb::ReadableTableMetadata;
 use super::{Result, Transaction};
 use crate::store::sessions::Change;
 
+/// Sessions that go with one commit where fewer are kept than before, beside as many as it puts.
+const DROPPED_MAX: usize = 1_000;
+
 impl Transaction<'_> {
     /// Writes the changes of TLS sessions, oldest first, and drops the oldest beyond the bound.
     pub(in crate::store::redb) fn put_sessions(&mut self, changes: &[(u64, Vec<u8>, Change)]) -> Result<()> {
@@ -20,9 +23,13 @@ impl Transaction<'_> {
                 self.session_order.insert(self.state.session, key.as_slice())?;
             }
         }
-        while self.sessions.len()? > self.config.sessions_max {
+        for _ in 0..changes.len() + DROPPED_MAX {
+            if self.sessions.len()? <= self.config.sessions_max {
+                break;
+            }
             let Some((_, key)) = self.session_order.pop_first()? else { break };
             self.sessions.remove(key.value())?;
+            self.changed = true;
         }
         Ok(())
     }

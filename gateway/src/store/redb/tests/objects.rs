@@ -65,6 +65,11 @@ fn a_store_from_before_there_were_objects_is_read_and_takes_some() {
         assert!(write.open_table(META).unwrap().get(META_OBJECTS).unwrap().is_none());
     });
 
+    let copied = RedbStore::back_up_closed(&path, &folder.path().join("copy")).unwrap();
+    assert_eq!((copied.entries, copied.objects), (1, 0));
+    let restored = RedbStore::restore(&folder.path().join("copy"), &folder.path().join("restored"));
+    assert_eq!(restored.unwrap(), copied);
+
     let store = RedbStore::open(&path, roomy()).unwrap();
     assert_eq!(bodies(&store, ALICE), ["from before"]);
     assert_eq!(store.object(&ALICE, &ObjectId([1; 32])).unwrap(), None);
