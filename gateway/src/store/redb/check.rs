@@ -4,6 +4,7 @@
 //! known from one side only, is kept in memory: some 100 bytes for each mailbox and device.
 
 mod mail;
+mod meta;
 mod objects;
 mod people;
 
@@ -105,6 +106,9 @@ fn database(db: &mut Database, report: &mut Report) -> Result<(), StoreError> {
     Ok(())
 }
 
+#[cfg(test)]
+pub(super) use self::people::KEY_OF_NOBODY;
+
 /// What is wrong with an open database.
 #[cfg(test)]
 pub(super) fn faults(db: &mut Database) -> Vec<Fault> {
@@ -118,7 +122,7 @@ fn rows(read: &ReadTransaction, report: &mut Report) -> Result<(), StoreError> {
     let Some(state) = guarded(report, "meta", || read_state(read))? else { return Ok(()) };
     let Some(objects) = guarded(report, "meta", || read_object_state(read))? else { return Ok(()) };
     let mut check = Check { read, report, state, objects };
-    for section in [Check::people, Check::mail, Check::objects] {
+    for section in [Check::meta, Check::people, Check::mail, Check::objects] {
         // A table that is missing keeps a section from being looked at.
         let mut missing = Report::default();
         guarded(&mut missing, "file", || section(&mut check))?;

@@ -5,6 +5,8 @@ use std::collections::{HashMap, HashSet};
 use data_encoding::HEXLOWER;
 use redb::{Key, ReadableTableMetadata, TableDefinition, TableHandle, Value};
 
+use thinpost_wire::limits::DIGESTS_KEPT;
+
 use super::Check;
 use crate::store::StoreError;
 use crate::store::redb::records::{
@@ -13,7 +15,26 @@ use crate::store::redb::records::{
     SESSION_ORDER, SESSIONS, decode,
 };
 
+/// Said of a key that could be given out twice.
+pub(in crate::store::redb) const KEY_OF_NOBODY: &str = "its device has not registered";
+
 type Result<T> = std::result::Result<T, StoreError>;
+
+/// What keys lead to.
+#[derive(Default)]
+struct Keyed {
+    /// Devices that can log in.
+    present: HashSet<u32>,
+    /// Those that have not come back from a backup.
+    away: HashSet<u32>,
+}
+
+/// The devices, and what others are compared with.
+struct Devices {
+    /// The mailbox of each.
+    mailboxes: HashMap<u32, u32>,
+    keyed: Keyed,
+}
 
 impl Check<'_> {
     pub(super) fn people(&mut self) -> Result<()> {
@@ -21,8 +42,10 @@ impl Check<'_> {
         self.rights()?;
         let devices = self.devices()?;
         self.readers(&devices)?;
-        self.repeats(&devices)?;
-        self.handles(&devices)?;
+        self.repeats(&devices.mailboxes)?;
+        self.one_time_keys(&devices)?;
+        self.handle_table(ADDRESSES, &devices.mailboxes)?;
+        self.handle_table(SENDERS, &devices.mailboxes)?;
         self.sessions()
     }
 
@@ -86,13 +109,13 @@ impl Check<'_> {
         })
     }
 
-    /// Each device as its account knows it, with one key and one timer. The devices, and the mailbox of each.
-    fn devices(&mut self) -> Result<HashMap<u32, u32>> {
-        let keys = self.device_keys()?;
+    /// Each device as its account knows it, with one key and one timer.
+    fn devices(&mut self) -> Result<Devices> {
+        let keyed = self.device_keys()?;
         let timers = self.device_timers()?;
         let (accounts, readers) = (self.open(ACCOUNTS)?, self.open(READERS)?);
         let state = self.state.clone();
-        let mut devices = HashMap::new();
+        let mut mailboxes = HashMap::new();
         self.each(DEVICES, |report, number, row| {
             let mut fault = |what: &str| report.fault(DEVICES.name(), number, what);
             let Ok(device) = decode::<Device>("device", row) else {
@@ -114,35 +137,43 @@ impl Check<'_> {
             if device.last_seen > state.clock_s {
                 fault("it was seen later than now");
             }
-            if !keys.contains(&number) {
+            if !keyed.present.contains(&number) && !keyed.away.contains(&number) {
                 fault("it has no key");
             }
             if device.silent == timers.contains(&number) {
                 fault(if device.silent { "it is silent, and has a timer" } else { "it has no timer" });
             }
-            devices.insert(number, device.mailbox);
+            mailboxes.insert(number, device.mailbox);
             report.counts.devices += 1;
             Ok(())
         })?;
-        Ok(devices)
+        Ok(Devices { mailboxes, keyed })
     }
 
-    /// The devices that a key leads to.
-    fn device_keys(&mut self) -> Result<HashSet<u32>> {
-        let devices = self.open(DEVICES)?;
-        let mut named = HashSet::new();
+    /// The devices that a key leads to: each key to one, which has no other.
+    fn device_keys(&mut self) -> Result<Keyed> {
+        let (devices, present) = (self.open(DEVICES)?, self.open(DEVICE_KEYS)?);
+        let mut keyed = Keyed::default();
         for table in [DEVICE_KEYS, RETURNING] {
+            let is_away = table.name() == RETURNING.name();
             self.each(table, |report, key, number| {
                 let mut fault = |what: String| report.fault(table.name(), HEXLOWER.encode(key), what);
+                let is_named = keyed.present.contains(&number) || keyed.away.contains(&number);
                 if devices.get(number)?.is_none() {
                     fault(format!("device {number} is missing"));
-                } else if !named.insert(number) {
+                } else if is_named {
                     fault(format!("device {number} has another key, too"));
+                } else {
+                    let named = if is_away { &mut keyed.away } else { &mut keyed.present };
+                    named.insert(number);
+                }
+                if is_away && present.get(key)?.is_some() {
+                    fault("a device has registered with it".to_owned());
                 }
                 Ok(())
             })?;
         }
-        Ok(named)
+        Ok(keyed)
     }
 
     fn device_timers(&mut self) -> Result<HashSet<u32>> {
@@ -161,11 +192,33 @@ impl Check<'_> {
         Ok(timed)
     }
 
-    fn readers(&mut self, devices: &HashMap<u32, u32>) -> Result<()> {
+    /// Each reader's device reads that mailbox. Each mailbox has one, and is open if one has registered, and then only.
+    fn readers(&mut self, Devices { mailboxes, keyed }: &Devices) -> Result<()> {
+        // Of each mailbox a reader who has registered, if there is one.
+        let mut readers: HashMap<u32, Option<u32>> = HashMap::new();
         self.each(READERS, |report, (mailbox, number), ()| {
-            if devices.get(&number) != Some(&mailbox) {
+            if mailboxes.get(&number) != Some(&mailbox) {
                 let what = "its device reads another, or is missing";
                 report.fault(READERS.name(), format_args!("{mailbox}/{number}"), what);
+            }
+            let present = readers.entry(mailbox).or_default();
+            if present.is_none() && keyed.present.contains(&number) {
+                *present = Some(number);
+            }
+            Ok(())
+        })?;
+        let closed = self.open(CLOSED)?;
+        self.each(MAILBOXES, |report, mailbox, _| {
+            match (readers.get(&mailbox), closed.get(mailbox)?.is_some()) {
+                (None, _) => report.fault(MAILBOXES.name(), mailbox, "nobody reads it"),
+                (Some(Some(device)), true) => {
+                    let what = format!("device {device} reads it, and has registered");
+                    report.fault(CLOSED.name(), mailbox, what);
+                }
+                (Some(None), false) => {
+                    report.fault(MAILBOXES.name(), mailbox, "it is open, and nobody has come back");
+                }
+                (Some(Some(_)), false) | (Some(None), true) => {}
             }
             Ok(())
         })
@@ -185,8 +238,16 @@ impl Check<'_> {
             if found != kept {
                 fault(format!("{kept} digests are counted, and {found} are there"));
             }
-            if first.is_some_and(|first| first < floor) {
-                fault("its numbers begin below its floor".to_owned());
+            if kept == 0 {
+                fault("it is known by nothing".to_owned());
+            }
+            // It is set once as many are kept as may be, and then follows the smallest; the bound may have grown since.
+            let is_full = u64::from(kept) >= DIGESTS_KEPT;
+            if first.is_some_and(|first| floor != first && (floor != 0 || is_full)) {
+                fault(format!(
+                    "its floor is {floor}, and its numbers begin at {}",
+                    first.unwrap_or_default()
+                ));
             }
             if last_used > now {
                 fault("it was used later than now".to_owned());
@@ -222,18 +283,19 @@ impl Check<'_> {
         })
     }
 
-    /// One-time keys and handles belong to devices; handles have no gaps.
-    fn handles(&mut self, devices: &HashMap<u32, u32>) -> Result<()> {
+    /// One-time keys are those of a device that has registered: what it left before the store was restored may be given out.
+    fn one_time_keys(&mut self, Devices { mailboxes, keyed }: &Devices) -> Result<()> {
         self.each(ONE_TIME_KEYS, |report, (device, _), ()| {
-            if !devices.contains_key(&device) {
+            if !mailboxes.contains_key(&device) {
                 report.fault(ONE_TIME_KEYS.name(), device, "its device is missing");
+            } else if !keyed.present.contains(&device) {
+                report.fault(ONE_TIME_KEYS.name(), device, KEY_OF_NOBODY);
             }
             Ok(())
-        })?;
-        self.handle_table(ADDRESSES, devices)?;
-        self.handle_table(SENDERS, devices)
+        })
     }
 
+    /// Handles belong to devices, and have no gaps.
     fn handle_table<V: Value + 'static>(
         &mut self,
         table: TableDefinition<'_, (u32, u16), V>,

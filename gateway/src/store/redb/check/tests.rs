@@ -5,7 +5,7 @@ use std::fs;
 use bytes::Bytes;
 use redb::{ReadableTable, WriteTransaction};
 use tempfile::TempDir;
-use thinpost_wire::ids::{ObjectId, OneTimeKey, Position};
+use thinpost_wire::ids::{ObjectId, OneTimeKey, Position, StoreId};
 use thinpost_wire::token::{MailboxAddress, TokenId};
 
 use super::*;
@@ -161,6 +161,17 @@ fn edit_state(table: &mut Edited<'_, &'static str, &'static [u8]>, edit: impl Fn
     table.insert(META_STATE, row.as_slice()).unwrap();
 }
 
+fn edit_floor(table: &mut Edited<'_, (u32, u64), (u64, u32, u64, u64)>, floor: u64) {
+    let (_, kept, used, timer) = table.get((1, INCARNATION)).unwrap().unwrap().value();
+    table.insert((1, INCARNATION), (floor, kept, used, timer)).unwrap();
+}
+
+/// Says that it was restored from these stores, each with so much in common.
+fn edit_lineage(table: &mut Edited<'_, &'static str, &'static [u8]>, earlier: &[(u8, u64)]) {
+    let earlier: Vec<_> = earlier.iter().map(|(id, common)| (StoreId([*id; 8]), Position(*common))).collect();
+    table.insert(META_LINEAGE, encode(&earlier).unwrap().as_slice()).unwrap();
+}
+
 const ALICE_HEX: &str = "0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a";
 const THIRD_KEY: &str = "0303030303030303030303030303030303030303030303030303030303030303";
 
@@ -182,7 +193,8 @@ faults! {
         ];
     a_mailbox_of_nobody: MAILBOXES
         |table: &mut Edited<'_, u32, (u32, u64, u32, u64)>| drop(table.insert(9, (0, 0, 0, 0)).unwrap()) => [
-            "mailboxes 9: it is no account's"
+            "mailboxes 9: it is no account's",
+            "mailboxes 9: nobody reads it",
         ];
     an_account_without_a_secret: SECRETS
         |table: &mut Edited<'_, u32, &'static [u8; 32]>| drop(table.remove(1).unwrap()) => [
@@ -228,16 +240,31 @@ faults! {
         ];
     a_device_without_a_key: DEVICE_KEYS
         |table: &mut Edited<'_, &'static [u8; 32], u32>| drop(table.remove(&[3; 32]).unwrap()) => [
-            "devices 3: it has no key"
+            "devices 3: it has no key",
+            "mailboxes 2: it is open, and nobody has come back",
+            "one-time-keys 3: its device has not registered",
+            "one-time-keys 3: its device has not registered",
         ];
     a_key_that_leads_to_another_device: DEVICE_KEYS
         |table: &mut Edited<'_, &'static [u8; 32], u32>| drop(table.insert(&[3; 32], 1).unwrap()) => [
             format!("device-keys {THIRD_KEY}: device 1 has another key, too"),
             "devices 3: it has no key".to_owned(),
+            "mailboxes 2: it is open, and nobody has come back".to_owned(),
+            "one-time-keys 3: its device has not registered".to_owned(),
+            "one-time-keys 3: its device has not registered".to_owned(),
         ];
     a_returning_device_that_is_none: RETURNING
-        |table: &mut Edited<'_, &'static [u8; 32], u32>| drop(table.insert(&[3; 32], 9).unwrap()) => [
-            format!("returning {THIRD_KEY}: device 9 is missing")
+        |table: &mut Edited<'_, &'static [u8; 32], u32>| drop(table.insert(&[9; 32], 9).unwrap()) => [
+            format!("returning {}: device 9 is missing", "09".repeat(32))
+        ];
+    a_key_of_two_devices: RETURNING
+        |table: &mut Edited<'_, &'static [u8; 32], u32>| drop(table.insert(&[3; 32], 2).unwrap()) => [
+            format!("returning {THIRD_KEY}: device 2 has another key, too"),
+            format!("returning {THIRD_KEY}: a device has registered with it"),
+        ];
+    a_closed_mailbox_that_somebody_reads: CLOSED
+        |table: &mut Edited<'_, u32, ()>| drop(table.insert(2, ()).unwrap()) => [
+            "closed 2: device 3 reads it, and has registered"
         ];
     a_device_that_reads_nothing: READERS
         |table: &mut Edited<'_, (u32, u32), ()>| drop(table.remove((1, 2)).unwrap()) => [
@@ -268,10 +295,9 @@ faults! {
             "accepted 1/0000000000000002/3: its incarnation is missing"
         ];
     a_floor_above_its_numbers: INCARNATIONS
-        |table: &mut Edited<'_, (u32, u64), (u64, u32, u64, u64)>| {
-            let (_, kept, used, timer) = table.get((1, INCARNATION)).unwrap().unwrap().value();
-            table.insert((1, INCARNATION), (2, kept, used, timer)).unwrap();
-        } => ["incarnations 1/0101010101010101: its numbers begin below its floor"];
+        |table: &mut Edited<'_, (u32, u64), (u64, u32, u64, u64)>| edit_floor(table, 2) => [
+            "incarnations 1/0101010101010101: its floor is 2, and its numbers begin at 1"
+        ];
     an_incarnation_without_a_timer: INCARNATION_TIMERS
         |table: &mut Edited<'_, (u64, u32, u64), ()>| drop(table.pop_first().unwrap()) => [
             "incarnations 1/0101010101010101: it has no timer"
@@ -344,6 +370,38 @@ faults! {
             format!("accounts {}: mailbox 2 was never given out", "0b".repeat(32)),
             "devices 3: its number was never given out".to_owned(),
             "sessions 1: its place was never given out".to_owned(),
+        ];
+    a_store_restored_from_what_is_yet_to_come: META
+        |table: &mut Edited<'_, &'static str, &'static [u8]>| edit_lineage(table, &[(2, 5)]) => [
+            "meta lineage: it goes back to position 5, which was never given out"
+        ];
+    a_store_that_forgot_on_its_way: META
+        |table: &mut Edited<'_, &'static str, &'static [u8]>| edit_lineage(table, &[(2, 3), (3, 2)]) => [
+            "meta lineage: it has less in common with a store before it than with one before that"
+        ];
+    a_store_restored_from_the_same_twice: META
+        |table: &mut Edited<'_, &'static str, &'static [u8]>| edit_lineage(table, &[(2, 1), (3, 2), (2, 3)]) => [
+            "meta lineage: store 0202020202020202 is named twice"
+        ];
+    a_store_restored_too_often: META
+        |table: &mut Edited<'_, &'static str, &'static [u8]>| {
+            edit_lineage(table, &(1..=17).map(|id| (id, 1)).collect::<Vec<_>>());
+        } => ["meta lineage: 17 stores before it are named, and 16 at most are kept"];
+    a_store_restored_from_none_that_says_so: META
+        |table: &mut Edited<'_, &'static str, &'static [u8]>| edit_lineage(table, &[]) => [
+            "meta lineage: it names no store"
+        ];
+    a_beginning_that_cannot_be_read: META
+        |table: &mut Edited<'_, &'static str, &'static [u8]>| drop(table.insert(META_SINCE, [0; 7].as_slice()).unwrap()) => [
+            "meta since: it cannot be read"
+        ];
+    a_peak_that_cannot_be_read: META
+        |table: &mut Edited<'_, &'static str, &'static [u8]>| drop(table.insert(META_PEAK, [0; 7].as_slice()).unwrap()) => [
+            "meta peak: it cannot be read"
+        ];
+    a_peak_below_what_is_there: META
+        |table: &mut Edited<'_, &'static str, &'static [u8]>| drop(table.insert(META_PEAK, [0; 8].as_slice()).unwrap()) => [
+            "meta peak: envelopes took 0 bytes at most, and take 2364"
         ];
     a_state_that_cannot_be_read: META
         |table: &mut Edited<'_, &'static str, &'static [u8]>| drop(table.insert(META_STATE, [0x80].as_slice()).unwrap()) => [
@@ -449,6 +507,66 @@ faults! {
             let row = rewrite(table.get(META_OBJECTS).unwrap().unwrap().value(), |state: &mut ObjectState| state.object = 1);
             table.insert(META_OBJECTS, row.as_slice()).unwrap();
         } => ["objects 2: its number was never given out"];
+}
+
+#[test]
+fn a_mailbox_is_open_if_one_of_its_devices_has_come_back_and_then_only() {
+    let gone = |write: &WriteTransaction, of_keys: &[u8]| {
+        let mut keys = write.open_table(DEVICE_KEYS).unwrap();
+        let mut returning = write.open_table(RETURNING).unwrap();
+        for key in of_keys {
+            let number = keys.remove(&[*key; 32]).unwrap().unwrap().value();
+            returning.insert(&[*key; 32], number).unwrap();
+        }
+    };
+    let open = Sample::after(|write| gone(write, &[3]));
+    let expected = [
+        "mailboxes 2: it is open, and nobody has come back",
+        "one-time-keys 3: its device has not registered",
+        "one-time-keys 3: its device has not registered",
+    ];
+    assert_eq!(open, expected);
+    let closed = Sample::after(|write| {
+        gone(write, &[3]);
+        write.open_table(CLOSED).unwrap().insert(2, ()).unwrap();
+        write.open_table(ONE_TIME_KEYS).unwrap().retain(|_, ()| false).unwrap();
+    });
+    assert_eq!(closed, [""; 0]);
+    assert_eq!(Sample::after(|write| gone(write, &[1])), [""; 0], "Alice's other device is back");
+    let nobodys = Sample::after(|write| drop(write.open_table(READERS).unwrap().remove((2, 3)).unwrap()));
+    assert_eq!(nobodys, ["devices 3: it is none of its mailbox's readers", "mailboxes 2: nobody reads it"]);
+}
+
+#[test]
+fn a_floor_is_where_the_numbers_begin_that_are_kept() {
+    let found = |floor, numbers: std::ops::Range<u64>| {
+        Sample::after(|write| {
+            let mut accepted = write.open_table(ACCEPTED).unwrap();
+            accepted.retain_in((1, INCARNATION, 0)..=(1, INCARNATION, u64::MAX), |_, _| false).unwrap();
+            for number in numbers.clone() {
+                accepted.insert((1, INCARNATION, number), 0).unwrap();
+            }
+            let mut incarnations = write.open_table(INCARNATIONS).unwrap();
+            let (_, _, used, timer) = incarnations.get((1, INCARNATION)).unwrap().unwrap().value();
+            let kept = numbers.clone().count() as u32;
+            incarnations.insert((1, INCARNATION), (floor, kept, used, timer)).unwrap();
+        })
+    };
+    for (floor, numbers) in [(0, 2..4), (2, 2..4), (0, 7..1_030), (5, 5..1_029)] {
+        assert_eq!(found(floor, numbers.clone()), [""; 0], "floor {floor} of {numbers:?}");
+    }
+    let row = "incarnations 1/0101010101010101:";
+    for (floor, numbers) in [(1, 2..4), (0, 5..1_029)] {
+        let expected = format!("{row} its floor is {floor}, and its numbers begin at {}", numbers.start);
+        assert_eq!(found(floor, numbers), [expected]);
+    }
+    assert_eq!(found(0, 0..0), [format!("{row} it is known by nothing")]);
+}
+
+#[test]
+fn a_store_that_was_restored_again_before_anything_came_has_no_fault() {
+    let found = Sample::after(|write| edit_lineage(&mut write.open_table(META).unwrap(), &[(2, 4), (3, 4)]));
+    assert_eq!(found, [""; 0]);
 }
 
 #[test]
