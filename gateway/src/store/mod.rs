@@ -38,6 +38,7 @@ use thinpost_wire::ids::{AccountKey, DeviceKey, ObjectId, Position, StoreId};
 use thinpost_wire::token::MailboxAddress;
 use thiserror::Error;
 
+pub(crate) use self::bounds::LIFETIME_DAYS_MAX;
 pub use self::bounds::{ObjectQuota, Quota, StoreConfig};
 pub use self::clock::{RelayClock, RelayTime};
 pub use self::commit::{CommitError, CommitMode, Committer, GroupCommit, GroupLimits, Pending, Wakes};
