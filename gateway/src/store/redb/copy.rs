@@ -74,9 +74,32 @@ impl RedbStore {
     ///
     /// [`StoreError::NotAStore`] if the file at `backup` is none; otherwise as [`RedbStore::back_up`].
     pub fn restore(backup: &Path, path: &Path) -> Result<Counts> {
+        Self::restore_as(draw_id()?, backup, path)
+    }
+
+    /// The same under an id that was [drawn](RedbStore::draw_id) for it before.
+    pub(crate) fn restore_as(id: StoreId, backup: &Path, path: &Path) -> Result<Counts> {
         let from = open_closed(backup)?;
         let copy = Database::create_file(path, CACHE_BYTES)?;
-        restore(&from.begin_read()?, &copy, draw_id()?)
+        restore(&from.begin_read()?, &copy, id)
+    }
+
+    /// A new id.
+    pub(crate) fn draw_id() -> Result<StoreId> {
+        draw_id()
+    }
+
+    /// Which store a file is, or is a backup of, that no process has open; `None` of what is none, as a copy that is not done. The
+    /// file stays as it is.
+    pub(crate) fn id_of(path: &Path) -> Result<Option<StoreId>> {
+        let read = || {
+            let db = open_closed(path)?;
+            db.intact(|| read_lineage(&db.begin_read()?))
+        };
+        match read() {
+            Err(StoreError::NotAStore) => Ok(None),
+            read => read.map(|lineage| Some(lineage.id())),
+        }
     }
 }
 
