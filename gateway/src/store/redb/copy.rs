@@ -6,6 +6,7 @@
 use std::fs;
 use std::io;
 use std::path::Path;
+use std::thread;
 
 use redb::{Key, ReadTransaction, ReadableTable, ReadableTableMetadata, TableDefinition, TableError, Value};
 #[cfg(any(test, feature = "faults"))]
@@ -64,7 +65,7 @@ impl RedbStore {
     pub fn back_up_closed(store: &Path, path: &Path) -> Result<Counts> {
         let from = open_closed(store)?;
         let copy = Database::create_file(path, CACHE_BYTES)?;
-        back_up(&from.begin_read()?, &copy, &|| true)
+        whole(&from, |read| back_up(read, &copy, &|| true))
     }
 
     /// Makes a store of a backup, as a new file, readable by its owner only, whose name is for the caller to sync. It has an id of
@@ -81,7 +82,7 @@ impl RedbStore {
     pub(crate) fn restore_as(id: StoreId, backup: &Path, path: &Path) -> Result<Counts> {
         let from = open_closed(backup)?;
         let copy = Database::create_file(path, CACHE_BYTES)?;
-        restore(&from.begin_read()?, &copy, id)
+        whole(&from, |read| restore(read, &copy, id))
     }
 
     /// A new id.
@@ -128,8 +129,18 @@ pub(super) fn open_closed(path: &Path) -> Result<Database> {
     Ok(Database::open_unchanged(path, CACHE_BYTES)?)
 }
 
+/// Reads a file that was opened as it is. Over a damaged one redb panics, and once more, which ends the process, when it is closed.
+fn whole<T>(from: &Database, work: impl FnOnce(&ReadTransaction) -> Result<T>) -> Result<T> {
+    let done = from.intact(|| work(&from.begin_read()?));
+    if matches!(done, Err(StoreError::Corrupt(_))) {
+        from.give_up();
+    }
+    done
+}
+
 /// Copies a store into an empty database, and says that it is a backup.
 pub(super) fn back_up(from: &ReadTransaction, to: &Database, goes_on: GoesOn<'_>) -> Result<Counts> {
+    let _unfinished = Unfinished(to);
     let lineage = read_lineage(from)?;
     let copy = Copy { from, to, goes_on };
     copy.what_stays()?;
@@ -145,6 +156,7 @@ pub(super) fn back_up(from: &ReadTransaction, to: &Database, goes_on: GoesOn<'_>
 /// known to devices only: each has to register again, which opens its mailbox, and one-time keys are gone, as others may
 /// have claimed them. What a relay last heard of a device, the device may have forgotten to be its own.
 pub(super) fn restore(from: &ReadTransaction, to: &Database, id: StoreId) -> Result<Counts> {
+    let _unfinished = Unfinished(to);
     let lineage = read_lineage(from)?;
     if from.open_table(META)?.get(META_BACKUP)?.is_none() {
         return Err(StoreError::NotAStore);
@@ -157,6 +169,18 @@ pub(super) fn restore(from: &ReadTransaction, to: &Database, id: StoreId) -> Res
     copy.returning()?;
     copy.closed()?;
     copy.finish(&lineage.restored(id, newest), false)
+}
+
+/// A copy on its way. redb panics over a source that makes no sense, and once more, which ends the process, if the copy is then closed in
+/// the middle of a transaction.
+struct Unfinished<'c>(&'c Database);
+
+impl Drop for Unfinished<'_> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.0.give_up();
+        }
+    }
 }
 
 /// What is copied, and where. Each table has commits of its own.

@@ -1,13 +1,64 @@
-//! What a backup costs.
+//! What is copied and what is not, and what a backup costs.
 
 #![allow(clippy::unwrap_used)]
 
 use std::fs;
 use std::time::Instant;
 
+use thinpost_disk::files;
+
 use super::*;
-use crate::store::conformance::{BOB, T0, append, join};
+use crate::store::conformance::{ALICE, BOB, T0, accept, append, join, roomy};
 use crate::store::{DeviceNo, Op, Quota, Store};
+
+/// A store in a file, closed.
+fn filled(path: &Path) {
+    let store = RedbStore::open(path, roomy()).unwrap();
+    let device = join(&store, ALICE, 1);
+    accept(&store, append(device, ALICE, 1, b"one"), T0);
+}
+
+/// What a file was before pages had checks.
+fn without_checks(content: &[u8]) -> Vec<u8> {
+    let pages = content.chunks(4_096).enumerate().filter(|(place, _)| place % 513 != 0);
+    let mut file: Vec<u8> = pages.flat_map(|(_, page)| page).copied().collect();
+    file[504..512].fill(0);
+    file
+}
+
+fn has_rows(page: &[u8]) -> bool {
+    page.windows(32).any(|bytes| bytes == ALICE.0)
+}
+
+#[test]
+fn a_file_without_checks_that_makes_no_sense_is_an_error_when_it_is_copied() {
+    let folder = tempfile::tempdir().unwrap();
+    let [store, backup, damaged, copy] =
+        ["store", "backup", "damaged", "copy"].map(|name| folder.path().join(name));
+    filled(&store);
+    RedbStore::back_up_closed(&store, &backup).unwrap();
+    type Act = fn(&Path, &Path) -> Result<Counts>;
+    let acts: [(&Path, Act); 2] = [(&store, RedbStore::back_up_closed), (&backup, RedbStore::restore)];
+    for (path, act) in acts {
+        let whole = without_checks(&fs::read(path).unwrap());
+        fs::write(&damaged, &whole).unwrap();
+        act(&damaged, &copy).unwrap();
+        fs::remove_file(&copy).unwrap();
+        // Pages of rows: the account's key stands in them.
+        let of_rows = (1..whole.len() / 4_096)
+            .map(|page| page * 4_096)
+            .filter(|page| has_rows(&whole[*page..page + 4_096]));
+        let mut errors = 0;
+        for place in of_rows.flat_map(|page| [0, 2, 5].map(|within| page + within)) {
+            let mut content = whole.clone();
+            content[place] ^= 0x40;
+            fs::write(&damaged, &content).unwrap();
+            errors += u32::from(act(&damaged, &copy).is_err());
+            files::remove(&copy).unwrap();
+        }
+        assert!(errors > 0);
+    }
+}
 
 /// Mebibytes, for people.
 fn mib(path: &Path) -> f64 {
