@@ -226,7 +226,7 @@ impl Copy<'_> {
         let mut rows = from.range::<K::SelfType<'_>>(..)?;
         let mut is_done = false;
         while !is_done {
-            let write = self.to.begin_write()?;
+            let write = self.to.begin_bulk_write()?;
             let mut to = write.open_table(table)?;
             let mut bytes = 0;
             while bytes < COMMIT_BYTES && !is_done {
@@ -250,7 +250,7 @@ impl Copy<'_> {
 
     /// Devices, without what the relay last heard of them.
     fn devices(&self) -> Result<()> {
-        let write = self.to.begin_write()?;
+        let write = self.to.begin_bulk_write()?;
         let mut to = write.open_table(DEVICES)?;
         for row in self.from.open_table(DEVICES)?.iter()? {
             let (number, row) = row?;
@@ -263,7 +263,7 @@ impl Copy<'_> {
 
     /// Every device has to come back.
     fn returning(&self) -> Result<()> {
-        let write = self.to.begin_write()?;
+        let write = self.to.begin_bulk_write()?;
         let mut to = write.open_table(RETURNING)?;
         for row in self.from.open_table(DEVICE_KEYS)?.iter()? {
             let (key, number) = row?;
@@ -275,7 +275,7 @@ impl Copy<'_> {
 
     /// No mailbox is open.
     fn closed(&self) -> Result<()> {
-        let write = self.to.begin_write()?;
+        let write = self.to.begin_bulk_write()?;
         let mut to = write.open_table(CLOSED)?;
         for row in self.from.open_table(MAILBOXES)?.iter()? {
             to.insert(row?.0.value(), ())?;

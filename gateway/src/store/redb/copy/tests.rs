@@ -60,6 +60,23 @@ fn a_file_without_checks_that_makes_no_sense_is_an_error_when_it_is_copied() {
     }
 }
 
+#[test]
+fn commits_of_a_copy_that_is_not_done_do_not_save_the_map_of_free_pages() {
+    let written = |begin: fn(&Database) -> redb::WriteTransaction| {
+        let medium = Medium::default();
+        let db = Database::open(medium.clone(), 0).unwrap();
+        for n in 0..20 {
+            let write = begin(&db);
+            write.open_table(ENTRIES).unwrap().insert(n, [7; 100].as_slice()).unwrap();
+            write.commit().unwrap();
+        }
+        medium.writes().bytes
+    };
+    let (bulk, saved) =
+        (written(|db| db.begin_bulk_write().unwrap()), written(|db| db.begin_write().unwrap()));
+    assert!(bulk < saved / 4 * 3, "{bulk} bytes, and {saved} with the map");
+}
+
 /// Mebibytes, for people.
 fn mib(path: &Path) -> f64 {
     fs::metadata(path).unwrap().len() as f64 / f64::from(1 << 20)
