@@ -347,6 +347,7 @@ impl From<&StoreError> for Failure {
             StoreError::NotAStore
             | StoreError::IsBackup
             | StoreError::UnknownFormat { .. }
+            | StoreError::Unknown(_)
             | StoreError::Corrupt(_) => Self::DATA,
             _ => Self::IO,
         };

@@ -8,7 +8,10 @@ use std::io;
 use std::path::Path;
 use std::thread;
 
-use redb::{Key, ReadTransaction, ReadableTable, ReadableTableMetadata, TableDefinition, TableError, Value};
+use redb::{
+    Key, MultimapTableHandle, ReadTransaction, ReadableTable, ReadableTableMetadata, TableDefinition,
+    TableError, TableHandle, Value,
+};
 #[cfg(any(test, feature = "faults"))]
 use thinpost_disk::medium::Medium;
 use thinpost_disk::{Database, Left};
@@ -21,8 +24,8 @@ use super::objects::{
 use super::records::{
     ACCEPTED, ACCOUNTS, ADDRESSES, CLOSED, COLLAPSE, DEADLINES, DEVICE_KEYS, DEVICE_TIMERS, DEVICES, Device,
     ENTRIES, FORMAT, INCARNATION_TIMERS, INCARNATIONS, INVITES, MAILBOXES, META, META_BACKUP, META_FORMAT,
-    META_LINEAGE, META_OBJECTS, META_SEALED, META_SINCE, META_STATE, META_STORE_ID, ONE_TIME_KEYS, QUEUES,
-    READERS, RETURNING, REVOKED, SECRETS, SENDERS, decode, encode,
+    META_LINEAGE, META_OBJECTS, META_PEAK, META_SEALED, META_SINCE, META_STATE, META_STORE_ID, ONE_TIME_KEYS,
+    QUEUES, READERS, RETURNING, REVOKED, SECRETS, SENDERS, SESSION_ORDER, SESSIONS, decode, encode,
 };
 use super::{RedbStore, draw_id, io_error, read_lineage, read_object_state, read_since, read_state};
 use crate::store::{Counts, Lineage, RelayTime, StoreConfig, StoreError};
@@ -142,6 +145,7 @@ fn whole<T>(from: &Database, work: impl FnOnce(&ReadTransaction) -> Result<T>) -
 pub(super) fn back_up(from: &ReadTransaction, to: &Database, goes_on: GoesOn<'_>) -> Result<Counts> {
     let _unfinished = Unfinished(to);
     let lineage = read_lineage(from)?;
+    require_known(from)?;
     let copy = Copy { from, to, goes_on };
     copy.what_stays()?;
     copy.table(DEVICES)?;
@@ -161,6 +165,7 @@ pub(super) fn restore(from: &ReadTransaction, to: &Database, id: StoreId) -> Res
     if from.open_table(META)?.get(META_BACKUP)?.is_none() {
         return Err(StoreError::NotAStore);
     }
+    require_known(from)?;
     let newest = Position(read_state(from)?.position);
     let copy = Copy { from, to, goes_on: &|| true };
     copy.what_stays()?;
@@ -181,6 +186,78 @@ impl Drop for Unfinished<'_> {
             self.0.give_up();
         }
     }
+}
+
+/// The tables of a store.
+fn known_tables() -> [&'static str; 30] {
+    [
+        META.name(),
+        ACCOUNTS.name(),
+        MAILBOXES.name(),
+        SECRETS.name(),
+        REVOKED.name(),
+        DEVICES.name(),
+        DEVICE_KEYS.name(),
+        RETURNING.name(),
+        CLOSED.name(),
+        READERS.name(),
+        INVITES.name(),
+        ENTRIES.name(),
+        QUEUES.name(),
+        DEADLINES.name(),
+        COLLAPSE.name(),
+        ACCEPTED.name(),
+        INCARNATIONS.name(),
+        DEVICE_TIMERS.name(),
+        INCARNATION_TIMERS.name(),
+        ONE_TIME_KEYS.name(),
+        ADDRESSES.name(),
+        SENDERS.name(),
+        SESSIONS.name(),
+        SESSION_ORDER.name(),
+        OBJECTS.name(),
+        OBJECT_IDS.name(),
+        OBJECT_DEADLINES.name(),
+        OBJECT_USAGE.name(),
+        OBJECT_RANGES.name(),
+        OBJECT_BLOCKS.name(),
+    ]
+}
+
+/// What [`META`] says.
+const KNOWN_FACTS: [&str; 9] = [
+    META_FORMAT,
+    META_STORE_ID,
+    META_STATE,
+    META_OBJECTS,
+    META_PEAK,
+    META_SINCE,
+    META_LINEAGE,
+    META_SEALED,
+    META_BACKUP,
+];
+
+/// The first table or fact of a store that this program has not heard of.
+pub(super) fn unknown_name(read: &ReadTransaction) -> Result<Option<String>> {
+    let tables = known_tables();
+    let mut names = read.list_tables()?.map(|table| table.name().to_owned());
+    let mut others = read.list_multimap_tables()?.map(|table| table.name().to_owned());
+    let unknown = names.find(|name| !tables.contains(&name.as_str())).or_else(|| others.next());
+    if let Some(name) = unknown {
+        return Ok(Some(format!("the table {name:?}")));
+    }
+    for row in read.open_table(META)?.iter()? {
+        let (name, _) = row?;
+        if !KNOWN_FACTS.contains(&name.value()) {
+            return Ok(Some(format!("the value {:?}", name.value())));
+        }
+    }
+    Ok(None)
+}
+
+/// A copy would lack what is not known, and nobody would notice.
+fn require_known(read: &ReadTransaction) -> Result<()> {
+    unknown_name(read)?.map_or(Ok(()), |name| Err(StoreError::Unknown(name)))
 }
 
 /// What is copied, and where. Each table has commits of its own.

@@ -6,6 +6,7 @@ use thinpost_wire::ids::Position;
 use super::Check;
 use crate::store::StoreError;
 use crate::store::redb::apply::weight_of;
+use crate::store::redb::copy::unknown_name;
 use crate::store::redb::read_lineage;
 use crate::store::redb::records::{ENTRIES, META, META_LINEAGE, META_PEAK, META_SINCE, META_STATE};
 
@@ -13,6 +14,13 @@ impl Check<'_> {
     /// A relay reads all of it when it starts, or with its first commit.
     pub(super) fn meta(&mut self) -> Result<(), StoreError> {
         let meta = self.open(META)?;
+        if let Some(name) = unknown_name(self.read)? {
+            self.report.remark(
+                "file",
+                "",
+                format_args!("this program does not know {name}, and makes no copy without it"),
+            );
+        }
         let mut fault = |key: &str, what: String| self.report.fault(META.name(), key, what);
         if meta.get(META_SINCE)?.is_some_and(|row| row.value().len() != 8) {
             fault(META_SINCE, "it cannot be read".to_owned());

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::time::Instant;
 
@@ -16,6 +17,14 @@ fn filled(path: &Path) {
     let store = RedbStore::open(path, roomy()).unwrap();
     let device = join(&store, ALICE, 1);
     accept(&store, append(device, ALICE, 1, b"one"), T0);
+}
+
+/// Changes a closed file beside its store.
+fn edit(path: &Path, edit: impl FnOnce(&redb::WriteTransaction)) {
+    let db = Database::open_file::<StoreError>(path, 0, |_| Ok(())).unwrap();
+    let write = db.begin_write().unwrap();
+    edit(&write);
+    write.commit().unwrap();
 }
 
 /// What a file was before pages had checks.
@@ -58,6 +67,41 @@ fn a_file_without_checks_that_makes_no_sense_is_an_error_when_it_is_copied() {
         }
         assert!(errors > 0);
     }
+}
+
+#[test]
+fn nothing_is_copied_of_a_store_that_has_what_is_not_known() {
+    const LATER: TableDefinition<'_, u64, u64> = TableDefinition::new("later");
+    let folder = tempfile::tempdir().unwrap();
+    let [store, backup, copy] = ["store", "backup", "copy"].map(|name| folder.path().join(name));
+    let unknown = |copied: Result<Counts>, expected: &str| {
+        let Err(StoreError::Unknown(what)) = copied else { panic!("{copied:?}") };
+        assert_eq!(what, expected);
+        fs::remove_file(&copy).unwrap();
+    };
+    filled(&store);
+    RedbStore::back_up_closed(&store, &backup).unwrap();
+    for path in [&store, &backup] {
+        edit(path, |write| drop(write.open_table(META).unwrap().insert("later", [1].as_slice()).unwrap()));
+    }
+    unknown(RedbStore::back_up_closed(&store, &copy), "the value \"later\"");
+    unknown(RedbStore::restore(&backup, &copy), "the value \"later\"");
+    edit(&store, |write| drop(write.open_table(LATER).unwrap()));
+    unknown(RedbStore::back_up_closed(&store, &copy), "the table \"later\"");
+    let report = RedbStore::check(&store).unwrap();
+    assert!(report.is_sound() && report.remarks.len() == 1, "{report:?}");
+}
+
+#[test]
+fn all_tables_of_a_store_are_known() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("store");
+    filled(&path);
+    let db = open_closed(&path).unwrap();
+    let read = db.begin_read().unwrap();
+    let tables: Vec<_> = read.list_tables().unwrap().map(|table| table.name().to_owned()).collect();
+    let known = known_tables();
+    assert_eq!(tables.iter().map(String::as_str).collect::<BTreeSet<_>>(), known.iter().copied().collect());
 }
 
 #[test]
