@@ -258,7 +258,7 @@ impl Folder {
         key: &Path,
         id: StoreId,
     ) -> Result<(Filling, FolderLock), FolderError> {
-        let lock = self.lock_in_any_state()?;
+        let lock = self.lock_in_any_state(true)?;
         let is_marked = Filling::is_marked(&self.path)?;
         // A link that leads nowhere is to be left alone, too.
         let is_there = |path: &Path| files::is_there(path).map_err(io_error("read", path));
@@ -292,14 +292,26 @@ impl Folder {
     /// # Errors
     /// [`FolderError::InUse`] while another holds it; [`FolderError::Unfinished`] if a restore is not done.
     pub fn lock(&self) -> Result<FolderLock, FolderError> {
-        let lock = self.lock_in_any_state()?;
+        self.lock_finished(true)
+    }
+
+    /// The same for who writes nothing, also where nothing can be written.
+    ///
+    /// # Errors
+    /// As [`Folder::lock`].
+    pub fn lock_to_read(&self) -> Result<FolderLock, FolderError> {
+        self.lock_finished(false)
+    }
+
+    fn lock_finished(&self, writes: bool) -> Result<FolderLock, FolderError> {
+        let lock = self.lock_in_any_state(writes)?;
         if Filling::is_marked(&self.path)? {
             return Err(FolderError::Unfinished { path: self.path.clone() });
         }
         Ok(lock)
     }
 
-    fn lock_in_any_state(&self) -> Result<FolderLock, FolderError> {
+    fn lock_in_any_state(&self, writes: bool) -> Result<FolderLock, FolderError> {
         if backup::is_backup(&self.path) {
             return Err(FolderError::IsBackup { path: self.path.clone() });
         }
@@ -309,7 +321,18 @@ impl Folder {
         // Who can open it can lock it.
         #[cfg(unix)]
         std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-        let mut file = options.open(&path).map_err(io_error("open", &path))?;
+        let (mut file, is_writable) = match options.open(&path) {
+            // Who can write to it elsewhere, and runs, has the same lock.
+            Err(error) if !writes && error.kind() == io::ErrorKind::ReadOnlyFilesystem => {
+                match File::open(&path) {
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                        return Ok(FolderLock { _file: None });
+                    }
+                    opened => (opened.map_err(io_error("open", &path))?, false),
+                }
+            }
+            opened => (opened.map_err(io_error("open", &path))?, true),
+        };
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
@@ -319,6 +342,9 @@ impl Folder {
             }
             Err(TryLockError::Error(error)) => return Err(io_error("lock", &path)(error)),
         }
+        if !is_writable {
+            return Ok(FolderLock { _file: Some(file) });
+        }
         // Written over and then cut, it needs no more of the disk than it has. Where a disk gives none, nobody learns the number.
         let number = format!("{}\n", std::process::id());
         let written = file.write_all(number.as_bytes()).and_then(|()| file.set_len(number.len() as u64));
@@ -326,7 +352,7 @@ impl Folder {
             // Nor that of the run before.
             let _ = file.set_len(0);
         }
-        Ok(FolderLock { _file: file })
+        Ok(FolderLock { _file: Some(file) })
     }
 
     /// The relay's keys; the first call ever makes them. Needs no lock, so that tickets and invites can
@@ -392,7 +418,8 @@ impl Folder {
 /// Held by the one relay that runs on a folder.
 #[derive(Debug)]
 pub struct FolderLock {
-    _file: File,
+    /// None where nothing can be written, and never was.
+    _file: Option<File>,
 }
 
 /// A relay's seed, and the keys that are derived from it for one purpose each.

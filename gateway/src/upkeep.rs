@@ -51,7 +51,7 @@ fn remarks(report: &Report) -> String {
 fn check_store(data: &Path) -> Result<Report, Failure> {
     let folder = Folder::of_relay(data)?;
     folder.require_store()?;
-    let _lock = folder.lock()?;
+    let _lock = folder.lock_to_read()?;
     folder.keys()?;
     let report = RedbStore::check(&folder.store_path()).map_err(|error| Failure::from(&error))?;
     // Whatever is in it, no relay runs on it.
@@ -69,7 +69,7 @@ pub(crate) fn quietly<T>(act: impl FnOnce() -> T) -> T {
 
 pub(crate) fn back_up(args: &BackupArgs) -> Result<(), Failure> {
     let folder = Folder::of_relay(&args.data.folder()?)?;
-    let counts = match folder.lock() {
+    let counts = match folder.lock_to_read() {
         Ok(_lock) => quietly(|| backup::back_up_closed(&folder, &args.to))?,
         Err(in_use @ FolderError::InUse { .. }) => ask(&folder, &args.to, in_use)?,
         Err(error) => return Err(error.into()),

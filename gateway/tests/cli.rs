@@ -431,6 +431,40 @@ fn a_backup_is_no_data_folder() {
     }
 }
 
+/// Does this where nothing can be written to a folder, and nobody else sees that; `None` where that is forbidden.
+#[cfg(target_os = "linux")]
+fn on_a_read_only_disk(folder: &Path, args: &[&str]) -> Option<Output> {
+    let mount = "mount --bind \"$0\" \"$0\" && mount -o remount,bind,ro \"$0\"";
+    let within = |script: &str| {
+        let mut command = Command::new("unshare");
+        command.args(["--user", "--map-root-user", "--mount", "sh", "-c", script]).arg(folder);
+        command
+    };
+    if !within(mount).output().is_ok_and(|output| output.status.success()) {
+        eprintln!("skipped: this machine gives no namespace with a disk of its own");
+        return None;
+    }
+    let mut command = within(&format!("{mount} && exec \"$@\""));
+    Some(command.arg(env!("CARGO_BIN_EXE_gateway")).args(args).output().unwrap())
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_relay_on_a_disk_that_is_only_read_is_checked_and_backed_up_unless_it_runs_elsewhere() {
+    let place = Place::of_relay();
+    let backup = place.config.with_file_name("backup");
+    let backup = backup.to_str().unwrap();
+    let check = ["check", "--data", place.data()];
+    let code = |args: &[&str]| Some(on_a_read_only_disk(&place.data, args)?.status.code().unwrap());
+    let Some(checked) = code(&check) else { return };
+    assert_eq!((checked, place.data.join("relay.lock").exists()), (0, false));
+    assert_eq!(code(&["backup", backup, "--data", place.data()]), Some(0));
+    let running = place.run(&[]);
+    assert_eq!(code(&check), Some(75));
+    drop(running);
+    assert_eq!(code(&check), Some(0));
+}
+
 /// A table of a store that says when a device is waited for no longer.
 const DEVICE_TIMERS: TableDefinition<'_, (u64, u32), ()> = TableDefinition::new("device-timers");
 
