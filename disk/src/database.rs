@@ -126,6 +126,17 @@ impl Database {
         Ok(write)
     }
 
+    /// The same in a file that another commit finishes, whose beginning is of no use to anybody: the map of free pages, which grows with
+    /// the file, is not saved each time.
+    ///
+    /// # Errors
+    /// redb's.
+    pub fn begin_bulk_write(&self) -> Result<WriteTransaction, TransactionError> {
+        let mut write = self.db().begin_write()?;
+        write.set_two_phase_commit(true);
+        Ok(write)
+    }
+
     /// Works on the database, and turns a panic of redb's into an error.
     ///
     /// # Errors

@@ -159,8 +159,13 @@ pub(crate) fn is_backup(path: &Path) -> bool {
 ///
 /// When it is not as it was made, or cannot be read. Nothing is changed.
 pub fn check(path: &Path) -> Result<Report, BackupError> {
-    verify(path)?;
-    Ok(RedbStore::check(&path.join(STORE_FILE))?)
+    verified(path).map(|(report, _)| report)
+}
+
+/// What a check finds in a backup that is as it was made, and the files that it was made of.
+fn verified(path: &Path) -> Result<(Report, Manifest), BackupError> {
+    let manifest = verify(path)?;
+    Ok((RedbStore::check(&path.join(STORE_FILE))?, manifest))
 }
 
 /// What a finished backup says of its files.
@@ -198,21 +203,23 @@ fn verify(path: &Path) -> Result<Manifest, BackupError> {
 ///
 /// # Errors
 ///
-/// [`FolderError::HoldsStore`] and [`FolderError::HoldsKey`] if a relay has run there. Whatever fails after the backup
+/// [`FolderError::HoldsStore`] and [`FolderError::HoldsKey`] if a relay has run there, or somebody has put a store or a key there
+/// since a restore was begun. Whatever fails after the backup
 /// was verified leaves the mark.
 pub fn restore(path: &Path, data: &Path) -> Result<Counts, BackupError> {
-    if !check(path)?.is_sound() {
+    let (report, manifest) = verified(path)?;
+    if !report.is_sound() {
         return Err(BackupError::Unsound { path: path.to_owned() });
     }
-    let has_addresses = verify(path)?.names(ADDRESSES_FILE);
     let folder = Folder::open(data)?;
-    let (filling, _lock) = folder.begin_restore(&path.join(KEY_FILE))?;
+    let id = RedbStore::draw_id()?;
+    let (filling, _lock) = folder.begin_restore(&path.join(KEY_FILE), id)?;
     filling.copy(&path.join(KEY_FILE), Folder::KEY)?;
-    if has_addresses {
+    if manifest.names(ADDRESSES_FILE) {
         filling.copy(&path.join(ADDRESSES_FILE), Folder::ADDRESSES)?;
     }
     let store = folder.store_path();
-    let restored = RedbStore::restore(&path.join(STORE_FILE), &store);
+    let restored = RedbStore::restore_as(id, &path.join(STORE_FILE), &store);
     let counts = restored.map_err(|error| not_copied(error, &store, data))?;
     filling.finish()?;
     Ok(counts)

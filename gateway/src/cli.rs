@@ -59,7 +59,7 @@ pub(crate) enum Command {
     CheckConfig(ConfigArgs),
     /// Check the store of a relay that does not run, or a backup, and print what is wrong; nothing is changed
     Check(CheckArgs),
-    /// Make a backup of a relay, which may run: its key, its addresses, and its store as it is now
+    /// Make a backup of a relay, which may run: its key, its addresses, and its store as it is now; and check it
     Backup(BackupArgs),
     /// Make a relay of a backup, in a data folder that holds none
     Restore(RestoreArgs),
@@ -91,6 +91,9 @@ pub(crate) struct BackupArgs {
     pub(crate) to: PathBuf,
     #[command(flatten)]
     pub(crate) data: DataArgs,
+    /// Do not check what was made, which takes as long as to read it three times
+    #[arg(long)]
+    pub(crate) no_check: bool,
 }
 
 #[derive(Args, Debug)]
@@ -345,6 +348,7 @@ impl From<&StoreError> for Failure {
             StoreError::NotAStore
             | StoreError::IsBackup
             | StoreError::UnknownFormat { .. }
+            | StoreError::Unknown(_)
             | StoreError::Corrupt(_) => Self::DATA,
             _ => Self::IO,
         };

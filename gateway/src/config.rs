@@ -51,7 +51,7 @@ use thinpost_wire::limits::{BODY_BYTES_MAX, OBJECT_BYTES_MAX, TICKET_ADDRESSES_M
 
 use self::keys::between;
 pub use self::limits::{AddressLimits, ClaimLimits, LimitsConfig, PaceLimits, Rate};
-use crate::store::{GroupLimits, ObjectQuota, Quota, StoreConfig};
+use crate::store::{GroupLimits, LIFETIME_DAYS_MAX, ObjectQuota, Quota, StoreConfig};
 use crate::strangers::SHARE as STRANGERS_SHARE;
 
 /// The UDP port of a relay unless it is told another.
@@ -134,7 +134,7 @@ pub struct MailboxConfig {
     #[serde(deserialize_with = "between::<_, _, 4_096, { BODY_BYTES_MAX as u64 }>")]
     pub envelope_bytes_max: usize,
     /// Days that an envelope or object is kept, and that a silent device is waited for.
-    #[serde(deserialize_with = "between::<_, _, 1, 3_650>")]
+    #[serde(deserialize_with = "between::<_, _, 1, LIFETIME_DAYS_MAX>")]
     pub lifetime_days: u32,
 }
 

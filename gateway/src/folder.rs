@@ -8,7 +8,7 @@
 //! | `store.redb` | mailboxes, accounts, TLS sessions |
 //! | `ballast` | nothing: room for when the disk is full |
 //! | `control/socket` | where a running relay is asked for a backup (Unix) |
-//! | `unfinished` | the mark of a restore that is not done |
+//! | `unfinished` | the mark of a restore that is not done: the id of the store that is to come |
 //!
 //! The key is the relay: who copies it can pose as it, who loses it has to hand out new tickets.
 
@@ -23,6 +23,7 @@ use data_encoding::{HEXLOWER, HEXLOWER_PERMISSIVE};
 use ring::rand::{SecureRandom, SystemRandom};
 use thinpost_carrier::Identity;
 use thinpost_disk::{Ballast, Reserve, Room, files};
+use thinpost_wire::ids::StoreId;
 use thinpost_wire::limits::TICKET_ADDRESSES_MAX;
 use tracing::warn;
 use zeroize::Zeroizing;
@@ -30,6 +31,7 @@ use zeroize::Zeroizing;
 pub use self::filling::Filling;
 use crate::backup;
 use crate::invite::Invites;
+use crate::store::RedbStore;
 
 const KEY_FILE: &str = "relay.key";
 /// The key while it is being made; renamed once it is on disk.
@@ -39,6 +41,9 @@ const ADDRESSES_FILE: &str = "addresses";
 const NEW_ADDRESSES_FILE: &str = "addresses.new";
 const STORE_FILE: &str = "store.redb";
 const BALLAST_FILE: &str = "ballast";
+
+/// No key's file is shorter than its seed, bytes: what is, is half of one.
+const KEY_BYTES_MIN: usize = 32;
 
 /// Longest file of this folder that is read whole, bytes.
 const FILE_BYTES_MAX: u64 = 1_024;
@@ -101,7 +106,7 @@ pub enum FolderError {
         path: PathBuf,
     },
     /// It has a store already, which a restore would replace. Nothing changed; give another, or move it away.
-    #[error("there is a store in {} already", path.display())]
+    #[error("there is a store in {} already; move it away, or give another folder", path.display())]
     HoldsStore {
         /// The folder.
         path: PathBuf,
@@ -246,22 +251,40 @@ impl Folder {
         if self.has_store()? { Ok(()) } else { Err(FolderError::NoStore { path: self.path.clone() }) }
     }
 
-    /// Begins to restore a backup with this key, in a folder without a store, or where a restore was begun before.
-    pub(crate) fn begin_restore(&self, key: &Path) -> Result<(Filling, FolderLock), FolderError> {
-        let lock = self.lock_in_any_state()?;
-        if !Filling::is_marked(&self.path)? {
-            // A link that leads nowhere is to be left alone, too.
-            let is_there = |path: &Path| files::is_there(path).map_err(io_error("read", path));
-            if is_there(&self.store_path())? {
-                return Err(FolderError::HoldsStore { path: self.path.clone() });
-            }
-            let mine = filling::read_short(&self.key_path()).ok();
-            if is_there(&self.key_path())? && mine != filling::read_short(key).ok() {
-                return Err(FolderError::HoldsKey { path: self.path.clone() });
-            }
+    /// Begins to restore the store `id` of a backup with this key, in a folder without a store, or where a restore was begun before.
+    /// Of what is there then only what a restore has left is removed: the lost store may have been found, and put back.
+    pub(crate) fn begin_restore(
+        &self,
+        key: &Path,
+        id: StoreId,
+    ) -> Result<(Filling, FolderLock), FolderError> {
+        let lock = self.lock_in_any_state(true)?;
+        let is_marked = Filling::is_marked(&self.path)?;
+        // A link that leads nowhere is to be left alone, too.
+        let is_there = |path: &Path| files::is_there(path).map_err(io_error("read", path));
+        let read = filling::read_short;
+        let holds_store = is_there(&self.store_path())?;
+        if holds_store && !(is_marked && self.holds_copy()?) {
+            return Err(FolderError::HoldsStore { path: self.path.clone() });
         }
-        let files = [self.key_path(), self.addresses_path(), self.store_path()];
-        Ok((Filling::begin(self.clone(), &files)?, lock))
+        let mine = read(&self.key_path()).ok();
+        let is_half = is_marked && mine.as_ref().is_some_and(|key| key.len() < KEY_BYTES_MIN);
+        if is_there(&self.key_path())? && mine != read(key).ok() && !is_half {
+            return Err(FolderError::HoldsKey { path: self.path.clone() });
+        }
+        if holds_store {
+            // Before the mark names another.
+            files::remove(&self.store_path()).map_err(io_error("remove", &self.store_path()))?;
+        }
+        let files = [self.key_path(), self.addresses_path()];
+        Ok((Filling::begin(self.clone(), &files, Some(id))?, lock))
+    }
+
+    /// Whether the store that is there is a restore's: the one that the mark names, or no store yet, as a copy becomes one with the
+    /// last that is written to it. What cannot be told may be somebody's.
+    fn holds_copy(&self) -> Result<bool, FolderError> {
+        let begun = Filling::store_of_mark(&self.path)?;
+        Ok(RedbStore::id_of(&self.store_path()).is_ok_and(|found| found.is_none() || found == begun))
     }
 
     /// Keeps every other relay out until the returned lock is dropped, or this process ends in any way.
@@ -269,14 +292,26 @@ impl Folder {
     /// # Errors
     /// [`FolderError::InUse`] while another holds it; [`FolderError::Unfinished`] if a restore is not done.
     pub fn lock(&self) -> Result<FolderLock, FolderError> {
-        let lock = self.lock_in_any_state()?;
+        self.lock_finished(true)
+    }
+
+    /// The same for who writes nothing, also where nothing can be written.
+    ///
+    /// # Errors
+    /// As [`Folder::lock`].
+    pub fn lock_to_read(&self) -> Result<FolderLock, FolderError> {
+        self.lock_finished(false)
+    }
+
+    fn lock_finished(&self, writes: bool) -> Result<FolderLock, FolderError> {
+        let lock = self.lock_in_any_state(writes)?;
         if Filling::is_marked(&self.path)? {
             return Err(FolderError::Unfinished { path: self.path.clone() });
         }
         Ok(lock)
     }
 
-    fn lock_in_any_state(&self) -> Result<FolderLock, FolderError> {
+    fn lock_in_any_state(&self, writes: bool) -> Result<FolderLock, FolderError> {
         if backup::is_backup(&self.path) {
             return Err(FolderError::IsBackup { path: self.path.clone() });
         }
@@ -286,7 +321,18 @@ impl Folder {
         // Who can open it can lock it.
         #[cfg(unix)]
         std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-        let mut file = options.open(&path).map_err(io_error("open", &path))?;
+        let (mut file, is_writable) = match options.open(&path) {
+            // Who can write to it elsewhere, and runs, has the same lock.
+            Err(error) if !writes && error.kind() == io::ErrorKind::ReadOnlyFilesystem => {
+                match File::open(&path) {
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                        return Ok(FolderLock { _file: None });
+                    }
+                    opened => (opened.map_err(io_error("open", &path))?, false),
+                }
+            }
+            opened => (opened.map_err(io_error("open", &path))?, true),
+        };
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
@@ -296,6 +342,9 @@ impl Folder {
             }
             Err(TryLockError::Error(error)) => return Err(io_error("lock", &path)(error)),
         }
+        if !is_writable {
+            return Ok(FolderLock { _file: Some(file) });
+        }
         // Written over and then cut, it needs no more of the disk than it has. Where a disk gives none, nobody learns the number.
         let number = format!("{}\n", std::process::id());
         let written = file.write_all(number.as_bytes()).and_then(|()| file.set_len(number.len() as u64));
@@ -303,7 +352,7 @@ impl Folder {
             // Nor that of the run before.
             let _ = file.set_len(0);
         }
-        Ok(FolderLock { _file: file })
+        Ok(FolderLock { _file: Some(file) })
     }
 
     /// The relay's keys; the first call ever makes them. Needs no lock, so that tickets and invites can
@@ -369,7 +418,8 @@ impl Folder {
 /// Held by the one relay that runs on a folder.
 #[derive(Debug)]
 pub struct FolderLock {
-    _file: File,
+    /// None where nothing can be written, and never was.
+    _file: Option<File>,
 }
 
 /// A relay's seed, and the keys that are derived from it for one purpose each.

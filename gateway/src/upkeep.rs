@@ -1,6 +1,6 @@
 //! Commands for a relay's store: checks, backups, and what is made of them.
 
-use std::fmt::Write;
+use std::fmt::{self, Write};
 use std::panic;
 use std::path::Path;
 
@@ -10,7 +10,7 @@ use thinpost_gateway::backup::BackupError;
 #[cfg(unix)]
 use thinpost_gateway::control;
 use thinpost_gateway::folder::{Folder, FolderError};
-use thinpost_gateway::store::{Counts, RedbStore, Report};
+use thinpost_gateway::store::{Counts, RedbStore, Report, StoreError};
 
 use crate::cli::{BackupArgs, CheckArgs, Failure, RestoreArgs};
 use crate::print;
@@ -21,25 +21,41 @@ pub(crate) fn check(args: &CheckArgs) -> Result<(), Failure> {
         Some(path) => backup::check(path).map_err(Failure::from),
         None => check_store(&args.data.folder()?),
     })?;
-    let faults: String = report.faults.iter().map(|fault| format!("{fault}\n")).collect();
-    print(&faults)?;
+    name_faults(&report)?;
     if report.is_sound() {
-        return print(&format!("sound: {}\n", said(&report.counts)));
+        return print(&format!("sound: {}{}\n", said(&report.counts), remarks(&report)));
     }
+    Err(Failure::new(Failure::DATA, format!("the store is unsound: {}", faults(&report))))
+}
+
+fn name_faults(report: &Report) -> Result<(), Failure> {
+    let faults = report.faults.iter().map(|fault| format!("{fault}\n"));
+    let remarks = report.remarks.iter().map(|remark| format!("remark: {remark}\n"));
+    print(&faults.chain(remarks).collect::<String>())
+}
+
+fn faults(report: &Report) -> String {
     let named = report.faults.len() as u64;
-    let mut summary = format!("the store is unsound: {} faults", named + report.unnamed);
+    let mut said = format!("{} faults", named + report.unnamed);
     if report.unnamed > 0 {
-        let _ = write!(summary, ", of which the first {named} are named");
+        let _ = write!(said, ", of which the first {named} are named");
     }
-    Err(Failure::new(Failure::DATA, summary))
+    said + &remarks(report)
+}
+
+fn remarks(report: &Report) -> String {
+    let count = report.remarks.len() as u64 + report.remarks_unnamed;
+    if count == 0 { String::new() } else { format!("; {count} remarks") }
 }
 
 fn check_store(data: &Path) -> Result<Report, Failure> {
     let folder = Folder::of_relay(data)?;
     folder.require_store()?;
-    let _lock = folder.lock()?;
+    let _lock = folder.lock_to_read()?;
     folder.keys()?;
-    RedbStore::check(&folder.store_path()).map_err(|error| Failure::from(&error))
+    let report = RedbStore::check(&folder.store_path()).map_err(|error| Failure::from(&error))?;
+    // Whatever is in it, no relay runs on it.
+    if report.is_backup { Err(Failure::from(&StoreError::IsBackup)) } else { Ok(report) }
 }
 
 /// What redb panics over is told as a fault, in a line of its own.
@@ -53,13 +69,28 @@ pub(crate) fn quietly<T>(act: impl FnOnce() -> T) -> T {
 
 pub(crate) fn back_up(args: &BackupArgs) -> Result<(), Failure> {
     let folder = Folder::of_relay(&args.data.folder()?)?;
-    let counts = match folder.lock() {
-        Ok(_lock) => backup::back_up_closed(&folder, &args.to)?,
+    let counts = match folder.lock_to_read() {
+        Ok(_lock) => quietly(|| backup::back_up_closed(&folder, &args.to))?,
         Err(in_use @ FolderError::InUse { .. }) => ask(&folder, &args.to, in_use)?,
         Err(error) => return Err(error.into()),
     };
     let bytes = backup::bytes(&args.to).map_err(|error| Failure::new(Failure::IO, error))?;
-    print(&format!("backup made in {}: {}; {bytes} bytes\n", args.to.display(), said(&counts)))
+    print(&format!("backup made in {}: {}; {bytes} bytes\n", args.to.display(), said(&counts)))?;
+    if args.no_check { Ok(()) } else { check_made(&args.to) }
+}
+
+/// Reads a backup that was just made as a restore would, while there is still a relay to make another of.
+fn check_made(backup: &Path) -> Result<(), Failure> {
+    let failed = |code, what: &dyn fmt::Display| {
+        Failure::new(code, format!("the backup in {} is kept, and is not sound: {what}", backup.display()))
+    };
+    let report =
+        quietly(|| backup::check(backup)).map_err(|error| failed(Failure::from(&error).code, &error))?;
+    name_faults(&report)?;
+    if !report.is_sound() {
+        return Err(failed(Failure::DATA, &faults(&report)));
+    }
+    print(&format!("it is sound{}\n", remarks(&report)))
 }
 
 /// Has the relay that runs make the backup.

@@ -9,9 +9,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
 use std::time::{Duration, Instant, SystemTime};
 
+use redb::TableDefinition;
 use tempfile::TempDir;
+use thinpost_disk::Database;
 use thinpost_gateway::folder::Folder;
-use thinpost_gateway::store::{Op, RedbStore, Register, RelayTime, Store, StoreConfig};
+use thinpost_gateway::store::{Op, RedbStore, Register, RelayTime, Store, StoreConfig, StoreError};
 use thinpost_wire::frame::Denial;
 use thinpost_wire::ids::{AccountKey, DeviceKey, Position};
 use thinpost_wire::ticket::{InviteTicket, RelayTicket};
@@ -421,6 +423,73 @@ fn a_backup_is_no_data_folder() {
         assert_eq!(files(), before);
     }
     assert!(stdout_of(&["check", "--backup", path]).starts_with("sound: "));
+    // Its store in a folder of a relay makes no relay of it either.
+    fs::copy(backup.join("store"), place.data.join("store.redb")).unwrap();
+    for command in [&["check", "--data", place.data()][..], &["run", "--data", place.data()]] {
+        let refused = failure_of(command, 65);
+        assert_eq!(refused, "the file is a backup, and `gateway restore` makes a store of it");
+    }
+}
+
+/// Does this where nothing can be written to a folder, and nobody else sees that; `None` where that is forbidden.
+#[cfg(target_os = "linux")]
+fn on_a_read_only_disk(folder: &Path, args: &[&str]) -> Option<Output> {
+    let mount = "mount --bind \"$0\" \"$0\" && mount -o remount,bind,ro \"$0\"";
+    let within = |script: &str| {
+        let mut command = Command::new("unshare");
+        command.args(["--user", "--map-root-user", "--mount", "sh", "-c", script]).arg(folder);
+        command
+    };
+    if !within(mount).output().is_ok_and(|output| output.status.success()) {
+        eprintln!("skipped: this machine gives no namespace with a disk of its own");
+        return None;
+    }
+    let mut command = within(&format!("{mount} && exec \"$@\""));
+    Some(command.arg(env!("CARGO_BIN_EXE_gateway")).args(args).output().unwrap())
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_relay_on_a_disk_that_is_only_read_is_checked_and_backed_up_unless_it_runs_elsewhere() {
+    let place = Place::of_relay();
+    let backup = place.config.with_file_name("backup");
+    let backup = backup.to_str().unwrap();
+    let check = ["check", "--data", place.data()];
+    let code = |args: &[&str]| Some(on_a_read_only_disk(&place.data, args)?.status.code().unwrap());
+    let Some(checked) = code(&check) else { return };
+    assert_eq!((checked, place.data.join("relay.lock").exists()), (0, false));
+    assert_eq!(code(&["backup", backup, "--data", place.data()]), Some(0));
+    let running = place.run(&[]);
+    assert_eq!(code(&check), Some(75));
+    drop(running);
+    assert_eq!(code(&check), Some(0));
+}
+
+/// A table of a store that says when a device is waited for no longer.
+const DEVICE_TIMERS: TableDefinition<'_, (u64, u32), ()> = TableDefinition::new("device-timers");
+
+#[test]
+fn a_backup_is_checked_when_it_is_made() {
+    let place = Place::of_relay();
+    let backup = |name: &str| place.config.with_file_name(name).to_str().unwrap().to_owned();
+    let made = stdout_of(&["backup", &backup("sound"), "--data", place.data()]);
+    let lines: Vec<_> = made.lines().collect();
+    assert!(lines[0].starts_with("backup made in ") && lines[1..] == ["it is sound"], "{made}");
+    {
+        let store = Database::open_file::<StoreError>(&place.data.join("store.redb"), 0, |_| Ok(())).unwrap();
+        let write = store.begin_write().unwrap();
+        write.open_table(DEVICE_TIMERS).unwrap().insert((7, 9), ()).unwrap();
+        write.commit().unwrap();
+    }
+    let output = gateway(&["backup", &backup("unsound"), "--data", place.data()]).output().unwrap();
+    assert_eq!(output.status.code(), Some(65), "{output:?}");
+    let [stdout, stderr] = [output.stdout, output.stderr].map(|text| String::from_utf8(text).unwrap());
+    assert!(stdout.ends_with("\ndevice-timers 7/9: its device is missing\n"), "{stdout}");
+    let kept = format!("gateway: the backup in {} is kept, and is not sound: 1 faults\n", backup("unsound"));
+    assert_eq!(stderr, kept);
+    failure_of(&["restore", &backup("unsound"), "--data", &backup("restored")], 65);
+    let unchecked = stdout_of(&["backup", &backup("unchecked"), "--no-check", "--data", place.data()]);
+    assert_eq!(unchecked.lines().count(), 1);
 }
 
 #[test]

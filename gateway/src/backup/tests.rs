@@ -269,6 +269,68 @@ fn where_a_restore_did_not_finish_no_relay_runs_and_another_restore_begins_anew(
     assert!(matches!(running, Err(BackupError::Folder(FolderError::InUse { .. }))), "{running:?}");
 }
 
+/// A folder in which a restore of this backup has made this store, and was stopped before it could take the mark away.
+fn stopped(place: &Place, backup: &Path, name: &str) -> Folder {
+    let folder = Folder::open(&place.path(name)).unwrap();
+    restore(backup, folder.path()).unwrap();
+    let store = RedbStore::open(&folder.store_path(), roomy()).unwrap();
+    let id: String = store.store_id().0.iter().map(|byte| format!("{byte:02x}")).collect();
+    fs::write(folder.path().join("unfinished"), id + "\n").unwrap();
+    folder
+}
+
+#[test]
+fn a_restore_that_was_stopped_at_the_last_is_begun_again() {
+    let place = Place::filled();
+    let backup = place.path("backup");
+    back_up_closed(&place.folder, &backup).unwrap();
+    let folder = stopped(&place, &backup, "restored");
+    let before = RedbStore::id_of(&folder.store_path()).unwrap().unwrap();
+    restore(&backup, folder.path()).unwrap();
+    assert_ne!(RedbStore::id_of(&folder.store_path()).unwrap(), Some(before));
+    assert!(!folder.path().join("unfinished").exists());
+}
+
+#[test]
+fn a_store_that_was_put_where_a_restore_did_not_finish_is_left_as_it_is() {
+    let place = Place::filled();
+    let backup = place.path("backup");
+    back_up_closed(&place.folder, &backup).unwrap();
+    accept(&place.open(), append(crate::store::DeviceNo(1), BOB, 2, b"after the backup"), T0);
+    let folder = stopped(&place, &backup, "restored");
+    fs::copy(place.folder.store_path(), folder.store_path()).unwrap();
+    let found = fs::read(folder.store_path()).unwrap();
+    for mark in [None, Some(""), Some("no id"), Some("0102030405060708")] {
+        if let Some(mark) = mark {
+            fs::write(folder.path().join("unfinished"), mark).unwrap();
+        }
+        let again = restore(&backup, folder.path());
+        assert!(matches!(again, Err(BackupError::Folder(FolderError::HoldsStore { .. }))), "{again:?}");
+        assert!(fs::read(folder.store_path()).unwrap() == found);
+        assert!(folder.path().join("unfinished").exists());
+    }
+    // Damaged, it may still be all that there is of it.
+    let mut damaged = found.clone();
+    damaged[5_000..].iter_mut().for_each(|byte| *byte ^= 1);
+    fs::write(folder.store_path(), &damaged).unwrap();
+    let again = restore(&backup, folder.path());
+    assert!(matches!(again, Err(BackupError::Folder(FolderError::HoldsStore { .. }))), "{again:?}");
+    assert!(fs::read(folder.store_path()).unwrap() == damaged);
+}
+
+#[test]
+fn a_key_that_was_put_where_a_restore_did_not_finish_is_left_as_it_is() {
+    let place = Place::filled();
+    let backup = place.path("backup");
+    back_up_closed(&place.folder, &backup).unwrap();
+    let other = Folder::open(&place.path("other")).unwrap();
+    let key = public(&other.keys().unwrap());
+    fs::write(other.path().join("unfinished"), "").unwrap();
+    let error = restore(&backup, other.path());
+    assert!(matches!(error, Err(BackupError::Folder(FolderError::HoldsKey { .. }))), "{error:?}");
+    assert_eq!(public(&other.keys().unwrap()), key);
+}
+
 #[test]
 fn no_relay_runs_on_a_backup_itself() {
     let place = Place::filled();

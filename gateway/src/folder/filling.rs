@@ -1,10 +1,13 @@
-//! A folder on its way to be whole: until then it bears a mark, which is written first and taken away last.
+//! A folder on its way to be whole: until then it bears a mark, which is written first and taken away last. That of a restore says
+//! which store is to come there, as no other is to be removed when the restore is begun again.
 
 use std::fs;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
+use data_encoding::HEXLOWER;
 use thinpost_disk::files;
+use thinpost_wire::ids::StoreId;
 use zeroize::Zeroizing;
 
 use super::{FILE_BYTES_MAX, Folder, FolderError, io_error};
@@ -28,6 +31,17 @@ impl Filling {
         files::is_there(&mark).map_err(io_error("read", &mark))
     }
 
+    /// Which store is to come into a folder that bears the mark; `None` if it does not say.
+    ///
+    /// # Errors
+    /// When the mark cannot be read.
+    pub(super) fn store_of_mark(path: &Path) -> Result<Option<StoreId>, FolderError> {
+        let mark = path.join(MARK_FILE);
+        let text = read_short(&mark).map_err(io_error("read", &mark))?;
+        let id = HEXLOWER.decode(text.trim_ascii()).ok().and_then(|id| id.try_into().ok());
+        Ok(id.map(StoreId))
+    }
+
     /// Begins in an empty folder, which is made if need be, or in one where the same was begun before: then the files
     /// of these names go.
     ///
@@ -44,13 +58,17 @@ impl Filling {
             }
         }
         let files: Vec<_> = names.iter().map(|name| path.join(name)).collect();
-        Self::begin(folder, &files)
+        Self::begin(folder, &files, None)
     }
 
-    /// Begins, and removes these files.
-    pub(super) fn begin(folder: Folder, files: &[PathBuf]) -> Result<Self, FolderError> {
+    /// Begins, with what is to come as the mark says it, and removes these files.
+    pub(super) fn begin(
+        folder: Folder,
+        files: &[PathBuf],
+        store: Option<StoreId>,
+    ) -> Result<Self, FolderError> {
         let mark = folder.path().join(MARK_FILE);
-        put(&mark).and_then(|()| files::sync_folder_of(&mark)).map_err(io_error("write", &mark))?;
+        put(&mark, store).and_then(|()| files::sync_folder_of(&mark)).map_err(io_error("write", &mark))?;
         files.iter().try_for_each(|file| files::remove(file).map_err(io_error("remove", file)))?;
         Ok(Self { folder })
     }
@@ -104,14 +122,22 @@ pub(super) fn read_short(path: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
     Ok(content)
 }
 
-/// Puts a mark where there is none. Nothing else in its place is one, least of all a link to a file that is somebody's.
-fn put(mark: &Path) -> io::Result<()> {
-    match fs::symlink_metadata(mark) {
-        Ok(found) if found.is_file() => Ok(()),
-        Ok(_) => Err(io::Error::new(io::ErrorKind::AlreadyExists, "something else has this name")),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => files::create_private(mark).map(drop),
-        Err(error) => Err(error),
-    }
+/// Puts a mark where there is none, and writes into it which store is to come. Nothing else in its place is one, least of all a link to
+/// a file that is somebody's.
+fn put(mark: &Path, store: Option<StoreId>) -> io::Result<()> {
+    let mut file = match fs::symlink_metadata(mark) {
+        Ok(found) if found.is_file() => files::open_private(mark, false)?,
+        Ok(_) => {
+            return Err(io::Error::new(io::ErrorKind::AlreadyExists, "something else has this name"));
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => files::create_private(mark)?,
+        Err(error) => return Err(error),
+    };
+    let Some(id) = store else { return Ok(()) };
+    let text = format!("{}\n", HEXLOWER.encode(&id.0));
+    file.write_all(text.as_bytes())?;
+    file.set_len(text.len() as u64)?;
+    files::sync(&file)
 }
 
 #[cfg(test)]

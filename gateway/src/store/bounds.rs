@@ -2,6 +2,12 @@
 
 use thinpost_wire::limits::{BODY_BYTES_MAX, DIGESTS_KEPT, HANDLES_MAX, OBJECT_BYTES_MAX, ONE_TIME_KEYS_MAX};
 
+/// The most that [`StoreConfig::lifetime_s_max`] can be configured to, days.
+pub(crate) const LIFETIME_DAYS_MAX: u64 = 3_650;
+
+/// The same in seconds: nothing that a store holds is kept longer.
+pub(crate) const LIFETIME_S_MAX: u64 = LIFETIME_DAYS_MAX * 24 * 3_600;
+
 /// The most that a part of one mailbox may hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Quota {

@@ -6,7 +6,9 @@
 //! given here.
 
 use std::cmp::{max, min};
+use std::collections::HashSet;
 
+use data_encoding::HEXLOWER;
 use thinpost_wire::ids::{Position, StoreId};
 
 /// Most earlier stores that are remembered; the oldest are forgotten first. As many as a device knows again.
@@ -38,6 +40,24 @@ impl Lineage {
         earlier.push((self.id, newest));
         earlier.drain(..earlier.len().saturating_sub(EARLIER_MAX));
         Self { id, earlier }
+    }
+
+    /// What cannot be so in a store whose newest position is `newest`.
+    pub(super) fn contradiction(&self, newest: Position) -> Option<String> {
+        let stores = self.earlier.len();
+        if stores > EARLIER_MAX {
+            return Some(format!("{stores} stores before it are named, and {EARLIER_MAX} at most are kept"));
+        }
+        let ids = self.earlier.iter().map(|(id, _)| *id).chain([self.id]);
+        let mut known = HashSet::new();
+        if let Some(again) = ids.into_iter().find(|id| !known.insert(id.0)) {
+            return Some(format!("store {} is named twice", HEXLOWER.encode(&again.0)));
+        }
+        if !self.earlier.iter().map(|(_, common)| common.0).is_sorted() {
+            return Some("it has less in common with a store before it than with one before that".to_owned());
+        }
+        let last = self.earlier.last().map(|(_, common)| common.0).filter(|last| *last > newest.0);
+        last.map(|last| format!("it goes back to position {last}, which was never given out"))
     }
 
     /// The store's own id.

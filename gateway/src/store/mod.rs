@@ -38,6 +38,7 @@ use thinpost_wire::ids::{AccountKey, DeviceKey, ObjectId, Position, StoreId};
 use thinpost_wire::token::MailboxAddress;
 use thiserror::Error;
 
+pub(crate) use self::bounds::LIFETIME_DAYS_MAX;
 pub use self::bounds::{ObjectQuota, Quota, StoreConfig};
 pub use self::clock::{RelayClock, RelayTime};
 pub use self::commit::{CommitError, CommitMode, Committer, GroupCommit, GroupLimits, Pending, Wakes};
@@ -176,6 +177,9 @@ pub enum StoreError {
         /// What this program reads.
         expected: u32,
     },
+    /// There is something in the file, as said here, that this program does not know: a later one has written it. Nothing changed.
+    #[error("the store has {0}, which this program does not know")]
+    Unknown(String),
     /// The file is a backup's: under the same id it would repeat what devices know to be done with. Restore it. Not a row
     /// of it changed.
     #[error("the file is a backup, and `gateway restore` makes a store of it")]

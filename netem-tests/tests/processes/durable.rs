@@ -91,7 +91,8 @@ impl Disk {
         let folder = folder_of(path);
         let before = self.unnamed.get(&folder);
         let waits = |name| before.is_some_and(|before| before.iter().any(|before| before.ends_with(name)));
-        assert!(!waits(MARK), "{path} comes before its mark is on disk");
+        let mark = format!("{folder}{MARK}");
+        assert!(!waits(MARK) && !self.unsynced.contains(&mark), "{path} comes before its mark is on disk");
         // A key alone would be that of a home that is lost.
         let is_key = path.ends_with(KEY);
         assert!(!is_key || !waits(NEW_HOME), "{path} comes before the name of its home is on disk");

@@ -46,6 +46,11 @@ pub(super) fn usage_of(
 /// What an entry takes beside its body, in all tables, bytes: some ten rows of 20 to 100.
 const ENTRY_WEIGHT: u64 = 512;
 
+/// About what so many entries take of the file, bytes, with so many of bodies.
+pub(super) fn weight_of(bodies_bytes: u64, entries: u64) -> u64 {
+    bodies_bytes.saturating_add(entries.saturating_mul(ENTRY_WEIGHT))
+}
+
 /// How exactly [`Transaction::peak`] is noted, bytes: a row for each commit would be written otherwise.
 const PEAK_STEP: u64 = 64 << 10;
 
@@ -191,7 +196,7 @@ impl<'t> Transaction<'t> {
 
     /// About what all envelopes take of the file, bytes. Of objects it is not known how much is there.
     fn weight(&self) -> Result<u64> {
-        Ok(self.state.bytes + self.entries.len()? * ENTRY_WEIGHT)
+        Ok(weight_of(self.state.bytes, self.entries.len()?))
     }
 
     /// The largest [`Transaction::weight`] that was committed, or up to [`PEAK_STEP`] more.

@@ -3,10 +3,13 @@
 //! Rows are read as they stand in their tables, and what they refer to is looked up. What has to be added up, or is
 //! known from one side only, is kept in memory: some 100 bytes for each mailbox and device.
 
+mod kept;
 mod mail;
+mod meta;
 mod objects;
 mod people;
 
+use std::collections::HashMap;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -14,13 +17,15 @@ use std::path::Path;
 use redb::{Key, ReadOnlyTable, ReadTransaction, TableDefinition, TableHandle, Value};
 use thinpost_disk::Database;
 
+use self::mail::Rows;
+use self::people::Devices;
 use super::copy::open_closed;
 use super::objects::ObjectState;
 use super::records::{META, META_BACKUP, State};
 use super::{RedbStore, add_tables, read_lineage, read_object_state, read_state};
-use crate::store::{Counts, StoreConfig, StoreError};
+use crate::store::{Counts, MailboxUsage, StoreConfig, StoreError};
 
-/// Most faults that a report names; the others it counts.
+/// Most faults that a report names, and most remarks; the others it counts.
 const FAULTS_MAX: usize = 100;
 
 /// One thing that is wrong.
@@ -44,10 +49,14 @@ impl fmt::Display for Fault {
 /// What a check has found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Report {
-    /// What is wrong, a hundred things at most.
+    /// What is wrong, a hundred things at most: a relay on it would stop, or lose, repeat or refuse what it should not.
     pub faults: Vec<Fault>,
     /// How many more there are.
     pub unnamed: u64,
+    /// What no relay writes, and one can run on, a hundred things at most: something is kept too long, or not as long as it should be.
+    pub remarks: Vec<Fault>,
+    /// How many more there are.
+    pub remarks_unnamed: u64,
     /// What was looked at, as it was found and not as it is counted.
     pub counts: Counts,
     /// Whether the file is a backup.
@@ -61,12 +70,43 @@ impl Report {
     }
 
     fn fault(&mut self, table: &str, key: impl fmt::Display, what: impl fmt::Display) {
-        if self.faults.len() < FAULTS_MAX {
-            let (table, key, what) = (table.to_owned(), key.to_string(), what.to_string());
-            self.faults.push(Fault { table, key, what });
-        } else {
-            self.unnamed += 1;
+        note(&mut self.faults, &mut self.unnamed, table, &key, &what);
+    }
+
+    fn remark(&mut self, table: &str, key: impl fmt::Display, what: impl fmt::Display) {
+        note(&mut self.remarks, &mut self.remarks_unnamed, table, &key, &what);
+    }
+
+    /// How many faults there are.
+    fn faults(&self) -> u64 {
+        self.faults.len() as u64 + self.unnamed
+    }
+
+    /// Notes why nothing more of this could be read.
+    fn unread(&mut self, table: &str, error: StoreError) {
+        let what = match error {
+            StoreError::Corrupt(what) => what,
+            StoreError::Io(error) => format!("it cannot be read: {error}"),
+            error => error.to_string(),
+        };
+        // The same page may keep several sections from reading on.
+        if !self.faults.iter().any(|fault| fault.table == table && fault.what == what) {
+            self.fault(table, "", what);
         }
+    }
+}
+
+fn note(
+    named: &mut Vec<Fault>,
+    unnamed: &mut u64,
+    table: &str,
+    key: &dyn fmt::Display,
+    what: &dyn fmt::Display,
+) {
+    if named.len() < FAULTS_MAX {
+        named.push(Fault { table: table.to_owned(), key: key.to_string(), what: what.to_string() });
+    } else {
+        *unnamed += 1;
     }
 }
 
@@ -75,114 +115,182 @@ impl RedbStore {
     ///
     /// # Errors
     ///
-    /// When the file cannot be looked into at all: it is in use, none of ours, or of another format, or the medium fails.
+    /// When the file cannot be looked into at all: it is in use, none of ours, or of another format, or cannot be opened. What
+    /// cannot be read of it is a fault.
     pub fn check(path: &Path) -> Result<Report, StoreError> {
         let mut report = Report::default();
-        // A file that redb finds damaged when it opens it has no tables that could be looked at.
-        let Some(mut db) = guarded(&mut report, "file", || open_closed(path))? else { return Ok(report) };
-        guarded(&mut report, "meta", || read_lineage(&db.begin_read()?))?;
-        if !report.is_sound() {
-            return Ok(report);
+        let mut db = match intact(|| open_closed(path)) {
+            // A file that redb finds damaged when it opens it has no tables that could be looked at.
+            Err(error @ StoreError::Corrupt(_)) => {
+                report.unread("file", error);
+                return Ok(report);
+            }
+            opened => opened?,
+        };
+        match intact(|| read_lineage(&db.begin_read()?)) {
+            Err(error @ (StoreError::Corrupt(_) | StoreError::Io(_))) => {
+                report.unread(META.name(), error);
+                return Ok(report);
+            }
+            read => drop(read?),
         }
-        database(&mut db, &mut report)?;
+        database(&mut Handle { db: &mut db, path: Some(path) }, &mut report);
         Ok(report)
     }
 }
 
-/// Checks an open database.
-fn database(db: &mut Database, report: &mut Report) -> Result<(), StoreError> {
-    guarded(report, "file", || add_tables(db, &StoreConfig::default()))?;
-    if let Some(read) = guarded(report, "file", || Ok(db.begin_read()?))? {
-        guarded(report, "meta", || Ok(read.open_table(META)?.get(META_BACKUP)?.is_some()))?
-            .into_iter()
-            .for_each(|is_backup| report.is_backup = is_backup);
-        rows(&read, report)?;
-    }
-    let sound = guarded(report, "file", || db.check_integrity().map_err(StoreError::from))?;
-    if sound == Some(false) {
-        report.fault("file", "", "its map of free pages is wrong");
-    }
-    Ok(())
+/// What is read through. redb reads nothing more through a database that has met damage, or a medium that fails.
+struct Handle<'h> {
+    db: &'h mut Database,
+    /// Where there is another to be had; nowhere for one in memory.
+    path: Option<&'h Path>,
 }
 
-/// What is wrong with an open database.
+impl Handle<'_> {
+    /// Opens the file anew.
+    fn renew(&mut self) -> Result<(), StoreError> {
+        let Some(path) = self.path else { return Ok(()) };
+        *self.db = open_closed(path)?;
+        add_tables(self.db, &StoreConfig::default())
+    }
+}
+
+/// Looks at some tables, or at all of a file. Each ends at the first damage that keeps it from reading on.
+type Section = fn(&mut Check<'_>) -> Result<(), StoreError>;
+
+/// All of them; what one finds out others need.
+const SECTIONS: &[Section] = &[
+    |check| check.meta(),
+    |check| check.accounts(),
+    |check| check.secrets(),
+    |check| check.revoked(),
+    |check| check.closed(),
+    |check| check.invites(),
+    |check| check.device_keys(),
+    |check| check.device_timers(),
+    |check| check.devices(),
+    |check| check.readers(),
+    |check| check.incarnations(),
+    |check| check.incarnation_timers(),
+    |check| check.accepted(),
+    |check| check.one_time_keys(),
+    |check| check.addresses(),
+    |check| check.senders(),
+    |check| check.sessions(),
+    |check| check.entries(),
+    |check| check.queues(),
+    |check| check.deadlines(),
+    |check| check.collapse(),
+    |check| check.mailboxes(),
+    |check| check.objects(),
+    |check| check.object_ids(),
+    |check| check.object_deadlines(),
+    |check| check.object_ranges(),
+    |check| check.object_blocks(),
+    |check| check.object_usage(),
+];
+
+/// Checks an open database.
+fn database(handle: &mut Handle<'_>, report: &mut Report) {
+    let begun = intact(|| {
+        add_tables(handle.db, &StoreConfig::default())?;
+        let read = handle.db.begin_read()?;
+        report.is_backup = read.open_table(META)?.get(META_BACKUP)?.is_some();
+        Ok((read_state(&read)?, read_object_state(&read)?))
+    });
+    match begun {
+        Ok((state, objects)) => rows(handle, report, state, objects),
+        Err(error) => {
+            report.unread(META.name(), error);
+            if let Err(error) = intact(|| handle.renew()) {
+                return report.unread("file", error);
+            }
+        }
+    }
+    match intact(|| handle.db.check_integrity().map_err(StoreError::from)) {
+        Ok(true) => {}
+        Ok(false) => report.fault("file", "", "its map of free pages is wrong"),
+        Err(error) => report.unread("file", error),
+    }
+}
+
 #[cfg(test)]
-pub(super) fn faults(db: &mut Database) -> Vec<Fault> {
+pub(super) use self::{kept::KEY_OF_NOBODY, people::OPENING_OF_NOBODY};
+
+/// What is found in an open database.
+#[cfg(test)]
+pub(super) fn found(db: &mut Database) -> Report {
     let mut report = Report::default();
-    database(db, &mut report).expect("a medium in memory does not fail");
-    report.faults
+    database(&mut Handle { db, path: None }, &mut report);
+    report
 }
 
 /// Checks the rows of all tables.
-fn rows(read: &ReadTransaction, report: &mut Report) -> Result<(), StoreError> {
-    let Some(state) = guarded(report, "meta", || read_state(read))? else { return Ok(()) };
-    let Some(objects) = guarded(report, "meta", || read_object_state(read))? else { return Ok(()) };
-    let mut check = Check { read, report, state, objects };
-    for section in [Check::people, Check::mail, Check::objects] {
-        // A table that is missing keeps a section from being looked at.
-        let mut missing = Report::default();
-        guarded(&mut missing, "file", || section(&mut check))?;
-        check.report.faults.append(&mut missing.faults);
-    }
-    Ok(())
-}
-
-/// Does what may meet damage. Damage is a fault, and `None`; what the medium does is an error.
-///
-/// redb checks the sums of its pages only when it is asked to, and may panic over one that makes no sense.
-fn guarded<T>(
-    report: &mut Report,
-    table: &str,
-    act: impl FnOnce() -> Result<T, StoreError>,
-) -> Result<Option<T>, StoreError> {
-    match catch_unwind(AssertUnwindSafe(act)) {
-        Ok(Ok(done)) => Ok(Some(done)),
-        Ok(Err(error)) => found(report, table, error).map(|()| None),
-        Err(_) => {
-            report.fault(table, "", "it makes no sense to redb");
-            Ok(None)
+fn rows(handle: &mut Handle<'_>, report: &mut Report, state: State, objects: ObjectState) {
+    let mut known = Known { state, objects, ..Known::default() };
+    for section in SECTIONS {
+        let before = report.faults();
+        let looked = intact(|| {
+            let read = &handle.db.begin_read()?;
+            section(&mut Check { read, report, known: &mut known })
+        });
+        let Err(error) = looked else { continue };
+        if report.faults() == before || !matches!(error, StoreError::Failed) {
+            report.unread("file", error);
+        }
+        if let Err(error) = intact(|| handle.renew()) {
+            return report.unread("file", error);
         }
     }
 }
 
-/// Notes an error that is damage.
-fn found(report: &mut Report, table: &str, error: StoreError) -> Result<(), StoreError> {
-    match error {
-        StoreError::Corrupt(what) => report.fault(table, "", what),
-        // The handle is spent after the first damage that redb met.
-        StoreError::Failed => report.fault(table, "", "it cannot be read any further"),
-        error => return Err(error),
-    }
-    Ok(())
+/// Does what may meet damage. redb may panic over a page that makes no sense.
+fn intact<T>(act: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
+    let panicked = |_| Err(StoreError::Corrupt("it makes no sense to redb".to_owned()));
+    catch_unwind(AssertUnwindSafe(act)).unwrap_or_else(panicked)
+}
+
+/// What sections have found out. What could not be read to its end is nothing to compare others with.
+#[derive(Default)]
+struct Known {
+    state: State,
+    objects: ObjectState,
+    devices: Option<Devices>,
+    /// What the entries make of each mailbox, and how many rows of other tables they have.
+    entries: Option<(HashMap<u32, MailboxUsage>, Rows)>,
+    /// What the objects make of each mailbox: how many, and their bytes.
+    objects_of: Option<HashMap<u32, (u32, u64)>>,
 }
 
 /// A check on its way.
 struct Check<'c> {
     read: &'c ReadTransaction,
     report: &'c mut Report,
-    state: State,
-    objects: ObjectState,
+    known: &'c mut Known,
 }
 
 impl Check<'_> {
-    /// Looks at each row of a table, unless it cannot be read; then that is a fault.
+    /// Looks at each row of a table.
+    ///
+    /// # Errors
+    /// [`StoreError::Failed`] when it cannot be read to its end, of which the report then says why.
     fn each<K: Key + 'static, V: Value + 'static>(
         &mut self,
         table: TableDefinition<'_, K, V>,
         mut look: impl FnMut(&mut Report, K::SelfType<'_>, V::SelfType<'_>) -> Result<(), StoreError>,
     ) -> Result<(), StoreError> {
-        let mut walked = Report::default();
         let report = &mut *self.report;
-        let walk = || -> Result<(), StoreError> {
+        let walked = intact(|| {
             for row in self.read.open_table(table)?.range::<K::SelfType<'_>>(..)? {
                 let (key, value) = row?;
                 look(report, key.value(), value.value())?;
             }
             Ok(())
-        };
-        guarded(&mut walked, table.name(), walk)?;
-        self.report.faults.append(&mut walked.faults);
-        Ok(())
+        });
+        walked.map_err(|error| {
+            self.report.unread(table.name(), error);
+            StoreError::Failed
+        })
     }
 
     fn open<K: Key + 'static, V: Value + 'static>(

@@ -6,8 +6,12 @@
 use std::fs;
 use std::io;
 use std::path::Path;
+use std::thread;
 
-use redb::{Key, ReadTransaction, ReadableTable, ReadableTableMetadata, TableDefinition, TableError, Value};
+use redb::{
+    Key, MultimapTableHandle, ReadTransaction, ReadableTable, ReadableTableMetadata, TableDefinition,
+    TableError, TableHandle, Value,
+};
 #[cfg(any(test, feature = "faults"))]
 use thinpost_disk::medium::Medium;
 use thinpost_disk::{Database, Left};
@@ -20,8 +24,8 @@ use super::objects::{
 use super::records::{
     ACCEPTED, ACCOUNTS, ADDRESSES, CLOSED, COLLAPSE, DEADLINES, DEVICE_KEYS, DEVICE_TIMERS, DEVICES, Device,
     ENTRIES, FORMAT, INCARNATION_TIMERS, INCARNATIONS, INVITES, MAILBOXES, META, META_BACKUP, META_FORMAT,
-    META_LINEAGE, META_OBJECTS, META_SEALED, META_SINCE, META_STATE, META_STORE_ID, ONE_TIME_KEYS, QUEUES,
-    READERS, RETURNING, REVOKED, SECRETS, SENDERS, decode, encode,
+    META_LINEAGE, META_OBJECTS, META_PEAK, META_SEALED, META_SINCE, META_STATE, META_STORE_ID, ONE_TIME_KEYS,
+    QUEUES, READERS, RETURNING, REVOKED, SECRETS, SENDERS, SESSION_ORDER, SESSIONS, decode, encode,
 };
 use super::{RedbStore, draw_id, io_error, read_lineage, read_object_state, read_since, read_state};
 use crate::store::{Counts, Lineage, RelayTime, StoreConfig, StoreError};
@@ -65,7 +69,7 @@ impl RedbStore {
     pub fn back_up_closed(store: &Path, path: &Path) -> Result<Counts> {
         let from = open_closed(store)?;
         let copy = Database::create_file(path, CACHE_BYTES)?;
-        back_up(&from.begin_read()?, &copy, &|| true)
+        whole(&from, |read| back_up(read, &copy, &|| true))
     }
 
     /// Makes a store of a backup, as a new file, readable by its owner only, whose name is for the caller to sync. It has an id of
@@ -75,9 +79,32 @@ impl RedbStore {
     ///
     /// [`StoreError::NotAStore`] if the file at `backup` is none; otherwise as [`RedbStore::back_up`].
     pub fn restore(backup: &Path, path: &Path) -> Result<Counts> {
+        Self::restore_as(draw_id()?, backup, path)
+    }
+
+    /// The same under an id that was [drawn](RedbStore::draw_id) for it before.
+    pub(crate) fn restore_as(id: StoreId, backup: &Path, path: &Path) -> Result<Counts> {
         let from = open_closed(backup)?;
         let copy = Database::create_file(path, CACHE_BYTES)?;
-        restore(&from.begin_read()?, &copy, draw_id()?)
+        whole(&from, |read| restore(read, &copy, id))
+    }
+
+    /// A new id.
+    pub(crate) fn draw_id() -> Result<StoreId> {
+        draw_id()
+    }
+
+    /// Which store a file is, or is a backup of, that no process has open; `None` of what is none, as a copy that is not done. The
+    /// file stays as it is.
+    pub(crate) fn id_of(path: &Path) -> Result<Option<StoreId>> {
+        let read = || {
+            let db = open_closed(path)?;
+            db.intact(|| read_lineage(&db.begin_read()?))
+        };
+        match read() {
+            Err(StoreError::NotAStore) => Ok(None),
+            read => read.map(|lineage| Some(lineage.id())),
+        }
     }
 }
 
@@ -106,9 +133,20 @@ pub(super) fn open_closed(path: &Path) -> Result<Database> {
     Ok(Database::open_unchanged(path, CACHE_BYTES)?)
 }
 
+/// Reads a file that was opened as it is. Over a damaged one redb panics, and once more, which ends the process, when it is closed.
+fn whole<T>(from: &Database, work: impl FnOnce(&ReadTransaction) -> Result<T>) -> Result<T> {
+    let done = from.intact(|| work(&from.begin_read()?));
+    if matches!(done, Err(StoreError::Corrupt(_))) {
+        from.give_up();
+    }
+    done
+}
+
 /// Copies a store into an empty database, and says that it is a backup.
 pub(super) fn back_up(from: &ReadTransaction, to: &Database, goes_on: GoesOn<'_>) -> Result<Counts> {
+    let _unfinished = Unfinished(to);
     let lineage = read_lineage(from)?;
+    require_known(from)?;
     let copy = Copy { from, to, goes_on };
     copy.what_stays()?;
     copy.table(DEVICES)?;
@@ -123,10 +161,12 @@ pub(super) fn back_up(from: &ReadTransaction, to: &Database, goes_on: GoesOn<'_>
 /// known to devices only: each has to register again, which opens its mailbox, and one-time keys are gone, as others may
 /// have claimed them. What a relay last heard of a device, the device may have forgotten to be its own.
 pub(super) fn restore(from: &ReadTransaction, to: &Database, id: StoreId) -> Result<Counts> {
+    let _unfinished = Unfinished(to);
     let lineage = read_lineage(from)?;
     if from.open_table(META)?.get(META_BACKUP)?.is_none() {
         return Err(StoreError::NotAStore);
     }
+    require_known(from)?;
     let newest = Position(read_state(from)?.position);
     let copy = Copy { from, to, goes_on: &|| true };
     copy.what_stays()?;
@@ -135,6 +175,90 @@ pub(super) fn restore(from: &ReadTransaction, to: &Database, id: StoreId) -> Res
     copy.returning()?;
     copy.closed()?;
     copy.finish(&lineage.restored(id, newest), false)
+}
+
+/// A copy on its way. redb panics over a source that makes no sense, and once more, which ends the process, if the copy is then closed in
+/// the middle of a transaction.
+struct Unfinished<'c>(&'c Database);
+
+impl Drop for Unfinished<'_> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.0.give_up();
+        }
+    }
+}
+
+/// The tables of a store.
+fn known_tables() -> [&'static str; 30] {
+    [
+        META.name(),
+        ACCOUNTS.name(),
+        MAILBOXES.name(),
+        SECRETS.name(),
+        REVOKED.name(),
+        DEVICES.name(),
+        DEVICE_KEYS.name(),
+        RETURNING.name(),
+        CLOSED.name(),
+        READERS.name(),
+        INVITES.name(),
+        ENTRIES.name(),
+        QUEUES.name(),
+        DEADLINES.name(),
+        COLLAPSE.name(),
+        ACCEPTED.name(),
+        INCARNATIONS.name(),
+        DEVICE_TIMERS.name(),
+        INCARNATION_TIMERS.name(),
+        ONE_TIME_KEYS.name(),
+        ADDRESSES.name(),
+        SENDERS.name(),
+        SESSIONS.name(),
+        SESSION_ORDER.name(),
+        OBJECTS.name(),
+        OBJECT_IDS.name(),
+        OBJECT_DEADLINES.name(),
+        OBJECT_USAGE.name(),
+        OBJECT_RANGES.name(),
+        OBJECT_BLOCKS.name(),
+    ]
+}
+
+/// What [`META`] says.
+const KNOWN_FACTS: [&str; 9] = [
+    META_FORMAT,
+    META_STORE_ID,
+    META_STATE,
+    META_OBJECTS,
+    META_PEAK,
+    META_SINCE,
+    META_LINEAGE,
+    META_SEALED,
+    META_BACKUP,
+];
+
+/// The first table or fact of a store that this program has not heard of.
+pub(super) fn unknown_name(read: &ReadTransaction) -> Result<Option<String>> {
+    let tables = known_tables();
+    let mut names = read.list_tables()?.map(|table| table.name().to_owned());
+    let mut others = read.list_multimap_tables()?.map(|table| table.name().to_owned());
+    let unknown = names.find(|name| !tables.contains(&name.as_str())).or_else(|| others.next());
+    if let Some(name) = unknown {
+        return Ok(Some(format!("the table {name:?}")));
+    }
+    for row in read.open_table(META)?.iter()? {
+        let (name, _) = row?;
+        if !KNOWN_FACTS.contains(&name.value()) {
+            return Ok(Some(format!("the value {:?}", name.value())));
+        }
+    }
+    Ok(None)
+}
+
+/// A copy would lack what is not known, and nobody would notice.
+fn require_known(read: &ReadTransaction) -> Result<()> {
+    unknown_name(read)?.map_or(Ok(()), |name| Err(StoreError::Unknown(name)))
 }
 
 /// What is copied, and where. Each table has commits of its own.
@@ -180,7 +304,7 @@ impl Copy<'_> {
         let mut rows = from.range::<K::SelfType<'_>>(..)?;
         let mut is_done = false;
         while !is_done {
-            let write = self.to.begin_write()?;
+            let write = self.to.begin_bulk_write()?;
             let mut to = write.open_table(table)?;
             let mut bytes = 0;
             while bytes < COMMIT_BYTES && !is_done {
@@ -204,7 +328,7 @@ impl Copy<'_> {
 
     /// Devices, without what the relay last heard of them.
     fn devices(&self) -> Result<()> {
-        let write = self.to.begin_write()?;
+        let write = self.to.begin_bulk_write()?;
         let mut to = write.open_table(DEVICES)?;
         for row in self.from.open_table(DEVICES)?.iter()? {
             let (number, row) = row?;
@@ -217,7 +341,7 @@ impl Copy<'_> {
 
     /// Every device has to come back.
     fn returning(&self) -> Result<()> {
-        let write = self.to.begin_write()?;
+        let write = self.to.begin_bulk_write()?;
         let mut to = write.open_table(RETURNING)?;
         for row in self.from.open_table(DEVICE_KEYS)?.iter()? {
             let (key, number) = row?;
@@ -229,7 +353,7 @@ impl Copy<'_> {
 
     /// No mailbox is open.
     fn closed(&self) -> Result<()> {
-        let write = self.to.begin_write()?;
+        let write = self.to.begin_bulk_write()?;
         let mut to = write.open_table(CLOSED)?;
         for row in self.from.open_table(MAILBOXES)?.iter()? {
             to.insert(row?.0.value(), ())?;

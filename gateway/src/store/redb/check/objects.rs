@@ -2,30 +2,31 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use redb::TableHandle;
+use redb::{Key, ReadOnlyTable, TableDefinition, TableHandle, Value};
 use thinpost_wire::limits::OBJECT_BYTES_MAX;
 
 use super::Check;
 use crate::store::StoreError;
+use crate::store::bounds::LIFETIME_S_MAX;
 use crate::store::redb::objects::{
     BLOCK_BYTES, OBJECT_BLOCKS, OBJECT_DEADLINES, OBJECT_IDS, OBJECT_RANGES, OBJECT_USAGE, OBJECTS, Object,
     digest, held, read_block,
 };
 use crate::store::redb::records::{MAILBOXES, decode};
 
-impl Check<'_> {
-    pub(super) fn objects(&mut self) -> Result<(), StoreError> {
-        let usage = self.records()?;
-        self.names()?;
-        self.usage(&usage)
-    }
+/// An object's row, if it can be read.
+fn object(objects: &ReadOnlyTable<u64, &'static [u8]>, number: u64) -> Result<Option<Object>, StoreError> {
+    Ok(objects.get(number)?.and_then(|row| decode::<Object>("object", row.value()).ok()))
+}
 
-    /// Each object with its name, deadline, ranges and blocks. What that makes of each mailbox: objects, and their bytes.
-    fn records(&mut self) -> Result<HashMap<u32, (u32, u64)>, StoreError> {
+impl Check<'_> {
+    /// Each object with its name, deadline, ranges and blocks.
+    pub(super) fn objects(&mut self) -> Result<(), StoreError> {
         let (mailboxes, ids, deadlines) =
             (self.open(MAILBOXES)?, self.open(OBJECT_IDS)?, self.open(OBJECT_DEADLINES)?);
         let (ranges, blocks) = (self.open(OBJECT_RANGES)?, self.open(OBJECT_BLOCKS)?);
-        let (read, newest) = (self.read, self.objects.object);
+        let (read, newest) = (self.read, self.known.objects.object);
+        let latest = self.known.state.clock_s.saturating_add(LIFETIME_S_MAX);
         let mut usage: HashMap<u32, (u32, u64)> = HashMap::new();
         self.each(OBJECTS, |report, number, row| {
             let Ok(object) = decode::<Object>("object", row) else {
@@ -34,6 +35,9 @@ impl Check<'_> {
             };
             report.counts.objects += 1;
             report.counts.object_bytes = report.counts.object_bytes.saturating_add(object.size);
+            if object.deadline > latest {
+                report.remark(OBJECTS.name(), number, "it is kept longer than anything is");
+            }
             let mut fault = |what: String| report.fault(OBJECTS.name(), number, what);
             let (objects, bytes) = usage.entry(object.mailbox).or_default();
             *objects += 1;
@@ -95,56 +99,68 @@ impl Check<'_> {
             }
             Ok(())
         })?;
-        if self.report.counts.object_bytes != self.objects.bytes {
-            let (counted, found) = (self.objects.bytes, self.report.counts.object_bytes);
+        if self.report.counts.object_bytes != self.known.objects.bytes {
+            let (counted, found) = (self.known.objects.bytes, self.report.counts.object_bytes);
             let what = format!("{counted} bytes of objects are counted, and {found} are there");
             self.report.fault("meta", "objects", what);
         }
-        Ok(usage)
+        self.known.objects_of = Some(usage);
+        Ok(())
     }
 
-    /// Whatever belongs to an object has one.
-    fn names(&mut self) -> Result<(), StoreError> {
+    pub(super) fn object_ids(&mut self) -> Result<(), StoreError> {
         let objects = self.open(OBJECTS)?;
-        let object = |number: u64| -> Result<Option<Object>, StoreError> {
-            Ok(objects.get(number)?.and_then(|row| decode::<Object>("object", row.value()).ok()))
-        };
         self.each(OBJECT_IDS, |report, (id, mailbox), number| {
-            if object(number)?.is_none_or(|object| object.id != *id || object.mailbox != mailbox) {
+            if object(&objects, number)?.is_none_or(|object| object.id != *id || object.mailbox != mailbox) {
                 let what = "its object has another name, or is missing";
                 report.fault(OBJECT_IDS.name(), format_args!("{mailbox}/{number}"), what);
-            }
-            Ok(())
-        })?;
-        self.each(OBJECT_DEADLINES, |report, (deadline, number), ()| {
-            if object(number)?.is_none_or(|object| object.deadline != deadline) {
-                let what = "its object has another, or is missing";
-                report.fault(OBJECT_DEADLINES.name(), format_args!("{deadline}/{number}"), what);
-            }
-            Ok(())
-        })?;
-        let mut known = None;
-        let mut is_known = |number: u64| -> Result<bool, StoreError> {
-            if known != Some(number) {
-                known = objects.get(number)?.map(|_| number);
-            }
-            Ok(known.is_some())
-        };
-        self.each(OBJECT_RANGES, |report, (number, start), _| {
-            if !is_known(number)? {
-                report.fault(OBJECT_RANGES.name(), format_args!("{number}/{start}"), "its object is missing");
-            }
-            Ok(())
-        })?;
-        self.each(OBJECT_BLOCKS, |report, (number, index), _| {
-            if !is_known(number)? {
-                report.fault(OBJECT_BLOCKS.name(), format_args!("{number}/{index}"), "its object is missing");
             }
             Ok(())
         })
     }
 
-    fn usage(&mut self, usage: &HashMap<u32, (u32, u64)>) -> Result<(), StoreError> {
+    pub(super) fn object_deadlines(&mut self) -> Result<(), StoreError> {
+        let objects = self.open(OBJECTS)?;
+        self.each(OBJECT_DEADLINES, |report, (deadline, number), ()| {
+            if object(&objects, number)?.is_none_or(|object| object.deadline != deadline) {
+                let what = "its object has another, or is missing";
+                report.fault(OBJECT_DEADLINES.name(), format_args!("{deadline}/{number}"), what);
+            }
+            Ok(())
+        })
+    }
+
+    pub(super) fn object_ranges(&mut self) -> Result<(), StoreError> {
+        self.of_objects(OBJECT_RANGES, |(number, start)| (number, start))
+    }
+
+    pub(super) fn object_blocks(&mut self) -> Result<(), StoreError> {
+        self.of_objects(OBJECT_BLOCKS, |(number, index)| (number, u64::from(index)))
+    }
+
+    /// Each row's object is there.
+    fn of_objects<K: Key + 'static, V: Value + 'static>(
+        &mut self,
+        table: TableDefinition<'_, K, V>,
+        place: impl for<'a> Fn(K::SelfType<'a>) -> (u64, u64),
+    ) -> Result<(), StoreError> {
+        let objects = self.open(OBJECTS)?;
+        let name = table.name().to_owned();
+        let mut known = None;
+        self.each(table, |report, key, _| {
+            let (number, within) = place(key);
+            if known != Some(number) {
+                known = objects.get(number)?.map(|_| number);
+            }
+            if known.is_none() {
+                report.fault(&name, format_args!("{number}/{within}"), "its object is missing");
+            }
+            Ok(())
+        })
+    }
+
+    pub(super) fn object_usage(&mut self) -> Result<(), StoreError> {
+        let Some(usage) = self.known.objects_of.take() else { return Ok(()) };
         let mut counted = HashMap::new();
         self.each(OBJECT_USAGE, |_, mailbox, row| {
             counted.insert(mailbox, row);
@@ -155,7 +171,7 @@ impl Check<'_> {
         mailboxes.dedup();
         for mailbox in mailboxes {
             let of = |all: &HashMap<u32, (u32, u64)>| all.get(&mailbox).copied().unwrap_or_default();
-            let ((objects, bytes), (found, found_bytes)) = (of(&counted), of(usage));
+            let ((objects, bytes), (found, found_bytes)) = (of(&counted), of(&usage));
             if (objects, bytes) != (found, found_bytes) {
                 let what = format!(
                     "{objects} objects of {bytes} bytes are counted, and {found} of {found_bytes} are there"

@@ -1,4 +1,4 @@
-//! Accounts and devices, and what is kept for each.
+//! Accounts and devices, and who may do what.
 
 use std::collections::{HashMap, HashSet};
 
@@ -7,29 +7,60 @@ use redb::{Key, ReadableTableMetadata, TableDefinition, TableHandle, Value};
 
 use super::Check;
 use crate::store::StoreError;
+use crate::store::bounds::LIFETIME_S_MAX;
 use crate::store::redb::records::{
-    ACCEPTED, ACCOUNTS, ADDRESSES, CLOSED, DEVICE_KEYS, DEVICE_TIMERS, DEVICES, Device, INCARNATION_TIMERS,
-    INCARNATIONS, INVITES, MAILBOXES, ONE_TIME_KEYS, READERS, RETURNING, REVOKED, SECRETS, SENDERS,
-    SESSION_ORDER, SESSIONS, decode,
+    ACCOUNTS, CLOSED, DEVICE_KEYS, DEVICE_TIMERS, DEVICES, Device, INVITES, MAILBOXES, READERS, RETURNING,
+    REVOKED, SECRETS, decode,
 };
+
+/// Said of a device that a home would take for one that knows it.
+pub(in crate::store::redb) const OPENING_OF_NOBODY: &str =
+    "it has not registered, and is known by an opening";
 
 type Result<T> = std::result::Result<T, StoreError>;
 
-impl Check<'_> {
-    pub(super) fn people(&mut self) -> Result<()> {
-        self.accounts()?;
-        self.rights()?;
-        let devices = self.devices()?;
-        self.readers(&devices)?;
-        self.repeats(&devices)?;
-        self.handles(&devices)?;
-        self.sessions()
+/// The devices that there are, and what leads to them.
+#[derive(Default)]
+pub(super) struct Devices {
+    found: HashMap<u32, Found>,
+    /// Those that can log in.
+    present: HashSet<u32>,
+    /// Those that have not come back from a backup.
+    away: HashSet<u32>,
+    /// When their timers are due.
+    timers: HashMap<u32, u64>,
+}
+
+struct Found {
+    mailbox: u32,
+    cursor: u64,
+}
+
+impl Devices {
+    pub(super) fn has(&self, device: u32) -> bool {
+        self.found.contains_key(&device)
     }
 
+    pub(super) fn is_present(&self, device: u32) -> bool {
+        self.present.contains(&device)
+    }
+
+    /// How far all devices of each mailbox have settled.
+    pub(super) fn settled(&self) -> HashMap<u32, u64> {
+        let mut settled = HashMap::new();
+        for Found { mailbox, cursor } in self.found.values() {
+            let least = settled.entry(*mailbox).or_insert(*cursor);
+            *least = (*least).min(*cursor);
+        }
+        settled
+    }
+}
+
+impl Check<'_> {
     /// Each account has a mailbox, and each mailbox one account.
-    fn accounts(&mut self) -> Result<()> {
+    pub(super) fn accounts(&mut self) -> Result<()> {
         let (mailboxes, secrets) = (self.open(MAILBOXES)?, self.open(SECRETS)?);
-        let newest = self.state.mailbox;
+        let newest = self.known.state.mailbox;
         let mut owned = HashSet::new();
         self.each(ACCOUNTS, |report, account, mailbox| {
             let mut fault = |what: String| report.fault(ACCOUNTS.name(), HEXLOWER.encode(account), what);
@@ -48,6 +79,7 @@ impl Check<'_> {
             report.counts.accounts += 1;
             Ok(())
         })?;
+        self.given_out("accounts", newest, self.report.counts.accounts);
         self.each(MAILBOXES, |report, mailbox, _| {
             if !owned.contains(&mailbox) {
                 report.fault(MAILBOXES.name(), mailbox, "it is no account's");
@@ -56,17 +88,16 @@ impl Check<'_> {
         })
     }
 
-    /// Secrets and revocations belong to mailboxes, and so does that one is closed.
-    fn rights(&mut self) -> Result<()> {
-        self.of_mailboxes(SECRETS, |mailbox| mailbox)?;
-        self.of_mailboxes(REVOKED, |(mailbox, _)| mailbox)?;
-        self.of_mailboxes(CLOSED, |mailbox| mailbox)?;
-        self.each(INVITES, |report, invite, used| {
-            if used == 0 {
-                report.fault(INVITES.name(), format_args!("{invite:016x}"), "it has let nobody in");
-            }
-            Ok(())
-        })
+    pub(super) fn secrets(&mut self) -> Result<()> {
+        self.of_mailboxes(SECRETS, |mailbox| mailbox)
+    }
+
+    pub(super) fn revoked(&mut self) -> Result<()> {
+        self.of_mailboxes(REVOKED, |(mailbox, _)| mailbox)
+    }
+
+    pub(super) fn closed(&mut self) -> Result<()> {
+        self.of_mailboxes(CLOSED, |mailbox| mailbox)
     }
 
     /// Each row's mailbox is there.
@@ -86,19 +117,85 @@ impl Check<'_> {
         })
     }
 
-    /// Each device as its account knows it, with one key and one timer. The devices, and the mailbox of each.
-    fn devices(&mut self) -> Result<HashMap<u32, u32>> {
-        let keys = self.device_keys()?;
-        let timers = self.device_timers()?;
+    /// Nobody is let in without an account.
+    pub(super) fn invites(&mut self) -> Result<()> {
+        let accounts = self.open(ACCOUNTS)?.len()?;
+        let mut let_in = 0;
+        self.each(INVITES, |report, invite, used| {
+            if used == 0 {
+                report.fault(INVITES.name(), format_args!("{invite:016x}"), "it has let nobody in");
+            }
+            let_in += u64::from(used);
+            Ok(())
+        })?;
+        if let_in > accounts {
+            let what = format!("{let_in} accounts were let in, and {accounts} are there");
+            self.report.fault(INVITES.name(), "", what);
+        }
+        Ok(())
+    }
+
+    /// Each key leads to one device, which has no other.
+    pub(super) fn device_keys(&mut self) -> Result<()> {
+        let (devices, present) = (self.open(DEVICES)?, self.open(DEVICE_KEYS)?);
+        let mut keyed = Devices::default();
+        for table in [DEVICE_KEYS, RETURNING] {
+            let is_away = table.name() == RETURNING.name();
+            self.each(table, |report, key, number| {
+                let mut fault = |what: String| report.fault(table.name(), HEXLOWER.encode(key), what);
+                if devices.get(number)?.is_none() {
+                    fault(format!("device {number} is missing"));
+                } else if keyed.present.contains(&number) || keyed.away.contains(&number) {
+                    fault(format!("device {number} has another key, too"));
+                } else if is_away {
+                    keyed.away.insert(number);
+                } else {
+                    keyed.present.insert(number);
+                }
+                if is_away && present.get(key)?.is_some() {
+                    fault("a device has registered with it".to_owned());
+                }
+                Ok(())
+            })?;
+        }
+        self.known.devices = Some(keyed);
+        Ok(())
+    }
+
+    pub(super) fn device_timers(&mut self) -> Result<()> {
+        let Some(mut known) = self.known.devices.take() else { return Ok(()) };
+        let devices = self.open(DEVICES)?;
+        self.each(DEVICE_TIMERS, |report, (due, number), ()| {
+            let mut fault =
+                |what: &str| report.fault(DEVICE_TIMERS.name(), format_args!("{due}/{number}"), what);
+            if devices.get(number)?.is_none() {
+                fault("its device is missing");
+            } else if known.timers.insert(number, due).is_some() {
+                fault("its device has another, too");
+            }
+            Ok(())
+        })?;
+        self.known.devices = Some(known);
+        Ok(())
+    }
+
+    /// Each device as its account knows it, with one key and one timer.
+    pub(super) fn devices(&mut self) -> Result<()> {
+        let Some(mut known) = self.known.devices.take() else { return Ok(()) };
         let (accounts, readers) = (self.open(ACCOUNTS)?, self.open(READERS)?);
-        let state = self.state.clone();
-        let mut devices = HashMap::new();
+        let state = self.known.state.clone();
         self.each(DEVICES, |report, number, row| {
-            let mut fault = |what: &str| report.fault(DEVICES.name(), number, what);
             let Ok(device) = decode::<Device>("device", row) else {
-                fault("it cannot be read");
+                report.fault(DEVICES.name(), number, "it cannot be read");
                 return Ok(());
             };
+            let timer = known.timers.get(&number);
+            if device.last_seen > state.clock_s {
+                report.remark(DEVICES.name(), number, "it was seen later than now");
+            } else if timer.is_some_and(|due| *due > device.last_seen.saturating_add(LIFETIME_S_MAX)) {
+                report.remark(DEVICES.name(), number, "it is waited for longer than anything is");
+            }
+            let mut fault = |what: &str| report.fault(DEVICES.name(), number, what);
             if number == 0 || number > state.device {
                 fault("its number was never given out");
             }
@@ -111,168 +208,56 @@ impl Check<'_> {
             if device.cursor > state.position {
                 fault("its cursor stands behind all positions");
             }
-            if device.last_seen > state.clock_s {
-                fault("it was seen later than now");
-            }
-            if !keys.contains(&number) {
+            let is_away = known.away.contains(&number);
+            if !is_away && !known.present.contains(&number) {
                 fault("it has no key");
             }
-            if device.silent == timers.contains(&number) {
+            if is_away && device.last.is_some() {
+                fault(OPENING_OF_NOBODY);
+            }
+            if device.silent == timer.is_some() {
                 fault(if device.silent { "it is silent, and has a timer" } else { "it has no timer" });
             }
-            devices.insert(number, device.mailbox);
+            known.found.insert(number, Found { mailbox: device.mailbox, cursor: device.cursor });
             report.counts.devices += 1;
             Ok(())
         })?;
-        Ok(devices)
+        self.given_out("devices", state.device, self.open(DEVICES)?.len()?);
+        self.known.devices = Some(known);
+        Ok(())
     }
 
-    /// The devices that a key leads to.
-    fn device_keys(&mut self) -> Result<HashSet<u32>> {
-        let devices = self.open(DEVICES)?;
-        let mut named = HashSet::new();
-        for table in [DEVICE_KEYS, RETURNING] {
-            self.each(table, |report, key, number| {
-                let mut fault = |what: String| report.fault(table.name(), HEXLOWER.encode(key), what);
-                if devices.get(number)?.is_none() {
-                    fault(format!("device {number} is missing"));
-                } else if !named.insert(number) {
-                    fault(format!("device {number} has another key, too"));
-                }
-                Ok(())
-            })?;
-        }
-        Ok(named)
-    }
-
-    fn device_timers(&mut self) -> Result<HashSet<u32>> {
-        let devices = self.open(DEVICES)?;
-        let mut timed = HashSet::new();
-        self.each(DEVICE_TIMERS, |report, (due, number), ()| {
-            let mut fault =
-                |what: &str| report.fault(DEVICE_TIMERS.name(), format_args!("{due}/{number}"), what);
-            if devices.get(number)?.is_none() {
-                fault("its device is missing");
-            } else if !timed.insert(number) {
-                fault("its device has another, too");
-            }
-            Ok(())
-        })?;
-        Ok(timed)
-    }
-
-    fn readers(&mut self, devices: &HashMap<u32, u32>) -> Result<()> {
+    /// Each reader's device reads that mailbox. Each mailbox has one, and is open if one has registered, and then only.
+    pub(super) fn readers(&mut self) -> Result<()> {
+        let Some(devices) = self.known.devices.take() else { return Ok(()) };
+        // Of each mailbox a reader who has registered, if there is one.
+        let mut readers: HashMap<u32, Option<u32>> = HashMap::new();
         self.each(READERS, |report, (mailbox, number), ()| {
-            if devices.get(&number) != Some(&mailbox) {
+            if devices.found.get(&number).is_none_or(|found| found.mailbox != mailbox) {
                 let what = "its device reads another, or is missing";
                 report.fault(READERS.name(), format_args!("{mailbox}/{number}"), what);
             }
-            Ok(())
-        })
-    }
-
-    /// What repeats are known by: each incarnation has its timer, and as many digests as it says.
-    fn repeats(&mut self, devices: &HashMap<u32, u32>) -> Result<()> {
-        let (accepted, timers) = (self.open(ACCEPTED)?, self.open(INCARNATION_TIMERS)?);
-        let now = self.state.clock_s;
-        self.each(INCARNATIONS, |report, (device, incarnation), (floor, kept, last_used, timer)| {
-            let mut fault = |what: String| {
-                report.fault(INCARNATIONS.name(), format_args!("{device}/{incarnation:016x}"), what);
-            };
-            let mut rows = accepted.range((device, incarnation, 0)..=(device, incarnation, u64::MAX))?;
-            let first = rows.next().transpose()?.map(|(key, _)| key.value().2);
-            let found = u32::from(first.is_some()) + rows.count() as u32;
-            if found != kept {
-                fault(format!("{kept} digests are counted, and {found} are there"));
-            }
-            if first.is_some_and(|first| first < floor) {
-                fault("its numbers begin below its floor".to_owned());
-            }
-            if last_used > now {
-                fault("it was used later than now".to_owned());
-            }
-            if !devices.contains_key(&device) {
-                fault("its device is missing".to_owned());
-            }
-            if timers.get((timer, device, incarnation))?.is_none() {
-                fault("it has no timer".to_owned());
+            let present = readers.entry(mailbox).or_default();
+            if present.is_none() && devices.is_present(number) {
+                *present = Some(number);
             }
             Ok(())
         })?;
-        let incarnations = self.open(INCARNATIONS)?;
-        self.each(INCARNATION_TIMERS, |report, (due, device, incarnation), ()| {
-            let timer = incarnations.get((device, incarnation))?.map(|row| row.value().3);
-            if timer != Some(due) {
-                let key = format_args!("{due}/{device}/{incarnation:016x}").to_string();
-                report.fault(INCARNATION_TIMERS.name(), key, "its incarnation has another, or is missing");
-            }
-            Ok(())
-        })?;
-        let mut known = None;
-        self.each(ACCEPTED, |report, (device, incarnation, sequence), _| {
-            let key = (device, incarnation);
-            if known != Some(key) {
-                known = incarnations.get(key)?.map(|_| key);
-            }
-            if known.is_none() {
-                let key = format_args!("{device}/{incarnation:016x}/{sequence}").to_string();
-                report.fault(ACCEPTED.name(), key, "its incarnation is missing");
+        self.known.devices = Some(devices);
+        let closed = self.open(CLOSED)?;
+        self.each(MAILBOXES, |report, mailbox, _| {
+            match (readers.get(&mailbox), closed.get(mailbox)?.is_some()) {
+                (None, _) => report.fault(MAILBOXES.name(), mailbox, "nobody reads it"),
+                (Some(Some(device)), true) => {
+                    let what = format!("device {device} reads it, and has registered");
+                    report.fault(CLOSED.name(), mailbox, what);
+                }
+                (Some(None), false) => {
+                    report.fault(MAILBOXES.name(), mailbox, "it is open, and nobody has come back");
+                }
+                (Some(Some(_)), false) | (Some(None), true) => {}
             }
             Ok(())
         })
-    }
-
-    /// One-time keys and handles belong to devices; handles have no gaps.
-    fn handles(&mut self, devices: &HashMap<u32, u32>) -> Result<()> {
-        self.each(ONE_TIME_KEYS, |report, (device, _), ()| {
-            if !devices.contains_key(&device) {
-                report.fault(ONE_TIME_KEYS.name(), device, "its device is missing");
-            }
-            Ok(())
-        })?;
-        self.handle_table(ADDRESSES, devices)?;
-        self.handle_table(SENDERS, devices)
-    }
-
-    fn handle_table<V: Value + 'static>(
-        &mut self,
-        table: TableDefinition<'_, (u32, u16), V>,
-        devices: &HashMap<u32, u32>,
-    ) -> Result<()> {
-        let name = table.name().to_owned();
-        let mut next = (0, 0);
-        self.each(table, |report, (device, index), _| {
-            let mut fault = |what: &str| report.fault(&name, format_args!("{device}/{index}"), what);
-            if !devices.contains_key(&device) {
-                fault("its device is missing");
-            }
-            let expected = if next.0 == device { next.1 } else { 0 };
-            if index != expected {
-                fault("handles before it are missing");
-            }
-            next = (device, index.saturating_add(1));
-            Ok(())
-        })
-    }
-
-    /// Each TLS session has its place in the order, and each place its session.
-    fn sessions(&mut self) -> Result<()> {
-        let (sessions, order) = (self.open(SESSIONS)?, self.open(SESSION_ORDER)?);
-        let newest = self.state.session;
-        self.each(SESSIONS, |report, key, (place, _)| {
-            let mut fault = |what: &str| report.fault(SESSIONS.name(), place, what);
-            if place > newest {
-                fault("its place was never given out");
-            }
-            if order.get(place)?.is_none_or(|ordered| ordered.value() != key) {
-                fault("another has its place");
-            }
-            Ok(())
-        })?;
-        if order.len()? != sessions.len()? {
-            let what = format!("{} have a place, and {} are there", order.len()?, sessions.len()?);
-            self.report.fault(SESSION_ORDER.name(), "", what);
-        }
-        Ok(())
     }
 }

@@ -1,13 +1,125 @@
-//! What a backup costs.
+//! What is copied and what is not, and what a backup costs.
 
 #![allow(clippy::unwrap_used)]
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::time::Instant;
 
+use thinpost_disk::files;
+
 use super::*;
-use crate::store::conformance::{BOB, T0, append, join};
+use crate::store::conformance::{ALICE, BOB, T0, accept, append, join, roomy};
 use crate::store::{DeviceNo, Op, Quota, Store};
+
+/// A store in a file, closed.
+fn filled(path: &Path) {
+    let store = RedbStore::open(path, roomy()).unwrap();
+    let device = join(&store, ALICE, 1);
+    accept(&store, append(device, ALICE, 1, b"one"), T0);
+}
+
+/// Changes a closed file beside its store.
+fn edit(path: &Path, edit: impl FnOnce(&redb::WriteTransaction)) {
+    let db = Database::open_file::<StoreError>(path, 0, |_| Ok(())).unwrap();
+    let write = db.begin_write().unwrap();
+    edit(&write);
+    write.commit().unwrap();
+}
+
+/// What a file was before pages had checks.
+fn without_checks(content: &[u8]) -> Vec<u8> {
+    let pages = content.chunks(4_096).enumerate().filter(|(place, _)| place % 513 != 0);
+    let mut file: Vec<u8> = pages.flat_map(|(_, page)| page).copied().collect();
+    file[504..512].fill(0);
+    file
+}
+
+fn has_rows(page: &[u8]) -> bool {
+    page.windows(32).any(|bytes| bytes == ALICE.0)
+}
+
+#[test]
+fn a_file_without_checks_that_makes_no_sense_is_an_error_when_it_is_copied() {
+    let folder = tempfile::tempdir().unwrap();
+    let [store, backup, damaged, copy] =
+        ["store", "backup", "damaged", "copy"].map(|name| folder.path().join(name));
+    filled(&store);
+    RedbStore::back_up_closed(&store, &backup).unwrap();
+    type Act = fn(&Path, &Path) -> Result<Counts>;
+    let acts: [(&Path, Act); 2] = [(&store, RedbStore::back_up_closed), (&backup, RedbStore::restore)];
+    for (path, act) in acts {
+        let whole = without_checks(&fs::read(path).unwrap());
+        fs::write(&damaged, &whole).unwrap();
+        act(&damaged, &copy).unwrap();
+        fs::remove_file(&copy).unwrap();
+        // Pages of rows: the account's key stands in them.
+        let of_rows = (1..whole.len() / 4_096)
+            .map(|page| page * 4_096)
+            .filter(|page| has_rows(&whole[*page..page + 4_096]));
+        let mut errors = 0;
+        for place in of_rows.flat_map(|page| [0, 2, 5].map(|within| page + within)) {
+            let mut content = whole.clone();
+            content[place] ^= 0x40;
+            fs::write(&damaged, &content).unwrap();
+            errors += u32::from(act(&damaged, &copy).is_err());
+            files::remove(&copy).unwrap();
+        }
+        assert!(errors > 0);
+    }
+}
+
+#[test]
+fn nothing_is_copied_of_a_store_that_has_what_is_not_known() {
+    const LATER: TableDefinition<'_, u64, u64> = TableDefinition::new("later");
+    let folder = tempfile::tempdir().unwrap();
+    let [store, backup, copy] = ["store", "backup", "copy"].map(|name| folder.path().join(name));
+    let unknown = |copied: Result<Counts>, expected: &str| {
+        let Err(StoreError::Unknown(what)) = copied else { panic!("{copied:?}") };
+        assert_eq!(what, expected);
+        fs::remove_file(&copy).unwrap();
+    };
+    filled(&store);
+    RedbStore::back_up_closed(&store, &backup).unwrap();
+    for path in [&store, &backup] {
+        edit(path, |write| drop(write.open_table(META).unwrap().insert("later", [1].as_slice()).unwrap()));
+    }
+    unknown(RedbStore::back_up_closed(&store, &copy), "the value \"later\"");
+    unknown(RedbStore::restore(&backup, &copy), "the value \"later\"");
+    edit(&store, |write| drop(write.open_table(LATER).unwrap()));
+    unknown(RedbStore::back_up_closed(&store, &copy), "the table \"later\"");
+    let report = RedbStore::check(&store).unwrap();
+    assert!(report.is_sound() && report.remarks.len() == 1, "{report:?}");
+}
+
+#[test]
+fn all_tables_of_a_store_are_known() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("store");
+    filled(&path);
+    let db = open_closed(&path).unwrap();
+    let read = db.begin_read().unwrap();
+    let tables: Vec<_> = read.list_tables().unwrap().map(|table| table.name().to_owned()).collect();
+    let known = known_tables();
+    assert_eq!(tables.iter().map(String::as_str).collect::<BTreeSet<_>>(), known.iter().copied().collect());
+}
+
+#[test]
+fn commits_of_a_copy_that_is_not_done_do_not_save_the_map_of_free_pages() {
+    let written = |begin: fn(&Database) -> redb::WriteTransaction| {
+        let medium = Medium::default();
+        let db = Database::open(medium.clone(), 0).unwrap();
+        for n in 0..20 {
+            let write = begin(&db);
+            write.open_table(ENTRIES).unwrap().insert(n, [7; 100].as_slice()).unwrap();
+            write.commit().unwrap();
+        }
+        medium.writes().bytes
+    };
+    let (bulk, saved) =
+        (written(|db| db.begin_bulk_write().unwrap()), written(|db| db.begin_write().unwrap()));
+    assert!(bulk < saved / 4 * 3, "{bulk} bytes, and {saved} with the map");
+}
 
 /// Mebibytes, for people.
 fn mib(path: &Path) -> f64 {
