@@ -71,9 +71,12 @@ impl<B: StorageBackend> Checked<B> {
     pub(crate) fn new(backend: B) -> io::Result<Self> {
         if backend.len()? > 0 {
             let mut magic = [0; CHECK_BYTES];
-            let read = backend.read(0, &mut magic);
+            let is_long_enough = match backend.read(0, &mut magic) {
+                Err(error) if error.kind() != io::ErrorKind::UnexpectedEof => return Err(error),
+                read => read.is_ok(),
+            };
             // A crash may have left a file that is longer, and nothing in it.
-            if read.is_err() || (magic != MAGIC && magic != [0; CHECK_BYTES]) {
+            if !is_long_enough || (magic != MAGIC && magic != [0; CHECK_BYTES]) {
                 return Err(io::Error::new(
                     io::ErrorKind::InvalidData,
                     "it does not begin like a database of ours",
