@@ -1,9 +1,10 @@
-//! `bench bombs`: contents that say to be much more than they are, or to need much more than they may have.
+//! `bench bombs`: contents that say to be much more than they are, or to need much more than they may have. None may take longer, or
+//! more memory beside what its reader allows, than the bars.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use clap::Args;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -24,7 +25,19 @@ pub(crate) struct BombsArgs {
     /// How often each is decoded
     #[arg(long, value_name = "N", default_value_t = 30)]
     times: u32,
+    /// Decode each once, and hold it to the bar of memory alone: what it takes of that is the same in each run and build
+    #[arg(long, conflicts_with = "times")]
+    memory: bool,
 }
+
+/// The longest that a reader may be kept, in the median of all times.
+const TIME_BAR_US: f64 = 5_000.0;
+
+/// The most memory beyond what a reader allows, bytes.
+const MEMORY_BAR_BYTES: usize = 1 << 20;
+
+/// How often a text is decoded to see whether it is the dearest: others use the processor, too.
+const TIMES_TO_CHOOSE: u32 = 3;
 
 /// What a reader allows, bytes.
 const ALLOWED: [usize; 3] = [1_200, BATCH_DECODED_BYTES_MAX, BODY_BYTES_MAX];
@@ -34,14 +47,16 @@ static MODELS: Models = Models::compiled_in();
 /// Decodes them all.
 ///
 /// # Errors
-/// When the report cannot be written.
+/// When something is beyond a bar, and when the report cannot be written.
 pub(crate) fn run(args: &BombsArgs, report: &mut Report) -> Result<()> {
+    let (times, times_to_choose) = if args.memory { (1, 1) } else { (args.times, TIMES_TO_CHOOSE) };
+    let mut bars = Bars { has_time: !args.memory, ..Bars::default() };
     let context_bytes = DCtx::create().sizeof();
     for (name, coded) in blocks() {
         for allowed in ALLOWED {
-            let cost =
-                Cost::of(args.times, || codec::decode(&coded, allowed).map_or(0, |content| content.len()));
+            let cost = Cost::of(times, || codec::decode(&coded, allowed).map_or(0, |content| content.len()));
             cost.tell(report, &name, coded.len(), allowed, context_bytes)?;
+            bars.hold(&name, &cost, allowed, context_bytes);
         }
     }
     let mut worst = BTreeMap::new();
@@ -49,19 +64,65 @@ pub(crate) fn run(args: &BombsArgs, report: &mut Report) -> Result<()> {
         let Ok(Codec::Text(name)) = Codec::of(&coded) else { continue };
         let Some(model) = MODELS.get(name) else { continue };
         let decode = || text::decode(name, model, &coded, MODELLED_BYTES_MAX).map_or(0, |text| text.len());
-        let cost = Cost::of(1, decode);
-        let seen = worst.entry(format!("{name:?}")).or_insert((cost.longest_us, coded.clone(), name));
-        if cost.longest_us > seen.0 {
-            *seen = (cost.longest_us, coded, name);
+        let cost = Cost::of(times_to_choose, decode);
+        let title = format!("text of {name:?}");
+        // How much memory it takes need not go with how long.
+        bars.hold_memory(&title, &cost, MODELLED_BYTES_MAX, 0);
+        let seen = worst.entry(title).or_insert((cost.median_us, coded.clone(), name));
+        if cost.median_us > seen.0 {
+            *seen = (cost.median_us, coded, name);
         }
     }
     for (title, (_, coded, name)) in worst {
         let Some(model) = MODELS.get(name) else { continue };
         let decode = || text::decode(name, model, &coded, MODELLED_BYTES_MAX).map_or(0, |text| text.len());
-        let cost = Cost::of(args.times, decode);
-        cost.tell(report, &format!("text of {title}"), coded.len(), MODELLED_BYTES_MAX, 0)?;
+        let cost = Cost::of(times, decode);
+        cost.tell(report, &title, coded.len(), MODELLED_BYTES_MAX, 0)?;
+        bars.hold(&title, &cost, MODELLED_BYTES_MAX, 0);
     }
+    bars.tell(report)?;
+    ensure!(bars.beyond.is_empty(), "{}", bars.beyond.join("; "));
     Ok(())
+}
+
+/// What everything is held to.
+#[derive(Default)]
+struct Bars {
+    has_time: bool,
+    longest_median_us: f64,
+    most_bytes: usize,
+    beyond: Vec<String>,
+}
+
+impl Bars {
+    fn hold(&mut self, name: &str, cost: &Cost, allowed: usize, beside: usize) {
+        self.hold_memory(name, cost, allowed, beside);
+        self.longest_median_us = self.longest_median_us.max(cost.median_us);
+        if self.has_time && cost.median_us > TIME_BAR_US {
+            let ms = cost.median_us / 1e3;
+            self.beyond.push(format!("{name} with {allowed} allowed keeps its reader {ms:.1} ms"));
+        }
+    }
+
+    fn hold_memory(&mut self, name: &str, cost: &Cost, allowed: usize, beside: usize) {
+        let bytes = cost.bytes_beyond(allowed, beside);
+        self.most_bytes = self.most_bytes.max(bytes);
+        if bytes > MEMORY_BAR_BYTES {
+            self.beyond.push(format!("{name} with {allowed} allowed takes {bytes} B more"));
+        }
+    }
+
+    fn tell(&self, report: &mut Report) -> Result<()> {
+        let mut row = |metric, mode, value, unit| {
+            report.row(Row::new("bombs", metric, value, unit).scenario("all").mode(mode))
+        };
+        if self.has_time {
+            row("median", "longest", self.longest_median_us / 1e3, "ms")?;
+            row("median", "bar", TIME_BAR_US / 1e3, "ms")?;
+        }
+        row("memory beyond", "most", self.most_bytes as f64 / 1e3, "kB")?;
+        row("memory beyond", "bar", MEMORY_BAR_BYTES as f64 / 1e3, "kB")
+    }
 }
 
 /// What it took to decode something.
@@ -90,6 +151,10 @@ impl Cost {
         Self { came_out, median_us: us[us.len() / 2], longest_us: us[us.len() - 1], heap_bytes }
     }
 
+    fn bytes_beyond(&self, allowed: usize, beside: usize) -> usize {
+        (self.heap_bytes + beside).saturating_sub(allowed)
+    }
+
     fn tell(
         &self,
         report: &mut Report,
@@ -102,7 +167,7 @@ impl Cost {
             let row = Row::new("bombs", metric, value, unit);
             report.row(row.scenario(name).mode(format!("{allowed} allowed")))
         };
-        let beyond = (self.heap_bytes + beside).saturating_sub(allowed);
+        let beyond = self.bytes_beyond(allowed, beside);
         row("coded", coded as f64, "B")?;
         row("comes out", self.came_out as f64, "B")?;
         row("median", self.median_us / 1e3, "ms")?;

@@ -1,6 +1,6 @@
 //! Thinpost measured. Every command prints a table, or with `--json` one object a line.
 //!
-//! Exit code 0 when the measurement ran, 1 when it could not, 2 for a wrong command line.
+//! Exit code 0 when the measurement ran, 1 when it could not or a figure is beyond a bar that it has, 2 for a wrong command line.
 
 use std::process::ExitCode;
 

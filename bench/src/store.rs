@@ -1,5 +1,5 @@
 //! `bench store`: what a durable commit costs at a file's size, and how soon the file is open again after a kill, for the ways in
-//! which a commit can be made.
+//! which a commit can be made; and how soon a relay's own store is, which has a bar.
 
 use std::fs::{self, File};
 use std::io;
@@ -16,7 +16,10 @@ use redb::{
 };
 use thinpost_disk::Database;
 
+use self::reopening::reopen;
 use crate::report::{Report, Row};
+
+mod reopening;
 
 const ROWS: TableDefinition<'static, u64, &[u8]> = TableDefinition::new("rows");
 
@@ -150,13 +153,16 @@ pub(crate) fn run(args: &StoreArgs, report: &mut Report) -> Result<()> {
         Some(folder) => tempfile::tempdir_in(folder).with_context(|| folder.display().to_string())?,
         None => tempfile::tempdir()?,
     };
+    let mut slow = Vec::new();
     for size in &args.sizes {
         for way in WAYS {
             let path = folder.path().join("store");
             measure(&path, way, *size, report)?;
             fs::remove_file(&path)?;
         }
+        slow.extend(reopen(folder.path(), *size, report)?);
     }
+    ensure!(slow.is_empty(), "{}", slow.join("; "));
     Ok(())
 }
 

@@ -102,9 +102,12 @@ impl<B: StorageBackend> Checked<B> {
         let checked = Self { backend, failed_read: FailedRead::default() };
         if !is_empty {
             let mut magic = [0; CHECK_BYTES];
-            let read = checked.backend.read(0, &mut magic);
+            let is_long_enough = match checked.backend.read(0, &mut magic) {
+                Err(error) if error.kind() != io::ErrorKind::UnexpectedEof => return Err(error),
+                read => read.is_ok(),
+            };
             // A crash may have left a file that is longer, and nothing in it.
-            if read.is_err() || (magic != MAGIC && magic != [0; CHECK_BYTES]) {
+            if !is_long_enough || (magic != MAGIC && magic != [0; CHECK_BYTES]) {
                 return Err(checked.not_ours());
             }
         }

@@ -26,8 +26,20 @@ struct Disk {
     recorded: Option<Vec<Call>>,
     reads: Traffic,
     writes: Traffic,
-    /// The call that fails, and every one after it.
-    fails_at: Option<(usize, io::ErrorKind)>,
+    fails: Option<Failure>,
+    /// The read that fails, counted from 0, and every one after it.
+    reads_fail: Option<(u64, io::ErrorKind)>,
+    /// How many more syncs were asked for since one failed; `None` if none has.
+    resyncs: Option<usize>,
+}
+
+/// Which calls fail that are not for reading, counted from 0.
+#[derive(Clone, Copy)]
+enum Failure {
+    /// This one, and every one after it.
+    From(usize, io::ErrorKind),
+    /// This one alone.
+    Once(usize, io::ErrorKind),
 }
 
 /// What a program has asked of a disk, but for reading.
@@ -149,7 +161,29 @@ impl Medium {
 
     /// From this call on, counted from 0, all fail that are not for reading.
     pub fn fail_from(&self, call: usize, kind: io::ErrorKind) {
-        self.disk().fails_at = Some((call, kind));
+        self.disk().fails = Some(Failure::From(call, kind));
+    }
+
+    /// Of the calls that are not for reading this one fails, counted from 0, and those after it do not. Should it be a sync, then
+    /// what was not synced is gone, and the next sync says nothing of that: as Linux has it, whose pages count as written then.
+    ///
+    /// # Panics
+    /// Unless it is [recording](Medium::recording): what was not synced is known from that.
+    pub fn fail_once(&self, call: usize, kind: io::ErrorKind) {
+        let mut disk = self.disk();
+        assert!(disk.recorded.is_some(), "a medium that does not record does not know what was synced");
+        disk.fails = Some(Failure::Once(call, kind));
+    }
+
+    /// From this read on, counted from 0, all fail.
+    pub fn fail_reads_from(&self, read: u64, kind: io::ErrorKind) {
+        self.disk().reads_fail = Some((read, kind));
+    }
+
+    /// How many syncs were asked for after one that failed, since this was last asked: after what is open on it was closed. Whoever
+    /// tries again may be told that all is on disk, and nothing is.
+    pub fn take_syncs_after_failure(&self) -> usize {
+        self.disk().resyncs.take().unwrap_or(0)
     }
 
     /// From the next call on all fail that are not for reading.
@@ -159,7 +193,8 @@ impl Medium {
 
     /// It is well again. What is open on it has seen it fail.
     pub fn mend(&self) {
-        self.disk().fails_at = None;
+        let mut disk = self.disk();
+        (disk.fails, disk.reads_fail) = (None, None);
     }
 
     fn disk(&self) -> MutexGuard<'_, Disk> {
@@ -171,7 +206,17 @@ impl Medium {
             watch(self.calls());
         }
         let mut disk = self.disk();
-        if let Some((_, kind)) = disk.fails_at.filter(|(first, _)| disk.calls >= *first) {
+        if let (Call::Sync, Some(count)) = (&call, &mut disk.resyncs) {
+            *count += 1;
+        }
+        if let Some(kind) = disk.failure() {
+            let is_once = disk.fails.take_if(|failure| matches!(failure, Failure::Once(..))).is_some();
+            if let Call::Sync = call {
+                disk.resyncs.get_or_insert(0);
+                if is_once {
+                    disk.forget_unsynced();
+                }
+            }
             return Err(kind.into());
         }
         call.put(&mut disk.content);
@@ -183,6 +228,22 @@ impl Medium {
             recorded.push(call);
         }
         Ok(())
+    }
+}
+
+impl Disk {
+    /// Whether the next call that is not for reading fails.
+    fn failure(&self) -> Option<io::ErrorKind> {
+        match self.fails? {
+            Failure::From(call, kind) | Failure::Once(call, kind) => (self.calls >= call).then_some(kind),
+        }
+    }
+
+    fn forget_unsynced(&mut self) {
+        let Some(recorded) = &mut self.recorded else { return };
+        let synced = recorded.iter().rposition(|call| matches!(call, Call::Sync)).map_or(0, |last| last + 1);
+        recorded.truncate(synced);
+        self.content = Replay::of(recorded).synced;
     }
 }
 
@@ -203,6 +264,9 @@ impl StorageBackend for Medium {
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
         let mut disk = self.disk();
+        if let Some((_, kind)) = disk.reads_fail.filter(|(first, _)| disk.reads.calls >= *first) {
+            return Err(kind.into());
+        }
         disk.reads.add(out.len());
         let from = offset as usize;
         out.copy_from_slice(disk.content.get(from..from + out.len()).ok_or(io::ErrorKind::UnexpectedEof)?);
@@ -304,3 +368,6 @@ impl Replay {
         found
     }
 }
+
+#[cfg(test)]
+mod tests;

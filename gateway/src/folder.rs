@@ -2,7 +2,7 @@
 //!
 //! | file | holds |
 //! |---|---|
-//! | `relay.key` | the key's seed as 64 hexadecimal digits, readable by its owner only |
+//! | `relay.key` | the key's seed as 64 hexadecimal digits, and 16 that tell a changed one, readable by its owner only |
 //! | `relay.lock` | the process id of the relay that runs |
 //! | `addresses` | what the last run put into its ticket, one address a line |
 //! | `store.redb` | mailboxes, accounts, TLS sessions |
@@ -10,27 +10,26 @@
 //! | `control/socket` | where a running relay is asked for a backup (Unix) |
 //! | `unfinished` | the mark of a restore that is not done: the id of the store that is to come |
 //!
-//! The key is the relay: who copies it can pose as it, who loses it has to hand out new tickets.
+//! The key is the relay: who copies it can pose as it, who loses it has to hand out new tickets. One from before it had a check
+//! gets it when the relay runs; decision 0023 says why.
 
 mod filling;
+mod key;
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use data_encoding::{HEXLOWER, HEXLOWER_PERMISSIVE};
-use ring::rand::{SecureRandom, SystemRandom};
-use thinpost_carrier::Identity;
 use thinpost_disk::{Ballast, Reserve, Room, files};
 use thinpost_wire::ids::StoreId;
 use thinpost_wire::limits::TICKET_ADDRESSES_MAX;
 use tracing::warn;
-use zeroize::Zeroizing;
 
 pub use self::filling::Filling;
+pub use self::key::RelayKeys;
+use self::key::read_key;
 use crate::backup;
-use crate::invite::Invites;
 use crate::store::RedbStore;
 
 const KEY_FILE: &str = "relay.key";
@@ -134,7 +133,7 @@ pub enum FolderError {
         mode: u32,
     },
     /// The key file holds no key. Restore it from a backup: a new key needs new tickets.
-    #[error("{} is damaged: it should hold 64 hexadecimal digits", path.display())]
+    #[error("{} is damaged: it does not hold the key that was written", path.display())]
     KeyDamaged {
         /// The key file.
         path: PathBuf,
@@ -262,14 +261,16 @@ impl Folder {
         let is_marked = Filling::is_marked(&self.path)?;
         // A link that leads nowhere is to be left alone, too.
         let is_there = |path: &Path| files::is_there(path).map_err(io_error("read", path));
-        let read = filling::read_short;
         let holds_store = is_there(&self.store_path())?;
         if holds_store && !(is_marked && self.holds_copy()?) {
             return Err(FolderError::HoldsStore { path: self.path.clone() });
         }
-        let mine = read(&self.key_path()).ok();
-        let is_half = is_marked && mine.as_ref().is_some_and(|key| key.len() < KEY_BYTES_MIN);
-        if is_there(&self.key_path())? && mine != read(key).ok() && !is_half {
+        let is_half = |key: &Path| filling::read_short(key).is_ok_and(|key| key.len() < KEY_BYTES_MIN);
+        // The same key may stand here with its check, and there without.
+        let seed = |path: &Path| Some(read_key(&files::open_file(path).ok()?, path).ok()?.0.seed);
+        let mine = seed(&self.key_path());
+        let is_the_same = mine.is_some() && mine == seed(key);
+        if is_there(&self.key_path())? && !is_the_same && !(is_marked && is_half(&self.key_path())) {
             return Err(FolderError::HoldsKey { path: self.path.clone() });
         }
         if holds_store {
@@ -355,43 +356,6 @@ impl Folder {
         Ok(FolderLock { _file: Some(file) })
     }
 
-    /// The relay's keys; the first call ever makes them. Needs no lock, so that tickets and invites can
-    /// be made while the relay runs.
-    ///
-    /// # Errors
-    /// When the key file is exposed, damaged, or cannot be read or written.
-    pub fn keys(&self) -> Result<RelayKeys, FolderError> {
-        let path = self.path.join(KEY_FILE);
-        match files::open_file(&path) {
-            Ok(file) => read_key(&file, &path),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => self.make_keys(&path),
-            Err(error) => Err(io_error("read", &path)(error)),
-        }
-    }
-
-    /// Several processes may come here at once; one makes the key, and the others take it.
-    fn make_keys(&self, path: &Path) -> Result<RelayKeys, FolderError> {
-        let new_path = self.path.join(NEW_KEY_FILE);
-        let mut new = files::open_private(&new_path, true).map_err(io_error("write", &new_path))?;
-        new.lock().map_err(io_error("lock", &new_path))?;
-        // Whoever held the lock before has renamed the file: the key is there, and may be `new` itself.
-        if let Ok(file) = files::open_file(path) {
-            return read_key(&file, path);
-        }
-        let mut seed = Zeroizing::new([0; 32]);
-        SystemRandom::new()
-            .fill(&mut *seed)
-            .map_err(|_| io_error("write", path)(io::Error::other("the system gives no random numbers")))?;
-        let text = Zeroizing::new(HEXLOWER.encode(&*seed) + "\n");
-        // A crash may have left half a key in it.
-        new.set_len(0)
-            .and_then(|()| new.write_all(text.as_bytes()))
-            .and_then(|()| files::sync(&new))
-            .and_then(|()| files::rename(&new_path, path))
-            .map_err(io_error("write", path))?;
-        Ok(RelayKeys { seed })
-    }
-
     /// Notes the addresses of a run's ticket, so that `gateway ticket` says the same.
     ///
     /// # Errors
@@ -422,37 +386,6 @@ pub struct FolderLock {
     _file: Option<File>,
 }
 
-/// A relay's seed, and the keys that are derived from it for one purpose each.
-#[derive(Clone)]
-pub struct RelayKeys {
-    seed: Zeroizing<[u8; 32]>,
-}
-
-/// The keys are secrets.
-impl std::fmt::Debug for RelayKeys {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("RelayKeys")
-    }
-}
-
-impl RelayKeys {
-    /// The TLS identity, whose public half is in every ticket.
-    pub fn identity(&self) -> Identity {
-        Identity::from_seed(*self.seed)
-    }
-
-    /// What QUIC's stateless resets are made with: the same after a restart, so that devices learn at once
-    /// that their connections are gone.
-    pub fn reset_key(&self) -> [u8; 32] {
-        blake3::derive_key("thinpost/1 relay 2026 stateless reset", &*self.seed)
-    }
-
-    /// The relay's invites.
-    pub fn invites(&self) -> Invites {
-        Invites::new(blake3::derive_key("thinpost/1 relay 2026 invite", &*self.seed))
-    }
-}
-
 fn io_error<'a>(what: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> FolderError + 'a {
     move |error| FolderError::Io { what, path: path.to_owned(), error }
 }
@@ -463,52 +396,21 @@ fn read_text(file: &File) -> io::Result<String> {
     Ok(text)
 }
 
-fn read_key(file: &File, path: &Path) -> Result<RelayKeys, FolderError> {
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt;
-        let mode = file.metadata().map_err(io_error("read", path))?.permissions().mode() & 0o7777;
-        if mode & 0o077 != 0 {
-            return Err(FolderError::KeyExposed { path: path.to_owned(), mode });
-        }
-    }
-    let damaged = || FolderError::KeyDamaged { path: path.to_owned() };
-    let text = match read_text(file) {
-        Ok(text) => Zeroizing::new(text),
-        Err(error) if error.kind() == io::ErrorKind::InvalidData => return Err(damaged()),
-        Err(error) => return Err(io_error("read", path)(error)),
-    };
-    let bytes = HEXLOWER_PERMISSIVE.decode(text.trim().as_bytes()).map(Zeroizing::new);
-    let seed = bytes.ok().and_then(|bytes| <[u8; 32]>::try_from(bytes.as_slice()).ok());
-    Ok(RelayKeys { seed: Zeroizing::new(seed.ok_or_else(damaged)?) })
-}
-
 #[cfg(test)]
 mod tests {
     use std::fs;
 
     use super::*;
 
-    fn folder() -> (tempfile::TempDir, Folder) {
+    pub(super) fn folder() -> (tempfile::TempDir, Folder) {
         let parent = tempfile::tempdir().unwrap();
         let folder = Folder::open(&parent.path().join("a/b")).unwrap();
         (parent, folder)
     }
 
     #[cfg(unix)]
-    fn mode(path: &Path) -> u32 {
+    pub(super) fn mode(path: &Path) -> u32 {
         std::os::unix::fs::PermissionsExt::mode(&fs::metadata(path).unwrap().permissions()) & 0o777
-    }
-
-    #[test]
-    fn the_key_is_made_once_and_read_ever_after() {
-        let (_parent, folder) = folder();
-        let first = folder.keys().unwrap();
-        let again = Folder::open(folder.path()).unwrap().keys().unwrap();
-        assert_eq!(first.identity().public(), again.identity().public());
-        assert_eq!(first.reset_key(), again.reset_key());
-        assert_ne!(first.reset_key(), *first.seed);
-        assert!(!folder.path().join(NEW_KEY_FILE).exists());
     }
 
     #[cfg(unix)]
@@ -518,53 +420,6 @@ mod tests {
         folder.keys().unwrap();
         assert_eq!(mode(folder.path()), 0o700);
         assert_eq!(mode(&folder.path().join(KEY_FILE)), 0o600);
-    }
-
-    #[cfg(unix)]
-    #[test]
-    fn a_key_that_others_can_read_is_refused() {
-        let (_parent, folder) = folder();
-        folder.keys().unwrap();
-        let path = folder.path().join(KEY_FILE);
-        fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o640)).unwrap();
-        assert!(matches!(folder.keys(), Err(FolderError::KeyExposed { mode: 0o640, .. })));
-    }
-
-    #[test]
-    fn a_damaged_key_is_refused_and_left_as_it_is() {
-        let (_parent, folder) = folder();
-        folder.keys().unwrap();
-        let path = folder.path().join(KEY_FILE);
-        for content in [b"".as_slice(), b"12", &[0xff; 64], "g".repeat(64).as_bytes(), &[b'1'; 2_000]] {
-            fs::write(&path, content).unwrap();
-            assert!(matches!(folder.keys(), Err(FolderError::KeyDamaged { .. })), "{content:?}");
-            assert_eq!(fs::read(&path).unwrap(), content);
-        }
-    }
-
-    #[test]
-    fn half_a_key_from_a_crash_is_never_taken_for_one() {
-        let (_parent, folder) = folder();
-        let mut options = OpenOptions::new();
-        options.write(true).create_new(true);
-        #[cfg(unix)]
-        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-        let mut half = options.open(folder.path().join(NEW_KEY_FILE)).unwrap();
-        half.write_all("12".repeat(60).as_bytes()).unwrap();
-        folder.keys().unwrap();
-        assert_eq!(fs::read(folder.path().join(KEY_FILE)).unwrap().len(), 65);
-        folder.keys().unwrap();
-    }
-
-    #[test]
-    fn all_who_make_the_key_at_once_get_the_same() {
-        let (_parent, folder) = folder();
-        let public = |folder: &Folder| folder.keys().unwrap().identity().public();
-        let keys: Vec<_> = std::thread::scope(|scope| {
-            let threads: Vec<_> = (0..8).map(|_| scope.spawn(|| public(&folder))).collect();
-            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
-        });
-        assert!(keys.iter().all(|key| *key == public(&folder)), "{keys:?}");
     }
 
     #[test]

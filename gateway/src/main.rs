@@ -82,6 +82,7 @@ fn run(args: &RunArgs) -> Result<(), Failure> {
     let reserve = folder.reserve(&lock, config.store.reserve_bytes);
     let socket = bind(config.listen)?;
     let (keys, store) = keys_and_store(&folder, &config, args.new_store)?;
+    folder.add_key_check(&lock);
     let store = Arc::new(match reserve {
         Some(reserve) => store.with_reserve(reserve),
         None => store,

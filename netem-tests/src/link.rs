@@ -502,7 +502,7 @@ impl Link {
 
 /// A seed for one part of a world out of the seed of the whole (the finaliser of SplitMix64), so that the parts'
 /// draws are unrelated and do not depend on the order in which the parts are made.
-pub(crate) fn derive_seed(seed: u64, part: u64) -> u64 {
+pub fn derive_seed(seed: u64, part: u64) -> u64 {
     let mut mixed = seed.wrapping_add(part.wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15));
     mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);

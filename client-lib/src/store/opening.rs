@@ -6,7 +6,7 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-use redb::StorageBackend;
+use redb::{StorageBackend, TableError};
 use thinpost_disk::{Database, files};
 
 use super::key::{DataKey, HomeKey};
@@ -230,7 +230,10 @@ pub(super) fn initialise(
 fn check_format(db: &Database) -> Result<(), OpenError> {
     let not_a_home = || StoreError::Damaged("it is no home of Thinpost".into());
     let read = db.begin_read().map_err(StoreError::from)?;
-    let meta = read.open_table(META).map_err(|_| not_a_home())?;
+    let meta = read.open_table(META).map_err(|error| match error {
+        TableError::Storage(error) => error.into(),
+        _ => not_a_home(),
+    })?;
     let format = meta.get(META_FORMAT).map_err(StoreError::from)?.ok_or_else(not_a_home)?;
     match u32::from_le_bytes(format.value().try_into().map_err(|_| not_a_home())?) {
         FORMAT => Ok(()),

@@ -2,10 +2,10 @@
 
 use std::{fs, io};
 
-use thinpost_disk::medium::{Medium, Replay};
+use thinpost_disk::medium::Medium;
 use thinpost_wire::batch::Ack;
 use thinpost_wire::frame::Refusal;
-use thinpost_wire::ids::{Incarnation, Origin, Position, StoreId};
+use thinpost_wire::ids::{Incarnation, Origin, StoreId};
 use thinpost_wire::notes::{Notes, Seen};
 use thinpost_wire::ticket::SealKeys;
 use thinpost_wire::token::{MailboxSecret, Token};
@@ -31,7 +31,7 @@ pub(super) fn numbers(incarnation: Incarnation) -> Numbers {
     Numbers::new(incarnation, of_open(incarnation))
 }
 
-fn enqueue(store: &Store, numbers: &Numbers, count: usize) -> Result<MessageId, StoreError> {
+pub(super) fn enqueue(store: &Store, numbers: &Numbers, count: usize) -> Result<MessageId, StoreError> {
     store.enqueue(&mut vec![row(b"a"); count], numbers)
 }
 
@@ -384,7 +384,7 @@ fn a_file_that_is_no_home_is_said_to_be_damaged_and_left_alone() {
     assert_eq!(fs::read_to_string(&path).unwrap(), "shopping list");
 }
 
-fn open_on(medium: &Medium) -> Store {
+pub(super) fn open_on(medium: &Medium) -> Store {
     Store {
         db: Database::open(medium.clone(), 0).unwrap(),
         vault: Vault::new(&DataKey::new(&mut random()), random()),
@@ -394,82 +394,8 @@ fn open_on(medium: &Medium) -> Store {
 }
 
 /// A store that nothing has happened to.
-fn fresh_on(medium: &Medium) -> Store {
+pub(super) fn fresh_on(medium: &Medium) -> Store {
     let store = open_on(medium);
     opening::initialise(&store.db, &store.vault, &home(), b"keys").unwrap();
     store
-}
-
-/// A short life: three messages out, of which two are settled, and two in. Says how far it came.
-fn live(store: &Store) -> (usize, Option<StoreError>) {
-    let numbers = numbers(NOW);
-    let steps: [&mut dyn FnMut() -> Result<(), StoreError>; 4] = [
-        &mut || enqueue(store, &numbers, 3).map(drop),
-        &mut || store.apply(&Changes { unnumbered: vec![MessageId(3)], ..Changes::default() }).map(drop),
-        &mut || {
-            let have = Some((StoreId([1; 8]), Position(2)));
-            let changes = Changes {
-                received: vec![arrival("x"), arrival("y")],
-                relay: Some(RelayRecord { have, ..RelayRecord::default() }),
-                ..Changes::default()
-            };
-            store.apply(&changes).map(drop)
-        },
-        &mut || {
-            let custody = vec![(MessageId(1), 1), (MessageId(2), 2)];
-            store.apply(&Changes { custody, ..Changes::default() }).map(drop)
-        },
-    ];
-    for (done, step) in steps.into_iter().enumerate() {
-        if let Err(error) = step() {
-            return (done, Some(error));
-        }
-    }
-    (4, None)
-}
-
-/// How far a life had come, as its home shows it. Panics if a step is half there.
-fn progress(store: &Store) -> usize {
-    let loaded = store.load().unwrap();
-    let inbox = store.inbox(InboxNumber(0), 10).unwrap().len();
-    let have = loaded.relay.have.map(|(_, position)| position);
-    let numbered = loaded.outbox.iter().filter(|(_, queued)| queued.number.is_some()).count();
-    match (loaded.outbox.len(), numbered, inbox, have) {
-        (0, 0, 0, None) => 0,
-        (3, 3, 0, None) => 1,
-        (3, 2, 0, None) => 2,
-        (3, 2, 2, Some(Position(2))) => 3,
-        (1, 0, 2, Some(Position(2))) => 4,
-        other => panic!("half a step: {other:?}"),
-    }
-}
-
-#[test]
-fn whenever_the_disk_fails_or_the_power_goes_confirmed_steps_are_whole_and_others_absent() {
-    let mut failures = 0;
-    for (kind, is_full) in [(io::ErrorKind::StorageFull, true), (io::ErrorKind::Other, false)] {
-        for calls in 0.. {
-            let medium = Medium::recording();
-            let store = fresh_on(&medium);
-            medium.fail_from(medium.calls() + calls, kind);
-            let (done, error) = live(&store);
-            // Neither does closing get to tidy up.
-            medium.fail(kind);
-            drop(store);
-            let Some(error) = error else { break };
-            failures += 1;
-            assert_eq!(error == StoreError::Full, is_full, "call {calls}: {error}");
-            let replay = Replay::of(&medium.recorded());
-            let mut drawn = calls;
-            let some = |bound| {
-                drawn = drawn.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-                (drawn >> 33) % bound
-            };
-            for bytes in [replay.killed(), replay.lose_power(|bound| bound - 1), replay.lose_power(some)] {
-                let found = progress(&open_on(&Medium::holding(bytes)));
-                assert!(found == done || found == done + 1, "call {calls}: {done} confirmed, {found} found");
-            }
-        }
-    }
-    assert!(failures > 20, "the steps must reach the disk: {failures}");
 }

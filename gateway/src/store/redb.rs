@@ -7,6 +7,8 @@ mod copy;
 pub(crate) mod fuzzing;
 mod objects;
 mod records;
+#[cfg(any(test, feature = "faults"))]
+mod rows;
 
 use std::io;
 use std::ops::Bound;
@@ -34,6 +36,8 @@ use self::records::{
     META_FORMAT, META_LINEAGE, META_OBJECTS, META_SEALED, META_SINCE, META_STATE, META_STORE_ID,
     ONE_TIME_KEYS, QUEUES, REVOKED, SECRETS, SENDERS, SESSION_ORDER, SESSIONS, State,
 };
+#[cfg(any(test, feature = "faults"))]
+pub(super) use self::rows::Rows;
 use super::sessions::SessionBuffer;
 use super::types::Order;
 use super::{

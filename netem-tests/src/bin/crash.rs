@@ -8,6 +8,7 @@ use std::thread;
 
 use clap::Parser;
 use thinpost_netem::crash::{Blow, Broken, Victim, crash};
+use thinpost_netem::link::derive_seed;
 use thinpost_netem::report::Report;
 
 /// Kill a client at every moment around a change of its disk, and check that nothing is lost, shown twice or stuck
@@ -22,7 +23,7 @@ struct Args {
     /// Take the power away at calls to the disk, in place of killing: of what was not synced some is then lost, in any order
     #[arg(long)]
     power: bool,
-    /// Of the calls to the disk every so manieth
+    /// Of the calls to the disk every so manieth, from one on that is drawn for each talk and victim
     #[arg(long, value_name = "N", default_value_t = 1, requires = "power", value_parser = clap::value_parser!(u64).range(1..))]
     every: u64,
     /// End with a line of JSON
@@ -48,11 +49,12 @@ fn main() -> ExitCode {
             // One talk has two victims.
             let index = next.fetch_add(1, Ordering::Relaxed);
             let (seed, victim) = (args.from + index / 2, [Victim::Ann, Victim::Bob][(index % 2) as usize]);
+            // Not by turns: pages and their checks are written by turns, too.
+            let first = derive_seed(seed, index % 2) % args.every;
             for blow in 0.. {
                 let blow = match args.power {
                     false => Blow::Kill(blow + 1),
-                    // Another one of the calls in each talk.
-                    true => Blow::PowerLoss(blow * args.every + index % args.every + 1),
+                    true => Blow::PowerLoss(blow * args.every + first + 1),
                 };
                 let outcome = run(seed, victim, blow);
                 let mut total = total.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,4 +1,5 @@
-//! Takes one wait for the disk after another out of the code, and sees whether a test fails.
+//! Takes one wait for the disk after another out of the code, and sees whether the test that is named fails, and says what is named.
+//! That anything else fails tells nothing: what is flaky fails by itself.
 //!
 //! The list is `durability.toml`. It works in a copy of what is committed, under `target/durability`.
 //!
@@ -60,8 +61,16 @@ struct Setting {
     file: PathBuf,
     text: String,
     instead: String,
+    /// What cargo is told, a name in [`List::tests`].
     test: String,
+    /// The test that must fail, as cargo calls it.
+    fails: String,
+    /// What it must say, among other things.
+    says: String,
 }
+
+/// What each test that failed has said; none if all passed.
+type Failures = BTreeMap<String, String>;
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -80,13 +89,18 @@ fn main() -> Result<ExitCode> {
     list.lacks_none(root)?;
     let copy = Copy::make(root)?;
     for (name, test) in &list.tests {
-        ensure!(copy.holds(test)?, "the test \"{name}\" fails with nothing taken out");
+        let failures = copy.failures(test)?;
+        ensure!(failures.is_empty(), "the test \"{name}\" fails with nothing taken out: {failures:?}");
     }
     let mut report = Report { row: "durability".to_owned(), from: args.from as u64, ..Report::default() };
     for setting in list.settings.iter().skip(args.from).take(args.count) {
         let test = list.tests.get(&setting.test).with_context(|| format!("no test {:?}", setting.test))?;
-        let is_noticed = copy.without(setting, || Ok(!copy.holds(test)?))?;
-        eprintln!("{}: {}", setting.name, if is_noticed { "missed by its test" } else { "NOT MISSED" });
+        let failures = copy.without(setting, || copy.failures(test))?;
+        let is_noticed = setting.is_missed_in(&failures);
+        match is_noticed {
+            true => eprintln!("{}: missed by its test", setting.name),
+            false => eprintln!("{}: NOT MISSED, but {failures:?}", setting.name),
+        }
         report.seeds += 1;
         report.count += 1;
         report.broken += u64::from(!is_noticed);
@@ -96,6 +110,12 @@ fn main() -> Result<ExitCode> {
         println!("{}", report.line());
     }
     Ok(if report.broken == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+impl Setting {
+    fn is_missed_in(&self, failures: &Failures) -> bool {
+        failures.get(&self.fails).is_some_and(|said| said.contains(&self.says))
+    }
 }
 
 impl List {
@@ -171,8 +191,8 @@ impl Copy {
         Ok(Self { folder })
     }
 
-    /// Whether a test passes on what is there.
-    fn holds(&self, test: &Test) -> Result<bool> {
+    /// What fails on what is there. It is an error if that does not compile.
+    fn failures(&self, test: &Test) -> Result<Failures> {
         if !test.build.is_empty() {
             succeed(self.cargo(&test.build).stderr(Stdio::inherit()))?;
         }
@@ -182,7 +202,9 @@ impl Copy {
         // What does not compile tells nothing.
         ensure!(said.contains("test result: "), "{}", String::from_utf8_lossy(&done.stderr));
         ensure!(!said.contains("running 0 tests"), "cargo {:?} runs no test", test.run);
-        Ok(done.status.success())
+        let failures = failures_in(&said);
+        ensure!(done.status.success() == failures.is_empty(), "cargo {:?} says\n{said}", test.run);
+        Ok(failures)
     }
 
     /// Does something while a setting is taken out.
@@ -205,6 +227,23 @@ impl Copy {
     }
 }
 
+/// What the tests that failed have said, out of what cargo has printed.
+fn failures_in(said: &str) -> Failures {
+    let mut failures = Failures::new();
+    let mut of = None;
+    for line in said.lines() {
+        let begins = line.strip_prefix("---- ").and_then(|line| line.strip_suffix(" stdout ----"));
+        if begins.is_some() || line == "failures:" {
+            of = begins;
+        } else if let Some(name) = of {
+            let words: &mut String = failures.entry(name.to_owned()).or_default();
+            words.push_str(line);
+            words.push('\n');
+        }
+    }
+    failures
+}
+
 fn succeed(command: &mut Command) -> Result<()> {
     let status = command.stdout(Stdio::null()).status().with_context(|| format!("{command:?}"))?;
     ensure!(status.success(), "{command:?} ended with {status}");
@@ -221,6 +260,45 @@ mod tests {
     fn the_list_has_every_wait_for_the_disk() {
         let list: List = toml::from_str(include_str!("../../durability.toml")).unwrap();
         list.lacks_none(Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()).unwrap();
-        assert!(list.settings.iter().all(|setting| list.tests.contains_key(&setting.test)));
+        for Setting { name, test, fails, says, .. } in &list.settings {
+            assert!(list.tests.contains_key(test), "{name}");
+            // Else any failure would do.
+            assert!(fails.contains("::") && says.len() > 10, "{name}");
+        }
+    }
+
+    #[test]
+    fn only_the_test_that_is_named_counts_and_only_if_it_says_what_is_named() {
+        let said = "
+running 3 tests
+..
+failures:
+
+---- durable::names stdout ----
+
+thread 'durable::names' (7) panicked at netem-tests/tests/processes/durable.rs:208:9:
+names that are not on disk: {}
+
+---- flaky stdout ----
+a connection was lost
+
+failures:
+    durable::names
+    flaky
+
+test result: FAILED. 1 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.01s
+";
+        let failures = failures_in(said);
+        assert_eq!(failures.keys().collect::<Vec<_>>(), ["durable::names", "flaky"]);
+        let is_missed = |fails: &str, says: &str| {
+            let [name, text, instead, test] = [const { String::new() }; 4];
+            let (fails, says) = (fails.to_owned(), says.to_owned());
+            let setting = Setting { name, file: PathBuf::new(), text, instead, test, fails, says };
+            setting.is_missed_in(&failures)
+        };
+        assert!(is_missed("durable::names", "names that are not on disk"));
+        assert!(!is_missed("durable::names", "written and not synced"));
+        assert!(!is_missed("durable::others", "names that are not on disk"));
+        assert!(!is_missed("flaky", "names that are not on disk"));
     }
 }

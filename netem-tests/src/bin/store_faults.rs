@@ -31,7 +31,7 @@ struct Args {
 enum Fault {
     /// The power goes after a call to the disk, and what was not synced is partly lost; or the relay is killed there
     Cuts,
-    /// A call to the disk fails, and all after it: the disk is full, or broken
+    /// A call to the disk fails, alone or with all after it: the disk is full, or broken, or cannot be read
     Calls,
     /// A bit of the file flips
     Bits,
@@ -41,6 +41,9 @@ enum Fault {
 
 /// Bits that flip in one history.
 const BITS: u64 = 500;
+
+/// Reads from which on nothing can be read, in one history.
+const READS: u64 = 100;
 
 impl Fault {
     fn name(self) -> &'static str {
@@ -55,7 +58,10 @@ impl Fault {
     fn befall(self, seed: u64) -> Outcome {
         match self {
             Self::Cuts => Story::new(seed).cut(),
-            Self::Calls => Story::new(seed).fail(1),
+            Self::Calls => {
+                let story = Story::new(seed);
+                story.fail(1).and(story.fail_reads(READS))
+            }
             Self::Bits => Story::new(seed).rot(BITS),
             Self::Cursors => cursors(seed),
         }

@@ -4,13 +4,15 @@
 //! A [`Story`] is a random history, drawn from a seed. A [`MemoryStore`] says what the store must hold after each of its groups;
 //! a [`RedbStore`] is told the same on a [`Medium`], and is looked at after whatever has befallen it.
 
+mod calls;
 mod cursors;
+mod rot;
 #[cfg(test)]
 mod tests;
 
-use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use bytes::Bytes;
 use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use thinpost_disk::medium::{Call, Medium, Replay};
@@ -19,7 +21,9 @@ use thinpost_wire::ids::{AccountKey, Position, StoreId};
 pub use self::cursors::cursors;
 use super::model::{self, Look, Step};
 use super::samples::{device_key, roomy, secret_of};
-use super::{MemoryStore, Op, RedbStore, Register, RelayTime, Store, StoreConfig, StoreError, Verdict};
+use super::{
+    Invite, MemoryStore, Op, RedbStore, Register, RelayTime, Store, StoreConfig, StoreError, Verdict,
+};
 
 /// What became of the faults of one story.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -47,6 +51,16 @@ impl Outcome {
 
     fn note_broken(&mut self, what: &str, found: Result<(), String>) {
         self.broken.extend(found.err().map(|why| format!("{what}: {why}")));
+    }
+
+    /// What became of these, too.
+    #[must_use]
+    pub fn and(mut self, other: Self) -> Self {
+        self.tried += other.tried;
+        self.kills += other.kills;
+        self.noticed += other.noticed;
+        self.broken.extend(other.broken);
+        self
     }
 }
 
@@ -140,53 +154,6 @@ impl Story {
         self.with_record(|record| self.cut_recorded(record))
     }
 
-    /// Has each `step`-th call to the medium fail, as on a disk that is full or broken, and each one after it.
-    pub fn fail(&self, step: usize) -> Outcome {
-        self.with_record(|Record { marks, .. }| {
-            let mut outcome = Outcome::default();
-            for call in (marks[0]..marks[marks.len() - 1]).step_by(step) {
-                let kind =
-                    if call % (2 * step) < step { io::ErrorKind::StorageFull } else { io::ErrorKind::Other };
-                outcome.note(&self.name(&format!("{kind:?} at call {call}")), self.fail_at(call, kind));
-            }
-            outcome
-        })
-    }
-
-    /// Flips a bit of the closed store's file in so many places, one at a time. What can be read is then what was written, or
-    /// the store says that it is damaged.
-    pub fn rot(&self, places: u64) -> Outcome {
-        self.with_record(|record| self.rot_recorded(&Replay::of(&record.calls).killed(), places))
-    }
-
-    fn rot_recorded(&self, content: &[u8], places: u64) -> Outcome {
-        let mut outcome = Outcome::default();
-        // Most of the file is empty pages.
-        let written: Vec<_> = (0..content.len()).filter(|at| content[*at] != 0).collect();
-        let mut rng = Rng(self.seed);
-        for place in 0..places {
-            let at =
-                if place % 4 == 0 { rng.below(content.len()) } else { written[rng.below(written.len())] };
-            let bit = rng.below(8);
-            let mut rotten = content.to_owned();
-            rotten[at] ^= 1 << bit;
-            let seen = catch_unwind(AssertUnwindSafe(|| {
-                open(&Medium::holding(rotten)).and_then(|store| Look::at(&store))
-            }));
-            let found = match seen {
-                Ok(Ok(seen)) if self.looks.last() == Some(&seen) => Ok(()),
-                Ok(Ok(_)) => Err("not noticed".into()),
-                Ok(Err(_)) => {
-                    outcome.noticed += 1;
-                    Ok(())
-                }
-                Err(_) => Err("a panic".into()),
-            };
-            outcome.note(&self.name(&format!("bit {bit} of byte {at} flipped")), found);
-        }
-        outcome
-    }
-
     /// What befalls what a sound medium has recorded.
     fn with_record(&self, befall: impl FnOnce(&Record) -> Outcome) -> Outcome {
         match self.record() {
@@ -208,6 +175,7 @@ impl Story {
         for chapter in &self.chapters {
             match chapter {
                 Chapter::Apply { ops, now, verdicts } => {
+                    put_session(&store);
                     let found = store.apply(ops, *now).map_err(|error| error.to_string())?;
                     if &found != verdicts {
                         return Err(format!(
@@ -248,45 +216,6 @@ impl Story {
         outcome
     }
 
-    fn fail_at(&self, call: usize, kind: io::ErrorKind) -> Result<(), String> {
-        let medium = Medium::default();
-        let mut store = open(&medium).map_err(|error| error.to_string())?;
-        medium.fail_from(call, kind);
-        let mut claimed = 0;
-        let mut error = None;
-        for chapter in &self.chapters {
-            match chapter {
-                Chapter::Apply { ops, now, .. } => error = store.apply(ops, *now).err(),
-                Chapter::Reopen => {
-                    drop(store);
-                    match open(&medium) {
-                        Ok(opened) => store = opened,
-                        Err(_) => return self.check(medium.content(), claimed, call.is_multiple_of(4)),
-                    }
-                }
-            }
-            if error.is_some() {
-                break;
-            }
-            claimed += 1;
-        }
-        let Some(error) = error else {
-            // Closing it fails in silence, and all was on disk before.
-            return self.check(medium.content(), claimed, call.is_multiple_of(4));
-        };
-        let is_full = kind == io::ErrorKind::StorageFull;
-        if matches!(error, StoreError::Full) != is_full {
-            return Err(format!("it is said that {error}"));
-        }
-        // The medium is well again, and the handle stays spent.
-        medium.mend();
-        if !matches!(store.apply(&[], RelayTime(0)), Err(StoreError::Failed)) {
-            return Err("the handle is used on".into());
-        }
-        drop(store);
-        self.check(medium.content(), claimed, call.is_multiple_of(4))
-    }
-
     /// That a store holds all that was claimed, and of the chapter after it all or nothing; and, if `goes_on`, that the rest can
     /// be told to it.
     fn check(&self, found: Vec<u8>, claimed: usize, goes_on: bool) -> Result<(), String> {
@@ -325,10 +254,16 @@ fn register(n: u8) -> Op {
     Op::Register(Register {
         account,
         device: device_key(n),
-        invite: None,
+        // One comes by an invite that others may use as well.
+        invite: (n == 3).then_some(Invite { id: [n; 8], uses_max: 2 }),
         secret: secret_of(account),
         read: Position(0),
     })
+}
+
+/// Leaves a session with a store, which writes it down beside what it is told.
+fn put_session(store: &RedbStore) {
+    store.put_session(b"ticket", Bytes::from_static(b"session"));
 }
 
 fn memory() -> MemoryStore {

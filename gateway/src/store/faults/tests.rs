@@ -1,5 +1,7 @@
 #![allow(clippy::unwrap_used)]
 
+use std::collections::BTreeSet;
+
 use super::*;
 
 /// Stories in a run of the tests; the full volume is the command of docs/reliability.md.
@@ -22,8 +24,13 @@ fn whenever_the_power_fails_what_was_claimed_is_found() {
 
 #[test]
 fn whichever_call_to_the_medium_fails_nothing_false_is_claimed_and_nothing_claimed_is_lost() {
-    let tried = hold((0..STORIES).map(|seed| Story::new(seed).fail(5)));
-    assert!(tried > 20 * STORIES, "the stories must reach the medium: {tried}");
+    let tried = hold((0..STORIES).map(|seed| Story::new(seed).fail(7)));
+    assert!(tried > 30 * STORIES, "the stories must reach the medium: {tried}");
+}
+
+#[test]
+fn whichever_read_fails_it_is_said_and_nothing_claimed_is_lost() {
+    hold((0..STORIES).map(|seed| Story::new(seed).fail_reads(40)));
 }
 
 #[test]
@@ -38,6 +45,20 @@ fn a_medium_whose_syncs_do_nothing_is_caught_by_these_checks() {
         !story.cut_recorded(&Record { calls, marks }).broken.is_empty(),
         "a store that never syncs would pass"
     );
+}
+
+#[test]
+fn the_file_in_which_bits_flip_has_something_of_everything() {
+    let mut filled = BTreeSet::new();
+    for seed in 0..8 {
+        let calls = Story::new(seed).record().unwrap().calls;
+        let (_, rows) = rot::contents(Replay::of(&calls).killed()).unwrap();
+        filled.extend(rows.filled().map(str::to_owned));
+    }
+    for table in ["accepted", "incarnations", "invites", "deadlines", "revoked", "sessions", "one-time-keys"]
+    {
+        assert!(filled.contains(table), "{table} is empty in all stories; {filled:?} are not");
+    }
 }
 
 #[test]
