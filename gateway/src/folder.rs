@@ -178,13 +178,22 @@ impl Folder {
     /// Opens the folder of a relay that has run.
     ///
     /// # Errors
-    /// [`FolderError::NoRelay`] when it holds none.
+    /// [`FolderError::NoRelay`], [`FolderError::IsBackup`] or [`FolderError::KeyLost`] when it holds none.
     pub fn of_relay(path: &Path) -> Result<Self, FolderError> {
         if Filling::is_marked(path)? {
             return Err(FolderError::Unfinished { path: path.to_owned() });
         }
         let folder = Self { path: path.to_owned() };
-        if folder.has_key()? { Ok(folder) } else { Err(FolderError::NoRelay { path: path.to_owned() }) }
+        if folder.has_key()? {
+            return Ok(folder);
+        }
+        if backup::is_backup(path) {
+            return Err(FolderError::IsBackup { path: path.to_owned() });
+        }
+        if folder.has_store()? {
+            return Err(FolderError::KeyLost { path: folder.key_path() });
+        }
+        Err(FolderError::NoRelay { path: path.to_owned() })
     }
 
     /// Where it is.

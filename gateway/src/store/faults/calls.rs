@@ -29,6 +29,10 @@ struct Told {
     error: Option<StoreError>,
 }
 
+/// How a call fails: the disk is full, or what may be taken of it, or it is broken.
+const KINDS: [io::ErrorKind; 3] =
+    [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded, io::ErrorKind::Other];
+
 impl Story {
     /// Has each `step`-th call to the medium fail that is not for reading, as on a disk that is full or broken: it alone, and with
     /// all after it.
@@ -36,8 +40,7 @@ impl Story {
         self.with_record(|record| {
             let mut outcome = Outcome::default();
             for call in (record.marks[0]..record.calls.len()).step_by(step) {
-                let kind =
-                    if call % (2 * step) < step { io::ErrorKind::StorageFull } else { io::ErrorKind::Other };
+                let kind = KINDS[call / step % KINDS.len()];
                 for way in [Way::Once, Way::FromThere] {
                     let what = self.name(&format!("{kind:?} at call {call}, {way:?}"));
                     outcome.note(&what, self.fail_at(call, kind, way));
@@ -72,7 +75,7 @@ impl Story {
             Way::FromThere => medium.fail_from(call, kind),
         }
         let told = self.tell(store, &medium)?;
-        let is_full = kind == io::ErrorKind::StorageFull;
+        let is_full = kind != io::ErrorKind::Other;
         if let Some(error) = told.error.as_ref().filter(|error| matches!(error, StoreError::Full) != is_full)
         {
             return Err(format!("it is said that {error}"));

@@ -107,11 +107,11 @@ pub(crate) const ROWS: &[Row] = &[
         fault: "a wait for the disk, or a setting of the database about it, is taken out of the code",
         bar: "a test fails",
         unit: "settings",
-        volume: 17,
+        volume: 18,
         command: &["durability", "--json"],
         amount: "--count",
         is_seeded: true,
-        first: 17,
+        first: 18,
     },
     Row {
         name: "cursors",
