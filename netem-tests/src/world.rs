@@ -13,7 +13,9 @@ use std::time::Duration;
 
 use quinn::{AsyncUdpSocket, Runtime};
 use thinpost_carrier::Identity;
-use thinpost_client::{BlockingMode, Builder, Client, Home, MemoryStorage, Network, WallClock};
+use thinpost_client::{
+    BlockingMode, Builder, Client, Home, MemoryStorage, Network, OpenError, Storage, WallClock,
+};
 use thinpost_gateway::config::{Config, Registration};
 use thinpost_gateway::invite::Invites;
 use thinpost_gateway::store::{CommitMode, MemoryStore, Store};
@@ -39,6 +41,7 @@ pub struct World {
     seed: u64,
     net: Net,
     began: Instant,
+    beginning_unix_s: u64,
     config: Config,
     identity: Identity,
     store: Arc<dyn Store>,
@@ -55,6 +58,8 @@ pub struct World {
 pub struct WorldBuilder {
     seed: u64,
     config: Config,
+    identity: Identity,
+    beginning_unix_s: u64,
 }
 
 impl WorldBuilder {
@@ -72,12 +77,26 @@ impl WorldBuilder {
         self
     }
 
+    /// Who the relay is; the same in all worlds by default.
+    #[must_use]
+    pub fn relay_identity(mut self, identity: Identity) -> Self {
+        self.identity = identity;
+        self
+    }
+
+    /// When the world begins, seconds since 1970; with the year 2026 by default.
+    #[must_use]
+    pub fn beginning(mut self, unix_s: u64) -> Self {
+        self.beginning_unix_s = unix_s;
+        self
+    }
+
     /// A world with a running relay, and nobody in it.
     ///
     /// # Panics
     /// Outside a tokio runtime.
     pub fn build(self) -> World {
-        World::with(self.seed, self.config)
+        World::with(self)
     }
 }
 
@@ -105,17 +124,19 @@ impl World {
     pub fn builder() -> WorldBuilder {
         let mut config = Config::default();
         config.registration = Registration::Open;
-        WorldBuilder { seed: 0, config }
+        let (identity, beginning_unix_s) = (Identity::from_seed([0x52; 32]), BEGINNING_UNIX_S);
+        WorldBuilder { seed: 0, config, identity, beginning_unix_s }
     }
 
-    fn with(seed: u64, config: Config) -> Self {
+    fn with(WorldBuilder { seed, config, identity, beginning_unix_s }: WorldBuilder) -> Self {
         let store = empty_store(&config, seed, 0);
         let mut world = Self {
             seed,
             net: Net::new(seed),
             began: Instant::now(),
+            beginning_unix_s,
             config,
-            identity: Identity::from_seed([0x52; 32]),
+            identity,
             disk: Arc::new(FailingDisk::new(store.clone())),
             store,
             relay: None,
@@ -144,7 +165,7 @@ impl World {
     pub fn start_relay(&mut self) {
         self.relay_starts += 1;
         self.disk = Arc::new(FailingDisk::new(self.store.clone()));
-        let began = self.began;
+        let (began, beginning_unix_s) = (self.began, self.beginning_unix_s);
         let parts = RelayParts {
             identity: self.identity.clone(),
             reset_key: [0x53; 32],
@@ -155,7 +176,7 @@ impl World {
             runtime: self.net.runtime(),
             commit_mode: CommitMode::Inline,
             rng_seed: Some(rng_seed(self.seed, self.relay_starts)),
-            unix_time_s: Arc::new(move || BEGINNING_UNIX_S + began.elapsed().as_secs()),
+            unix_time_s: Arc::new(move || beginning_unix_s + began.elapsed().as_secs()),
         };
         self.relay = Some(Relay::start(parts).expect("a socket and a store in memory do not fail"));
     }
@@ -237,7 +258,11 @@ impl World {
             seed,
             storage,
             network: Arc::new(Sockets { net: self.net.clone(), ip, next_port: AtomicU16::new(40_000) }),
-            clock: Arc::new(Clock { began: self.began, ahead_ms: AtomicI64::new(0) }),
+            clock: Arc::new(Clock {
+                began: self.began,
+                beginning_unix_s: self.beginning_unix_s,
+                ahead_ms: AtomicI64::new(0),
+            }),
             client: None,
         }
     }
@@ -280,12 +305,31 @@ impl Person {
 
     /// Opens their client, with options of your own.
     pub fn open_with(&mut self, options: impl FnOnce(Builder) -> Builder) -> &Client {
-        let builder = Client::builder(&self.storage)
+        self.open_home(self.storage.clone(), options)
+    }
+
+    /// Opens a client with a home that is elsewhere; what is kept for them here stays as it is.
+    pub fn open_home(
+        &mut self,
+        home: impl Into<Storage>,
+        options: impl FnOnce(Builder) -> Builder,
+    ) -> &Client {
+        let client = options(self.builder(home)).open().expect("the home can be opened");
+        self.client.insert(client)
+    }
+
+    /// The same where the home may be beyond opening.
+    pub(crate) fn try_open(&mut self, options: impl FnOnce(Builder) -> Builder) -> Result<(), OpenError> {
+        self.client = Some(options(self.builder(self.storage.clone())).open()?);
+        Ok(())
+    }
+
+    fn builder(&self, home: impl Into<Storage>) -> Builder {
+        Client::builder(home)
             .network(self.network.clone())
             .wall_clock(self.clock.clone())
             .blocking(BlockingMode::Inline)
-            .seed(self.seed);
-        self.client.insert(options(builder).open().expect("a home in memory can be opened"))
+            .seed(self.seed)
     }
 
     /// Opens their client, with keep-alives so that a relay that vanished is noticed.
@@ -328,12 +372,13 @@ impl Network for Sockets {
 /// A wall clock that goes with the world's time, though it may be set wrong.
 struct Clock {
     began: Instant,
+    beginning_unix_s: u64,
     ahead_ms: AtomicI64,
 }
 
 impl WallClock for Clock {
     fn unix_ms(&self) -> u64 {
-        let right_ms = BEGINNING_UNIX_S * 1_000 + self.began.elapsed().as_millis() as u64;
+        let right_ms = self.beginning_unix_s * 1_000 + self.began.elapsed().as_millis() as u64;
         right_ms.saturating_add_signed(self.ahead_ms.load(Ordering::Relaxed))
     }
 }
