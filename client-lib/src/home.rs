@@ -1,5 +1,8 @@
 //! A home: the keys of an account and a device, and the relay they belong to.
 
+#[cfg(feature = "crash-points")]
+use std::sync::Arc;
+
 use thinpost_carrier::Identity;
 use thinpost_wire::ids::AccountKey;
 use thinpost_wire::text::{ModelSet, Models};
@@ -8,6 +11,7 @@ use thinpost_wire::token::{MailboxSecret, Token};
 
 use crate::error::{CreateError, OpenError, RenewError, SetKeyError, StoreError, WipeError};
 use crate::grants::Grants;
+use crate::points::Points;
 use crate::random::Random;
 use crate::seal::Keyring;
 use crate::store::Store;
@@ -141,8 +145,32 @@ impl Home {
         ticket: &Ticket,
         key: Option<&HomeKey>,
     ) -> Result<(), RenewError> {
+        Self::renew_passing(&storage.into(), ticket, key, Points::default())
+    }
+
+    /// The same, with what is to happen at crash points: see [`Builder::crash_points`](crate::Builder::crash_points).
+    ///
+    /// # Errors
+    /// As [`Home::renew`].
+    #[cfg(feature = "crash-points")]
+    pub fn renew_with_crash_points(
+        storage: impl Into<Storage>,
+        ticket: &Ticket,
+        key: Option<&HomeKey>,
+        at_each: Arc<dyn Fn(&'static str) + Send + Sync>,
+    ) -> Result<(), RenewError> {
+        Self::renew_passing(&storage.into(), ticket, key, Points::new(at_each))
+    }
+
+    fn renew_passing(
+        storage: &Storage,
+        ticket: &Ticket,
+        key: Option<&HomeKey>,
+        points: Points,
+    ) -> Result<(), RenewError> {
         let random = Random::from_system().map_err(|_| OpenError::NoRandomness)?;
-        let (store, loaded) = Store::open(&storage.into(), key, random)?;
+        let (mut store, loaded) = Store::open(storage, key, random)?;
+        store.points = points;
         let home = Self::from_record(&loaded.home, Keyring::from_record(&loaded.keyring)?.public())?;
         let access = access(ticket).ok_or(RenewError::NotARelay)?;
         if access.relay.key != home.access.relay.key {

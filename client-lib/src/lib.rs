@@ -78,6 +78,8 @@ pub use message::{
 pub use network::{Network, Udp};
 pub use notices::{Matter, Notice};
 pub use objects::{ObjectFailure, ObjectState};
+#[cfg(feature = "crash-points")]
+pub use points::CRASH_POINTS;
 pub use safety::{BadSafetyNumber, SafetyNumber};
 pub use store::key::HomeKey;
 pub use store::storage::{MemoryStorage, Storage};

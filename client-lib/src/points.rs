@@ -7,6 +7,32 @@
 #[cfg(feature = "crash-points")]
 pub(crate) use armed::Points;
 
+/// What there is to be killed at: changes of the disk, each before and after its commit, and the moments at which what
+/// the disk holds is said on the link, or settled there. A client that passes another one panics, so that none is forgotten here.
+#[cfg(feature = "crash-points")]
+pub const CRASH_POINTS: [&str; 20] = [
+    "acknowledge",
+    "apply",
+    "change_access",
+    "enqueue",
+    "enqueue_notes",
+    "fetch_object",
+    "forget_object",
+    "hand_over",
+    "put_contact",
+    "put_grant",
+    "put_home",
+    "put_object",
+    "put_secret",
+    "readdress",
+    "release_inbox",
+    "remove_contact",
+    "remove_request",
+    "revoke",
+    "say",
+    "settle",
+];
+
 /// No crash points.
 #[cfg(not(feature = "crash-points"))]
 #[derive(Clone, Debug, Default)]
@@ -23,6 +49,8 @@ mod armed {
     use std::sync::Arc;
     use std::sync::atomic::{AtomicU64, Ordering};
 
+    use super::CRASH_POINTS;
+
     /// What happens at crash points.
     #[derive(Clone)]
     pub(crate) struct Points(Arc<dyn Fn(&'static str) + Send + Sync>);
@@ -33,6 +61,7 @@ mod armed {
         }
 
         pub(crate) fn pass(&self, name: &'static str) {
+            assert!(CRASH_POINTS.contains(&name), "{name:?} is missing in CRASH_POINTS");
             (self.0)(name);
         }
     }

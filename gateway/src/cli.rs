@@ -21,7 +21,7 @@ const DATA_DEFAULT: &str = "relay-data";
 
 const AFTER_HELP: &str = "\
 The data folder is --data, else $THINPOST_RELAY_DATA, else what the configuration says, else ./relay-data.
-RUST_LOG sets what is logged to the standard error (default: warn).
+RUST_LOG sets what is logged to the standard error (default: warn, without anybody's address).
 
 Exit codes, each with one line on the standard error:
    0  done; or stopped by SIGTERM or SIGINT, in good order

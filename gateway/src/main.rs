@@ -2,6 +2,7 @@
 
 mod address;
 mod cli;
+mod log;
 mod qr;
 mod upkeep;
 
@@ -25,7 +26,6 @@ use thinpost_gateway::store::{CommitMode, RedbStore};
 use thinpost_gateway::{Relay, RelayParts, Stopped};
 use thinpost_wire::ids::RelayKey;
 use thinpost_wire::ticket::{RelayTicket, Ticket};
-use tracing_subscriber::EnvFilter;
 
 use self::address::Advertised;
 use self::cli::{Cli, Command, Failure, InviteArgs, QrArgs, RelayArgs, RunArgs, TicketArgs};
@@ -69,12 +69,7 @@ fn perform(command: Command) -> Result<(), Failure> {
 
 fn run(args: &RunArgs) -> Result<(), Failure> {
     let config = args.load()?;
-    tracing_subscriber::fmt()
-        .with_writer(io::stderr)
-        .with_env_filter(EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn")))
-        // A log that is on a full disk, or that nobody reads any more, is no reason to panic.
-        .log_internal_errors(false)
-        .init();
+    log::begin();
     let folder = Folder::open(&args.relay.data(&config))?;
     // Held until the process ends.
     let lock = folder.lock()?;

@@ -1,13 +1,23 @@
 //! A relay and two people, each a process, on this machine: for tests of the programs as they are. What a test cannot go on without
-//! panics.
+//! panics, and so does the end of a town in which a program did.
 
 #![allow(clippy::unwrap_used, reason = "a process that cannot be started fails its test")]
 
+use std::fmt::Write as _;
+use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Lines};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::thread;
 
 use tempfile::TempDir;
+
+/// How a program of ours says that it panics.
+const PANIC: &str = "panicked at";
+
+/// Of what each process said on standard error, so many lines are told when a test fails.
+const LAST_WORDS: usize = 10;
 
 /// A process that does not outlive the test.
 pub struct Process {
@@ -42,6 +52,11 @@ impl Process {
         self.line().strip_prefix("listening on ").unwrap().to_owned()
     }
 
+    /// Whether it runs: it has neither ended by itself nor been killed.
+    pub fn is_alive(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+
     /// SIGKILL, on Unix: no handler runs, nothing is flushed.
     pub fn kill(&mut self) {
         self.child.kill().unwrap();
@@ -72,13 +87,20 @@ pub struct Town {
     /// Where the relay listens.
     pub address: String,
     relay: Option<Process>,
+    /// What processes say on standard error: a file for each.
+    said: TempDir,
+    processes: AtomicU32,
+    /// Whoever has asked says themselves whether any has panicked.
+    was_asked: AtomicBool,
 }
 
 impl Town {
     /// Nobody, and no relay.
     pub fn empty() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        Self { folder, bin: programs(), address: "127.0.0.1:0".to_owned(), relay: None }
+        let [folder, said] = [(); 2].map(|()| tempfile::tempdir().unwrap());
+        let (processes, was_asked) = (AtomicU32::new(0), AtomicBool::new(false));
+        let address = "127.0.0.1:0".to_owned();
+        Self { folder, bin: programs(), address, relay: None, said, processes, was_asked }
     }
 
     /// A relay that runs, and Ann and Bob, who know each other.
@@ -134,21 +156,60 @@ impl Town {
     /// A command of the relay's operator.
     pub fn gateway(&self, command: &str) -> Command {
         let mut gateway = Command::new(self.bin.join("gateway"));
-        gateway.arg(command).arg("--data").arg(self.data()).stderr(Stdio::null());
+        gateway.arg(command).arg("--data").arg(self.data()).stderr(self.keep(command));
         gateway
     }
 
     /// A command of a person's.
     pub fn thinpost(&self, name: &str) -> Command {
         let mut command = Command::new(self.bin.join("thinpost"));
-        command.arg("--home").arg(self.folder.path().join(name)).stderr(Stdio::null());
+        command.arg("--home").arg(self.folder.path().join(name)).stderr(self.keep(name));
         command
+    }
+
+    /// A file for what another process says on standard error.
+    fn keep(&self, name: &str) -> File {
+        let number = self.processes.fetch_add(1, Ordering::Relaxed);
+        File::create(self.said.path().join(format!("{number:04} {name}"))).unwrap()
+    }
+
+    /// What processes have said on standard error, in the order in which they began, but for those with another place for it.
+    fn said(&self) -> Vec<(String, String)> {
+        // A test that fails already is not to fail here.
+        let files = fs::read_dir(self.said.path()).into_iter().flatten().flatten();
+        let read = |file: fs::DirEntry| {
+            let said = fs::read(file.path()).unwrap_or_default();
+            (file.file_name().to_string_lossy().into_owned(), String::from_utf8_lossy(&said).into_owned())
+        };
+        let mut said: Vec<_> = files.map(read).collect();
+        said.sort();
+        said
+    }
+
+    /// What a process has said that panicked, if any has. Whoever does not ask before the end panics then.
+    pub fn panicked(&self) -> Option<String> {
+        self.was_asked.store(true, Ordering::Relaxed);
+        let found = self.said().into_iter().find(|(_, said)| said.contains(PANIC));
+        found.map(|(name, said)| format!("{name}: {said}"))
+    }
+
+    /// How what each process has said on standard error ends: for whoever looks into a failure.
+    pub fn last_words(&self) -> String {
+        let mut words = String::new();
+        for (name, said) in self.said() {
+            let lines: Vec<_> = said.lines().collect();
+            for line in &lines[lines.len().saturating_sub(LAST_WORDS)..] {
+                let _ = writeln!(words, "{name}: {line}");
+            }
+        }
+        words
     }
 
     /// What a command that succeeds prints.
     pub fn text(&self, command: &mut Command) -> String {
         let Output { status, stdout, stderr } = command.stderr(Stdio::piped()).output().unwrap();
-        assert!(status.success(), "{command:?}: {}", String::from_utf8_lossy(&stderr));
+        let said = String::from_utf8_lossy(&stderr);
+        assert!(status.success() && !said.contains(PANIC), "{command:?}: {said}");
         String::from_utf8(stdout).unwrap().trim().to_owned()
     }
 
@@ -177,6 +238,17 @@ impl Town {
     }
 }
 
+impl Drop for Town {
+    fn drop(&mut self) {
+        drop(self.relay.take());
+        if thread::panicking() {
+            eprint!("{}", self.last_words());
+        } else if !self.was_asked.load(Ordering::Relaxed) {
+            assert_eq!(self.panicked(), None, "a program has panicked");
+        }
+    }
+}
+
 /// What this machine does not allow cannot be tested; where that must not be, as in CI, this fails.
 #[track_caller]
 pub fn skipped(why: &str) {
@@ -195,5 +267,8 @@ pub fn failure(output: &Output, code: i32) -> String {
 
 /// What a command prints, and how it ends.
 pub fn output(command: &mut Command) -> Output {
-    command.stdin(Stdio::null()).stderr(Stdio::piped()).output().unwrap()
+    let output = command.stdin(Stdio::null()).stderr(Stdio::piped()).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!said.contains(PANIC), "{command:?}: {said}");
+    output
 }

@@ -13,7 +13,9 @@ use std::time::Duration;
 
 use quinn::{AsyncUdpSocket, Runtime};
 use thinpost_carrier::Identity;
-use thinpost_client::{BlockingMode, Builder, Client, Home, MemoryStorage, Network, WallClock};
+use thinpost_client::{
+    BlockingMode, Builder, Client, Home, MemoryStorage, Network, OpenError, Storage, WallClock,
+};
 use thinpost_disk::medium::Medium;
 use thinpost_gateway::config::{Config, Registration};
 use thinpost_gateway::invite::Invites;
@@ -63,6 +65,8 @@ pub struct WorldBuilder {
     seed: u64,
     config: Config,
     on_redb: bool,
+    identity: Identity,
+    beginning_unix_s: u64,
 }
 
 impl WorldBuilder {
@@ -84,6 +88,20 @@ impl WorldBuilder {
     #[must_use]
     pub fn on_redb(mut self, on_redb: bool) -> Self {
         self.on_redb = on_redb;
+        self
+    }
+
+    /// Who the relay is; the same in all worlds by default.
+    #[must_use]
+    pub fn relay_identity(mut self, identity: Identity) -> Self {
+        self.identity = identity;
+        self
+    }
+
+    /// When the world begins, seconds since 1970; with the year 2026 by default.
+    #[must_use]
+    pub fn beginning(mut self, unix_s: u64) -> Self {
+        self.beginning_unix_s = unix_s;
         self
     }
 
@@ -120,11 +138,12 @@ impl World {
     pub fn builder() -> WorldBuilder {
         let mut config = Config::default();
         config.registration = Registration::Open;
-        WorldBuilder { seed: 0, config, on_redb: false }
+        let (identity, beginning_unix_s) = (Identity::from_seed([0x52; 32]), BEGINNING_UNIX_S);
+        WorldBuilder { seed: 0, config, on_redb: false, identity, beginning_unix_s }
     }
 
     fn with(builder: WorldBuilder) -> Self {
-        let WorldBuilder { seed, config, on_redb } = builder;
+        let WorldBuilder { seed, config, on_redb, identity, beginning_unix_s } = builder;
         let panics = PanicWatch::begin();
         let file = on_redb.then(Medium::default);
         let store = open_store(file.as_ref(), &config, seed, 0);
@@ -132,8 +151,8 @@ impl World {
             seed,
             net: Net::new(seed),
             config,
-            identity: Identity::from_seed([0x52; 32]),
-            clock: Arc::new(Clock::right()),
+            identity,
+            clock: Arc::new(Clock::right(Instant::now(), beginning_unix_s)),
             disk: Arc::new(FailingDisk::new(store.clone())),
             store,
             file,
@@ -275,7 +294,7 @@ impl World {
             seed,
             storage,
             network: Arc::new(Sockets { net: self.net.clone(), ip, next_port: AtomicU16::new(40_000) }),
-            clock: Arc::new(Clock { began: self.clock.began, ..Clock::right() }),
+            clock: Arc::new(Clock::right(self.clock.began, self.clock.beginning_unix_s)),
             client: None,
         }
     }
@@ -318,12 +337,31 @@ impl Person {
 
     /// Opens their client, with options of your own.
     pub fn open_with(&mut self, options: impl FnOnce(Builder) -> Builder) -> &Client {
-        let builder = Client::builder(&self.storage)
+        self.open_home(self.storage.clone(), options)
+    }
+
+    /// Opens a client with a home that is elsewhere; what is kept for them here stays as it is.
+    pub fn open_home(
+        &mut self,
+        home: impl Into<Storage>,
+        options: impl FnOnce(Builder) -> Builder,
+    ) -> &Client {
+        let client = options(self.builder(home)).open().expect("the home can be opened");
+        self.client.insert(client)
+    }
+
+    /// The same where the home may be beyond opening.
+    pub(crate) fn try_open(&mut self, options: impl FnOnce(Builder) -> Builder) -> Result<(), OpenError> {
+        self.client = Some(options(self.builder(self.storage.clone())).open()?);
+        Ok(())
+    }
+
+    fn builder(&self, home: impl Into<Storage>) -> Builder {
+        Client::builder(home)
             .network(self.network.clone())
             .wall_clock(self.clock.clone())
             .blocking(BlockingMode::Inline)
-            .seed(self.seed);
-        self.client.insert(options(builder).open().expect("a home in memory can be opened"))
+            .seed(self.seed)
     }
 
     /// Opens their client, with keep-alives so that a relay that vanished is noticed.
@@ -366,13 +404,13 @@ impl Network for Sockets {
 /// A wall clock that goes with the world's time, though it may be set wrong.
 struct Clock {
     began: Instant,
+    beginning_unix_s: u64,
     ahead_ms: AtomicI64,
 }
 
 impl Clock {
-    /// One that begins now.
-    fn right() -> Self {
-        Self { began: Instant::now(), ahead_ms: AtomicI64::new(0) }
+    fn right(began: Instant, beginning_unix_s: u64) -> Self {
+        Self { began, beginning_unix_s, ahead_ms: AtomicI64::new(0) }
     }
 
     fn step(&self, seconds: i64) {
@@ -382,7 +420,7 @@ impl Clock {
 
 impl WallClock for Clock {
     fn unix_ms(&self) -> u64 {
-        let right_ms = BEGINNING_UNIX_S * 1_000 + self.began.elapsed().as_millis() as u64;
+        let right_ms = self.beginning_unix_s * 1_000 + self.began.elapsed().as_millis() as u64;
         right_ms.saturating_add_signed(self.ahead_ms.load(Ordering::Relaxed))
     }
 }

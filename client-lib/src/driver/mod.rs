@@ -267,6 +267,7 @@ impl Driver {
     /// Lives until the client is closed or dropped.
     pub(crate) async fn run(mut self) {
         let mut stopped_at: Option<Wish> = None;
+        self.failed |= self.look_at_whole().await.is_err();
         loop {
             let wish = *self.wish.borrow_and_update();
             if wish.closed {

@@ -51,6 +51,13 @@ struct Pending {
     fetches: u32,
 }
 
+impl Pending {
+    fn is_whole(&self) -> bool {
+        let ObjectRow { size, aim, .. } = self.row;
+        aim == ObjectAim::Fetch && size > 0 && self.held.get(&0).is_some_and(|first| first.end == size)
+    }
+}
+
 impl Objects {
     /// Takes in, at the start, what was begun at another time.
     pub(super) fn load(&mut self, objects: Vec<LoadedObject>) {
@@ -95,6 +102,12 @@ impl Objects {
             .filter(|pending| !pending.is_on_link)
             .filter_map(|pending| pending.not_before)
             .min()
+    }
+
+    /// Objects that are to be fetched, and are here to the last byte.
+    fn whole(&self) -> Vec<(ObjectNumber, ObjectId)> {
+        let whole = self.pending.iter().filter(|(_, pending)| pending.is_whole());
+        whole.map(|(number, pending)| (*number, pending.row.id)).collect()
     }
 
     fn of(&mut self, transfer: Transfer) -> Option<(ObjectNumber, &mut Pending)> {
@@ -202,7 +215,8 @@ impl Driver {
             self.objects.of(transfer)
         {
             let id = *id;
-            self.end_object(transfer, number, ObjectChange::Gone);
+            self.objects.transfers.remove(&transfer);
+            self.end_object(number, ObjectChange::Gone);
             self.tell_after.push(Event::ObjectStored { id });
         }
     }
@@ -210,7 +224,8 @@ impl Driver {
     /// The relay does not take an object, or does not give it.
     pub(super) fn object_refused(&mut self, link: &mut Link, transfer: Transfer, reason: ObjectRefusal) {
         link.stop_object(transfer);
-        let Some((number, pending)) = self.objects.of(transfer) else { return };
+        let Some(number) = self.objects.transfers.remove(&transfer) else { return };
+        let Some(pending) = self.objects.pending.get_mut(&number) else { return };
         let id = pending.row.id;
         tracing::debug!(%id, %reason, "an object was refused");
         let is_put = matches!(pending.row.aim, ObjectAim::Put { .. });
@@ -225,15 +240,13 @@ impl Driver {
             pending.fetches += u32::from(is_anew);
             pending.not_before = (!is_anew).then(|| Instant::now() + PAUSE);
             pending.is_on_link = false;
-            self.objects.transfers.remove(&transfer);
         } else {
-            self.end_object(transfer, number, ObjectChange::Gone);
+            self.end_object(number, ObjectChange::Gone);
             self.tell_after.push(Event::ObjectFailed { id, reason: ObjectFailure::Refused(reason) });
         }
     }
 
-    fn end_object(&mut self, transfer: Transfer, number: ObjectNumber, change: ObjectChange) {
-        self.objects.transfers.remove(&transfer);
+    fn end_object(&mut self, number: ObjectNumber, change: ObjectChange) {
         self.objects.pending.remove(&number);
         self.changes.objects.push((number, change));
     }
@@ -262,32 +275,46 @@ impl Driver {
         transfer: Transfer,
     ) -> Result<Option<Frame>, StoreError> {
         let Some((number, pending)) = self.objects.of(transfer) else { return Ok(None) };
-        let ObjectRow { id, size, .. } = pending.row;
-        if pending.held.get(&0).is_none_or(|first| first.end != size) {
+        let id = pending.row.id;
+        if !pending.is_whole() {
             return Ok(None);
         }
         let found = self.shared.on_disk(move |shared| shared.store.object_digest(number)).await?;
         link.stop_object(transfer);
-        self.fetched(transfer, number, id, found == id);
+        self.objects.transfers.remove(&transfer);
+        self.fetched(number, id, found == id);
         Ok(Some((Said::Other, ToRelay::EndTransfer { transfer }.encode())))
     }
 
-    fn fetched(&mut self, transfer: Transfer, number: ObjectNumber, id: ObjectId, is_sound: bool) {
+    /// Looks at what is whole when the home is opened: no byte of it is still to come, after which it would be looked at. A client that
+    /// was killed between the last of them and this leaves that.
+    pub(super) async fn look_at_whole(&mut self) -> Result<(), StoreError> {
+        let whole = self.objects.whole();
+        if whole.is_empty() {
+            return Ok(());
+        }
+        for (number, id) in whole {
+            let found = self.shared.on_disk(move |shared| shared.store.object_digest(number)).await?;
+            self.fetched(number, id, found == id);
+        }
+        self.commit().await
+    }
+
+    fn fetched(&mut self, number: ObjectNumber, id: ObjectId, is_sound: bool) {
         if is_sound {
-            self.end_object(transfer, number, ObjectChange::Arrived);
+            self.end_object(number, ObjectChange::Arrived);
             return self.tell_after.push(Event::ObjectArrived { id });
         }
         tracing::warn!(%id, "what has come is not the object that was asked for");
-        let Some((_, pending)) = self.objects.of(transfer) else { return };
+        let Some(pending) = self.objects.pending.get_mut(&number) else { return };
         if pending.fetches >= FETCHES_MAX {
-            self.end_object(transfer, number, ObjectChange::Gone);
+            self.end_object(number, ObjectChange::Gone);
             return self.tell_after.push(Event::ObjectFailed { id, reason: ObjectFailure::Damaged });
         }
         pending.fetches += 1;
         pending.held.clear();
         pending.row.size = 0;
         pending.is_on_link = false;
-        self.objects.transfers.remove(&transfer);
         self.changes.objects.push((number, ObjectChange::Reset));
     }
 

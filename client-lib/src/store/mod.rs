@@ -21,6 +21,8 @@ mod tests;
 #[cfg(test)]
 mod tests_at_rest;
 #[cfg(test)]
+mod tests_bit_rot;
+#[cfg(test)]
 mod tests_disk;
 #[cfg(test)]
 mod tests_outbox;

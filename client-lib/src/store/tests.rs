@@ -348,7 +348,7 @@ fn a_home_is_made_once_and_another_format_is_not_touched() {
     assert!(matches!(create(&(&memory).into()), Err(CreateError::Exists(_))));
     let (store, _) = open(&memory);
     let other = (FORMAT + 1).to_le_bytes();
-    store.change("format", |write| write.meta()?.put_clear(META_FORMAT, &other)).unwrap();
+    store.change("put_home", |write| write.meta()?.put_clear(META_FORMAT, &other)).unwrap();
     drop(store);
     let error = open_storage(&memory.into()).err();
     assert_eq!(error, Some(OpenError::UnknownFormat { found: FORMAT + 1, known: FORMAT }));

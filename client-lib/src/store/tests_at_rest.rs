@@ -35,7 +35,7 @@ fn reopen(storage: &Storage, key: Option<&HomeKey>) -> Result<(), OpenError> {
     Store::open(storage, key, random()).map(drop)
 }
 
-fn carol() -> Contact {
+pub(super) fn carol() -> Contact {
     let owner = Identity::from_seed([4; 32]);
     let seal = SealKeys { identity: [5; 32], pre_key: [6; 32], envelope: [8; 32] };
     let relays = vec![RelayTicket { key: RelayKey([9; 32]), addresses: vec![([192, 0, 2, 1], 7).into()] }];
@@ -52,8 +52,8 @@ fn carol() -> Contact {
     Contact { name: "carol of the mill".into(), ticket }
 }
 
-/// Something in every table.
-fn fill(store: &Store) {
+/// Something in most tables.
+pub(super) fn fill(store: &Store) {
     let numbers = numbers(NOW);
     let letters = [SECRET, SECRET, SECRET].map(|text| row(text.as_bytes()));
     store.enqueue(&mut letters.clone(), &numbers).unwrap();

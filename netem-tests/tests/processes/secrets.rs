@@ -4,12 +4,17 @@ use std::fs::{self, File, OpenOptions};
 use std::path::Path;
 use std::process::Command;
 
-use thinpost_client::ticket::Ticket;
+use thinpost_client::ticket::{ContactTicket, Ticket};
+use thinpost_gateway::folder::Folder;
 use thinpost_wire::letter::{Content, Letter, Way};
 use thinpost_wire::text::{Favourite, ModelName, ModelSet, Models, NUMBERS};
+use thinpost_wire::token::MailboxSecret;
 
 use crate::kills::texts;
 use crate::town::{Process, Town};
+
+/// As long as a key is at least, bytes: longer than QUIC's ids of connections.
+const KEY_BYTES: usize = 24;
 
 /// A name that stands nowhere by chance.
 const NAME: &str = "my dear friend Robert";
@@ -24,6 +29,9 @@ fn neither_the_disk_nor_the_log_of_a_relay_holds_a_text_or_a_contacts_name() {
     let mut relay = Process::start(&mut relay);
     relay.address();
 
+    let invite = town.text(&mut town.gateway("invite"));
+    town.text(town.thinpost("carol").args(["init", &invite]));
+    let carol = town.text(town.thinpost("carol").arg("ticket"));
     let bob = town.text(town.thinpost("bob").args(["ticket", "--for", NAME]));
     town.text(town.thinpost("ann").args(["contact", "remove", "bob"]));
     town.text(town.thinpost("ann").args(["contact", "add", NAME, &bob]));
@@ -51,12 +59,24 @@ fn neither_the_disk_nor_the_log_of_a_relay_holds_a_text_or_a_contacts_name() {
             assert!(!found, "the {place} holds {:?}", String::from_utf8_lossy(secret));
         }
     }
+    // Nor what lets anybody in, or opens anything.
+    let keys = keys_of(&town, &store, &invite, [&bob, &carol]);
+    for (whose, key) in &keys {
+        let found = shapes(key).iter().any(|shape| log.windows(shape.len()).any(|window| window == shape));
+        assert!(!found, "the log holds {whose}");
+    }
+    assert!(longest_key(&lines).is_none(), "the log holds a key, whosever it is, as of a TLS session");
     // What may be seen is found this way.
+    assert!(lines.contains("127.0.0.1:"), "at trace, where packets came from");
     let visible = "the weather is fine in Lisbon";
-    let mut relay = Process::start(town.gateway("run").args(["--listen", &town.address]));
+    let quiet = town.folder.path().join("quiet");
+    let mut relay = town.gateway("run");
+    relay.args(["--listen", &town.address]).env_remove("RUST_LOG").stderr(File::create(&quiet).unwrap());
+    let mut relay = Process::start(&mut relay);
     relay.address();
     town.text(town.thinpost("ann").args(["send", NAME, "--relay-visible", visible]));
     relay.kill();
+    assert_eq!(fs::read_to_string(&quiet).unwrap(), "", "by default: nobody's address, nor anything else");
     let store = fs::read(town.data().join("store.redb")).unwrap();
     let models = Models::compiled_in();
     let under = |number| {
@@ -69,6 +89,53 @@ fn neither_the_disk_nor_the_log_of_a_relay_holds_a_text_or_a_contacts_name() {
     let is_there = |letter: &Vec<u8>| store.windows(letter.len()).any(|window| window == letter);
     let mut letters = (0..NUMBERS).map(under).filter(|letter| letter.len() < visible.len());
     assert!(letters.any(|letter| is_there(&letter)), "it is under a model that anybody may have");
+}
+
+/// All that a relay has or is told and that must stay with it: its key and what is made of it, an invite, what tickets let in by, and
+/// what their tokens are made under.
+fn keys_of(town: &Town, store: &[u8], invite: &str, tickets: [&str; 2]) -> Vec<(&'static str, Vec<u8>)> {
+    let folder = Folder::open(&town.data()).unwrap();
+    let seed = fs::read_to_string(folder.key_path()).unwrap();
+    let seed: Vec<_> = (0..32).map(|n| u8::from_str_radix(&seed[2 * n..][..2], 16).unwrap()).collect();
+    let Ticket::Invite(invite) = invite.parse().unwrap() else { panic!("{invite}") };
+    let reset_key = folder.keys().unwrap().reset_key().to_vec();
+    let mut keys =
+        vec![("its key", seed), ("its key for resets", reset_key), ("an invite", invite.token.mac.to_vec())];
+    for ticket in tickets {
+        let token = contact(ticket).token;
+        keys.push(("a token", token.0[4..].to_vec()));
+        // Nothing but the relay's disk and the home holds it; what it is shows in what it makes.
+        let secrets = store.windows(32).map(|window| MailboxSecret(window.try_into().unwrap()));
+        let secret = secrets.into_iter().find(|secret| token.is_of(secret)).expect("the relay looks it up");
+        keys.push(("a mailbox's secret", secret.0.to_vec()));
+    }
+    keys
+}
+
+fn contact(ticket: &str) -> ContactTicket {
+    match ticket.parse().unwrap() {
+        Ticket::Contact(contact) => contact,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// What stands in a log and is as long as a key: so many hex digits in a row, or numbers of a byte in a list.
+fn longest_key(log: &str) -> Option<&str> {
+    let is_hex = |c: char| c.is_ascii_hexdigit();
+    let hex = log.split(|c| !is_hex(c)).find(|run| run.len() >= 2 * KEY_BYTES);
+    let is_list = |c: char| c.is_ascii_digit() || ", \n".contains(c);
+    let count = |list: &str| list.split(',').filter(|n| n.trim().parse::<u8>().is_ok()).count();
+    hex.or_else(|| log.split(|c| !is_list(c)).find(|list| count(list) >= KEY_BYTES))
+}
+
+#[test]
+fn a_key_is_known_by_its_length() {
+    let key: Vec<u8> = (100..132).collect();
+    let [_, upper, lower, list] = shapes(&key).map(|shape| String::from_utf8_lossy(&shape).into_owned());
+    for shape in [upper, lower, list, format!("{key:#?}")] {
+        assert!(longest_key(&format!("a log that says key={shape} in passing")).is_some(), "{shape}");
+    }
+    assert_eq!(longest_key("from 127.0.0.1:4433, device 0123456789abcdef, [1, 2, 3]"), None);
 }
 
 /// A command of a person's that adds all it can say to this log.

@@ -1,4 +1,4 @@
-//! Files of earlier formats are opened, and hold what they held: see `fixtures/README.md`. A relay that speaks another protocol is
+//! Files of earlier formats are opened, hold what they held, and go on from there: see `fixtures/README.md`. A relay that speaks another protocol is
 //! waited for.
 
 use std::sync::Arc;
@@ -8,21 +8,27 @@ use quinn::crypto::rustls::QuicServerConfig;
 use quinn::{Endpoint, EndpointConfig, ServerConfig};
 use rustls::server::NoServerSessionStorage;
 use thinpost_carrier::Identity;
-use thinpost_client::{Client, InboxNumber, MessageId, MessageState, ReceivedContent, WallClock};
+use thinpost_client::ticket::Ticket;
+use thinpost_client::{
+    Client, Home, InboxNumber, MessageId, MessageState, ReceivedContent, Status, WallClock,
+};
+use thinpost_gateway::folder::Folder;
 use thinpost_gateway::store::{RedbStore, Store, StoreConfig};
 use thinpost_netem::World;
 use thinpost_wire::ids::Position;
 use tokio::time::sleep;
 
 use crate::fixtures::{FORMATS, unpacked};
-use crate::people::{A_WHILE, ann_and_bob, expected, go, inbox, line};
+use crate::people::{A_WHILE, ann_and_bob, expected, go, inbox, line, profile};
 
 /// The day on which they were made.
 struct ThatDay;
 
+const THAT_DAY_UNIX_S: u64 = 1_795_797_500;
+
 impl WallClock for ThatDay {
     fn unix_ms(&self) -> u64 {
-        1_795_797_500_000
+        THAT_DAY_UNIX_S * 1_000
     }
 }
 
@@ -63,6 +69,59 @@ async fn homes_and_stores_of_earlier_formats_hold_what_they_held() {
             ann.close().await;
             bob.close().await;
         }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn homes_and_stores_of_earlier_formats_go_on_where_they_stopped() {
+    for format in FORMATS {
+        let folder = unpacked(format);
+        let relay = Folder::open(&folder.path().join("relay")).unwrap();
+        let identity = relay.keys().unwrap().identity();
+        let mut world = World::builder().seed(1).relay_identity(identity).beginning(THAT_DAY_UNIX_S).build();
+        world.kill_relay();
+        let store = RedbStore::open(&relay.store_path(), StoreConfig::default()).unwrap();
+        world.put_store(Arc::new(store));
+        world.start_relay();
+        // The same relay has another address.
+        let here = Ticket::Relay(world.relay_ticket());
+        let [ann, bob] = ["ann", "bob"].map(|name| {
+            let home = folder.path().join(name);
+            Home::renew(&home, &here, None).unwrap_or_else(|error| panic!("{format}, {name}: {error}"));
+            let mut person = world.person(name, &profile("gprs"));
+            person.open_home(home, |builder| builder).connect();
+            person
+        });
+        let from = |name: &str, texts: &[&str]| {
+            texts.iter().map(|text| (name.to_owned(), (*text).to_owned())).collect::<Vec<_>>()
+        };
+        let held = ["first, and fetched", "in custody", "waiting"];
+        assert_eq!(inbox(&bob, 3).await, from("ann", &held), "{format}");
+        bob.client().send("ann", "all of it has come".into()).await.unwrap();
+        assert_eq!(inbox(&ann, 2).await, from("bob", &["an answer", "all of it has come"]), "{format}");
+        ann.client().send("bob", "and your answer".into()).await.unwrap();
+        assert_eq!(inbox(&bob, 4).await[3..], from("ann", &["and your answer"]), "{format}");
+        sleep(A_WHILE * 10).await;
+        for person in [&ann, &bob] {
+            let Status { waiting, unconfirmed, failed, abandoned, notices, .. } =
+                person.client().status().await.unwrap();
+            assert_eq!(
+                (waiting, unconfirmed, failed, abandoned),
+                (0, 0, 0, 0),
+                "{format}, {}",
+                person.name()
+            );
+            assert!(notices.is_empty(), "{format}, {}: {notices:?}", person.name());
+        }
+        for id in 1..=4 {
+            let state = ann.client().message_state(MessageId(id)).await.unwrap();
+            assert_eq!(state, Some(MessageState::Delivered), "{format}, message {id}");
+        }
+        assert_eq!(
+            world.store().counts().unwrap().entries,
+            0,
+            "{format}: all that was in custody is let go of"
+        );
     }
 }
 
