@@ -156,6 +156,8 @@ pub struct Link {
     inbound: Inbound,
     objects: ObjectsInbound,
     peer_has: DictionarySet,
+    /// Of those that it was said to have, the ones that it has reported as unreadable.
+    peer_lacks: DictionarySet,
     /// The tag of a batch that could not be read, until the peer has been told.
     unreadable: Option<u8>,
     settled_event: Option<u64>,
@@ -170,6 +172,7 @@ impl Link {
             inbound: Inbound::default(),
             objects: ObjectsInbound::default(),
             peer_has: config.peer_has,
+            peer_lacks: DictionarySet::EMPTY,
             unreadable: None,
             settled_event: None,
             last_heard: None,
@@ -284,9 +287,9 @@ impl Link {
         self.outbound.path_is_open(now);
     }
 
-    /// Learns which dictionaries the other end has.
+    /// Learns which dictionaries the other end has, but for those that it could not read with.
     pub fn set_peer_dictionaries(&mut self, peer_has: DictionarySet) {
-        self.peer_has = peer_has;
+        self.peer_has = without(peer_has, self.peer_lacks);
     }
 
     /// Takes in a datagram.
@@ -330,8 +333,12 @@ impl Link {
             self.objects.asked();
         }
 
-        if let Some(tag) = batch.unreadable {
-            self.peer_has = without(self.peer_has, tag);
+        // Nothing else was ever coded so that the peer could lack it. Each counts once: what it brings about costs more than the byte.
+        if let Some(number) = batch.unreadable.and_then(codec::dictionary_number)
+            && self.peer_has.contains(number)
+        {
+            self.peer_lacks = DictionarySet::from_bits(self.peer_lacks.bits() | 1 << number);
+            self.peer_has = without(self.peer_has, self.peer_lacks);
             self.outbound.lose_all();
         }
         if batch.ack.is_none() && batch.held.is_empty() {
@@ -466,12 +473,9 @@ impl Link {
     }
 }
 
-/// The dictionaries but for the one that this codec tag names, if it names one.
-fn without(set: DictionarySet, tag: u8) -> DictionarySet {
-    match codec::dictionary_number(tag) {
-        Some(number) => DictionarySet::from_bits(set.bits() & !(1 << number)),
-        None => set,
-    }
+/// What is in the first set and not in the second.
+fn without(set: DictionarySet, other: DictionarySet) -> DictionarySet {
+    DictionarySet::from_bits(set.bits() & !other.bits())
 }
 
 #[cfg(test)]

@@ -381,6 +381,42 @@ fn short_texts_leave_a_few_times_between_chunks_where_losses_are_no_exception() 
 }
 
 #[test]
+fn a_dictionary_that_was_not_used_is_no_reason_to_send_anything_again() {
+    let unreadable = |tag| Batch { unreadable: Some(tag), ..Batch::default() };
+    let mut end = End::new(true);
+    end.link.set_peer_dictionaries(DictionarySet::compiled_in());
+    for _ in 0..100 {
+        end.link.push_noise(vec![7; 1_000]);
+    }
+    let filled = end.fill();
+    for tag in [0, 1, 3, 16 + 31, 48, 64, 255] {
+        end.hear(unreadable(tag));
+        assert_eq!(end.next(), None, "{tag}");
+    }
+    end.hear(unreadable(16));
+    assert_eq!(end.fill(), filled, "everything leaves again without it");
+    end.hear(unreadable(16));
+    assert_eq!(end.next(), None, "it is not used any more");
+    end.link.set_peer_dictionaries(DictionarySet::compiled_in());
+    end.hear(unreadable(16));
+    assert_eq!(end.next(), None, "nor is it again");
+}
+
+#[test]
+fn what_has_left_many_times_is_coded_no_more() {
+    let mut end = End::new(true);
+    end.link.set_peer_dictionaries(DictionarySet::compiled_in());
+    end.link.push("See you at eight, bring the keys. ".repeat(20));
+    let raw: Vec<_> = (0..9)
+        .map(|_| {
+            end.link.resend_all();
+            end.link.poll_transmit(end.now, 1_160).unwrap()[0] == 0
+        })
+        .collect();
+    assert_eq!(raw, [false, false, false, false, false, false, false, false, true]);
+}
+
+#[test]
 fn texts_that_shrink_fill_datagrams() {
     let mut end = End::new(true);
     end.link.set_peer_dictionaries(DictionarySet::compiled_in());
