@@ -82,6 +82,8 @@ pub(super) struct Outbound {
     silence: Silence,
     /// The newest datagram with a chunk.
     newest_chunk: u64,
+    /// The room that the latest datagram had for a chunk and its head, whether there was one to put in or not.
+    chunk_room: usize,
     /// When an item last left for the first time while chunks were on their way.
     said_at: Option<Time>,
     /// Polls that are to leave.
@@ -113,6 +115,7 @@ impl Outbound {
             pace: Pace::default(),
             silence: Silence::new(config.poll_pause_max),
             newest_chunk: 0,
+            chunk_room: ITEM_BYTES_MAX,
             said_at: None,
             polls: 0,
             probe: false,
@@ -286,7 +289,9 @@ impl Outbound {
             .min();
         let may_send =
             self.pace.has_room(self.objects.flying_bytes(), self.loss.is_high()) && !self.silence.is_on();
-        let paced = (may_send && self.objects.waits()).then(|| self.pace.next_at());
+        // Where none can be made, only an input changes that, and what may leave is asked after each.
+        let has_chunk = may_send && self.objects.next_chunk(self.chunk_room).is_some();
+        let paced = has_chunk.then(|| self.pace.next_at());
         overtaken.into_iter().chain(self.resend_at()).chain(paced).min()
     }
 
@@ -471,8 +476,8 @@ impl Outbound {
         let mut datagram = Vec::with_capacity(bytes_max);
         let mut content = Vec::with_capacity(bytes_max);
         base.encode(&mut content);
-        let room = bytes_max.saturating_sub(1 + content.len());
-        let (transfer, range) = self.objects.next_chunk(room)?;
+        self.chunk_room = bytes_max.saturating_sub(1 + content.len());
+        let (transfer, range) = self.objects.next_chunk(self.chunk_room)?;
         let bytes = self.objects.read(transfer, &range);
         content.clear();
         let chunk = Some(Chunk { transfer, offset: range.start, bytes: &bytes });

@@ -374,6 +374,27 @@ fn sent_between_chunks(lengths: &[usize]) -> usize {
 }
 
 #[test]
+fn a_chunk_that_cannot_be_made_sets_no_timer() {
+    let mut end = End::new(true);
+    end.link.send_object(OBJECT, 40_000, RangeSet::new());
+    end.link.supply(OBJECT, 0, vec![7; 1_000].into());
+    assert_eq!(end.next(), None, "the rest of a datagram is to be handed over");
+    assert_eq!(end.link.poll_timeout(), None);
+    end.link.supply(OBJECT, 1_000, vec![7; 1_000].into());
+    assert!(end.next().unwrap().is_chunk);
+    end.link.supply(OBJECT, 2_000, vec![7; 8_000].into());
+    end.next();
+    let at = end.link.poll_timeout().unwrap();
+    assert!(at > end.now && at < end.now + Duration::from_millis(700), "{at:?}");
+
+    // Where there is no room for any.
+    end.now = at;
+    assert_eq!(end.link.poll_transmit(end.now, 4), None);
+    assert!(end.link.poll_timeout().is_some_and(|at| at > end.now));
+    assert!(end.next().unwrap().is_chunk);
+}
+
+#[test]
 fn short_texts_leave_a_few_times_between_chunks_where_losses_are_no_exception() {
     assert_eq!(sent_between_chunks(&[60]), 4);
     assert_eq!(sent_between_chunks(&[128, 128]), 8);
