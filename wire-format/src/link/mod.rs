@@ -33,11 +33,14 @@ use crate::limits::{BATCH_DECODED_BYTES_MAX, TRANSFERS_MAX, WINDOW_ITEMS};
 use inbound::Inbound;
 use objects::ObjectsInbound;
 pub use objects::Want;
-use outbound::Outbound;
+use outbound::{ITEM_BYTES_MAX, Outbound};
 
 /// What an item or a chunk takes beside its bytes until it is settled or held, bytes: its places in queues, and what a
 /// shell makes of it to have it written down and answered. Whoever sends the smallest fills no more memory than others.
 const BESIDE_BYTES: usize = 512;
+
+/// Room that is left to the next item in order by whatever else comes, bytes: nothing that waits for it may take its place.
+const NEXT_BYTES: usize = ITEM_BYTES_MAX + BESIDE_BYTES;
 
 /// A moment, as microseconds since any fixed one. The shell reads the clock.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -301,7 +304,8 @@ impl Link {
     }
 
     /// Takes in a datagram, but of items and chunks only what there is room for. `room_bytes` is told what the link would hold
-    /// with all of it, as [`Link::holds_bytes`] counts, and says what it may. What is not taken is not acknowledged, and comes
+    /// with all of it that is new, as [`Link::holds_bytes`] counts, and says what it may. Whatever comes out of order leaves room
+    /// for what does not. What is not taken is not acknowledged, and comes
     /// again.
     ///
     /// # Errors
@@ -347,9 +351,9 @@ impl Link {
             self.settled_event = Some(self.outbound.settled());
         }
         let holds = self.holds_bytes();
-        let parts = batch.items.iter().map(|item| item.bytes).chain(batch.chunk.map(|chunk| chunk.bytes));
-        let comes: usize = parts.map(|bytes| bytes.len() + BESIDE_BYTES).sum();
-        let room = room_bytes(holds + comes).saturating_sub(holds);
+        let chunk_needs = batch.chunk.as_ref().map_or(0, |chunk| self.objects.needs_bytes(chunk));
+        let needs = chunk_needs + self.inbound.needs_bytes(&batch.items);
+        let room = room_bytes(holds + needs).saturating_sub(holds);
         if let Some(chunk) = &batch.chunk
             && self.objects.handle(chunk, room)?
         {

@@ -376,6 +376,40 @@ fn a_peer_that_breaks_the_rules_is_told_from_one_that_does_not() {
     panic!("a frame without end was taken");
 }
 
+#[test]
+fn room_is_asked_for_what_is_new_only() {
+    let items = |numbers: Range<u64>| {
+        let items = numbers.map(|number| batch::Item { number, more: false, bytes: b"x" }).collect();
+        let mut content = vec![0];
+        Batch { items, ..Batch::default() }.encode(&mut content);
+        content
+    };
+    let chunk = |offset| {
+        let chunk = Some(Chunk { transfer: OBJECT, offset, bytes: &[7; 100] });
+        let mut content = vec![0];
+        Batch { chunk, ..Batch::default() }.encode(&mut content);
+        content
+    };
+    let mut link = Pair::new(CLEAN, 1).ends.into_iter().next().unwrap();
+    link.receive_object(OBJECT, 1_000, std::iter::once(500..1_000).collect()).unwrap();
+    let mut asked = |datagram: Vec<u8>| {
+        let (before, mut asked) = (link.holds_bytes(), 0);
+        let answer = |bytes: usize| {
+            asked = bytes - before;
+            usize::MAX
+        };
+        link.handle_datagram_within(Time::default(), &datagram, answer).unwrap();
+        asked
+    };
+    assert_eq!(asked(items(1..301)), 300 * (1 + BESIDE_BYTES));
+    assert_eq!(asked(items(1..302)), 1 + BESIDE_BYTES);
+    assert_eq!(asked(items(1..302)), 0);
+    let beside_chunks = BESIDE_BYTES + NEXT_BYTES;
+    assert_eq!(asked(chunk(0)), 100 + beside_chunks);
+    assert_eq!(asked(chunk(0)), 0, "the shell has it");
+    assert_eq!(asked(chunk(600)), 0, "it is held");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(96))]
 

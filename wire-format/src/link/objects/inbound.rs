@@ -9,7 +9,7 @@ use rangemap::RangeSet;
 use super::{RANGE_BYTES, bytes_of, bytes_of_both, has_all, to_ack};
 use crate::batch::{Chunk, Held, Transfer};
 use crate::limits::{ACK_RANGES_MAX, HOLD_BYTES_MAX, TRANSFERS_MAX};
-use crate::link::{BESIDE_BYTES, LinkError};
+use crate::link::{BESIDE_BYTES, LinkError, NEXT_BYTES};
 
 /// Chunks of a transfer that is not known yet are kept up to so many bytes: the frame that opens it may be late, or have
 /// to come again.
@@ -83,11 +83,22 @@ impl ObjectsInbound {
         if end > size { Err(LinkError::ChunkBeyondEnd(chunk.transfer)) } else { Ok(()) }
     }
 
+    /// How much room it takes to take in the chunk, if that is new, bytes.
+    pub(in crate::link) fn needs_bytes(&self, chunk: &Chunk<'_>) -> usize {
+        let range = chunk.offset..chunk.offset + chunk.bytes.len() as u64;
+        let is_new = match self.objects.get(&chunk.transfer) {
+            Some(incoming) => !has_all(&incoming.held, &range) && !has_all(&incoming.arrived, &range),
+            None => Some(chunk.transfer) > self.newest,
+        };
+        if is_new { chunk.bytes.len() + BESIDE_BYTES + NEXT_BYTES } else { 0 }
+    }
+
     /// Takes in a chunk, if there is `room` for it. Returns whether a statement is due at once, as it was held already.
     pub(in crate::link) fn handle(&mut self, chunk: &Chunk<'_>, room: usize) -> Result<bool, LinkError> {
         self.check(chunk)?;
         let Chunk { transfer, offset, bytes } = *chunk;
-        let has_room = bytes.len() + BESIDE_BYTES <= room;
+        // The frame that opens the transfer may be the next item, and what is early would stay without it.
+        let has_room = bytes.len() + BESIDE_BYTES + NEXT_BYTES <= room;
         let Some(incoming) = self.objects.get_mut(&transfer) else {
             let early_bytes: usize = self.early.iter().map(|(_, _, bytes)| bytes.len()).sum();
             let may_wait = self.early.len() < EARLY_MAX && early_bytes + bytes.len() <= EARLY_BYTES_MAX;
@@ -238,9 +249,9 @@ mod tests {
     fn a_chunk_without_room_is_not_taken_and_comes_again() {
         let mut inbound = ObjectsInbound::default();
         inbound.start(OBJECT, 100, RangeSet::new()).unwrap();
-        chunk(&mut inbound, 7, BESIDE_BYTES);
+        chunk(&mut inbound, 7, BESIDE_BYTES + NEXT_BYTES);
         assert!(inbound.poll_chunk().is_none());
-        chunk(&mut inbound, 7, BESIDE_BYTES + 1);
+        chunk(&mut inbound, 7, BESIDE_BYTES + NEXT_BYTES + 1);
         assert!(inbound.poll_chunk().is_some());
     }
 
