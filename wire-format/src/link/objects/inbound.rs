@@ -23,7 +23,7 @@ const ARRIVED_MAX: usize = 1_024;
 #[derive(Debug, Default)]
 pub(in crate::link) struct ObjectsInbound {
     objects: BTreeMap<Transfer, Incoming>,
-    /// The newest transfer that was ever known: chunks of others up to it come too late.
+    /// The newest transfer that was ever known, or ended before it was: chunks of others up to it come too late.
     newest: Option<Transfer>,
     early: Vec<(Transfer, u64, Bytes)>,
     /// Chunks for the shell.
@@ -70,6 +70,8 @@ impl ObjectsInbound {
             self.arrived -= incoming.chunks;
         }
         self.chunks.retain(|(of, ..)| *of != transfer);
+        self.early.retain(|(of, ..)| *of != transfer);
+        self.newest = self.newest.max(Some(transfer));
     }
 
     pub(in crate::link) fn len(&self) -> usize {
@@ -253,6 +255,19 @@ mod tests {
         assert!(inbound.poll_chunk().is_none());
         chunk(&mut inbound, 7, BESIDE_BYTES + NEXT_BYTES + 1);
         assert!(inbound.poll_chunk().is_some());
+    }
+
+    #[test]
+    fn chunks_of_a_transfer_that_ends_before_it_begins_are_not_kept() {
+        let mut inbound = ObjectsInbound::default();
+        chunk(&mut inbound, 0, usize::MAX);
+        inbound.stop(OBJECT);
+        assert_eq!(inbound.holds_bytes(), 0);
+        chunk(&mut inbound, 1, usize::MAX);
+        assert_eq!(inbound.holds_bytes(), 0, "it comes too late");
+        let next = Chunk { transfer: Transfer(2), offset: 0, bytes: &[7; EARLY_BYTES_MAX] };
+        inbound.handle(&next, usize::MAX).unwrap();
+        assert_eq!(inbound.early.len(), 1, "the next has all the room");
     }
 
     #[test]
