@@ -246,7 +246,7 @@ impl Link {
 
     /// Ends a transfer in either direction, whether it is complete or not.
     pub fn stop_object(&mut self, transfer: Transfer) {
-        self.outbound.objects().stop(transfer);
+        self.outbound.stop_object(transfer);
         self.objects.stop(transfer);
     }
 

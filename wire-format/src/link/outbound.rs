@@ -13,7 +13,7 @@ use super::objects::{Flight, ObjectsOutbound};
 use super::pace::{Pace, Path};
 use super::silence::{Ask, Pauses, Silence};
 use super::{LinkConfig, LinkError, Time};
-use crate::batch::{Ack, Batch, Chunk, Held};
+use crate::batch::{Ack, Batch, Chunk, Held, Transfer};
 use crate::codec::{self, Codec, DictionarySet};
 
 /// Longest item, bytes: with everything around it, it fits the smallest datagram of a QUIC path.
@@ -188,7 +188,7 @@ impl Outbound {
         self.probe &= !news;
         // After a silence that anybody hears is news, if there is something to send.
         let waits = self.waits();
-        let more = waits || self.entries.len() > self.unsent || self.objects.flying().next().is_some();
+        let more = waits || self.awaits();
         self.silence.heard(now, news || was_silent && waits, more);
         if let Some(silence) = silent_for {
             self.start_anew(silence);
@@ -221,6 +221,19 @@ impl Outbound {
     /// Whether anything waits to leave.
     fn waits(&self) -> bool {
         self.entries.iter().any(|entry| entry.state == State::Waiting) || self.objects.waits()
+    }
+
+    /// Whether the other end has something to answer.
+    fn awaits(&self) -> bool {
+        self.entries.len() > self.unsent || self.objects.flying().next().is_some()
+    }
+
+    /// An object is not sent any further.
+    pub(super) fn stop_object(&mut self, transfer: Transfer) {
+        // In a silence a poll may have left, and is to be answered in any case.
+        if self.objects.stop(transfer) && !self.waits() && !self.awaits() && !self.silence.is_on() {
+            self.silence.ended();
+        }
     }
 
     /// Whether what leaves next has left before.

@@ -93,6 +93,13 @@ impl Silence {
         }
     }
 
+    /// No answer is awaited any more.
+    pub(super) fn ended(&mut self) {
+        self.timeouts = 0;
+        self.asked_unasked_at = None;
+        self.since = None;
+    }
+
     /// A timer has run out, as [`Silence::due`] has set it.
     pub(super) fn timed_out(&mut self, now: Time, is_quick: bool) -> Ask {
         self.timeouts += if is_quick || self.timeouts == 0 { 1 } else { QUICKER };

@@ -77,10 +77,12 @@ impl ObjectsOutbound {
         self.objects.insert(transfer, outgoing);
     }
 
-    pub(in crate::link) fn stop(&mut self, transfer: Transfer) {
-        if let Some(outgoing) = self.objects.remove(&transfer) {
-            self.flying_bytes -= outgoing.flying.iter().map(|(flight, _)| flight.wire_bytes).sum::<u64>();
-        }
+    /// Whether it was known.
+    pub(in crate::link) fn stop(&mut self, transfer: Transfer) -> bool {
+        let outgoing = self.objects.remove(&transfer);
+        let flying = outgoing.iter().flat_map(|outgoing| &outgoing.flying);
+        self.flying_bytes -= flying.map(|(flight, _)| flight.wire_bytes).sum::<u64>();
+        outgoing.is_some()
     }
 
     /// The next bytes to be handed over, if few of an object are left to send. Objects leave one after the other, so those

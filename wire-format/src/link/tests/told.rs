@@ -395,6 +395,24 @@ fn a_chunk_that_cannot_be_made_sets_no_timer() {
 }
 
 #[test]
+fn nothing_is_awaited_for_an_object_that_is_not_sent_any_more() {
+    let mut end = End::new(true);
+    end.link.send_object(OBJECT, 1_000, RangeSet::new());
+    end.link.supply(OBJECT, 0, vec![7; 1_000].into());
+    assert!(end.next().unwrap().is_chunk);
+    end.hear_ack(0, &[]);
+    end.link.stop_object(OBJECT);
+    assert!(end.link.is_at_rest());
+    assert_eq!(end.link.poll_timeout(), None);
+
+    end.link.push(vec![7; 60]);
+    end.next();
+    end.link.send_object(Transfer(2), 1_000, RangeSet::new());
+    end.link.stop_object(Transfer(2));
+    assert!(end.link.poll_timeout().is_some(), "an item is");
+}
+
+#[test]
 fn short_texts_leave_a_few_times_between_chunks_where_losses_are_no_exception() {
     assert_eq!(sent_between_chunks(&[60]), 4);
     assert_eq!(sent_between_chunks(&[128, 128]), 8);
