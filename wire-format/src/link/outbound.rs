@@ -15,6 +15,7 @@ use super::silence::{Ask, Pauses, Silence};
 use super::{LinkConfig, LinkError, Time};
 use crate::batch::{Ack, Batch, Chunk, Held, Transfer};
 use crate::codec::{self, Codec, DictionarySet};
+use crate::limits::WINDOW_ITEMS;
 
 /// Longest item, bytes: with everything around it, it fits the smallest datagram of a QUIC path.
 pub(super) const ITEM_BYTES_MAX: usize = 1_000;
@@ -218,9 +219,10 @@ impl Outbound {
         moved
     }
 
-    /// Whether anything waits to leave.
+    /// Whether anything waits that may leave when there is room for it on its way.
     fn waits(&self) -> bool {
-        self.entries.iter().any(|entry| entry.state == State::Waiting) || self.objects.waits()
+        let mut may_leave = self.entries.iter().take(WINDOW_ITEMS as usize);
+        may_leave.any(|entry| entry.state == State::Waiting) || self.objects.waits()
     }
 
     /// Whether the other end has something to answer.
@@ -337,20 +339,33 @@ impl Outbound {
             self.lose_all();
             self.probe = false;
         }
-        match ask {
+        let asks_by_content = match ask {
+            Ask::Again(bytes_max) => self.repeat_oldest(bytes_max),
+            Ask::Short(bytes_max) => self.lose_oldest(bytes_max),
+            Ask::Poll => false,
+        };
+        if asks_by_content {
+            self.window.timed_out();
+            self.probe = true;
+        } else {
             // What has arrived but is not settled for long is asked after, too: the other end may have been restarted.
-            Ask::Again(bytes_max) if self.repeat_oldest(bytes_max) => {
-                self.window.timed_out();
-                self.probe = true;
-            }
-            _ => self.polls = 1,
+            self.polls = 1;
         }
     }
 
     /// Takes the oldest items on their way for lost, up to so many bytes, or the oldest chunk if no item and no other chunk
     /// can ask for an answer. Whether anything waits to be sent now: these, or what waited for the window.
     fn repeat_oldest(&mut self, bytes_max: usize) -> bool {
-        let mut bytes = 0;
+        self.lose_oldest(bytes_max);
+        if !self.waits() {
+            self.objects.repeat_oldest();
+        }
+        self.waits()
+    }
+
+    /// Takes the oldest items on their way for lost, up to so many bytes. Whether there was any.
+    fn lose_oldest(&mut self, bytes_max: usize) -> bool {
+        let (mut bytes, mut any) = (0, false);
         for entry in &mut self.entries {
             let State::Flying { wire_bytes, .. } = entry.state else { continue };
             bytes += entry.bytes.len();
@@ -359,11 +374,9 @@ impl Outbound {
             }
             entry.state = State::Waiting;
             self.flying_bytes -= wire_bytes;
+            any = true;
         }
-        if !self.waits() {
-            self.objects.repeat_oldest();
-        }
-        self.waits()
+        any
     }
 
     /// Takes the oldest items on their way for lost if a chunk has left since, a few times.

@@ -32,8 +32,10 @@ const PAUSE_MIN: Duration = Duration::from_millis(1);
 /// What is to leave when a timer has run out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Ask {
-    /// The oldest items on their way, as many as have so many bytes.
+    /// The oldest items on their way, as many as have so many bytes, or a chunk.
     Again(usize),
+    /// The oldest items on their way, if any have so few bytes, or else a poll.
+    Short(usize),
     /// A poll.
     Poll,
 }
@@ -108,7 +110,7 @@ impl Silence {
         match self.timeouts {
             SILENT_AFTER.. => Ask::Poll,
             nth if nth % QUICKER == 1 => Ask::Again(AGAIN_BYTES),
-            nth if nth % 2 == 1 => Ask::Again(QUICK_BYTES),
+            nth if nth % 2 == 1 => Ask::Short(QUICK_BYTES),
             _ => Ask::Poll,
         }
     }
@@ -248,7 +250,7 @@ mod tests {
             let at = silence.due(None, PAUSES, true).unwrap();
             asked.push((at.since_start().as_millis(), silence.timed_out(at, true)));
         }
-        let (full, quick) = (Ask::Again(AGAIN_BYTES), Ask::Again(QUICK_BYTES));
+        let (full, quick) = (Ask::Again(AGAIN_BYTES), Ask::Short(QUICK_BYTES));
         assert_eq!(
             asked[..5],
             [(1000, full), (1250, Ask::Poll), (1500, quick), (1750, Ask::Poll), (2000, full)]

@@ -342,6 +342,36 @@ fn timers_are_quick_after_the_first_where_losses_are_no_exception() {
     assert!(second * 2 < first, "{second:?} after {first:?}");
 }
 
+#[test]
+fn a_quick_timer_is_a_poll_where_nothing_short_is_on_its_way() {
+    let mut end = End::on_a_lossy_path();
+    for _ in 0..100 {
+        end.link.push_noise(vec![7; 1_000]);
+    }
+    end.fill();
+    let mut asked = Vec::new();
+    for _ in 0..3 {
+        end.wait();
+        asked.extend(std::iter::from_fn(|| end.next()));
+    }
+    assert_eq!(
+        asked.iter().map(|said| (said.items.len(), said.poll)).collect::<Vec<_>>(),
+        [(1, false), (0, true), (0, true)]
+    );
+}
+
+#[test]
+fn what_may_not_leave_yet_makes_no_timer_a_vain_one() {
+    let mut end = End::new(true);
+    for _ in 0..WINDOW_ITEMS + 1 {
+        end.link.push(b"x".to_vec());
+    }
+    end.fill();
+    end.hear_ack(0, &[(1, WINDOW_ITEMS)]);
+    end.wait();
+    assert_eq!(end.next(), Said::poll());
+}
+
 /// How many texts of these lengths leave between chunks before anything is answered, again and again.
 fn sent_between_chunks(lengths: &[usize]) -> usize {
     let mut end = End::on_a_lossy_path();
