@@ -18,7 +18,7 @@ use tracing::debug;
 use crate::Down;
 use crate::connection::Owned;
 use crate::packets::KEPT_BYTES;
-use crate::quic::{FIRST_DATAGRAM_MAX, FIRST_FRAME_MAX};
+use crate::quic::{DATAGRAM_MIN, FIRST_DATAGRAM_MAX, FIRST_FRAME_MAX};
 use crate::room::{Pool, Room};
 
 /// How long packets may be held back for what the owner will have to say: longer than a commit to a disk mostly takes, and
@@ -322,8 +322,9 @@ impl Channel {
             return Err(down.clone());
         }
         let now = self.now();
-        let Some(bytes_max) = self.connection.quic().datagrams().max_size() else {
-            return Err(Down::Failed("the other end takes no datagrams".to_owned()));
+        let bytes_max = self.connection.quic().datagrams().max_size();
+        let Some(bytes_max) = bytes_max.filter(|bytes_max| *bytes_max >= DATAGRAM_MIN) else {
+            return Err(Down::Failed("the other end takes no datagrams, or none with an item".to_owned()));
         };
         let bytes_max = bytes_max.saturating_sub(ACK_BYTES);
         if self.connection.take_end_again() {
