@@ -103,10 +103,17 @@ impl Channel {
         self.owner_bytes = bytes;
     }
 
-    /// Whether so many bytes more may be pushed or supplied; what the pool has is borrowed.
+    /// Whether so many bytes more may be pushed or supplied; what the pool has is borrowed. If that is not enough, somebody's link is
+    /// ended for it.
     pub fn has_room(&mut self, bytes: usize) -> bool {
         let will_hold = self.holds_bytes() + bytes;
         will_hold <= self.room.fit(will_hold)
+    }
+
+    /// The same, for what can be done without: nobody's link is ended for it.
+    pub fn has_room_left(&mut self, bytes: usize) -> bool {
+        let will_hold = self.holds_bytes() + bytes;
+        will_hold <= self.room.fit_into_what_is_left(will_hold)
     }
 
     /// What the link, QUIC and the owner hold, bytes.
