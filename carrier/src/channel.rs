@@ -18,7 +18,7 @@ use tracing::debug;
 use crate::Down;
 use crate::connection::Owned;
 use crate::packets::KEPT_BYTES;
-use crate::quic::{FIRST_DATAGRAM_MAX, FIRST_FRAME_MAX};
+use crate::quic::{DATAGRAM_MIN, FIRST_DATAGRAM_MAX, FIRST_FRAME_MAX};
 use crate::room::{Pool, Room};
 
 /// How long packets may be held back for what the owner will have to say: longer than a commit to a disk mostly takes, and
@@ -103,10 +103,17 @@ impl Channel {
         self.owner_bytes = bytes;
     }
 
-    /// Whether so many bytes more may be pushed or supplied; what the pool has is borrowed.
+    /// Whether so many bytes more may be pushed or supplied; what the pool has is borrowed. If that is not enough, somebody's link is
+    /// ended for it.
     pub fn has_room(&mut self, bytes: usize) -> bool {
         let will_hold = self.holds_bytes() + bytes;
         will_hold <= self.room.fit(will_hold)
+    }
+
+    /// The same, for what can be done without: nobody's link is ended for it.
+    pub fn has_room_left(&mut self, bytes: usize) -> bool {
+        let will_hold = self.holds_bytes() + bytes;
+        will_hold <= self.room.fit_into_what_is_left(will_hold)
     }
 
     /// What the link, QUIC and the owner hold, bytes.
@@ -322,8 +329,9 @@ impl Channel {
             return Err(down.clone());
         }
         let now = self.now();
-        let Some(bytes_max) = self.connection.quic().datagrams().max_size() else {
-            return Err(Down::Failed("the other end takes no datagrams".to_owned()));
+        let bytes_max = self.connection.quic().datagrams().max_size();
+        let Some(bytes_max) = bytes_max.filter(|bytes_max| *bytes_max >= DATAGRAM_MIN) else {
+            return Err(Down::Failed("the other end takes no datagrams, or none with an item".to_owned()));
         };
         let bytes_max = bytes_max.saturating_sub(ACK_BYTES);
         if self.connection.take_end_again() {

@@ -18,6 +18,10 @@ use crate::{Identity, tls};
 /// QUIC's smallest permitted path MTU. Looking for a larger one costs 5.6 kB a connection each way.
 pub(crate) const MTU: u16 = 1_200;
 
+/// The smallest bound on a datagram that a path of [`MTU`] and any connection id can have is some more. Whoever takes less bounds it
+/// at will, and an item does not fit.
+pub(crate) const DATAGRAM_MIN: usize = 1_100;
+
 /// The largest first datagram of a link: it fits beside what QUIC says in its first packets, which are padded to
 /// [`MTU`] in any case.
 pub(crate) const FIRST_DATAGRAM_MAX: usize = 760;
@@ -133,6 +137,9 @@ pub fn server(identity: &Identity, sessions: Arc<dyn StoresServerSessions>, limi
 #[derive(Clone)]
 pub struct Client {
     crypto: Arc<QuicClientConfig>,
+    /// The largest datagram frame that it takes, bytes.
+    #[cfg(test)]
+    pub(crate) datagram_bytes_max: Option<usize>,
 }
 
 impl std::fmt::Debug for Client {
@@ -146,7 +153,11 @@ impl Client {
     pub fn new(identity: &Identity, relay: RelayKey) -> Self {
         let crypto = QuicClientConfig::try_from(tls::client(identity, relay))
             .expect("the cipher suites include QUIC's initial one");
-        Self { crypto: Arc::new(crypto) }
+        Self {
+            crypto: Arc::new(crypto),
+            #[cfg(test)]
+            datagram_bytes_max: None,
+        }
     }
 
     /// The configuration of the next connection, given what a round trip is believed to take. Until one
@@ -155,6 +166,10 @@ impl Client {
         let mut transport = transport();
         transport.initial_rtt(for_quic(initial_rtt));
         transport.max_idle_timeout(None);
+        #[cfg(test)]
+        if self.datagram_bytes_max.is_some() {
+            transport.datagram_receive_buffer_size(self.datagram_bytes_max);
+        }
         let mut config = ClientConfig::new(self.crypto.clone());
         config.transport_config(Arc::new(transport));
         config

@@ -87,14 +87,14 @@ struct Loan {
 }
 
 impl Loan {
-    /// Makes it so large, if the pool has as much; always if that is smaller.
-    fn resize(&mut self, bytes: usize) {
+    /// Makes it so large, if the pool has as much; always if that is smaller. Who insists has the largest loan called in if not.
+    fn resize(&mut self, bytes: usize, insists: bool) {
         let mut guard = self.pool.loans();
         let loans = &mut *guard;
         let Some(borrower) = loans.by_id.get_mut(&self.id) else { return };
         let others_bytes = loans.lent_bytes - borrower.bytes;
         if bytes > borrower.bytes && others_bytes + bytes > self.pool.0.bytes_max {
-            if others_bytes + bytes > self.pool.0.bytes_max + loans.leaving_bytes {
+            if insists && others_bytes + bytes > self.pool.0.bytes_max + loans.leaving_bytes {
                 loans.call_in_largest();
             }
             return;
@@ -154,8 +154,18 @@ impl Room {
         }
     }
 
-    /// Borrows or gives back, so that so much may be held, if the pool has as much. Returns what may be held.
+    /// Borrows or gives back, so that so much may be held, if the pool has as much; whoever has the largest loan is called in if
+    /// not. Returns what may be held.
     pub(crate) fn fit(&mut self, holds_bytes: usize) -> usize {
+        self.borrow(holds_bytes, true)
+    }
+
+    /// The same, but nobody is called in.
+    pub(crate) fn fit_into_what_is_left(&mut self, holds_bytes: usize) -> usize {
+        self.borrow(holds_bytes, false)
+    }
+
+    fn borrow(&mut self, holds_bytes: usize, insists: bool) -> usize {
         let Some(pool) = &self.pool else { return usize::MAX };
         let wanted = holds_bytes.saturating_sub(FLOOR_BYTES).next_multiple_of(STEP_BYTES);
         let has = self.loan.as_ref().map_or(0, |loan| loan.bytes);
@@ -164,7 +174,7 @@ impl Room {
         if wanted == 0 {
             self.loan = None;
         } else if wanted > has || is_much_less {
-            self.loan.get_or_insert_with(|| pool.lend()).resize(wanted);
+            self.loan.get_or_insert_with(|| pool.lend()).resize(wanted, insists);
         }
         self.bytes()
     }
@@ -222,6 +232,19 @@ mod tests {
         assert_eq!(pool.lent_bytes(), 5 * STEP_BYTES);
         drop((small, late));
         assert_eq!((pool.lent_bytes(), pool.loans().leaving_bytes), (0, 0));
+    }
+
+    #[test]
+    fn who_can_do_without_has_nobody_called_in() {
+        let pool = Pool::new(10 * STEP_BYTES);
+        let [mut large, mut late] = [(); 2].map(|()| Room::from(pool.clone()));
+        large.fit(FLOOR_BYTES + 8 * STEP_BYTES);
+        assert_eq!(late.fit_into_what_is_left(FLOOR_BYTES + 3 * STEP_BYTES), FLOOR_BYTES);
+        assert!(!is_called_in(&mut large));
+        let what_is_left = FLOOR_BYTES + 2 * STEP_BYTES;
+        assert_eq!(late.fit_into_what_is_left(what_is_left), what_is_left);
+        late.fit(what_is_left + 1);
+        assert!(is_called_in(&mut large));
     }
 
     #[test]

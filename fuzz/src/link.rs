@@ -1,7 +1,8 @@
 //! Two links with a channel between them that loses, doubles, delays and reorders, driven by a sequence of operations.
 //!
 //! Whatever is done, each frame that was pushed is delivered once and in order, nothing is acknowledged that its shell has
-//! not settled, an object's bytes are its own, and no datagram is larger than the carrier takes. In the end of one input in
+//! not settled, an object's bytes are its own, no datagram is larger than the carrier takes, and no timer rings for what cannot be
+//! done. In the end of one input in
 //! eight the channel is clean, and all of it arrives. After a datagram was changed on its way nothing of this holds, but that nothing
 //! panics: the carrier lets none through, unless the other end means it.
 
@@ -55,7 +56,8 @@ pub(crate) enum Operation {
     Wake { end: End },
     /// Settles the next so many frames that were given to the shell, or says an old settlement again.
     Settle { at: End, frames: u8 },
-    /// Begins to send an object, of which the other end holds some from before, which the sender may know.
+    /// Begins to send an object, of which the other end holds some from before, which the sender may know; or, when there are
+    /// many, begins the newest of this end anew.
     Offer { from: End, size: u32, held: Option<(u16, u16)>, knows: bool },
     /// The other end learns of the next object that is sent to it.
     Accept { at: End },
@@ -111,5 +113,62 @@ pub fn run(bytes: &[u8]) {
     }
     if bytes.iter().fold(0, |sum: u8, &byte| sum.wrapping_add(byte)).is_multiple_of(ALL_ARRIVES_EVERY) {
         pair.finish();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn after(operations: &[Operation]) -> Pair {
+        let mut pair = Pair::new(DictionarySet::EMPTY);
+        operations.iter().for_each(|operation| pair.do_it(operation));
+        pair
+    }
+
+    const fn offer(knows: bool) -> Operation {
+        Operation::Offer { from: End::Device, size: 40_000, held: None, knows }
+    }
+
+    const ALL: Operation = Operation::Transmit { from: End::Device, datagrams: u8::MAX, room: 0 };
+
+    #[test]
+    fn an_object_that_is_begun_anew_while_its_chunks_are_on_their_way_arrives() {
+        let (device, relay) = (End::Device, End::Relay);
+        let mut operations = vec![offer(false), Operation::Supply { from: device, pieces: 2, in_part: false }];
+        for _ in 0..6 {
+            operations.extend([Operation::Ring { end: device }, ALL]);
+        }
+        operations.extend([
+            Operation::DeliverAll { to: relay, is_backwards: false },
+            Operation::Accept { at: relay },
+            Operation::Hold { at: relay, chunks: u8::MAX },
+            // They are too many together.
+            offer(true),
+            Operation::Transmit { from: relay, datagrams: u8::MAX, room: 0 },
+            Operation::DeliverAll { to: device, is_backwards: false },
+        ]);
+        after(&operations).finish();
+    }
+
+    #[test]
+    fn an_object_whose_next_bytes_are_late_wakes_nobody() {
+        let (device, relay) = (End::Device, End::Relay);
+        let mut operations = vec![
+            offer(false),
+            Operation::Accept { at: relay },
+            Operation::Supply { from: device, pieces: 1, in_part: true },
+        ];
+        for _ in 0..30 {
+            operations.extend([
+                Operation::Ring { end: device },
+                ALL,
+                Operation::DeliverAll { to: relay, is_backwards: false },
+                Operation::Hold { at: relay, chunks: u8::MAX },
+                Operation::Transmit { from: relay, datagrams: u8::MAX, room: 0 },
+                Operation::DeliverAll { to: device, is_backwards: false },
+            ]);
+        }
+        after(&operations).finish();
     }
 }

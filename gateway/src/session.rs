@@ -563,7 +563,7 @@ impl Session {
         {
             let (account, after) = self.delivery.place();
             // One goes in any case: most are short. If it is not, the link ends for want of room.
-            let entries_max = if self.channel.has_room(READ_ROOM) { READ_ENTRIES } else { 1 };
+            let entries_max = if self.channel.has_room_left(READ_ROOM) { READ_ENTRIES } else { 1 };
             let read = move |store: &dyn Store| store.read(&account, after, entries_max, READ_BYTES);
             let entries = self.shared.read(read).await?;
             self.delivery.push(self.channel.link(), entries, self.shared.clock.now());

@@ -50,6 +50,27 @@ async fn datagrams_for_somebody_who_does_not_look_are_lost() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_device_that_takes_no_datagram_with_an_item_is_left() {
+    let mut scene = Scene::new();
+    scene.device.datagram_bytes_max = Some(18);
+    let mut device = scene.connect();
+    let relay = async {
+        let mut relay = scene.relay.accept().await;
+        relay.connected().await.unwrap();
+        relay.open(LINK)
+    };
+    let device = async {
+        device.connected().await.unwrap();
+        let mut device = device.open(LINK);
+        device.flush().unwrap();
+        device
+    };
+    let (_device, mut relay) = tokio::join!(device, relay);
+    relay.link().push(noise(100));
+    assert!(matches!(run(&mut relay, LONG).await, Some(Down::Failed(_))));
+}
+
+#[tokio::test(start_paused = true)]
 async fn who_drops_a_channel_says_goodbye_and_is_forgotten() {
     let mut scene = Scene::new();
     let (device, mut relay) = scene.linked().await;

@@ -47,6 +47,8 @@ struct Pending {
     /// Whether the relay may hold some of what is handed over.
     has_begun: bool,
     is_on_link: bool,
+    /// Whether the present link sends none of it before the relay has said what it holds.
+    waits_for_opened: bool,
     not_before: Option<Instant>,
     fetches: u32,
 }
@@ -72,7 +74,15 @@ impl Objects {
     }
 
     fn insert(&mut self, number: ObjectNumber, row: ObjectRow, held: RangeSet<u64>, has_begun: bool) {
-        let pending = Pending { row, held, has_begun, is_on_link: false, not_before: None, fetches: 1 };
+        let pending = Pending {
+            row,
+            held,
+            has_begun,
+            is_on_link: false,
+            waits_for_opened: false,
+            not_before: None,
+            fetches: 1,
+        };
         self.pending.insert(number, pending);
     }
 
@@ -142,6 +152,7 @@ impl Driver {
             let ObjectRow { id, size, aim } = pending.row;
             let frame = match aim {
                 ObjectAim::Put { lifetime_s } => {
+                    pending.waits_for_opened = pending.has_begun;
                     if !pending.has_begun {
                         link.send_object(transfer, size, RangeSet::new());
                     }
@@ -171,6 +182,10 @@ impl Driver {
                 link.stop_object(transfer);
             } else {
                 link.supply(transfer, start, read.into());
+                if let Some((_, pending)) = self.objects.of(transfer) {
+                    // From now on chunks may be on their way, whether anything is heard of them or not.
+                    pending.has_begun = true;
+                }
             }
         }
         Ok(())
@@ -190,7 +205,8 @@ impl Driver {
                 if size != pending.row.size {
                     return Err("the relay changed an object's size");
                 }
-                if std::mem::replace(&mut pending.has_begun, true) {
+                pending.has_begun = true;
+                if std::mem::take(&mut pending.waits_for_opened) {
                     link.send_object(transfer, size, held.to_set());
                 }
             }
@@ -321,7 +337,6 @@ impl Driver {
     /// The other end has said how much it holds.
     pub(super) fn object_progress(&mut self, transfer: Transfer, held_bytes: u64) {
         if let Some((_, pending)) = self.objects.of(transfer) {
-            pending.has_begun = true;
             let ObjectRow { id, size, .. } = pending.row;
             self.tell(Event::ObjectProgress { id, held_bytes, size });
         }

@@ -171,7 +171,7 @@ impl Objects {
         let size = u64::from(size % SIZE_MAX + 1);
         let is_much = self.sizes + size > SIZES_MAX;
         if is_much || self.all.iter().filter(|object| object.is_open()).count() == TRANSFERS_MAX {
-            return;
+            return self.begin_anew(link, from, knows);
         }
         let first = held.map(|(start, length)| u64::from(start)..u64::from(start) + u64::from(length));
         let first = first.map(|range| range.start.min(size)..range.end.min(size));
@@ -190,6 +190,16 @@ impl Objects {
             is_accepted: false,
             is_stopped: [false; 2],
         });
+    }
+
+    /// The newest object that is sent from this end is begun anew there, with what the other end holds by now or with what it
+    /// held when nothing was known of it.
+    fn begin_anew(&self, link: &mut Link, from: usize, knows: bool) {
+        let place = self.all.iter().rposition(|object| object.from == from && !object.is_stopped[from]);
+        if let Some(place) = place {
+            let Object { size, held, .. } = &self.all[place];
+            link.send_object(transfer(place), *size, if knows { held.clone() } else { RangeSet::new() });
+        }
     }
 
     /// Whether an object that is sent to this end is not known there yet.

@@ -14,6 +14,10 @@ use super::end::{End, Misbehaviour};
 use super::{Asked, Session, What};
 use crate::store::{Done, ObjectNo, Op, Refusal, Verdict};
 
+/// So much of an object is read at a time where there is no room for more, bytes: some chunks, so that a download goes on while others
+/// have all that links may hold.
+const LITTLE_BYTES: usize = 4 * 1024;
+
 /// The transfers of one link.
 #[derive(Debug, Default)]
 pub(super) struct Objects {
@@ -272,10 +276,17 @@ impl Session {
                 continue;
             };
             let (offset, len) = (want.bytes.start, (want.bytes.end - want.bytes.start) as usize);
-            if !self.channel.has_room(len) {
-                self.is_short_of_room = true;
-                break;
-            }
+            let little = len.min(LITTLE_BYTES);
+            let is_idle = self.channel.link().holds_bytes() < LITTLE_BYTES;
+            let len = match [len, little].into_iter().find(|len| self.channel.has_room_left(*len)) {
+                Some(len) => len,
+                // Others have to make room only if nothing goes on without.
+                None if is_idle && self.channel.has_room(little) => little,
+                None => {
+                    self.is_short_of_room = true;
+                    break;
+                }
+            };
             let bytes = self.shared.read(move |store| store.read_object(object, offset, len)).await?;
             if bytes.is_empty() {
                 // Its time is over.

@@ -8,7 +8,7 @@ use thinpost_client::{
     Event, InboxNumber, ObjectFailure, ObjectId, ObjectRefusal, ObjectState, Subscription,
 };
 use thinpost_gateway::config::{Config, Registration};
-use thinpost_netem::{Person, World};
+use thinpost_netem::{Leg, Person, Profile, World};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::people::{ann_and_bob, inbox};
@@ -161,4 +161,38 @@ async fn an_object_that_is_forgotten_is_sent_no_further() {
     let (after, _) = air_bytes(&world, &ann);
     assert!(after - before < 500, "{}", after - before);
     assert_eq!(ann.client().object_state(id).await.unwrap(), None);
+}
+
+/// Ann begins to hand over an object while she hears nothing for a while. How many bytes of it came more than once.
+async fn repeated_bytes(unheard: Duration, relay_dies: bool) -> u64 {
+    let mut world = World::new(6);
+    let even = "source = \"nothing but thin\"\n[both]\nrate_kbit_s = 20\ndelay_ms = 300\nqueue_packets = 30";
+    let mut ann = world.person("ann", &Profile::from_toml("even", even).unwrap());
+    ann.open().connect();
+    sleep(Duration::from_secs(20)).await;
+    world.net().set_outage_of(ann.ip(), Leg::Down, true);
+    let id = ann.client().put_object(noise(60_000), None).await.unwrap();
+    sleep(unheard).await;
+    if relay_dies {
+        world.kill_relay();
+        world.start_relay();
+    }
+    world.net().set_outage_of(ann.ip(), Leg::Down, false);
+    assert_eq!(news_of(&mut events(&ann), id).await, Event::ObjectStored { id });
+    // A relay counts when a session ends.
+    ann.client().disconnect();
+    sleep(Duration::from_secs(60)).await;
+    world.relay().unwrap().repeated_chunk_bytes()
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_comes_twice_when_what_opens_an_upload_is_lost() {
+    for ms in (400..1_600).step_by(100) {
+        assert_eq!(repeated_bytes(Duration::from_millis(ms), false).await, 0, "unheard for {ms} ms");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_comes_twice_when_a_link_ends_before_it_is_known_that_an_upload_has_begun() {
+    assert_eq!(repeated_bytes(Duration::from_secs(3), true).await, 0);
 }

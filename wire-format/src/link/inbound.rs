@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 
-use super::{BESIDE_BYTES, LinkError, Time};
+use super::{BESIDE_BYTES, LinkError, NEXT_BYTES, Time};
 use crate::batch::{Ack, Item};
 use crate::limits::{ACK_RANGES_MAX, FRAME_BYTES_MAX, HOLD_BYTES_MAX, WINDOW_ITEMS};
 
@@ -50,7 +50,28 @@ impl Inbound {
         Ok(())
     }
 
-    /// Takes in items, as many as there is `room` for. Of the others nothing is said, and they come again.
+    /// How much room it takes to take in all of these that are new, and the next in order after what is behind a gap, bytes.
+    pub(super) fn needs_bytes(&self, items: &[Item<'_>]) -> usize {
+        let (mut bytes, mut next, mut kept_free) = (0, self.taken + 1, 0);
+        for item in items.iter().filter(|item| self.is_new(item.number)) {
+            bytes += item.bytes.len() + BESIDE_BYTES;
+            while self.held.contains_key(&next) {
+                next += 1;
+            }
+            if item.number == next {
+                next += 1;
+            } else {
+                kept_free = NEXT_BYTES;
+            }
+        }
+        bytes + kept_free
+    }
+
+    fn is_new(&self, number: u64) -> bool {
+        number > self.taken && !self.held.contains_key(&number)
+    }
+
+    /// Takes in items, as many as there is `room` for; what is behind a gap leaves some for what fills it. Of the others nothing is said, and they come again.
     pub(super) fn handle_items(
         &mut self,
         now: Time,
@@ -58,14 +79,16 @@ impl Inbound {
         mut room: usize,
     ) -> Result<(), LinkError> {
         for item in items {
-            let is_new = item.number > self.taken && !self.held.contains_key(&item.number);
-            if !is_new {
+            if !self.is_new(item.number) {
                 // The acknowledgement was lost: say it again.
                 self.ack_by(now);
                 continue;
             }
-            let Some(left) = room.checked_sub(item.bytes.len() + BESIDE_BYTES) else { continue };
-            if item.number == self.taken + 1 {
+            let is_next = item.number == self.taken + 1;
+            let kept_free = if is_next { 0 } else { NEXT_BYTES };
+            let left = room.checked_sub(item.bytes.len() + BESIDE_BYTES);
+            let Some(left) = left.filter(|left| *left >= kept_free) else { continue };
+            if is_next {
                 room = left;
                 self.take(item.number, item.more, Bytes::copy_from_slice(item.bytes))?;
                 self.take_held()?;
@@ -237,15 +260,32 @@ mod tests {
         let mut inbound = Inbound::default();
         let items = [1, 2, 4].map(|number| Item { number, more: false, bytes: &[7; 100] });
         let each = 100 + BESIDE_BYTES;
+        assert_eq!(inbound.needs_bytes(&items), 3 * each + NEXT_BYTES);
         inbound.handle_items(at(0), &items, 2 * each - 1).unwrap();
         assert_eq!((received(&inbound), inbound.holds_bytes()), (vec![(1, 1)], each));
-        inbound.handle_items(at(0), &items, 2 * each).unwrap();
+        inbound.handle_items(at(0), &items, 2 * each + NEXT_BYTES - 1).unwrap();
+        assert_eq!((received(&inbound), inbound.holds_bytes()), (vec![(1, 2)], 2 * each));
+        assert_eq!(inbound.needs_bytes(&items), each + NEXT_BYTES);
+        inbound.handle_items(at(0), &items, each + NEXT_BYTES).unwrap();
         assert_eq!((received(&inbound), inbound.holds_bytes()), (vec![(1, 2), (4, 4)], 3 * each));
         while inbound.poll_frame().is_some() {}
         inbound.settle(at(0), 2);
         assert_eq!(inbound.holds_bytes(), each, "what is behind the gap");
         hear(&mut inbound, 3, true, &[7; 50]).unwrap();
         assert_eq!(inbound.holds_bytes(), 2 * each - 50, "both until they are settled");
+    }
+
+    #[test]
+    fn what_is_behind_a_gap_leaves_room_for_what_fills_it() {
+        let mut inbound = Inbound::default();
+        let each = NEXT_BYTES;
+        for number in [2, 3, 4, 1] {
+            let items = [Item { number, more: false, bytes: &[7; NEXT_BYTES - BESIDE_BYTES] }];
+            assert_eq!(inbound.needs_bytes(&items), if number == 1 { each } else { 2 * each });
+            let room = 3 * each - inbound.holds_bytes();
+            inbound.handle_items(at(0), &items, room).unwrap();
+        }
+        assert_eq!(received(&inbound), [(1, 3)]);
     }
 
     #[test]

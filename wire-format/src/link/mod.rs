@@ -33,11 +33,14 @@ use crate::limits::{BATCH_DECODED_BYTES_MAX, TRANSFERS_MAX, WINDOW_ITEMS};
 use inbound::Inbound;
 use objects::ObjectsInbound;
 pub use objects::Want;
-use outbound::Outbound;
+use outbound::{ITEM_BYTES_MAX, Outbound};
 
 /// What an item or a chunk takes beside its bytes until it is settled or held, bytes: its places in queues, and what a
 /// shell makes of it to have it written down and answered. Whoever sends the smallest fills no more memory than others.
 const BESIDE_BYTES: usize = 512;
+
+/// Room that is left to the next item in order by whatever else comes, bytes: nothing that waits for it may take its place.
+const NEXT_BYTES: usize = ITEM_BYTES_MAX + BESIDE_BYTES;
 
 /// A moment, as microseconds since any fixed one. The shell reads the clock.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -156,6 +159,8 @@ pub struct Link {
     inbound: Inbound,
     objects: ObjectsInbound,
     peer_has: DictionarySet,
+    /// Of those that it was said to have, the ones that it has reported as unreadable.
+    peer_lacks: DictionarySet,
     /// The tag of a batch that could not be read, until the peer has been told.
     unreadable: Option<u8>,
     settled_event: Option<u64>,
@@ -170,6 +175,7 @@ impl Link {
             inbound: Inbound::default(),
             objects: ObjectsInbound::default(),
             peer_has: config.peer_has,
+            peer_lacks: DictionarySet::EMPTY,
             unreadable: None,
             settled_event: None,
             last_heard: None,
@@ -240,7 +246,7 @@ impl Link {
 
     /// Ends a transfer in either direction, whether it is complete or not.
     pub fn stop_object(&mut self, transfer: Transfer) {
-        self.outbound.objects().stop(transfer);
+        self.outbound.stop_object(transfer);
         self.objects.stop(transfer);
     }
 
@@ -284,9 +290,9 @@ impl Link {
         self.outbound.path_is_open(now);
     }
 
-    /// Learns which dictionaries the other end has.
+    /// Learns which dictionaries the other end has, but for those that it could not read with.
     pub fn set_peer_dictionaries(&mut self, peer_has: DictionarySet) {
-        self.peer_has = peer_has;
+        self.peer_has = without(peer_has, self.peer_lacks);
     }
 
     /// Takes in a datagram.
@@ -298,7 +304,8 @@ impl Link {
     }
 
     /// Takes in a datagram, but of items and chunks only what there is room for. `room_bytes` is told what the link would hold
-    /// with all of it, as [`Link::holds_bytes`] counts, and says what it may. What is not taken is not acknowledged, and comes
+    /// with all of it that is new, as [`Link::holds_bytes`] counts, and says what it may. Whatever comes out of order leaves room
+    /// for what does not. What is not taken is not acknowledged, and comes
     /// again.
     ///
     /// # Errors
@@ -330,8 +337,12 @@ impl Link {
             self.objects.asked();
         }
 
-        if let Some(tag) = batch.unreadable {
-            self.peer_has = without(self.peer_has, tag);
+        // Nothing else was ever coded so that the peer could lack it. Each counts once: what it brings about costs more than the byte.
+        if let Some(number) = batch.unreadable.and_then(codec::dictionary_number)
+            && self.peer_has.contains(number)
+        {
+            self.peer_lacks = DictionarySet::from_bits(self.peer_lacks.bits() | 1 << number);
+            self.peer_has = without(self.peer_has, self.peer_lacks);
             self.outbound.lose_all();
         }
         if batch.ack.is_none() && batch.held.is_empty() {
@@ -340,9 +351,9 @@ impl Link {
             self.settled_event = Some(self.outbound.settled());
         }
         let holds = self.holds_bytes();
-        let parts = batch.items.iter().map(|item| item.bytes).chain(batch.chunk.map(|chunk| chunk.bytes));
-        let comes: usize = parts.map(|bytes| bytes.len() + BESIDE_BYTES).sum();
-        let room = room_bytes(holds + comes).saturating_sub(holds);
+        let chunk_needs = batch.chunk.as_ref().map_or(0, |chunk| self.objects.needs_bytes(chunk));
+        let needs = chunk_needs + self.inbound.needs_bytes(&batch.items);
+        let room = room_bytes(holds + needs).saturating_sub(holds);
         if let Some(chunk) = &batch.chunk
             && self.objects.handle(chunk, room)?
         {
@@ -466,12 +477,9 @@ impl Link {
     }
 }
 
-/// The dictionaries but for the one that this codec tag names, if it names one.
-fn without(set: DictionarySet, tag: u8) -> DictionarySet {
-    match codec::dictionary_number(tag) {
-        Some(number) => DictionarySet::from_bits(set.bits() & !(1 << number)),
-        None => set,
-    }
+/// What is in the first set and not in the second.
+fn without(set: DictionarySet, other: DictionarySet) -> DictionarySet {
+    DictionarySet::from_bits(set.bits() & !other.bits())
 }
 
 #[cfg(test)]

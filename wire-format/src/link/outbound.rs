@@ -13,8 +13,9 @@ use super::objects::{Flight, ObjectsOutbound};
 use super::pace::{Pace, Path};
 use super::silence::{Ask, Pauses, Silence};
 use super::{LinkConfig, LinkError, Time};
-use crate::batch::{Ack, Batch, Chunk, Held};
+use crate::batch::{Ack, Batch, Chunk, Held, Transfer};
 use crate::codec::{self, Codec, DictionarySet};
+use crate::limits::WINDOW_ITEMS;
 
 /// Longest item, bytes: with everything around it, it fits the smallest datagram of a QUIC path.
 pub(super) const ITEM_BYTES_MAX: usize = 1_000;
@@ -82,6 +83,8 @@ pub(super) struct Outbound {
     silence: Silence,
     /// The newest datagram with a chunk.
     newest_chunk: u64,
+    /// The room that the latest datagram had for a chunk and its head, whether there was one to put in or not.
+    chunk_room: usize,
     /// When an item last left for the first time while chunks were on their way.
     said_at: Option<Time>,
     /// Polls that are to leave.
@@ -113,6 +116,7 @@ impl Outbound {
             pace: Pace::default(),
             silence: Silence::new(config.poll_pause_max),
             newest_chunk: 0,
+            chunk_room: ITEM_BYTES_MAX,
             said_at: None,
             polls: 0,
             probe: false,
@@ -185,7 +189,7 @@ impl Outbound {
         self.probe &= !news;
         // After a silence that anybody hears is news, if there is something to send.
         let waits = self.waits();
-        let more = waits || self.entries.len() > self.unsent || self.objects.flying().next().is_some();
+        let more = waits || self.awaits();
         self.silence.heard(now, news || was_silent && waits, more);
         if let Some(silence) = silent_for {
             self.start_anew(silence);
@@ -215,9 +219,23 @@ impl Outbound {
         moved
     }
 
-    /// Whether anything waits to leave.
+    /// Whether anything waits that may leave when there is room for it on its way.
     fn waits(&self) -> bool {
-        self.entries.iter().any(|entry| entry.state == State::Waiting) || self.objects.waits()
+        let mut may_leave = self.entries.iter().take(WINDOW_ITEMS as usize);
+        may_leave.any(|entry| entry.state == State::Waiting) || self.objects.waits()
+    }
+
+    /// Whether the other end has something to answer.
+    fn awaits(&self) -> bool {
+        self.entries.len() > self.unsent || self.objects.flying().next().is_some()
+    }
+
+    /// An object is not sent any further.
+    pub(super) fn stop_object(&mut self, transfer: Transfer) {
+        // In a silence a poll may have left, and is to be answered in any case.
+        if self.objects.stop(transfer) && !self.waits() && !self.awaits() && !self.silence.is_on() {
+            self.silence.ended();
+        }
     }
 
     /// Whether what leaves next has left before.
@@ -286,7 +304,9 @@ impl Outbound {
             .min();
         let may_send =
             self.pace.has_room(self.objects.flying_bytes(), self.loss.is_high()) && !self.silence.is_on();
-        let paced = (may_send && self.objects.waits()).then(|| self.pace.next_at());
+        // Where none can be made, only an input changes that, and what may leave is asked after each.
+        let has_chunk = may_send && self.objects.next_chunk(self.chunk_room).is_some();
+        let paced = has_chunk.then(|| self.pace.next_at());
         overtaken.into_iter().chain(self.resend_at()).chain(paced).min()
     }
 
@@ -319,20 +339,33 @@ impl Outbound {
             self.lose_all();
             self.probe = false;
         }
-        match ask {
+        let asks_by_content = match ask {
+            Ask::Again(bytes_max) => self.repeat_oldest(bytes_max),
+            Ask::Short(bytes_max) => self.lose_oldest(bytes_max),
+            Ask::Poll => false,
+        };
+        if asks_by_content {
+            self.window.timed_out();
+            self.probe = true;
+        } else {
             // What has arrived but is not settled for long is asked after, too: the other end may have been restarted.
-            Ask::Again(bytes_max) if self.repeat_oldest(bytes_max) => {
-                self.window.timed_out();
-                self.probe = true;
-            }
-            _ => self.polls = 1,
+            self.polls = 1;
         }
     }
 
     /// Takes the oldest items on their way for lost, up to so many bytes, or the oldest chunk if no item and no other chunk
     /// can ask for an answer. Whether anything waits to be sent now: these, or what waited for the window.
     fn repeat_oldest(&mut self, bytes_max: usize) -> bool {
-        let mut bytes = 0;
+        self.lose_oldest(bytes_max);
+        if !self.waits() {
+            self.objects.repeat_oldest();
+        }
+        self.waits()
+    }
+
+    /// Takes the oldest items on their way for lost, up to so many bytes. Whether there was any.
+    fn lose_oldest(&mut self, bytes_max: usize) -> bool {
+        let (mut bytes, mut any) = (0, false);
         for entry in &mut self.entries {
             let State::Flying { wire_bytes, .. } = entry.state else { continue };
             bytes += entry.bytes.len();
@@ -341,11 +374,9 @@ impl Outbound {
             }
             entry.state = State::Waiting;
             self.flying_bytes -= wire_bytes;
+            any = true;
         }
-        if !self.waits() {
-            self.objects.repeat_oldest();
-        }
-        self.waits()
+        any
     }
 
     /// Takes the oldest items on their way for lost if a chunk has left since, a few times.
@@ -471,8 +502,8 @@ impl Outbound {
         let mut datagram = Vec::with_capacity(bytes_max);
         let mut content = Vec::with_capacity(bytes_max);
         base.encode(&mut content);
-        let room = bytes_max.saturating_sub(1 + content.len());
-        let (transfer, range) = self.objects.next_chunk(room)?;
+        self.chunk_room = bytes_max.saturating_sub(1 + content.len());
+        let (transfer, range) = self.objects.next_chunk(self.chunk_room)?;
         let bytes = self.objects.read(transfer, &range);
         content.clear();
         let chunk = Some(Chunk { transfer, offset: range.start, bytes: &bytes });

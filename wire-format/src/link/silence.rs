@@ -32,8 +32,10 @@ const PAUSE_MIN: Duration = Duration::from_millis(1);
 /// What is to leave when a timer has run out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Ask {
-    /// The oldest items on their way, as many as have so many bytes.
+    /// The oldest items on their way, as many as have so many bytes, or a chunk.
     Again(usize),
+    /// The oldest items on their way, if any have so few bytes, or else a poll.
+    Short(usize),
     /// A poll.
     Poll,
 }
@@ -93,6 +95,13 @@ impl Silence {
         }
     }
 
+    /// No answer is awaited any more.
+    pub(super) fn ended(&mut self) {
+        self.timeouts = 0;
+        self.asked_unasked_at = None;
+        self.since = None;
+    }
+
     /// A timer has run out, as [`Silence::due`] has set it.
     pub(super) fn timed_out(&mut self, now: Time, is_quick: bool) -> Ask {
         self.timeouts += if is_quick || self.timeouts == 0 { 1 } else { QUICKER };
@@ -101,7 +110,7 @@ impl Silence {
         match self.timeouts {
             SILENT_AFTER.. => Ask::Poll,
             nth if nth % QUICKER == 1 => Ask::Again(AGAIN_BYTES),
-            nth if nth % 2 == 1 => Ask::Again(QUICK_BYTES),
+            nth if nth % 2 == 1 => Ask::Short(QUICK_BYTES),
             _ => Ask::Poll,
         }
     }
@@ -241,7 +250,7 @@ mod tests {
             let at = silence.due(None, PAUSES, true).unwrap();
             asked.push((at.since_start().as_millis(), silence.timed_out(at, true)));
         }
-        let (full, quick) = (Ask::Again(AGAIN_BYTES), Ask::Again(QUICK_BYTES));
+        let (full, quick) = (Ask::Again(AGAIN_BYTES), Ask::Short(QUICK_BYTES));
         assert_eq!(
             asked[..5],
             [(1000, full), (1250, Ask::Poll), (1500, quick), (1750, Ask::Poll), (2000, full)]

@@ -328,6 +328,8 @@ fn after_an_outage_everything_arrives_soon() {
 #[test]
 fn an_unreadable_dictionary_is_reported_and_avoided() {
     let mut pair = Pair::new(CLEAN, 1);
+    // A build of later says that it has one that it has not.
+    pair.ends[0].set_peer_dictionaries(DictionarySet::from_bits(u32::MAX));
     let unknown = [0x1f + 16];
     pair.ends[1].handle_datagram(pair.now, &[&unknown[..], b"whatever"].concat()).unwrap();
     let report = pair.ends[1].poll_transmit(pair.now, 1_160).unwrap();
@@ -372,6 +374,40 @@ fn a_peer_that_breaks_the_rules_is_told_from_one_that_does_not() {
         }
     }
     panic!("a frame without end was taken");
+}
+
+#[test]
+fn room_is_asked_for_what_is_new_only() {
+    let items = |numbers: Range<u64>| {
+        let items = numbers.map(|number| batch::Item { number, more: false, bytes: b"x" }).collect();
+        let mut content = vec![0];
+        Batch { items, ..Batch::default() }.encode(&mut content);
+        content
+    };
+    let chunk = |offset| {
+        let chunk = Some(Chunk { transfer: OBJECT, offset, bytes: &[7; 100] });
+        let mut content = vec![0];
+        Batch { chunk, ..Batch::default() }.encode(&mut content);
+        content
+    };
+    let mut link = Pair::new(CLEAN, 1).ends.into_iter().next().unwrap();
+    link.receive_object(OBJECT, 1_000, std::iter::once(500..1_000).collect()).unwrap();
+    let mut asked = |datagram: Vec<u8>| {
+        let (before, mut asked) = (link.holds_bytes(), 0);
+        let answer = |bytes: usize| {
+            asked = bytes - before;
+            usize::MAX
+        };
+        link.handle_datagram_within(Time::default(), &datagram, answer).unwrap();
+        asked
+    };
+    assert_eq!(asked(items(1..301)), 300 * (1 + BESIDE_BYTES));
+    assert_eq!(asked(items(1..302)), 1 + BESIDE_BYTES);
+    assert_eq!(asked(items(1..302)), 0);
+    let beside_chunks = BESIDE_BYTES + NEXT_BYTES;
+    assert_eq!(asked(chunk(0)), 100 + beside_chunks);
+    assert_eq!(asked(chunk(0)), 0, "the shell has it");
+    assert_eq!(asked(chunk(600)), 0, "it is held");
 }
 
 proptest! {

@@ -9,7 +9,7 @@ use rangemap::RangeSet;
 use super::{RANGE_BYTES, bytes_of, bytes_of_both, has_all, to_ack};
 use crate::batch::{Chunk, Held, Transfer};
 use crate::limits::{ACK_RANGES_MAX, HOLD_BYTES_MAX, TRANSFERS_MAX};
-use crate::link::{BESIDE_BYTES, LinkError};
+use crate::link::{BESIDE_BYTES, LinkError, NEXT_BYTES};
 
 /// Chunks of a transfer that is not known yet are kept up to so many bytes: the frame that opens it may be late, or have
 /// to come again.
@@ -23,7 +23,7 @@ const ARRIVED_MAX: usize = 1_024;
 #[derive(Debug, Default)]
 pub(in crate::link) struct ObjectsInbound {
     objects: BTreeMap<Transfer, Incoming>,
-    /// The newest transfer that was ever known: chunks of others up to it come too late.
+    /// The newest transfer that was ever known, or ended before it was: chunks of others up to it come too late.
     newest: Option<Transfer>,
     early: Vec<(Transfer, u64, Bytes)>,
     /// Chunks for the shell.
@@ -70,6 +70,8 @@ impl ObjectsInbound {
             self.arrived -= incoming.chunks;
         }
         self.chunks.retain(|(of, ..)| *of != transfer);
+        self.early.retain(|(of, ..)| *of != transfer);
+        self.newest = self.newest.max(Some(transfer));
     }
 
     pub(in crate::link) fn len(&self) -> usize {
@@ -83,11 +85,22 @@ impl ObjectsInbound {
         if end > size { Err(LinkError::ChunkBeyondEnd(chunk.transfer)) } else { Ok(()) }
     }
 
+    /// How much room it takes to take in the chunk, if that is new, bytes.
+    pub(in crate::link) fn needs_bytes(&self, chunk: &Chunk<'_>) -> usize {
+        let range = chunk.offset..chunk.offset + chunk.bytes.len() as u64;
+        let is_new = match self.objects.get(&chunk.transfer) {
+            Some(incoming) => !has_all(&incoming.held, &range) && !has_all(&incoming.arrived, &range),
+            None => Some(chunk.transfer) > self.newest,
+        };
+        if is_new { chunk.bytes.len() + BESIDE_BYTES + NEXT_BYTES } else { 0 }
+    }
+
     /// Takes in a chunk, if there is `room` for it. Returns whether a statement is due at once, as it was held already.
     pub(in crate::link) fn handle(&mut self, chunk: &Chunk<'_>, room: usize) -> Result<bool, LinkError> {
         self.check(chunk)?;
         let Chunk { transfer, offset, bytes } = *chunk;
-        let has_room = bytes.len() + BESIDE_BYTES <= room;
+        // The frame that opens the transfer may be the next item, and what is early would stay without it.
+        let has_room = bytes.len() + BESIDE_BYTES + NEXT_BYTES <= room;
         let Some(incoming) = self.objects.get_mut(&transfer) else {
             let early_bytes: usize = self.early.iter().map(|(_, _, bytes)| bytes.len()).sum();
             let may_wait = self.early.len() < EARLY_MAX && early_bytes + bytes.len() <= EARLY_BYTES_MAX;
@@ -238,10 +251,23 @@ mod tests {
     fn a_chunk_without_room_is_not_taken_and_comes_again() {
         let mut inbound = ObjectsInbound::default();
         inbound.start(OBJECT, 100, RangeSet::new()).unwrap();
-        chunk(&mut inbound, 7, BESIDE_BYTES);
+        chunk(&mut inbound, 7, BESIDE_BYTES + NEXT_BYTES);
         assert!(inbound.poll_chunk().is_none());
-        chunk(&mut inbound, 7, BESIDE_BYTES + 1);
+        chunk(&mut inbound, 7, BESIDE_BYTES + NEXT_BYTES + 1);
         assert!(inbound.poll_chunk().is_some());
+    }
+
+    #[test]
+    fn chunks_of_a_transfer_that_ends_before_it_begins_are_not_kept() {
+        let mut inbound = ObjectsInbound::default();
+        chunk(&mut inbound, 0, usize::MAX);
+        inbound.stop(OBJECT);
+        assert_eq!(inbound.holds_bytes(), 0);
+        chunk(&mut inbound, 1, usize::MAX);
+        assert_eq!(inbound.holds_bytes(), 0, "it comes too late");
+        let next = Chunk { transfer: Transfer(2), offset: 0, bytes: &[7; EARLY_BYTES_MAX] };
+        inbound.handle(&next, usize::MAX).unwrap();
+        assert_eq!(inbound.early.len(), 1, "the next has all the room");
     }
 
     #[test]

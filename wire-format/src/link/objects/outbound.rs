@@ -61,7 +61,9 @@ pub(in crate::link) struct Flight {
 }
 
 impl ObjectsOutbound {
+    /// Begins, or begins anew: nothing of before is on its way any more.
     pub(in crate::link) fn start(&mut self, transfer: Transfer, size: u64, held: RangeSet<u64>) {
+        self.stop(transfer);
         let outgoing = Outgoing {
             size,
             missing: held.gaps(&(0..size)).collect(),
@@ -75,10 +77,12 @@ impl ObjectsOutbound {
         self.objects.insert(transfer, outgoing);
     }
 
-    pub(in crate::link) fn stop(&mut self, transfer: Transfer) {
-        if let Some(outgoing) = self.objects.remove(&transfer) {
-            self.flying_bytes -= outgoing.flying.iter().map(|(flight, _)| flight.wire_bytes).sum::<u64>();
-        }
+    /// Whether it was known.
+    pub(in crate::link) fn stop(&mut self, transfer: Transfer) -> bool {
+        let outgoing = self.objects.remove(&transfer);
+        let flying = outgoing.iter().flat_map(|outgoing| &outgoing.flying);
+        self.flying_bytes -= flying.map(|(flight, _)| flight.wire_bytes).sum::<u64>();
+        outgoing.is_some()
     }
 
     /// The next bytes to be handed over, if few of an object are left to send. Objects leave one after the other, so those
@@ -289,6 +293,24 @@ mod tests {
         assert_eq!(held(500_000..500_001), full, "one more, apart from all");
         assert_eq!(held(11..20), (full.0 - 1, full.1 + 9), "between two");
         assert_eq!(held(500_000..500_001), (full.0, full.1 + 10));
+    }
+
+    #[test]
+    fn an_object_that_begins_anew_leaves_nothing_of_before_on_its_way() {
+        let mut outbound = ObjectsOutbound::default();
+        for held in [RangeSet::new(), std::iter::once(0..1_000).collect()] {
+            outbound.start(OBJECT, 20_000, held);
+            outbound.supply(OBJECT, 0, vec![7; 20_000].into());
+            for datagram in 1..=5 {
+                let (transfer, bytes) = outbound.next_chunk(1_160).unwrap();
+                let flight =
+                    Flight { datagram, at: Time::default(), bytes, wire_bytes: 1_160, sent_bytes: 0 };
+                outbound.left(transfer, flight);
+            }
+            assert_eq!(outbound.flying_bytes(), 5 * 1_160);
+        }
+        outbound.stop(OBJECT);
+        assert_eq!(outbound.flying_bytes(), 0);
     }
 
     proptest! {

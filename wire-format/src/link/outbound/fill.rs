@@ -5,6 +5,10 @@ use crate::batch::{self, Batch, Item};
 use crate::codec::{self, Codec, DictionarySet};
 use crate::limits::{BATCH_CONTENT_BYTES, WINDOW_ITEMS};
 
+/// What has left so often is coded no more: to search for the shortest form takes a thousand times longer than to ask for one more
+/// repeat.
+const CODED_UNTIL_SENT: u32 = 8;
+
 /// A datagram with items.
 pub(super) struct Filled {
     pub(super) numbers: Vec<u64>,
@@ -35,13 +39,14 @@ impl Outbound {
                 continue;
             }
             let len = entry.bytes.len() + batch::item_overhead_max(entry.bytes.len());
+            let is_noise = entry.is_noise || entry.sent >= CODED_UNTIL_SENT;
             // Beside noise nothing shrinks.
-            let content_max = if has_noise || entry.is_noise { room } else { content_max };
+            let content_max = if has_noise || is_noise { room } else { content_max };
             if content_len + len > content_max && !chosen.is_empty() || number > self.settled + WINDOW_ITEMS {
                 break;
             }
             content_len += len;
-            has_noise |= entry.is_noise;
+            has_noise |= is_noise;
             chosen.push(Item { number, more: entry.more, bytes: &entry.bytes });
         }
         if chosen.is_empty() {

@@ -342,6 +342,36 @@ fn timers_are_quick_after_the_first_where_losses_are_no_exception() {
     assert!(second * 2 < first, "{second:?} after {first:?}");
 }
 
+#[test]
+fn a_quick_timer_is_a_poll_where_nothing_short_is_on_its_way() {
+    let mut end = End::on_a_lossy_path();
+    for _ in 0..100 {
+        end.link.push_noise(vec![7; 1_000]);
+    }
+    end.fill();
+    let mut asked = Vec::new();
+    for _ in 0..3 {
+        end.wait();
+        asked.extend(std::iter::from_fn(|| end.next()));
+    }
+    assert_eq!(
+        asked.iter().map(|said| (said.items.len(), said.poll)).collect::<Vec<_>>(),
+        [(1, false), (0, true), (0, true)]
+    );
+}
+
+#[test]
+fn what_may_not_leave_yet_makes_no_timer_a_vain_one() {
+    let mut end = End::new(true);
+    for _ in 0..WINDOW_ITEMS + 1 {
+        end.link.push(b"x".to_vec());
+    }
+    end.fill();
+    end.hear_ack(0, &[(1, WINDOW_ITEMS)]);
+    end.wait();
+    assert_eq!(end.next(), Said::poll());
+}
+
 /// How many texts of these lengths leave between chunks before anything is answered, again and again.
 fn sent_between_chunks(lengths: &[usize]) -> usize {
     let mut end = End::on_a_lossy_path();
@@ -374,10 +404,85 @@ fn sent_between_chunks(lengths: &[usize]) -> usize {
 }
 
 #[test]
+fn a_chunk_that_cannot_be_made_sets_no_timer() {
+    let mut end = End::new(true);
+    end.link.send_object(OBJECT, 40_000, RangeSet::new());
+    end.link.supply(OBJECT, 0, vec![7; 1_000].into());
+    assert_eq!(end.next(), None, "the rest of a datagram is to be handed over");
+    assert_eq!(end.link.poll_timeout(), None);
+    end.link.supply(OBJECT, 1_000, vec![7; 1_000].into());
+    assert!(end.next().unwrap().is_chunk);
+    end.link.supply(OBJECT, 2_000, vec![7; 8_000].into());
+    end.next();
+    let at = end.link.poll_timeout().unwrap();
+    assert!(at > end.now && at < end.now + Duration::from_millis(700), "{at:?}");
+
+    // Where there is no room for any.
+    end.now = at;
+    assert_eq!(end.link.poll_transmit(end.now, 4), None);
+    assert!(end.link.poll_timeout().is_some_and(|at| at > end.now));
+    assert!(end.next().unwrap().is_chunk);
+}
+
+#[test]
+fn nothing_is_awaited_for_an_object_that_is_not_sent_any_more() {
+    let mut end = End::new(true);
+    end.link.send_object(OBJECT, 1_000, RangeSet::new());
+    end.link.supply(OBJECT, 0, vec![7; 1_000].into());
+    assert!(end.next().unwrap().is_chunk);
+    end.hear_ack(0, &[]);
+    end.link.stop_object(OBJECT);
+    assert!(end.link.is_at_rest());
+    assert_eq!(end.link.poll_timeout(), None);
+
+    end.link.push(vec![7; 60]);
+    end.next();
+    end.link.send_object(Transfer(2), 1_000, RangeSet::new());
+    end.link.stop_object(Transfer(2));
+    assert!(end.link.poll_timeout().is_some(), "an item is");
+}
+
+#[test]
 fn short_texts_leave_a_few_times_between_chunks_where_losses_are_no_exception() {
     assert_eq!(sent_between_chunks(&[60]), 4);
     assert_eq!(sent_between_chunks(&[128, 128]), 8);
     assert_eq!(sent_between_chunks(&[257]), 1);
+}
+
+#[test]
+fn a_dictionary_that_was_not_used_is_no_reason_to_send_anything_again() {
+    let unreadable = |tag| Batch { unreadable: Some(tag), ..Batch::default() };
+    let mut end = End::new(true);
+    end.link.set_peer_dictionaries(DictionarySet::compiled_in());
+    for _ in 0..100 {
+        end.link.push_noise(vec![7; 1_000]);
+    }
+    let filled = end.fill();
+    for tag in [0, 1, 3, 16 + 31, 48, 64, 255] {
+        end.hear(unreadable(tag));
+        assert_eq!(end.next(), None, "{tag}");
+    }
+    end.hear(unreadable(16));
+    assert_eq!(end.fill(), filled, "everything leaves again without it");
+    end.hear(unreadable(16));
+    assert_eq!(end.next(), None, "it is not used any more");
+    end.link.set_peer_dictionaries(DictionarySet::compiled_in());
+    end.hear(unreadable(16));
+    assert_eq!(end.next(), None, "nor is it again");
+}
+
+#[test]
+fn what_has_left_many_times_is_coded_no_more() {
+    let mut end = End::new(true);
+    end.link.set_peer_dictionaries(DictionarySet::compiled_in());
+    end.link.push("See you at eight, bring the keys. ".repeat(20));
+    let raw: Vec<_> = (0..9)
+        .map(|_| {
+            end.link.resend_all();
+            end.link.poll_transmit(end.now, 1_160).unwrap()[0] == 0
+        })
+        .collect();
+    assert_eq!(raw, [false, false, false, false, false, false, false, false, true]);
 }
 
 #[test]
