@@ -70,8 +70,8 @@ impl Newcomer {
             self.count(phase, is_new, line.is_ok().then_some(took_us));
             let Ok(line) = line else { continue };
             is_known |= !is_new;
-            // What a session needs to be resumed comes behind the handshake.
-            linger(line, pace / 8).await;
+            // What a session needs to be resumed comes behind the handshake, a round trip later.
+            linger(line, pace / 2).await;
         }
     }
 
