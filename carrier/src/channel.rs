@@ -259,6 +259,11 @@ impl Channel {
                 // What has arrived until then was acknowledged beside.
                 self.link.lose_until(Time::after_start(left_at.saturating_duration_since(self.started)));
             }
+            if self.connection.take_retry() {
+                let now = self.now();
+                self.link.path_is_open(now);
+                self.first = Some(First { frame_bytes: None });
+            }
             if self.connection.take_stirring() {
                 self.path_is_open();
             }

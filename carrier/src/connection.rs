@@ -91,6 +91,7 @@ pub(crate) struct Connection {
     end_answered: Option<Instant>,
     /// Whether something was heard that did not answer what was repeated, until the owner knows.
     stirs: bool,
+    retry: Retry,
     down: Option<Down>,
     early: Early,
     /// CRYPTO frames that a relay takes in all.
@@ -102,6 +103,15 @@ pub(crate) struct Connection {
     rests: bool,
     /// After so long a quiet a relay lets QUIC end a connection at rest.
     idle_timeout: Option<Duration>,
+}
+
+/// Whether a relay has asked a device to prove where it is, once: QUIC heeds no other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Retry {
+    None,
+    /// It has, and the owner does not know.
+    News,
+    Known,
 }
 
 /// What a socket did not take.
@@ -134,6 +144,15 @@ impl Connection {
     /// Whether the end of the handshake is about to leave again, if not asked before.
     pub(crate) fn take_end_again(&mut self) -> bool {
         std::mem::take(&mut self.repeats_end)
+    }
+
+    /// Whether the handshake begins anew, as the relay has asked for a proof, if not asked before: early data was not looked at.
+    pub(crate) fn take_retry(&mut self) -> bool {
+        let is_news = self.retry == Retry::News;
+        if is_news {
+            self.retry = Retry::Known;
+        }
+        is_news
     }
 
     /// When the end of a handshake left last that needed repeats, once the relay has answered it, if not asked before.
@@ -210,7 +229,7 @@ impl Connection {
 
     /// Takes in what has come.
     pub(crate) fn poll_input(&mut self, cx: &mut Context<'_>) {
-        let (mut heard, mut begun, mut ended) = (false, false, false);
+        let (mut heard, mut begun, mut ended, mut retried) = (false, false, false, false);
         let was_connected = self.is_connected;
         while let Poll::Ready(event) = self.events.poll_recv(cx) {
             let Some(event) = event else {
@@ -235,6 +254,7 @@ impl Connection {
             heard = true;
             begun |= part == Some(Part::Begin);
             ended |= part == Some(Part::End);
+            retried |= part == Some(Part::Retry);
         }
         if heard {
             self.confirming.heard(self.quic.stats().frame_rx.acks);
@@ -261,6 +281,9 @@ impl Connection {
         }
         if ended && was_connected && self.rests && self.down.is_none() && self.quic.side().is_server() {
             self.confirm_again();
+        }
+        if retried && self.retry == Retry::None && self.quic.side().is_client() && !self.is_connected {
+            self.retry = Retry::News;
         }
         self.stirs &= !self.is_connected;
     }

@@ -50,6 +50,10 @@ const RESET_INTERVAL: Duration = Duration::from_millis(1);
 /// The name under which a device files the relay's TLS session. Nobody sees it: SNI is off.
 pub(crate) const SERVER_NAME: &str = "relay.thinpost";
 
+/// A proof of where a device is may come so long after a Retry. QUIC's 15 s are over when a burst has taken five repeats of it: then the
+/// relay refuses the device, which begins anew.
+const RETRY_TOKEN_LIFETIME: Duration = Duration::from_secs(60);
+
 /// What a relay bounds its endpoint by.
 #[derive(Clone, Copy, Debug)]
 pub struct ServerLimits {
@@ -126,6 +130,7 @@ pub fn server(identity: &Identity, sessions: Arc<dyn StoresServerSessions>, limi
     config.validation_token.sent(0);
     config
         .max_incoming(limits.incoming_max)
+        .retry_token_lifetime(RETRY_TOKEN_LIFETIME)
         .incoming_buffer_size(limits.incoming_bytes_max.0)
         .incoming_buffer_size_total(limits.incoming_bytes_max.1);
     let ServerLimits { idle_timeout, finishing_max, .. } = limits;

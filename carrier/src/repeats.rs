@@ -36,6 +36,8 @@ pub(crate) enum Part {
     Begin,
     /// Its first packet is one of the second half.
     End,
+    /// It asks a device to prove where it is, and to begin anew.
+    Retry,
 }
 
 impl Part {
@@ -44,6 +46,7 @@ impl Part {
         match kind(datagram) {
             Some(INITIAL) => begins_handshake(datagram).then_some(Self::Begin),
             Some(HANDSHAKE) => Some(Self::End),
+            Some(RETRY) => Some(Self::Retry),
             _ => None,
         }
     }
@@ -56,6 +59,7 @@ fn kind(datagram: &[u8]) -> Option<u8> {
 
 const INITIAL: u8 = 0b1000_0000;
 const HANDSHAKE: u8 = 0b1010_0000;
+const RETRY: u8 = 0b1011_0000;
 
 /// What an end has said first: datagrams, as they left.
 #[derive(Debug, Default)]

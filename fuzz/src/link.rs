@@ -135,7 +135,8 @@ mod tests {
     #[test]
     fn an_object_that_is_begun_anew_while_its_chunks_are_on_their_way_arrives() {
         let (device, relay) = (End::Device, End::Relay);
-        let mut operations = vec![offer(false), Operation::Supply { from: device, pieces: 2, in_part: false }];
+        let mut operations =
+            vec![offer(false), Operation::Supply { from: device, pieces: 2, in_part: false }];
         for _ in 0..6 {
             operations.extend([Operation::Ring { end: device }, ALL]);
         }

@@ -1,7 +1,9 @@
-//! How a running relay is asked for a backup: over a Unix-domain socket in its folder, which is its owner's alone.
+//! How a running relay is asked for a backup, and how it stands: over a Unix-domain socket in its folder, which is its owner's
+//! alone.
 //!
 //! A request is one line, `backup` and an absolute path; the answer is one line, `done` and what was copied, or
-//! `failed`, an exit code and why. Whoever hangs up before the answer wants no backup any more.
+//! `failed`, an exit code and why. Whoever hangs up before the answer wants no backup any more. To `status` the answer is
+//! `stands` and the numbers of a [`Standing`], after whatever was asked for before.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
@@ -15,6 +17,7 @@ use tracing::{debug, info, warn};
 
 use crate::backup::{self, BackupError};
 use crate::folder::Folder;
+use crate::standing::Standing;
 use crate::store::{Counts, RedbStore};
 
 /// Longest line either way, bytes.
@@ -58,12 +61,17 @@ impl Control {
         Ok(Self { listener: UnixListener::bind(&path)?, folder: folder.clone() })
     }
 
-    /// Answers one after another, on a thread that ends with the process; `code_of` says what a failure is as an exit
-    /// code.
-    pub fn serve(self, store: Arc<RedbStore>, code_of: fn(&BackupError) -> u8) {
+    /// Answers one after another, on a thread that ends with the process; `look` says how the relay stands, and `code_of` what a
+    /// failure is as an exit code.
+    pub fn serve(
+        self,
+        store: Arc<RedbStore>,
+        look: impl Fn() -> Option<Standing> + Send + 'static,
+        code_of: fn(&BackupError) -> u8,
+    ) {
         let answer_all = move || {
             for stream in self.listener.incoming() {
-                let answered = stream.and_then(|stream| self.answer(&stream, &store, code_of));
+                let answered = stream.and_then(|stream| self.answer(&stream, &store, &look, code_of));
                 if let Err(error) = answered {
                     debug!(%error, "whoever asked for a backup has no answer");
                     // Where no more files can be opened this would go round and round.
@@ -78,11 +86,17 @@ impl Control {
         &self,
         mut stream: &UnixStream,
         store: &RedbStore,
+        look: &impl Fn() -> Option<Standing>,
         code_of: fn(&BackupError) -> u8,
     ) -> io::Result<()> {
         stream.set_read_timeout(Some(PATIENCE))?;
         let mut line = String::new();
         BufReader::new(stream.take(LINE_BYTES_MAX)).read_line(&mut line)?;
+        if line == "status\n" {
+            let answer =
+                look().map_or("failed 69 the relay is gone".to_owned(), |standing| standing.to_string());
+            return stream.write_all(format!("{answer}\n").as_bytes());
+        }
         let path = line.strip_suffix('\n').and_then(|line| line.strip_prefix("backup "));
         let Some(path) = path.map(PathBuf::from).filter(|path| path.is_absolute()) else {
             return stream.write_all(b"failed 64 the relay does not understand\n");
@@ -133,13 +147,28 @@ fn read_answer(line: &str) -> Option<Result<Counts, Refused>> {
 /// # Errors
 /// When the relay stops answering.
 pub fn ask(folder: &Folder, path: &Path) -> io::Result<Option<Result<Counts, Refused>>> {
-    let Ok(mut stream) = UnixStream::connect(folder.socket_path()) else { return Ok(None) };
     let name = path.to_str().filter(|name| !name.contains('\n')).ok_or(io::ErrorKind::InvalidFilename)?;
-    stream.write_all(format!("backup {name}\n").as_bytes())?;
-    let mut line = String::new();
-    BufReader::new(stream.take(LINE_BYTES_MAX)).read_line(&mut line)?;
+    let Some(line) = ask_line(folder, &format!("backup {name}\n"))? else { return Ok(None) };
     let answer = line.strip_suffix('\n').and_then(read_answer);
     answer.map(Some).ok_or_else(|| io::Error::other("the relay has stopped before the backup was made"))
+}
+
+/// Asks the relay that runs on a folder how it stands. `None` if no relay of this version can be asked.
+///
+/// # Errors
+/// When the relay stops answering.
+pub fn status(folder: &Folder) -> io::Result<Option<Standing>> {
+    let Some(line) = ask_line(folder, "status\n")? else { return Ok(None) };
+    Ok(line.strip_suffix('\n').and_then(Standing::read))
+}
+
+/// What is answered to a line, if anybody listens.
+fn ask_line(folder: &Folder, line: &str) -> io::Result<Option<String>> {
+    let Ok(mut stream) = UnixStream::connect(folder.socket_path()) else { return Ok(None) };
+    stream.write_all(line.as_bytes())?;
+    let mut answer = String::new();
+    BufReader::new(stream.take(LINE_BYTES_MAX)).read_line(&mut answer)?;
+    Ok(Some(answer))
 }
 
 #[cfg(test)]

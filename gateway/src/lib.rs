@@ -20,8 +20,10 @@ pub mod invite;
 pub mod limits;
 pub mod relay;
 mod session;
+pub mod standing;
 pub mod store;
 mod strangers;
 mod tls_sessions;
 
 pub use relay::{Relay, RelayParts, StartError, Stopped};
+pub use standing::Standing;

@@ -82,7 +82,6 @@ fn run(args: &RunArgs) -> Result<(), Failure> {
         Some(reserve) => store.with_reserve(reserve),
         None => store,
     });
-    take_requests(&folder, &store);
 
     let executor = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -98,13 +97,14 @@ fn run(args: &RunArgs) -> Result<(), Failure> {
             reset_key: keys.reset_key(),
             invites: keys.invites(),
             config: config.clone(),
-            store,
+            store: store.clone(),
             socket: runtime.wrap_udp_socket(socket).map_err(listen_failed(config.listen))?,
             runtime,
             commit_mode: CommitMode::Blocking,
             rng_seed: None,
             unix_time_s: Arc::new(unix_time_s),
         })?;
+        take_requests(&folder, store, &relay);
         let local = relay.local_addr().map_err(listen_failed(config.listen))?;
         let addresses = publish(&config, &folder, local)?;
         let ticket = Ticket::Relay(relay_ticket(&keys, addresses));
@@ -161,17 +161,18 @@ fn keys_and_store(
     Ok((folder.keys()?, store))
 }
 
-/// Lets the operator ask for backups. A relay runs without, too.
+/// Lets the operator ask for backups, and how the relay stands. A relay runs without, too.
 #[cfg(unix)]
-fn take_requests(folder: &Folder, store: &Arc<RedbStore>) {
+fn take_requests(folder: &Folder, store: Arc<RedbStore>, relay: &Relay) {
+    let observer = relay.observer();
     match Control::listen(folder) {
-        Ok(control) => control.serve(store.clone(), upkeep::code_of),
+        Ok(control) => control.serve(store, move || observer.look(), upkeep::code_of),
         Err(error) => tracing::warn!(%error, "this relay cannot be asked for a backup while it runs"),
     }
 }
 
 #[cfg(not(unix))]
-fn take_requests(_: &Folder, _: &Arc<RedbStore>) {}
+fn take_requests(_: &Folder, _: Arc<RedbStore>, _: &Relay) {}
 
 /// Notes where the relay can be reached, for the tickets that are made while it runs.
 fn publish(config: &Config, folder: &Folder, local: SocketAddr) -> Result<Vec<SocketAddr>, Failure> {

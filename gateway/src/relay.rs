@@ -22,6 +22,7 @@ use crate::config::Config;
 use crate::invite::Invites;
 use crate::limits::Limits;
 use crate::session;
+use crate::standing::{Observer, Standing};
 use crate::store::{
     CommitMode, Committer, GroupCommit, ObjectNo, Op, RelayClock, RelayTime, Store, StoreError, Wakes,
 };
@@ -198,6 +199,15 @@ impl Shared {
         }
     }
 
+    pub(crate) fn standing(&self) -> Standing {
+        Standing {
+            connected: self.connected(),
+            strangers: self.strangers.count(),
+            lent_bytes: self.pool.lent_bytes(),
+            called_in: self.pool.called_in(),
+        }
+    }
+
     fn connected(&self) -> usize {
         self.sessions.lock().unwrap_or_else(PoisonError::into_inner).by_device.len()
     }
@@ -278,6 +288,11 @@ impl Relay {
     /// When the socket does not know.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         self.endpoint.local_addr()
+    }
+
+    /// Sees it from any thread for as long as it runs.
+    pub fn observer(&self) -> Observer {
+        Observer(Arc::downgrade(&self.shared))
     }
 
     /// Devices connected now.

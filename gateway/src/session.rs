@@ -118,9 +118,23 @@ async fn handshake(incoming: Incoming, stranger: &mut Stranger) -> Option<(Conne
     if let Some(device) = connecting.peer_device() {
         return Some((connecting, device));
     }
-    timeout(GREETING_MAX, connecting.connected()).await.ok()?.ok()?;
+    tokio::select! {
+        done = timeout(GREETING_MAX, connecting.connected()) => done.ok()?.ok()?,
+        () = stranger.ousted() => {
+            debug!("a handshake is ended: others want its place");
+            return None;
+        }
+    }
     let device = connecting.peer_device()?;
     Some((connecting, device))
+}
+
+/// Completes when a stranger has to leave.
+async fn ousted(stranger: &mut Option<Stranger>) {
+    match stranger {
+        Some(stranger) => stranger.ousted().await,
+        None => std::future::pending().await,
+    }
 }
 
 struct Session {
@@ -249,6 +263,7 @@ impl Session {
             }
             () = sleep_until(call_at.unwrap_or_else(Instant::now)), if call_at.is_some() => Ok(()),
             () = sleep_until(self.known_until), if !is_known => Err(End::Told(Close::Done)),
+            () = ousted(&mut self.stranger), if self.stranger.is_some() => Err(End::Told(Close::Busy)),
             // Whoever has to make room is told to when somebody asks in vain.
             () = tokio::time::sleep(ROOM_PAUSE), if is_short_of_room => Ok(()),
         }

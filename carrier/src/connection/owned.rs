@@ -54,6 +54,7 @@ impl Owned {
             repeats: Repeats::new(rtt),
             repeated_rtt: None,
             repeats_end: false,
+            retry: super::Retry::None,
             confirming: Confirming::default(),
             is_confirmed: false,
             end_answered: None,

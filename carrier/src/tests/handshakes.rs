@@ -116,6 +116,36 @@ async fn what_was_said_early_is_said_again_when_it_is_refused() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_was_said_early_rides_with_the_proof_of_where_one_is() {
+    let mut scene = Scene::new();
+    scene.acquaint().await;
+    let before = scene.wire.sent(DEVICE).len();
+    let began = Instant::now();
+    let mut device = scene.connect().open(LINK);
+    device.link().push(noise(400));
+    let relay = async {
+        scene.relay.accepting.next().await.unwrap().retry();
+        let mut connecting = scene.relay.accept().await;
+        assert!(connecting.peer_device().is_some(), "it speaks early once more");
+        connecting.open(LINK)
+    };
+    let connected = async { while device.next().await != Ok(News::Connected) {} };
+    let relay = async {
+        let mut relay = relay.await;
+        let Ok(News::Link(Event::Frame { number, bytes })) = relay.next().await else {
+            panic!("not a frame")
+        };
+        assert_eq!(bytes, noise(400));
+        relay.settle(number);
+        relay.flush().unwrap();
+        relay
+    };
+    let (_relay, ()) = tokio::join!(relay, connected);
+    assert_eq!(scene.wire.sent(DEVICE)[before..], [1_200, 1_200]);
+    assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_relay_does_not_repeat_its_handshake_while_early_data_comes() {
     let mut scene = Scene::new();
     scene.acquaint().await;

@@ -16,7 +16,7 @@ use rustls::server::ServerSessionMemoryCache;
 use thinpost_wire::codec::DictionarySet;
 use thinpost_wire::ids::RelayKey;
 use thinpost_wire::link::{Event, LinkConfig};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use self::wire::{Paused, Wire};
 use crate::quic::{self, ServerLimits};

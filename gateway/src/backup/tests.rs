@@ -359,19 +359,21 @@ fn sessions_of_tls_stay_out_of_a_backup() {
 
 #[cfg(unix)]
 #[test]
-fn whoever_hangs_up_wants_no_backup_and_others_get_theirs() {
+fn whoever_hangs_up_wants_no_backup_and_others_get_theirs_or_how_it_stands() {
     use std::io::Write;
     use std::os::unix::net::UnixStream;
     use std::sync::Arc;
 
-    use crate::control::{Control, ask};
+    use crate::Standing;
+    use crate::control::{Control, ask, status};
 
     let place = Place::filled();
     assert!(ask(&place.folder, &place.path("nobody")).unwrap().is_none(), "no relay runs");
     let control = Control::listen(&place.folder).unwrap();
     let line = format!("backup {}\n", place.path("unwanted").display());
     UnixStream::connect(place.folder.socket_path()).unwrap().write_all(line.as_bytes()).unwrap();
-    control.serve(Arc::new(place.open()), |_| 99);
+    let standing = Standing { connected: 3, ..Standing::default() };
+    control.serve(Arc::new(place.open()), move || Some(standing), |_| 99);
     // Answered after the one before.
     let counts = ask(&place.folder, &place.path("wanted")).unwrap().unwrap().unwrap();
     assert_eq!(check(&place.path("wanted")).unwrap().counts, counts);
@@ -384,4 +386,5 @@ fn whoever_hangs_up_wants_no_backup_and_others_get_theirs() {
     let mut answer = String::new();
     io::Read::read_to_string(&mut &stream, &mut answer).unwrap();
     assert_eq!(answer, "failed 64 the relay does not understand\n");
+    assert_eq!(status(&place.folder).unwrap(), Some(standing));
 }

@@ -9,12 +9,13 @@ use anyhow::{Result, ensure};
 use quinn::{Runtime, TokioRuntime};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
+use thinpost_gateway::config::LimitsConfig;
 use thinpost_wire::ticket::RelayTicket;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
-use super::device::Device;
-use super::initial::Openings;
+use super::device::{Device, Line};
+use super::initial::{Openings, is_retry};
 use super::{AMPLIFICATION_MAX, socket};
 
 /// Beginnings leave in lots, so often a second.
@@ -103,24 +104,46 @@ async fn forge(relay: &RelayTicket, flood: Flood, seed: u64, until: Instant) -> 
 /// How many completed a handshake, and how many did not.
 async fn keep_silent(relay: RelayTicket, flood: Flood, seed: u64, until: Instant) -> Result<(u64, u64)> {
     let mut rng = ChaCha8Rng::seed_from_u64(seed ^ 1);
-    let (mut all, mut lines) = (JoinSet::new(), Vec::new());
+    let mut all = JoinSet::new();
     let mut tick = interval(Duration::from_secs(1) / flood.silent_per_s.max(1) as u32);
     let mut begun = 0;
     loop {
         tokio::select! {
             () = sleep_until(until) => break,
-            Some(line) = all.join_next(), if !all.is_empty() => lines.extend(line?),
             _ = tick.tick(), if begun < flood.silent => {
                 // Far from the numbers of those who register.
                 let device = Device::new(seed, u64::MAX - begun, &relay);
                 begun += 1;
                 let socket = TokioRuntime.wrap_udp_socket(socket(&mut rng)?)?;
                 let address = relay.addresses[0];
-                all.spawn(async move { device.begin(address, socket).await.ok() });
+                all.spawn(async move {
+                    tokio::select! {
+                        line = device.begin(address, socket) => match line {
+                            Ok(line) => listen(line, until).await,
+                            Err(_) => false,
+                        },
+                        () = sleep_until(until) => false,
+                    }
+                });
             }
         }
     }
-    Ok((lines.len() as u64, begun - lines.len() as u64))
+    let mut silent = 0;
+    while let Some(is_silent) = all.join_next().await {
+        silent += u64::from(is_silent?);
+    }
+    Ok((silent, begun - silent))
+}
+
+/// Takes part in what QUIC has to say, or the handshake would stay half open, and says nothing. It was let in.
+async fn listen(mut line: Line, until: Instant) -> bool {
+    let mut is_there = true;
+    loop {
+        tokio::select! {
+            () = sleep_until(until) => return true,
+            heard = line.next(), if is_there => is_there = heard.is_ok(),
+        }
+    }
 }
 
 impl Outcome {
@@ -130,26 +153,57 @@ impl Outcome {
         let (mut heard_bytes, mut first) = (0, None);
         while let Ok(len) = socket.recv(&mut buffer) {
             heard_bytes += len as u64;
-            first.get_or_insert(buffer[0]);
+            first.get_or_insert(is_retry(&buffer[..len]));
         }
-        // The kind of a packet of QUIC's first version (RFC 9000, section 17.2).
-        match first.map(|byte| byte & 0b1011_0000) {
-            Some(0b1011_0000) => self.retried += 1,
-            Some(_) => self.answered += 1,
+        match first {
+            Some(true) => self.retried += 1,
+            Some(false) => self.answered += 1,
             None => {}
         }
         self.amplification = self.amplification.max(heard_bytes as f64 / sent_bytes as f64);
     }
 
-    /// Whether no address that is not proven was sent too much.
+    /// Devices that are connected at the end, if all is as it should be; each keeps a place for two minutes.
+    pub fn sessions(&self, flood: &Flood, limits: &LimitsConfig) -> u64 {
+        let begun = (self.silent + self.turned_away).min(flood.silent_per_s * 120);
+        // Where none is asked to prove its address those who come first have all places.
+        let of_others = limits.retry_from.max(1).min(limits.strangers_max - 1);
+        begun.min((limits.strangers_max - of_others) as u64)
+    }
+
+    /// Handshakes that are open at a time then.
+    pub fn half_open(&self, flood: &Flood, limits: &LimitsConfig) -> u64 {
+        self.sessions(flood, limits) + self.begun.min(limits.retry_from as u64)
+    }
+
+    /// Whether each address was answered, or asked where it is, as these limits have it, and none of them was sent too much.
+    /// `lost` datagrams have not reached the relay, and the flood has lasted for so many seconds.
     ///
     /// # Errors
-    /// When one was.
-    pub fn check(&self) -> Result<()> {
+    /// When that is not so: a relay that says nothing has not been attacked.
+    pub fn check(&self, limits: &LimitsConfig, lost: u64, seconds: u64) -> Result<()> {
         ensure!(
-            self.amplification <= AMPLIFICATION_MAX,
+            self.amplification > 0.0 && self.amplification <= AMPLIFICATION_MAX,
             "an address was sent {:.2} times what came from it",
             self.amplification
+        );
+        // The places for those who have proven nothing, as many again whenever their two minutes are over.
+        let places = limits.retry_from.min(limits.strangers_max) as u64;
+        let most = places * seconds.div_ceil(60);
+        ensure!(self.answered <= most, "{} addresses were answered before they were proven", self.answered);
+        ensure!(
+            self.answered * 2 >= self.begun.min(places).saturating_sub(lost),
+            "{} addresses were answered, and {places} may be",
+            self.answered
+        );
+        // Where there is no place and none is asked where it is, it is not answered at all.
+        let heard = self.answered + self.retried + lost;
+        ensure!(
+            limits.retry_from > limits.strangers_max || heard * 100 >= self.begun * 99,
+            "of {} addresses {} were answered and {} asked where they are; {lost} datagrams were lost",
+            self.begun,
+            self.answered,
+            self.retried
         );
         Ok(())
     }

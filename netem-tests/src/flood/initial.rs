@@ -6,7 +6,7 @@ use std::time::Instant;
 use anyhow::{Result, anyhow};
 use bytes::BytesMut;
 use quinn_proto::crypto::rustls::QuicClientConfig;
-use quinn_proto::crypto::{ClientConfig as _, Keys};
+use quinn_proto::crypto::{ClientConfig as _, Keys, Session};
 use quinn_proto::transport_parameters::TransportParameters;
 use quinn_proto::{ConnectionId, Endpoint, EndpointConfig, EndpointEvent, Side};
 use rand::Rng;
@@ -19,6 +19,15 @@ pub const DATAGRAM_BYTES: usize = 1_200;
 
 const VERSION: u32 = 1;
 const TAG_BYTES: usize = 16;
+
+/// The kind of a packet in its first byte (RFC 9000, section 17.2), and that of a Retry.
+const KIND: u8 = 0b1011_0000;
+const RETRY: u8 = 0b1011_0000;
+
+/// Whether a datagram asks whoever has sent something to prove where they are.
+pub fn is_retry(datagram: &[u8]) -> bool {
+    datagram.first().is_some_and(|first| first & KIND == RETRY)
+}
 
 /// Makes whole first datagrams, each of a connection of its own that is forgotten at once.
 pub struct Openings {
@@ -56,6 +65,7 @@ impl Openings {
 
 /// The beginning of a handshake, byte by byte.
 pub struct Crumbs {
+    session: Box<dyn Session>,
     keys: Keys,
     header: Vec<u8>,
     /// What a device says first.
@@ -80,13 +90,21 @@ impl Crumbs {
         session.write_handshake(&mut hello);
         let id = &seed[..8];
         let keys = session.initial_keys(&ConnectionId::new(id), Side::Client);
-        // A long header of an Initial with a packet number of four bytes, an id of eight, none of its own, and no token.
-        let mut header = vec![0b1100_0011];
-        header.extend(VERSION.to_be_bytes());
-        header.push(id.len() as u8);
-        header.extend(id);
-        header.extend([0, 0]);
-        Ok(Self { keys, header, hello, packets: 0 })
+        Ok(Self { session, keys, header: header(id, &[]), hello, packets: 0 })
+    }
+
+    /// Proves where it is to a relay that has asked for it. Whether it had: this is a Retry.
+    pub fn prove(&mut self, datagram: &[u8]) -> bool {
+        let retry = is_retry(datagram).then(|| retry_parts(datagram)).flatten();
+        let Some((id, token)) = retry else { return false };
+        self.keys = self.session.initial_keys(&ConnectionId::new(id), Side::Client);
+        self.header = header(id, token);
+        true
+    }
+
+    /// Whether a datagram is the relay's part of this handshake.
+    pub fn is_answered_by(&self, datagram: &[u8]) -> bool {
+        self.frames(datagram).is_some()
     }
 
     /// How long all of it is, bytes.
@@ -124,7 +142,7 @@ impl Crumbs {
         // First byte and version; an id of none for us; the relay's; no token; the length.
         let relay_id_bytes = usize::from(*datagram.get(6)?);
         let length_at = 6 + 1 + relay_id_bytes + 1;
-        if datagram[0] & 0b1011_0000 != 0b1000_0000 || datagram[length_at - 1] != 0 {
+        if datagram[0] & KIND != 0b1000_0000 || datagram.get(length_at - 1) != Some(&0) {
             return None;
         }
         let mut rest = datagram.get(length_at..)?;
@@ -139,6 +157,25 @@ impl Crumbs {
         self.keys.packet.remote.decrypt(number, header, &mut payload).ok()?;
         Some(payload.to_vec())
     }
+}
+
+/// A long header of an Initial with a packet number of four bytes, for whoever has this id, with none of its own.
+fn header(id: &[u8], token: &[u8]) -> Vec<u8> {
+    let mut header = vec![0b1100_0011];
+    header.extend(VERSION.to_be_bytes());
+    header.push(id.len() as u8);
+    header.extend(id);
+    header.push(0);
+    header.extend((0x4000 | token.len() as u16).to_be_bytes());
+    header.extend(token);
+    header
+}
+
+/// The relay's id in a Retry, and its token (RFC 9000, section 17.2.5). It goes to an id of none.
+fn retry_parts(datagram: &[u8]) -> Option<(&[u8], &[u8])> {
+    let id_bytes = usize::from(*datagram.get(6)?);
+    let (id, rest) = datagram.get(7..)?.split_at_checked(id_bytes)?;
+    Some((id, rest.get(..rest.len().checked_sub(TAG_BYTES)?)?))
 }
 
 /// Whether there is a CONNECTION_CLOSE among these frames of an Initial packet, before anything but PADDING, PING and ACK
@@ -180,6 +217,14 @@ mod tests {
             assert_eq!((varint(&mut bytes), bytes.len()), (Some(number), 0));
         }
         assert_eq!(varint(&mut &[0x40_u8][..]), None);
+    }
+
+    #[test]
+    fn a_retry_is_taken_apart() {
+        let retry = [&[0xf0, 0, 0, 0, 1, 0, 3, 7, 8, 9, 1, 2][..], &[0; TAG_BYTES]].concat();
+        assert!(is_retry(&retry));
+        assert_eq!(retry_parts(&retry), Some((&[7, 8, 9][..], &[1, 2][..])));
+        assert_eq!(retry_parts(&retry[..20]), None);
     }
 
     #[test]

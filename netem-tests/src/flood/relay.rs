@@ -1,6 +1,6 @@
 //! The relay as a process of its own.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use tempfile::TempDir;
+use thinpost_gateway::config::Config;
+use thinpost_gateway::folder::Folder;
 use thinpost_gateway::store::{RedbStore, StoreConfig};
 use thinpost_wire::ticket::{RelayTicket, Ticket};
 
@@ -55,6 +57,18 @@ impl Relay {
         self.folder.path().join("data")
     }
 
+    fn words(&self) -> PathBuf {
+        self.folder.path().join("stderr")
+    }
+
+    /// Its data folder, to ask it there how it stands.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn data_folder(&self) -> Result<Folder> {
+        Ok(Folder::of_relay(&self.data())?)
+    }
+
     /// Runs it again where it was.
     ///
     /// # Errors
@@ -62,12 +76,17 @@ impl Relay {
     pub fn run(&mut self) -> Result<()> {
         let mut command = self.command("run");
         command.arg("--data").arg(self.data());
-        let mut process =
-            command.arg("--listen").arg(self.address.to_string()).stdout(Stdio::piped()).spawn()?;
+        command.arg("--listen").arg(self.address.to_string()).stdout(Stdio::piped());
+        let stderr = File::options().create(true).append(true).open(self.words())?;
+        let mut process = command.stderr(stderr).spawn()?;
         let stdout = process.stdout.take().context("it has an output")?;
         self.process = Some(process);
         let mut lines = BufReader::new(stdout).lines();
-        let mut line = || lines.next().context("the relay has ended")?.context("the relay says nothing");
+        let words = self.words();
+        let mut line = || {
+            let line = lines.next().with_context(|| format!("the relay has ended: {}", said(&words)))?;
+            line.context("the relay says nothing")
+        };
         let address = line()?;
         self.address = address.strip_prefix("listening on ").context("no address")?.parse()?;
         let Ticket::Relay(ticket) = line()?.parse()? else { bail!("no relay's ticket") };
@@ -92,6 +111,11 @@ impl Relay {
     /// When the system does not say.
     pub fn is_running(&mut self) -> Result<bool> {
         Ok(self.process.as_mut().is_some_and(|process| process.try_wait().is_ok_and(|end| end.is_none())))
+    }
+
+    /// Lines on its standard error in which a thread of it has panicked, in any of its runs, also where it went on.
+    pub fn panics(&self) -> Vec<String> {
+        said(&self.words()).lines().filter(|line| line.contains("panicked at")).map(str::to_owned).collect()
     }
 
     /// The most memory that it has taken, resident, bytes (`VmHWM`).
@@ -136,14 +160,26 @@ impl Relay {
         Ok(all.map(Duration::from_nanos))
     }
 
+    /// What holds for it, as `gateway check-config` prints it for this configuration.
+    ///
+    /// # Errors
+    /// When that is none.
+    pub fn config(&self) -> Result<Config> {
+        Ok(Config::parse(&self.checked_config()?, Path::new("what check-config prints"))?)
+    }
+
+    fn checked_config(&self) -> Result<String> {
+        let output = self.command("check-config").output()?;
+        ensure!(output.status.success(), "check-config has failed");
+        Ok(String::from_utf8(output.stdout)?)
+    }
+
     /// The most that it may take, as `gateway check-config` prints it for this configuration, bytes.
     ///
     /// # Errors
     /// When it prints none.
     pub fn bound_bytes(&self) -> Result<u64> {
-        let output = self.command("check-config").output()?;
-        ensure!(output.status.success(), "check-config has failed");
-        let text = String::from_utf8(output.stdout)?;
+        let text = self.checked_config()?;
         let line =
             text.lines().find(|line| line.ends_with("the whole relay")).context("no bound is printed")?;
         Ok(line.split_whitespace().nth(1).context("no number")?.parse()?)
@@ -185,6 +221,11 @@ impl Relay {
         ensure!(self.process.is_none(), "the relay has its store");
         Ok(RedbStore::open(&self.data().join("store.redb"), StoreConfig::default())?)
     }
+}
+
+/// What was written to this file.
+fn said(words: &Path) -> String {
+    fs::read(words).map_or_else(|error| error.to_string(), |said| String::from_utf8_lossy(&said).into_owned())
 }
 
 impl Drop for Relay {

@@ -1,4 +1,5 @@
-//! Ordinary clients, two by two: each says something to the other at a steady pace, and waits for custody.
+//! Ordinary clients, two by two: each says something to the other at a steady pace, and waits for custody. Beside them others
+//! come and go.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, UdpSocket};
@@ -16,6 +17,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 
 use super::device::{Device, Heard, Line, Told};
+use super::newcomers::Newcomer;
 use super::relay::Relay;
 use crate::{Profile, UdpProxy};
 
@@ -39,19 +41,24 @@ pub enum Phase {
     Attacked,
 }
 
-/// How long messages took.
+/// How long messages took, and how long it took to come in: from the first packet until the mailbox is read.
 #[derive(Clone, Debug)]
 pub struct Waits {
     /// From submit to custody.
     pub custody: Histogram<u64>,
     /// From submit to the other client.
     pub delivery: Histogram<u64>,
+    /// For devices that are known.
+    pub again: Histogram<u64>,
+    /// For those that come for the first time, and register.
+    pub anew: Histogram<u64>,
 }
 
 impl Waits {
     fn new() -> Self {
         let histogram = Histogram::new_with_bounds(1, WAIT_US_MAX, 3).expect("the bounds are sound");
-        Self { custody: histogram.clone(), delivery: histogram }
+        let [custody, delivery, again, anew] = [(); 4].map(|()| histogram.clone());
+        Self { custody, delivery, again, anew }
     }
 }
 
@@ -74,22 +81,43 @@ pub struct Served {
     pub refused: BTreeMap<String, u64>,
     /// Why clients have lost their line, each of them.
     pub lines_lost: Vec<String>,
+    /// Newcomers in all.
+    pub came: u64,
+    /// Those that did not come in, long after the attack.
+    pub kept_out: u64,
+    /// Why they had to come once more, and how often.
+    pub turned_away: BTreeMap<String, u64>,
 }
 
 impl Served {
     fn new() -> Self {
         let [quiet, attacked] = [(); 2].map(|()| Waits::new());
-        let (refused, lines_lost) = (BTreeMap::new(), Vec::new());
-        Self { quiet, attacked, sent: 0, in_custody: 0, delivered: 0, doubled: 0, refused, lines_lost }
+        Self {
+            quiet,
+            attacked,
+            sent: 0,
+            in_custody: 0,
+            delivered: 0,
+            doubled: 0,
+            refused: BTreeMap::new(),
+            lines_lost: Vec::new(),
+            came: 0,
+            kept_out: 0,
+            turned_away: BTreeMap::new(),
+        }
     }
 
-    /// Whether each message is in custody and has arrived once.
+    /// Whether each message is in custody and has arrived once, and everybody has come in.
     pub fn is_whole(&self) -> bool {
         let is_there = self.delivered == self.sent && self.in_custody == self.sent;
-        is_there && self.doubled == 0 && self.refused.is_empty() && self.lines_lost.is_empty()
+        is_there
+            && self.kept_out == 0
+            && self.doubled == 0
+            && self.refused.is_empty()
+            && self.lines_lost.is_empty()
     }
 
-    fn waits(&mut self, phase: u8) -> Option<&mut Waits> {
+    pub(super) fn waits(&mut self, phase: u8) -> Option<&mut Waits> {
         match phase {
             1 => Some(&mut self.quiet),
             2 => Some(&mut self.attacked),
@@ -98,41 +126,56 @@ impl Served {
     }
 }
 
+/// Who they are.
+#[derive(Clone, Copy, Debug)]
+pub struct Group<'p> {
+    /// A number of their own: groups beside each other have different ones.
+    pub number: u64,
+    /// Clients, an even number.
+    pub clients: u64,
+    /// Those who come and go.
+    pub newcomers: u64,
+    /// Each says something once in this time, or comes.
+    pub pace: Duration,
+    /// The link that each of them is behind, if any.
+    pub profile: Option<&'p Profile>,
+}
+
 /// The clients, running.
 pub struct Service {
     shared: Arc<Shared>,
     stop: watch::Sender<bool>,
     clients: JoinSet<()>,
+    newcomers: JoinSet<()>,
     /// The links they are behind.
     _proxies: Vec<UdpProxy>,
 }
 
-struct Shared {
+pub(super) struct Shared {
     phase: AtomicU8,
     began: Instant,
     served: Mutex<Served>,
 }
 
 impl Shared {
-    fn served(&self) -> MutexGuard<'_, Served> {
+    pub(super) fn phase(&self) -> u8 {
+        self.phase.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn served(&self) -> MutexGuard<'_, Served> {
         self.served.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Service {
-    /// Lets so many clients in, an even number, each behind a link of its own if there is a profile. Each says something once
-    /// in `pace`.
+    /// Lets clients in, each behind a link of its own if there is a profile.
     ///
     /// # Errors
     /// When one of them is not let in.
-    pub async fn start(
-        relay: &Relay,
-        count: u64,
-        pace: Duration,
-        profile: Option<&Profile>,
-        seed: u64,
-    ) -> Result<Self> {
-        ensure!(count > 0 && count.is_multiple_of(2), "clients talk two by two");
+    pub async fn start(relay: &Relay, group: Group<'_>, seed: u64) -> Result<Self> {
+        let Group { clients: count, pace, profile, .. } = group;
+        ensure!(count.is_multiple_of(2), "clients talk two by two");
+        let seed = seed ^ group.number << 48;
         let shared = Arc::new(Shared {
             phase: AtomicU8::new(0),
             began: Instant::now(),
@@ -141,7 +184,8 @@ impl Service {
         let device = |number| Device::new(seed, number, relay.ticket());
         let mut entering = JoinSet::new();
         let mut proxies = Vec::new();
-        for number in 0..count {
+        let mut newcomers = Vec::new();
+        for number in 0..count + group.newcomers {
             let via = match profile {
                 Some(profile) => {
                     let proxy = UdpProxy::spawn(relay.address(), profile, seed ^ number).await?;
@@ -150,6 +194,17 @@ impl Service {
                 }
                 None => relay.address(),
             };
+            if number >= count {
+                newcomers.push(Newcomer {
+                    number,
+                    seed,
+                    relay: relay.ticket().clone(),
+                    via,
+                    rng: ChaCha8Rng::seed_from_u64(seed ^ number << 32),
+                    shared: shared.clone(),
+                });
+                continue;
+            }
             let (device, other) = (device(number), device(number ^ 1).address(TokenId::personal(1)));
             entering.spawn(async move {
                 let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
@@ -159,7 +214,7 @@ impl Service {
             });
         }
         let (stop, stopped) = watch::channel(false);
-        let mut clients = JoinSet::new();
+        let (mut clients, mut coming) = (JoinSet::new(), JoinSet::new());
         // Nobody speaks before the other one has a mailbox.
         let mut all = Vec::new();
         while let Some(entered) = entering.join_next().await {
@@ -170,7 +225,10 @@ impl Service {
             let client = Client { number, to, line, rng, shared: shared.clone(), unsettled: BTreeMap::new() };
             clients.spawn(client.run(pace, stopped.clone()));
         }
-        Ok(Self { shared, stop, clients, _proxies: proxies })
+        for newcomer in newcomers {
+            coming.spawn(newcomer.run(pace, stopped.clone()));
+        }
+        Ok(Self { shared, stop, clients, newcomers: coming, _proxies: proxies })
     }
 
     /// What is said from now on counts for this.
@@ -178,7 +236,8 @@ impl Service {
         self.shared.phase.store(phase as u8, Ordering::Relaxed);
     }
 
-    /// Has them say nothing more, and waits until all of it has arrived, two minutes at most.
+    /// Has them say nothing more, and waits until all of it has arrived, two minutes at most, and until whoever has come is in, or
+    /// kept out.
     pub async fn finish(mut self) -> Served {
         self.stop.send_replace(true);
         let all_there = async {
@@ -192,6 +251,7 @@ impl Service {
             }
         };
         let _ = timeout(REST, all_there).await;
+        while self.newcomers.join_next().await.is_some() {}
         self.clients.shutdown().await;
         self.shared.served().clone()
     }
@@ -234,7 +294,7 @@ impl Client {
     }
 
     fn speak(&mut self, sequence: u64) {
-        let phase = self.shared.phase.load(Ordering::Relaxed);
+        let phase = self.shared.phase();
         let mut body = [0; BODY_BYTES];
         self.rng.fill_bytes(&mut body);
         body[0] = phase;

@@ -10,19 +10,21 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use quinn::udp::{RecvMeta, Transmit};
 use quinn::{AsyncUdpSocket, Runtime, TokioRuntime, UdpPoller};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+use thinpost_gateway::store::Store;
+use thinpost_wire::ids::AccountKey;
 use thinpost_wire::ticket::RelayTicket;
 use thinpost_wire::token::TokenId;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, Sleep, interval, sleep_until};
 
-use super::device::Device;
+use super::device::{Device, Heard};
 use super::initial::Crumbs;
-use super::socket;
+use super::{is_most, socket};
 
 /// Mail that waits for a client that does not read, and how long each is, bytes.
 const MAIL: usize = 4;
@@ -35,6 +37,9 @@ const BEGINNING_BYTES: i64 = 6_000;
 /// Of a handshake in crumbs one leaves in this time.
 const CRUMB_EVERY: Duration = Duration::from_secs(2);
 
+/// Of so many clients one is a handshake in crumbs, one a frame without an end, and the others do not read.
+const KINDS: u64 = 5;
+
 /// How much there is to be of it.
 #[derive(Clone, Copy, Debug)]
 pub struct Flood {
@@ -44,17 +49,30 @@ pub struct Flood {
     pub per_s: u64,
 }
 
-/// What has come of it.
+/// What has become of those of one kind.
 #[derive(Clone, Copy, Debug, Default)]
+pub struct Fates {
+    /// Those that have come.
+    pub begun: u64,
+    /// Those that were let in; of handshakes in crumbs, those that the relay has opened.
+    pub let_in: u64,
+    /// Those that the relay has ended. Who does not read is not told.
+    pub ended: u64,
+}
+
+/// What has come of it, as the attackers know it.
+#[derive(Clone, Debug, Default)]
 pub struct Outcome {
-    /// Clients that did not read, and those of them that were there at the end.
-    pub readers: (u64, u64),
-    /// Clients whose frame had no end, and those of them that were there at the end.
-    pub endless: (u64, u64),
-    /// Handshakes in crumbs, and those of them that the relay had ended.
-    pub crumbs: (u64, u64),
-    /// Clients that the relay did not let in.
-    pub turned_away: u64,
+    /// Clients that do not read what they are sent.
+    pub readers: Fates,
+    /// Clients whose frame has no end.
+    pub endless: Fates,
+    /// Handshakes in crumbs.
+    pub crumbs: Fates,
+    /// Frames without an end that were taken all the same: nobody was slow.
+    pub finished: u64,
+    /// Whose mail nobody reads.
+    pub unread: Vec<AccountKey>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -81,7 +99,7 @@ pub async fn run(relay: &RelayTicket, flood: Flood, seed: u64, until: Instant) -
         let socket = socket(&mut rng)?;
         let client_seed = seed ^ number << 16;
         let relay = relay.clone();
-        match number % 5 {
+        match number % KINDS {
             4 => {
                 let crumbs = Crumbs::new(relay.key, &mut rng)?;
                 all.spawn(async move { (Kind::Crumbs, crumble(crumbs, relay, socket, until).await) });
@@ -95,17 +113,52 @@ pub async fn run(relay: &RelayTicket, flood: Flood, seed: u64, until: Instant) -
     let mut outcome = Outcome::default();
     while let Some(done) = all.join_next().await {
         let (kind, fate) = done?;
-        let (count, is_so) = match kind {
-            Kind::Reader => (&mut outcome.readers, Fate::Stayed),
-            Kind::Endless => (&mut outcome.endless, Fate::Stayed),
-            Kind::Crumbs => (&mut outcome.crumbs, Fate::Ended),
+        let fates = match kind {
+            Kind::Reader => &mut outcome.readers,
+            Kind::Endless => &mut outcome.endless,
+            Kind::Crumbs => &mut outcome.crumbs,
         };
-        match fate {
-            Ok(Fate::TurnedAway) | Err(_) => outcome.turned_away += 1,
-            Ok(fate) => *count = (count.0 + 1, count.1 + u64::from(fate == is_so)),
+        let fate = fate.unwrap_or(Fate::TurnedAway);
+        fates.begun += 1;
+        fates.let_in += u64::from(!matches!(fate, Fate::TurnedAway));
+        fates.ended += u64::from(matches!(fate, Fate::Ended));
+        outcome.finished += u64::from(matches!(fate, Fate::Finished));
+        if let Fate::Unread(account) = fate {
+            outcome.unread.push(account);
         }
     }
     Ok(outcome)
+}
+
+impl Outcome {
+    /// Devices that are connected at the end, if all is as it should be.
+    pub fn sessions(&self) -> u64 {
+        self.readers.begun + self.endless.begun
+    }
+
+    /// Handshakes that are open at a time then: each comes to its end after 33 crumbs, 66 s.
+    pub fn half_open(&self, flood: &Flood) -> u64 {
+        self.crumbs.begun.min(flood.per_s * 60 / KINDS)
+    }
+
+    /// Whether the slow were slow. `store` is that of the relay, which has ended.
+    ///
+    /// # Errors
+    /// When somebody had read their mail, or their frame was taken.
+    pub fn check(&self, store: &impl Store) -> Result<()> {
+        let mut with_mail = 0;
+        for account in &self.unread {
+            with_mail += u64::from(store.mailbox_usage(account)?.is_some_and(|usage| usage.all.entries > 0));
+        }
+        let unread = self.unread.len() as u64;
+        ensure!(
+            is_most(with_mail, unread) && is_most(unread, self.readers.begun),
+            "of {} that do not read {unread} were there, and mail waits for {with_mail}",
+            self.readers.begun
+        );
+        ensure!(self.finished == 0, "{} frames without an end were taken", self.finished);
+        Ok(())
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -113,6 +166,10 @@ enum Fate {
     TurnedAway,
     /// The relay had ended it.
     Ended,
+    /// Its frame was taken.
+    Finished,
+    /// It stayed, with mail in this mailbox.
+    Unread(AccountKey),
     Stayed,
 }
 
@@ -144,13 +201,18 @@ async fn dawdle(
         }
     } else {
         slow.write_slowly(BEGINNING_BYTES);
-        line.submit(to, &body);
     }
+    let endless = (kind == Kind::Endless).then(|| line.submit(to, &body).0);
     loop {
         tokio::select! {
-            () = sleep_until(until) => return Ok(Fate::Stayed),
-            heard = line.next() => if heard.is_err() {
-                return Ok(Fate::Ended);
+            () = sleep_until(until) => {
+                let is_reader = endless.is_none();
+                return Ok(if is_reader { Fate::Unread(device.account()) } else { Fate::Stayed });
+            }
+            heard = line.next() => match heard {
+                Ok(Heard::Settled(upto)) if endless.is_some_and(|number| number <= upto) => return Ok(Fate::Finished),
+                Ok(_) => {}
+                Err(_) => return Ok(Fate::Ended),
             },
         }
     }
@@ -161,10 +223,10 @@ async fn crumble(mut crumbs: Crumbs, relay: RelayTicket, socket: UdpSocket, unti
     let socket = tokio::net::UdpSocket::from_std(socket)?;
     let mut tick = interval(CRUMB_EVERY);
     let mut buffer = [0; 2_048];
-    let mut at = 1;
+    let (mut at, mut is_open) = (1, false);
     loop {
         tokio::select! {
-            () = sleep_until(until) => return Ok(Fate::Stayed),
+            () = sleep_until(until) => return Ok(if is_open { Fate::Stayed } else { Fate::TurnedAway }),
             _ = tick.tick() => {
                 // Anything past the first byte leaves a gap. A handshake that is looked at takes two kilobytes of them at most.
                 let datagram = crumbs.datagram(at % 2_048);
@@ -176,9 +238,10 @@ async fn crumble(mut crumbs: Crumbs, relay: RelayTicket, socket: UdpSocket, unti
                 if crumbs.is_ended_by(datagram) {
                     return Ok(Fate::Ended);
                 }
-                // A Retry, which nobody here answers.
-                if buffer[0] & 0b1011_0000 == 0b1011_0000 {
-                    return Ok(Fate::TurnedAway);
+                is_open |= crumbs.is_answered_by(datagram);
+                if crumbs.prove(datagram) {
+                    // At once: the proof holds for a few seconds only.
+                    tick.reset_immediately();
                 }
             }
         }

@@ -1,20 +1,22 @@
 //! Attacks a relay, and measures what its ordinary clients notice: `flood all`. See `docs/decisions/0022-under-attack.md`.
 
+mod bars;
+
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
 use clap::{Args, Parser, Subcommand};
-use hdrhistogram::Histogram;
 use serde_json::json;
-use thinpost_gateway::config::Config;
 use thinpost_netem::Profile;
-use thinpost_netem::flood::service::{Phase, Served};
-use thinpost_netem::flood::{Relay, Service, handshakes, mailbox, replay, slow};
+use thinpost_netem::flood::service::{Group, Phase};
+use thinpost_netem::flood::{Relay, Service, census, handshakes, mailbox, replay, slow};
 use thinpost_netem::report::{Figures, Report};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, sleep_until};
+
+use self::bars::Bar;
 
 /// Attack a real relay on this machine, and measure how long its ordinary clients wait
 #[derive(Debug, Parser)]
@@ -57,9 +59,15 @@ struct Common {
 struct Options {
     #[command(flatten)]
     common: Common,
-    /// Ordinary clients, two by two
+    /// Ordinary clients, two by two, behind the link of the profile
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u64).range(2..=2_000))]
     clients: u64,
+    /// As many more on this machine, with no link between, two by two
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u64).range(0..=2_000))]
+    near: u64,
+    /// For so many clients one that comes and goes, now known and now new
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=2_000))]
+    per_newcomer: u64,
     /// What is attacked with: forged addresses, slow clients, strangers. By default what the bars say
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(10..=50_000))]
     attackers: Option<u64>,
@@ -69,7 +77,7 @@ struct Options {
     /// The link that each ordinary client is behind; `none` for this machine alone
     #[arg(long, value_name = "PROFILE", default_value = "gprs")]
     profile: String,
-    /// How often each client says something, milliseconds
+    /// How often each client says something, or comes, milliseconds
     #[arg(long, value_name = "MS", default_value_t = 4_000, value_parser = clap::value_parser!(u64).range(10..=600_000))]
     pace_ms: u64,
     /// From how many strangers on the relay asks newcomers to prove their address, if not from as many as it comes with: 0
@@ -84,12 +92,8 @@ const FORGED_PER_S: u64 = 300;
 const SILENT_PER_S: u64 = 10;
 const SLOW: u64 = 5_000;
 const SLOW_PER_S: u64 = 100;
-const BY_ONE: u64 = 2_000;
 const STRANGERS: u64 = 10_000;
 const STRANGERS_PER_S: u64 = 125;
-
-/// So many times as long as in quiet may a client wait under attack, at the 99th percentile.
-const RATIO_MAX: f64 = 2.0;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -194,41 +198,76 @@ async fn flood(
     let profile = (options.profile != "none").then(|| Profile::find(&options.profile)).transpose()?;
     let retry_from = options.retry_from.map(|strangers| format!("limits.retry_from = {strangers}\n"));
     let mut relay = Relay::start(&options.common.program()?, retry_from.as_deref().unwrap_or_default())?;
+    let config = relay.config()?;
     let pace = Duration::from_millis(options.pace_ms);
-    let service = Service::start(&relay, clients, pace, profile.as_ref(), seed).await?;
+    let far = Group {
+        number: 0,
+        clients,
+        newcomers: clients.div_ceil(options.per_newcomer),
+        pace,
+        profile: profile.as_ref(),
+    };
+    let near = Group {
+        number: 1,
+        clients: options.near,
+        newcomers: options.near.div_ceil(options.per_newcomer),
+        pace,
+        profile: None,
+    };
+    let (far, near) =
+        tokio::try_join!(Service::start(&relay, far, seed), Service::start(&relay, near, seed))?;
+    let enter = |phase| [&far, &near].map(|service| service.enter(phase));
     let length = Duration::from_secs(seconds);
     sleep(pace * 2).await;
-    service.enter(Phase::Quiet);
+    enter(Phase::Quiet);
     sleep(length).await;
     let (quiet_bytes, quiet_time) = (relay.peak_bytes()?, relay.processor_time()?);
-    service.enter(Phase::Attacked);
+    enter(Phase::Attacked);
     let until = Instant::now() + length;
     let forged = attackers.unwrap_or(FORGED);
     let handshake_flood =
         handshakes::Flood { forged, forged_per_s: FORGED_PER_S, silent: forged, silent_per_s: SILENT_PER_S };
     let slow_flood = slow::Flood { clients: attackers.unwrap_or(SLOW), per_s: SLOW_PER_S };
-    let mailbox_flood =
-        mailbox::Flood { by_one: BY_ONE, strangers: attackers.unwrap_or(STRANGERS), per_s: STRANGERS_PER_S };
+    let mailbox_flood = mailbox::Flood::of(&config, attackers.unwrap_or(STRANGERS), STRANGERS_PER_S);
     let handshakes = maybe(with_handshakes, handshakes::run(relay.ticket(), handshake_flood, seed, until));
     let slow = maybe(with_slow, slow::run(relay.ticket(), slow_flood, seed, until));
     let mailbox = maybe(with_mailbox, mailbox::run(relay.ticket(), mailbox_flood, seed, until));
-    let (handshakes, slow, mailbox) = tokio::try_join!(handshakes, slow, mailbox)?;
-    if Instant::now() < until {
-        tokio::time::sleep_until(until).await;
-    }
+    let census = census::take(relay.data_folder()?, until);
+    let (handshakes, slow, mailbox, census) = tokio::try_join!(handshakes, slow, mailbox, census)?;
+    sleep_until(until).await;
     // Threads that were there in quiet only count for nothing.
     let [ran_s, waited_s] = [0, 1].map(|of| {
         relay.processor_time().map_or(0.0, |time| time[of].saturating_sub(quiet_time[of]).as_secs_f64())
     });
-    service.enter(Phase::Beginning);
-    let served = service.finish().await;
+    enter(Phase::Beginning);
+    let (far, near) = tokio::join!(far.finish(), near.finish());
+    let lost = relay.datagrams_lost()?;
+    let (peak_bytes, bound_bytes) = (relay.peak_bytes()?, relay.bound_bytes()?);
+    let growth_bytes = census.growth_bytes_max(&config);
 
     let mut broken = Vec::new();
     let mut figures = Figures::new();
+    if !relay.is_running()? {
+        broken.push("the relay has ended".into());
+    }
+    relay.stop()?;
+    let store = relay.store()?;
+    broken.extend(relay.panics());
+
     let mut count = 0;
-    show_service(&served, &mut figures, &mut broken);
+    let limits = &config.limits;
+    // Whoever comes first has all places where nobody is asked to prove their address: whoever is known stays, and newcomers wait.
+    let bar = Bar { holds_newcomers: !with_handshakes || limits.retry_from <= limits.strangers_max };
+    bars::show("far", &far, None, bar, &mut figures, &mut broken);
+    let is_thin = profile.is_some().then_some(&far);
+    if options.near > 0 {
+        bars::show("near", &near, is_thin, bar, &mut figures, &mut broken);
+    }
+    let (mut known, mut silent, mut half_open) = (0, 0, 0);
     if let Some(outcome) = handshakes {
         count += outcome.begun + outcome.silent + outcome.turned_away;
+        silent += outcome.sessions(&handshake_flood, limits);
+        half_open += outcome.half_open(&handshake_flood, limits);
         println!("forged addresses           {:>9}", outcome.begun);
         println!("  answered                 {:>9}", outcome.answered);
         println!("  asked where they are     {:>9}", outcome.retried);
@@ -238,10 +277,7 @@ async fn flood(
         );
         println!("devices that say nothing   {:>9}", outcome.silent);
         println!("  without a place          {:>9}", outcome.turned_away);
-        broken.extend(outcome.check().err().map(|error| error.to_string()));
-        if options.retry_from == Some(0) && outcome.answered > 0 {
-            broken.push(format!("{} addresses were answered before they were proven", outcome.answered));
-        }
+        broken.extend(outcome.check(limits, lost, seconds).err().map(|error| error.to_string()));
         figures.insert("answered".into(), outcome.answered.into());
         figures.insert("retried".into(), outcome.retried.into());
         figures.insert("amplification".into(), outcome.amplification.into());
@@ -249,39 +285,57 @@ async fn flood(
         figures.insert("without_place".into(), outcome.turned_away.into());
     }
     if let Some(outcome) = slow {
-        let slow::Outcome { readers, endless, crumbs, turned_away } = outcome;
-        count += readers.0 + endless.0 + crumbs.0 + turned_away;
-        println!("clients that do not read   {:>9}, {} there at the end", readers.0, readers.1);
-        println!("frames without an end      {:>9}, {} there at the end", endless.0, endless.1);
-        println!("handshakes in crumbs       {:>9}, {} ended by the relay", crumbs.0, crumbs.1);
-        println!("  not let in               {turned_away:>9}");
-        figures.insert("slow_there".into(), (readers.1 + endless.1).into());
-        figures.insert("slow_not_let_in".into(), turned_away.into());
+        let slow::Outcome { readers, endless, crumbs, .. } = &outcome;
+        count += readers.begun + endless.begun + crumbs.begun;
+        known += outcome.sessions();
+        half_open += outcome.half_open(&slow_flood);
+        println!("clients that do not read   {:>9}, {} let in", readers.begun, readers.let_in);
+        println!("frames without an end      {:>9}, {} let in", endless.begun, endless.let_in);
+        println!(
+            "handshakes in crumbs       {:>9}, {} opened, {} ended by the relay",
+            crumbs.begun, crumbs.let_in, crumbs.ended
+        );
+        broken.extend(outcome.check(&store).err().map(|error| error.to_string()));
+        figures.insert("slow_let_in".into(), (readers.let_in + endless.let_in).into());
+        figures.insert("crumbs_opened".into(), crumbs.let_in.into());
     }
     if let Some(outcome) = mailbox {
-        count += outcome.accepted + outcome.refused.values().sum::<u64>() + outcome.strangers;
-        println!("by one sender, accepted    {:>9}; refused {:?}", outcome.accepted, outcome.refused);
+        let mailbox::Outcome { one, friends, asked, forged, .. } = &outcome;
+        count += one.count() + friends.count() + asked.count() + forged.count();
+        let shown =
+            [("one sender", one), ("friends", friends), ("strangers", asked), ("made-up rights", forged)];
+        for (who, answers) in shown {
+            println!(
+                "by {who:<20} {:>12} accepted, {} unanswered; refused {:?}",
+                answers.accepted, answers.unanswered, answers.refused
+            );
+            let name = who.replace([' ', '-'], "_");
+            figures.insert(format!("{name}_accepted"), answers.accepted.into());
+            figures.insert(format!("{name}_refused"), json!(answers.refused));
+        }
         println!(
-            "by {:>7} strangers       {:>9}; refused {:?}; not let in {}",
-            outcome.strangers, outcome.strangers_accepted, outcome.strangers_refused, outcome.turned_away
+            "strangers not let in       {:>9} of {}",
+            outcome.turned_away,
+            outcome.turned_away + outcome.strangers
         );
-        let defaults = Config::default();
-        let strangers_max = u64::from(defaults.mailbox.request_envelopes_max);
-        broken.extend(outcome.check(&mailbox_flood, strangers_max).err().map(|error| error.to_string()));
-        figures.insert("mailbox_accepted".into(), outcome.accepted.into());
-        figures.insert("mailbox_refused".into(), json!(outcome.refused));
         figures.insert("strangers".into(), outcome.strangers.into());
-        figures.insert("strangers_accepted".into(), outcome.strangers_accepted.into());
-        figures.insert("strangers_refused".into(), json!(outcome.strangers_refused));
+        broken.extend(outcome.check(&mailbox_flood, &config, &store).err().map(|error| error.to_string()));
     }
-    let (peak_bytes, bound_bytes) = (relay.peak_bytes()?, relay.bound_bytes()?);
     println!(
-        "memory, MB                 {:>9.1} in quiet, {:.1} under attack; at most {:.1}",
+        "the relay counts           {:>9} devices in quiet, {} at the end; {} strangers at most",
+        census.first.connected, census.last.connected, census.most.strangers
+    );
+    figures.insert("counted_connected".into(), census.last.connected.into());
+    figures.insert("counted_strangers".into(), census.most.strangers.into());
+    figures.insert("lent_bytes".into(), census.most.lent_bytes.into());
+    broken.extend(census.check(known, silent, half_open, limits).err().map(|error| error.to_string()));
+    println!(
+        "memory, MB                 {:>9.1} in quiet, {:.1} under attack, at most {:.1} with as many; at most {:.1}",
         quiet_bytes as f64 / 1e6,
         peak_bytes as f64 / 1e6,
+        (quiet_bytes + growth_bytes) as f64 / 1e6,
         bound_bytes as f64 / 1e6
     );
-    let lost = relay.datagrams_lost()?;
     println!(
         "processor time of the relay {ran_s:>8.1} s under attack, waited {waited_s:.1} s for it; \
          {lost} datagrams lost at its socket"
@@ -291,62 +345,27 @@ async fn flood(
     figures.insert("datagrams_lost".into(), lost.into());
     figures.insert("quiet_bytes".into(), quiet_bytes.into());
     figures.insert("peak_bytes".into(), peak_bytes.into());
+    figures.insert("growth_bytes_max".into(), growth_bytes.into());
     figures.insert("bound_bytes".into(), bound_bytes.into());
     if peak_bytes > bound_bytes {
         broken.push(format!("the relay took {peak_bytes} bytes, and {bound_bytes} are the most it says"));
     }
-    if !relay.is_running()? {
-        broken.push("the relay has ended".into());
+    let grown_bytes = peak_bytes.saturating_sub(quiet_bytes);
+    if grown_bytes > growth_bytes {
+        broken.push(format!(
+            "the relay has grown by {grown_bytes} bytes, and {growth_bytes} are the most for as many"
+        ));
     }
     let attackers = attackers.map(|count| format!(" --attackers {count}")).unwrap_or_default();
     let retry_from = options.retry_from.map(|count| format!(" --retry-from {count}")).unwrap_or_default();
     let again = format!(
-        "flood {name} --clients {clients}{attackers} --seconds {seconds} --profile {} --pace-ms {} --seed {seed}{retry_from}",
-        options.profile, options.pace_ms
+        "flood {name} --clients {clients} --near {} --per-newcomer {}{attackers} --seconds {seconds} --profile {} --pace-ms {} \
+         --seed {seed}{retry_from}",
+        options.near, options.per_newcomer, options.profile, options.pace_ms
     );
     Ok(row(name, count, &broken, figures, &again))
 }
 
 async fn maybe<T>(runs: bool, attack: impl Future<Output = Result<T>>) -> Result<Option<T>> {
     if runs { attack.await.map(Some) } else { Ok(None) }
-}
-
-fn show_service(served: &Served, figures: &mut Figures, broken: &mut Vec<String>) {
-    let waits = [
-        ("custody", &served.quiet.custody, &served.attacked.custody),
-        ("delivery", &served.quiet.delivery, &served.attacked.delivery),
-    ];
-    for (what, quiet, attacked) in waits {
-        let ms = |histogram: &Histogram<u64>, quantile| histogram.value_at_quantile(quantile) as f64 / 1e3;
-        let ratio = ms(attacked, 0.99) / ms(quiet, 0.99).max(0.001);
-        println!(
-            "{what:<9} p50 / p99, ms   {:>9.1} / {:.1} in quiet, {:.1} / {:.1} under attack: {ratio:.2} times",
-            ms(quiet, 0.5),
-            ms(quiet, 0.99),
-            ms(attacked, 0.5),
-            ms(attacked, 0.99),
-        );
-        figures.insert(format!("{what}_p99_quiet_ms"), ms(quiet, 0.99).into());
-        figures.insert(format!("{what}_p99_attacked_ms"), ms(attacked, 0.99).into());
-        figures.insert(format!("{what}_ratio"), ratio.into());
-        if ratio >= RATIO_MAX {
-            broken.push(format!("the 99th percentile of {what} is {ratio:.2} times what it is in quiet"));
-        }
-    }
-    println!(
-        "messages                   {:>9}, {} in custody, {} arrived, {} again, refused: {:?}",
-        served.sent, served.in_custody, served.delivered, served.doubled, served.refused
-    );
-    figures.insert("messages".into(), served.sent.into());
-    if !served.is_whole() {
-        broken.push(format!(
-            "of {} messages {} are in custody and {} arrived, {} again; refused: {:?}; lines lost: {:?}",
-            served.sent,
-            served.in_custody,
-            served.delivered,
-            served.doubled,
-            served.refused,
-            served.lines_lost
-        ));
-    }
 }
