@@ -69,11 +69,15 @@ impl Strangers {
         let block = AddressBlock::of(from);
         let mut places = self.places();
         let now = Instant::now();
+        let of_block = places.by_block.get(&block).copied().unwrap_or(0);
+        // Who gets none in any case has nobody leave for it.
+        if of_block >= self.places_max.div_ceil(SHARE) {
+            return None;
+        }
         if places.taken + self.places_max.div_ceil(SCARCE) > self.places_max {
             places.oust(now);
         }
-        let of_block = places.by_block.get(&block).copied().unwrap_or(0);
-        if places.taken >= self.places_max || of_block >= self.places_max.div_ceil(SHARE) {
+        if places.taken >= self.places_max {
             return None;
         }
         places.taken += 1;
@@ -190,6 +194,9 @@ mod tests {
         // Its place is not free before it has left.
         assert!(strangers.admit(address(10)).is_none());
         assert_eq!(places.iter_mut().map(is_told).collect::<Vec<_>>(), [&[true][..], &[false; 15]].concat());
+        // Nor has anybody leave for one whose address has its part.
+        assert!(strangers.admit(address(1)).is_none());
+        assert!(!is_told(&mut places[1]));
         places.remove(0);
         let _late = strangers.admit(address(10)).unwrap();
         assert!(is_told(&mut places[0]));
