@@ -199,6 +199,8 @@ mod tests {
         assert!(!is_told(&mut places[1]));
         places.remove(0);
         let _late = strangers.admit(address(10)).unwrap();
+        assert!(!is_told(&mut places[0]), "nobody else came in vain");
+        assert!(strangers.admit(address(11)).is_none());
         assert!(is_told(&mut places[0]));
         assert_eq!(strangers.places().holders.len(), 15);
     }

@@ -336,7 +336,7 @@ fn no_relay_runs_on_a_backup_itself() {
     let place = Place::filled();
     let backup = place.path("backup");
     back_up_closed(&place.folder, &backup).unwrap();
-    assert!(matches!(Folder::of_relay(&backup), Err(FolderError::NoRelay { .. })));
+    assert!(matches!(Folder::of_relay(&backup), Err(FolderError::IsBackup { .. })));
     let opened = RedbStore::open(&backup.join("store"), roomy());
     assert!(matches!(opened, Err(StoreError::IsBackup)), "{opened:?}");
     // And a store is no backup.
