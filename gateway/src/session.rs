@@ -17,7 +17,7 @@ use std::sync::{Arc, atomic};
 use std::time::Duration;
 
 use bytes::Bytes;
-use thinpost_carrier::{Channel, Connecting, Incoming, News};
+use thinpost_carrier::{Channel, Incoming, News};
 use thinpost_wire::codec::DictionarySet;
 use thinpost_wire::frame::{
     Close, Denial, FrameError, Hello, NetworkPrefix, Refusal, SubmitOptions, ToDevice, ToRelay,
@@ -33,6 +33,7 @@ use tracing::{debug, trace, warn};
 
 use self::delivery::Delivery;
 use self::end::{End, Misbehaviour};
+use self::greeting::{handshake, ousted};
 use self::objects::{ObjectWork, Objects};
 use self::refusals::{Refusals, refused};
 use crate::relay::Shared;
@@ -108,33 +109,6 @@ pub(crate) async fn run(incoming: Incoming, mut stranger: Stranger, shared: Arc<
     shared.repeated_chunk_bytes.fetch_add(repeated, atomic::Ordering::Relaxed);
     debug!(%device, %end, "session over");
     session.finish(end).await;
-}
-
-/// Resumed devices are known, and heard, at once (0-RTT); others when the handshake is complete.
-async fn handshake(incoming: Incoming, stranger: &mut Stranger) -> Option<(Connecting, DeviceKey)> {
-    let connecting = incoming.accept().await;
-    stranger.begins();
-    let mut connecting = connecting.inspect_err(|error| debug!(%error, "no connection")).ok()?;
-    if let Some(device) = connecting.peer_device() {
-        return Some((connecting, device));
-    }
-    tokio::select! {
-        done = timeout(GREETING_MAX, connecting.connected()) => done.ok()?.ok()?,
-        () = stranger.ousted() => {
-            debug!("a handshake is ended: others want its place");
-            return None;
-        }
-    }
-    let device = connecting.peer_device()?;
-    Some((connecting, device))
-}
-
-/// Completes when a stranger has to leave.
-async fn ousted(stranger: &mut Option<Stranger>) {
-    match stranger {
-        Some(stranger) => stranger.ousted().await,
-        None => std::future::pending().await,
-    }
 }
 
 struct Session {

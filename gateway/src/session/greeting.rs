@@ -1,18 +1,51 @@
-//! How a link begins: hello, registration and welcome.
+//! How a link begins: handshake, hello, registration and welcome.
 
 use std::sync::atomic::Ordering;
 
+use thinpost_carrier::{Connecting, Incoming};
 use thinpost_wire::codec::DictionarySet;
 use thinpost_wire::frame::{Denial, Hello, Signature, ToDevice, Welcome};
-use thinpost_wire::ids::{AccountKey, Position};
+use thinpost_wire::ids::{AccountKey, DeviceKey, Position};
 use thinpost_wire::table::HandleTable;
 use thinpost_wire::ticket::InviteToken;
 use thinpost_wire::token::MailboxSecret;
-use tracing::error;
+use tokio::time::timeout;
+use tracing::{debug, error};
 
-use super::Session;
 use super::end::{End, Misbehaviour};
+use super::{GREETING_MAX, Session};
 use crate::store::{DeviceRecord, HandleTables, Leap, Op, Register, Store, TableTail};
+use crate::strangers::Stranger;
+
+/// Resumed devices are known, and heard, at once (0-RTT); others when the handshake is complete.
+pub(super) async fn handshake(
+    incoming: Incoming,
+    stranger: &mut Stranger,
+) -> Option<(Connecting, DeviceKey)> {
+    let connecting = incoming.accept().await;
+    stranger.begins();
+    let mut connecting = connecting.inspect_err(|error| debug!(%error, "no connection")).ok()?;
+    if let Some(device) = connecting.peer_device() {
+        return Some((connecting, device));
+    }
+    tokio::select! {
+        done = timeout(GREETING_MAX, connecting.connected()) => done.ok()?.ok()?,
+        () = stranger.ousted() => {
+            debug!("a handshake is ended: others want its place");
+            return None;
+        }
+    }
+    let device = connecting.peer_device()?;
+    Some((connecting, device))
+}
+
+/// Completes when a stranger has to leave.
+pub(super) async fn ousted(stranger: &mut Option<Stranger>) {
+    match stranger {
+        Some(stranger) => stranger.ousted().await,
+        None => std::future::pending().await,
+    }
+}
 
 /// What a store knows of a device.
 struct Known {
