@@ -32,7 +32,7 @@ use crate::models::with_greek;
 use crate::world::KEEPALIVE;
 use crate::{Censorship, Net, Person, Profile, World};
 
-use self::link::draw_link;
+use self::link::{draw_link, loses_much};
 use self::sent::{Circumstances, Sent};
 use self::shown::Shown;
 
@@ -142,6 +142,8 @@ struct Life {
     /// Whether no UDP gets through, and what does not where it does.
     blocks_udp: bool,
     censorship: Censorship,
+    /// Whether the link loses so much that an answer may take hours to get through.
+    loses_much: bool,
     /// Whether they want to be online.
     is_online: bool,
     /// Whether nothing can be written to their home.
@@ -192,6 +194,7 @@ impl Storm {
                 has_outage: false,
                 blocks_udp: false,
                 censorship: link.censorship,
+                loses_much: loses_much(link),
                 is_online: false,
                 disk_is_full: false,
                 last: MessageId(0),
