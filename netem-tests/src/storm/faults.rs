@@ -10,7 +10,7 @@ use thinpost_client::ObjectId;
 use tokio::time::sleep;
 use tracing::debug;
 
-use super::link::{draw_link, loses_much};
+use super::link::draw_link;
 use super::{Put, Storm};
 use crate::disk::Failure;
 use crate::{Censorship, Leg};
@@ -109,7 +109,6 @@ impl Storm {
         let life = &mut self.lives[who];
         life.blocks_udp = false;
         life.censorship = link.censorship;
-        life.loses_much = loses_much(&link);
         self.world.net().attach_profile(life.person.ip(), &link);
         self.world.net().set_outage(life.person.ip(), life.has_outage);
         if self.odd.random() {

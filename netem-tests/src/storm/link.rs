@@ -28,17 +28,9 @@ const MISHAPS: [fn(&mut LinkParams, &mut ChaCha8Rng); 5] = [
     |link, _| link.delay = link.delay.max(Duration::from_secs(1)),
     |link, random| {
         let burst = Burst::Packets(random.random_range(1.0..4.0));
-        link.loss = Loss::new(random.random_range(MUCH..0.3), burst).expect("bursts are long enough");
+        link.loss = Loss::new(random.random_range(0.15..0.3), burst).expect("bursts are long enough");
     },
 ];
-
-/// Losses from here on, one way, are much.
-const MUCH: f64 = 0.15;
-
-/// Whether a link loses much.
-pub(super) fn loses_much(profile: &Profile) -> bool {
-    [&profile.up, &profile.down].iter().any(|link| link.loss.fraction() >= MUCH)
-}
 
 /// How soon a NAT may forget.
 const NAT_FORGETS_S: [u64; 3] = [15, 30, 120];

@@ -6,7 +6,7 @@
 //! Then the weather clears, and every message must be in its recipient's inbox: none lost, none twice,
 //! and for each sender and recipient in the order of sending. One in eight may be read by the relay. In some storms the relay loses its disk,
 //! too: with it what it may read, and nothing else. In some a home is opened now with a text model and now without: then what comes again
-//! for that home may come late, but must come.
+//! for that home may come late, but must come. One storm in eight has the store that a relay has, the others its model.
 //! Objects must be whole, counts must only grow, what went on the air must be within a budget, and in the end nobody has
 //! anything to say.
 
@@ -32,7 +32,7 @@ use crate::models::with_greek;
 use crate::world::KEEPALIVE;
 use crate::{Censorship, Net, Person, Profile, World};
 
-use self::link::{draw_link, loses_much};
+use self::link::draw_link;
 use self::sent::{Circumstances, Sent};
 use self::shown::Shown;
 
@@ -142,8 +142,6 @@ struct Life {
     /// Whether no UDP gets through, and what does not where it does.
     blocks_udp: bool,
     censorship: Censorship,
-    /// Whether the link loses so much that an answer may take hours to get through.
-    loses_much: bool,
     /// Whether they want to be online.
     is_online: bool,
     /// Whether nothing can be written to their home.
@@ -194,7 +192,6 @@ impl Storm {
                 has_outage: false,
                 blocks_udp: false,
                 censorship: link.censorship,
-                loses_much: loses_much(link),
                 is_online: false,
                 disk_is_full: false,
                 last: MessageId(0),

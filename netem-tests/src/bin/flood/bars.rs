@@ -5,22 +5,21 @@ use serde_json::json;
 use thinpost_netem::flood::service::{Served, Waits};
 use thinpost_netem::report::Figures;
 
-/// So many times as long as in quiet may a client wait under attack, at the percentile of its kind.
+/// So many times as long as in quiet may a client wait under attack, at the 99th percentile.
 pub(crate) const RATIO_MAX: f64 = 2.0;
 
 /// Where there is no link between, waits are milliseconds, and twice as long is nothing that anybody notices: there a wait is too long
 /// when it is also above this share of what the same takes on the thin link, in quiet.
 const NOTICED_SHARE: f64 = 0.1;
 
-/// A kind of wait, where it is found, and the percentile at which it counts: of newcomers there are some hundreds, of which the slowest
-/// hundredth is three or four whom a burst of losses hit.
-type Kind = (&'static str, fn(&Waits) -> &Histogram<u64>, u8);
+/// A kind of wait, and where it is found.
+type Kind = (&'static str, fn(&Waits) -> &Histogram<u64>);
 
 const KINDS: [Kind; 4] = [
-    ("custody", |waits| &waits.custody, 99),
-    ("delivery", |waits| &waits.delivery, 99),
-    ("again", |waits| &waits.again, 95),
-    ("anew", |waits| &waits.anew, 95),
+    ("custody", |waits| &waits.custody),
+    ("delivery", |waits| &waits.delivery),
+    ("again", |waits| &waits.again),
+    ("anew", |waits| &waits.anew),
 ];
 
 /// Those who come in anew or again: the last two kinds.
@@ -54,23 +53,22 @@ pub(crate) fn show(
     figures: &mut Figures,
     broken: &mut Vec<String>,
 ) {
-    for (what, of, percentile) in KINDS {
-        let quantile = f64::from(percentile) / 100.0;
+    for (what, of) in KINDS {
         let (quiet, attacked) = (of(&served.quiet), of(&served.attacked));
         if quiet.is_empty() && attacked.is_empty() {
             continue;
         }
-        let noticed = far.map_or(0.0, |far| ms(of(&far.quiet), quantile) * NOTICED_SHARE);
-        let (before, under) = (ms(quiet, quantile), ms(attacked, quantile));
+        let noticed = far.map_or(0.0, |far| ms(of(&far.quiet), 0.99) * NOTICED_SHARE);
+        let (before, under) = (ms(quiet, 0.99), ms(attacked, 0.99));
         let ratio = under / before.max(0.001);
         println!(
-            "{group:<5}{what:<9} p50 / p{percentile}, ms {:>8.1} / {before:.1} in quiet, {:.1} / {under:.1} under attack: {ratio:.2} times, of {}",
+            "{group:<5}{what:<9} p50 / p99, ms {:>8.1} / {before:.1} in quiet, {:.1} / {under:.1} under attack: {ratio:.2} times, of {}",
             ms(quiet, 0.5),
             ms(attacked, 0.5),
             attacked.len(),
         );
-        figures.insert(format!("{group}_{what}_p{percentile}_quiet_ms"), before.into());
-        figures.insert(format!("{group}_{what}_p{percentile}_attacked_ms"), under.into());
+        figures.insert(format!("{group}_{what}_p99_quiet_ms"), before.into());
+        figures.insert(format!("{group}_{what}_p99_attacked_ms"), under.into());
         figures.insert(format!("{group}_{what}_ratio"), ratio.into());
         let counts = !is_of_newcomers(what) || bar.holds_newcomers;
         if counts && quiet.is_empty() {
@@ -79,7 +77,7 @@ pub(crate) fn show(
             broken.push(format!("{group}: nobody waited for {what} under attack"));
         } else if counts && is_too_long(before, under, noticed) {
             broken.push(format!(
-                "{group}: the {percentile}th percentile of {what} is {ratio:.2} times what it is in quiet, {under:.1} ms"
+                "{group}: the 99th percentile of {what} is {ratio:.2} times what it is in quiet, {under:.1} ms"
             ));
         }
     }
