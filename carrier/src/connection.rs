@@ -321,6 +321,11 @@ impl Connection {
             return self.copy_opening();
         }
         self.repeats_end = self.is_connected;
+        if self.rests && self.is_connected {
+            // Nothing else would show the relay where it is to be confirmed: QUIC follows a device for what is of the connection,
+            // not of its handshake (RFC 9000, section 9.3), and a NAT may have forgotten where that was.
+            self.quic.ping();
+        }
         // Ours may be earlier than QUIC's timer; it reckons from when packets left, so that this does no harm.
         self.spoken.is_stale = true;
         let now = self.clock.now();

@@ -35,8 +35,6 @@ enum Place {
 struct Row {
     queued: Queued,
     place: Place,
-    /// It waits although it may never have been refused.
-    is_waived: bool,
     /// It was in doubt when it went out.
     is_repeat: bool,
 }
@@ -74,7 +72,7 @@ impl Outbox {
             return false;
         }
         let place = if queued.number.is_some() { Place::Doubt } else { Place::Waiting };
-        self.rows.insert(id, Row { queued: *queued, place, is_waived: false, is_repeat: false });
+        self.rows.insert(id, Row { queued: *queued, place, is_repeat: false });
         self.set_of(place).map(|set| set.insert(id));
         place == Place::Waiting && self.holds.contains_key(&queued.mailbox)
     }
@@ -181,7 +179,7 @@ impl Outbox {
             let mailbox = &row.queued.mailbox;
             match row.place {
                 // What is sent again has a low id and may never have been refused.
-                Place::Waiting if row.queued.again == 0 && !row.is_waived => {
+                Place::Waiting if row.queued.again == 0 => {
                     refused.insert(*mailbox);
                 }
                 Place::Doubt if refused.contains(mailbox) => behind.push(*id),
@@ -202,16 +200,12 @@ impl Outbox {
         }
     }
 
-    /// The relay does not know this device: it has taken nothing on that link, and what it took before is lost with its
-    /// store, or is known to whoever gets it again. What is sealed waits again, in its place, and is to lose its numbers; what is
-    /// not is told from a repeat by its number alone.
+    /// The relay does not know this device, and none of the numbers that it gave: the relay has taken nothing on that link, and could tell
+    /// no repeat of what it took before. All that was in doubt waits again, in its place, and is to lose its numbers: if some of it
+    /// went before what waits, what is refused then would say nothing of what is behind it.
     pub(crate) fn waive_doubts(&mut self) -> Vec<MessageId> {
-        let is_sealed = |id: &&MessageId| self.rows[*id].queued.name.is_some();
-        let waived: Vec<_> = self.doubt.iter().filter(is_sealed).copied().collect();
-        for id in &waived {
-            self.wait_anew(*id);
-            self.rows.entry(*id).and_modify(|row| row.is_waived = true);
-        }
+        let waived: Vec<_> = self.doubt.iter().copied().collect();
+        waived.iter().for_each(|id| self.wait_anew(*id));
         waived
     }
 
@@ -253,7 +247,6 @@ impl Outbox {
             return Vec::new();
         };
         self.put(id, Place::Waiting);
-        self.rows.entry(id).and_modify(|row| row.is_waived = false);
         let is_first = !self.holds.contains_key(&mailbox);
         self.hold(id, mailbox, reason, now);
         let behind =

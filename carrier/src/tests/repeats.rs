@@ -159,6 +159,15 @@ async fn a_relay_at_rest_confirms_a_handshake_again_whose_end_is_said_again() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_handshake_is_confirmed_again_to_where_its_device_is_seen_now() {
+    let (scene, mut device, mut relay) = unconfirmed().await;
+    scene.wire.set_fate(RELAY, Fate::Arrives);
+    scene.wire.see_as(DEVICE, SocketAddr::from(([192, 0, 2, 9], 9)));
+    run_both(&mut device, &mut relay, LONG).await;
+    stay_quiet(&scene, &mut device, &mut relay).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_relay_at_rest_goes_on_to_confirm_a_handshake_when_that_is_lost() {
     let (scene, mut device, mut relay) = unconfirmed().await;
     // Until the device has said the end again, and for a second after that.

@@ -28,6 +28,8 @@ type Sent = (SocketAddr, Vec<u8>);
 #[derive(Debug, Default)]
 struct Host {
     fate: Fate,
+    /// What a NAT before it makes of its address.
+    seen_as: Option<SocketAddr>,
     /// All that was sent, with where to.
     sent: Vec<Sent>,
     kept: Vec<Sent>,
@@ -76,6 +78,11 @@ impl Wire {
         }
     }
 
+    /// A NAT before this host makes another address of its own, and what still goes to the one before is lost.
+    pub(super) fn see_as(&self, host: SocketAddr, address: SocketAddr) {
+        self.hosts().get_mut(&host).expect("it is bound").seen_as = Some(address);
+    }
+
     /// Delivers the last datagram from there so many times more.
     pub(super) fn repeat_last(&self, by: SocketAddr, times: usize) {
         let (to, bytes) = self.sent_bytes(by).pop().expect("something was sent");
@@ -86,7 +93,10 @@ impl Wire {
 
     /// Something comes from there that nobody has sent.
     pub(super) fn deliver(&self, from: SocketAddr, to: SocketAddr, bytes: Vec<u8>) {
-        if let Some(host) = self.hosts().get_mut(&to) {
+        let mut hosts = self.hosts();
+        let from = hosts.get(&from).and_then(|host| host.seen_as).unwrap_or(from);
+        let is_there = |(address, host): &(&SocketAddr, &mut Host)| host.seen_as.unwrap_or(**address) == to;
+        if let Some((_, host)) = hosts.iter_mut().find(is_there) {
             host.received.push_back((from, bytes));
             if let Some(waker) = host.readable.take() {
                 waker.wake();

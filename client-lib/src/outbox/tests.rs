@@ -1,3 +1,5 @@
+use std::collections::VecDeque;
+
 use proptest::prelude::*;
 use thinpost_wire::parcel::ShortIncarnation;
 
@@ -47,7 +49,7 @@ fn what_has_arrived_is_known_if_it_has_left_and_all_that_was_sealed_with_it_has_
 }
 
 #[test]
-fn what_a_relay_that_knows_nobody_was_told_waits_in_its_place_if_it_is_sealed() {
+fn what_a_relay_that_knows_nobody_was_told_waits_in_its_place() {
     let sealed = |number| Queued::new(BOB, Some(Name::new([9; 32], ShortIncarnation([7; 4]), number)));
     let mut outbox = Outbox::default();
     for id in [4, 5] {
@@ -56,11 +58,11 @@ fn what_a_relay_that_knows_nobody_was_told_waits_in_its_place_if_it_is_sealed() 
     outbox.insert(MessageId(6), &queued(CAROL));
     assert_eq!(take(&mut outbox, Instant::now()), [4, 5, 6]);
     outbox.link_lost();
-    assert_eq!(outbox.waive_doubts(), [MessageId(4), MessageId(5)]);
+    assert_eq!(outbox.waive_doubts(), [4, 5, 6].map(MessageId));
     assert_eq!(outbox.waive_doubts(), []);
     // What was lost with the relay's store is sent again.
     outbox.insert(MessageId(1), &Queued { again: 1, ..sealed(1) });
-    assert_eq!(take(&mut outbox, Instant::now()), [6, 1, 4, 5], "what is in doubt first, then all in order");
+    assert_eq!(take(&mut outbox, Instant::now()), [1, 4, 5, 6]);
 }
 
 #[test]
@@ -76,22 +78,6 @@ fn what_was_to_try_a_mailbox_that_refused_is_tried_again_at_a_relay_that_knew_no
     outbox.link_lost();
     assert_eq!(outbox.waive_doubts(), [MessageId(1)]);
     assert_eq!(take(&mut outbox, later), [1]);
-}
-
-#[test]
-fn what_is_not_sealed_keeps_its_number_behind_what_only_waits_anew() {
-    let mut outbox = outbox(&[BOB, BOB]);
-    outbox.readdress(MessageId(1), Some(Name::new([9; 32], ShortIncarnation([7; 4]), 1)));
-    let now = Instant::now();
-    assert_eq!(take(&mut outbox, now), [1, 2]);
-    outbox.link_lost();
-    assert_eq!(outbox.waive_doubts(), [MessageId(1)]);
-    assert_eq!(outbox.settle_doubts(), [], "the first was never refused");
-    assert_eq!(take(&mut outbox, now), [2, 1]);
-    assert!(outbox.is_repeat(MessageId(2)) && !outbox.is_repeat(MessageId(1)));
-    outbox.refused(MessageId(1), Refusal::MailboxFull, now);
-    outbox.link_lost();
-    assert_eq!(outbox.settle_doubts(), [MessageId(2)], "now it was");
 }
 
 #[test]
@@ -383,71 +369,121 @@ fn pending_is_what_could_go_out_is_out_or_is_in_doubt() {
     assert_eq!(outbox.pending(), 1);
 }
 
+/// What befalls a client. The relay decides about what it is given at once, and its answers may be lost.
 #[derive(Clone, Debug)]
 enum Step {
-    Insert(u8),
-    Take(usize),
-    Custody(usize),
-    Refuse(usize),
+    Insert {
+        to: u8,
+        is_sealed: bool,
+    },
+    Take {
+        max: usize,
+        refuses: bool,
+    },
+    Answer(usize),
     LoseLink,
+    /// The relay has lost its store, says that it does not know the device, and the next link begins.
+    Forget,
     Wait,
 }
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        (0..3u8).prop_map(Step::Insert),
-        (1..5usize).prop_map(Step::Take),
-        any::<prop::sample::Index>().prop_map(|i| Step::Custody(i.index(100))),
-        any::<prop::sample::Index>().prop_map(|i| Step::Refuse(i.index(100))),
-        Just(Step::LoseLink),
-        Just(Step::Wait),
+        3 => (0..3u8, any::<bool>()).prop_map(|(to, is_sealed)| Step::Insert { to, is_sealed }),
+        3 => (1..5usize, any::<bool>()).prop_map(|(max, refuses)| Step::Take { max, refuses }),
+        3 => (1..5usize).prop_map(Step::Answer),
+        1 => Just(Step::LoseLink),
+        1 => Just(Step::Forget),
+        1 => Just(Step::Wait),
     ]
 }
 
+/// A relay, as far as an outbox knows it.
+#[derive(Default)]
+struct Relay {
+    taken: BTreeSet<MessageId>,
+    /// Mailboxes that are held shut since one refusal on this link.
+    shut: BTreeSet<AccountKey>,
+    /// What it has said and the client has not heard: whether each was taken.
+    answers: VecDeque<(MessageId, bool)>,
+}
+
+impl Relay {
+    fn hear(&mut self, id: MessageId, mailbox: AccountKey, is_probe: bool, refuses: bool) {
+        if is_probe {
+            self.shut.remove(&mailbox);
+        }
+        let is_taken = self.taken.contains(&id) || !refuses && !self.shut.contains(&mailbox);
+        if is_taken {
+            self.taken.insert(id);
+        } else {
+            self.shut.insert(mailbox);
+        }
+        self.answers.push_back((id, is_taken));
+    }
+
+    fn lose_link(&mut self) {
+        self.shut.clear();
+        self.answers.clear();
+    }
+}
+
 proptest! {
-    /// Whatever a relay does, a message never goes out for the first time while an earlier one for
-    /// the same contact is known to be refused, and in the end all are delivered.
+    /// Whatever a relay does, messages for one contact reach it in the order of their ids, nothing that it may have taken loses its number, and
+    /// in the end all are delivered.
     #[test]
     fn order_per_contact_is_kept_and_nothing_is_forgotten(steps in prop::collection::vec(step(), 0..80)) {
         let mut now = Instant::now();
-        let mut outbox = Outbox::default();
-        let (mut next, mut on_link) = (1, Vec::<MessageId>::new());
-        let mut refused = BTreeMap::<MessageId, AccountKey>::new();
-        let mut sent = BTreeSet::new();
+        let (mut outbox, mut relay) = (Outbox::default(), Relay::default());
+        let mut next = 1;
         for step in steps {
             match step {
-                Step::Insert(to) => {
-                    outbox.insert(MessageId(next), &queued(AccountKey([to; 32])));
+                Step::Insert { to, is_sealed } => {
+                    let name = is_sealed.then(|| Name::new([9; 32], ShortIncarnation([7; 4]), next));
+                    outbox.insert(MessageId(next), &Queued::new(AccountKey([to; 32]), name));
                     next += 1;
                 }
-                Step::Take(max) => {
+                Step::Take { max, refuses } => {
                     for id in outbox.take_next(now, max, usize::MAX) {
                         let mailbox = outbox.rows[&id].queued.mailbox;
-                        refused.remove(&id);
-                        if sent.insert(id) {
-                            let overtaken = refused.iter().find(|(r, m)| **r < id && **m == mailbox);
+                        let is_new = !relay.taken.contains(&id);
+                        relay.hear(id, mailbox, outbox.is_probe(id), refuses);
+                        let waits = |(other, row): &(&MessageId, &Row)| {
+                            **other < id && row.queued.mailbox == mailbox && !relay.taken.contains(*other)
+                        };
+                        let overtaken = outbox.rows.iter().find(waits).map(|(other, _)| *other);
+                        if is_new && relay.taken.contains(&id) {
                             prop_assert_eq!(overtaken, None, "{} overtakes", id);
                         }
-                        on_link.push(id);
                     }
                 }
-                Step::Custody(i) if !on_link.is_empty() => {
-                    outbox.remove(on_link.remove(i % on_link.len()));
-                }
-                Step::Refuse(i) if !on_link.is_empty() => {
-                    let id = on_link.remove(i % on_link.len());
-                    refused.insert(id, outbox.rows[&id].queued.mailbox);
-                    outbox.refused(id, Refusal::MailboxFull, now);
+                Step::Answer(count) => {
+                    for (id, is_taken) in relay.answers.drain(..count.min(relay.answers.len())).collect::<Vec<_>>() {
+                        let unnumbered = match is_taken {
+                            true => { outbox.remove(id); Vec::new() }
+                            false => outbox.refused(id, Refusal::MailboxFull, now),
+                        };
+                        prop_assert!(unnumbered.iter().all(|id| !relay.taken.contains(id)), "{unnumbered:?}");
+                    }
                 }
                 Step::LoseLink => {
+                    relay.lose_link();
                     outbox.link_lost();
+                    outbox.end_pauses(now);
+                    let unnumbered = outbox.settle_doubts();
+                    prop_assert!(unnumbered.iter().all(|id| !relay.taken.contains(id)), "{unnumbered:?}");
+                }
+                Step::Forget => {
+                    relay = Relay::default();
+                    outbox.link_lost();
+                    outbox.waive_doubts();
+                    outbox.end_pauses(now);
                     outbox.settle_doubts();
-                    on_link.clear();
                 }
                 Step::Wait => now += PAUSE_MIN,
-                Step::Custody(_) | Step::Refuse(_) => {}
             }
-            prop_assert_eq!(outbox.on_link, on_link.len());
+            let places = outbox.rows.values().filter(|row| row.place == Place::OnLink);
+            prop_assert_eq!(outbox.on_link, places.count());
         }
         outbox.link_lost();
         for _ in 0..2 * next {
