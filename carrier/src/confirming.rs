@@ -7,8 +7,8 @@ use tokio::time::Instant;
 /// No sooner is another probe worth it, as anybody can make it seem so.
 const PROBE_AGAIN_AFTER: Duration = Duration::from_secs(1);
 
-/// QUIC's timers go on for so long after the answer to a probe, although the link is at rest: what the answer makes leave again may
-/// be lost as well. A few probe timeouts where a round trip takes seconds.
+/// QUIC's timers go on for so long after a probe that is not answered, although the link is at rest. A few probe timeouts where a round trip
+/// takes seconds. A device that does not hear any of this says the end once more.
 const GO_ON_FOR: Duration = Duration::from_secs(60);
 
 #[derive(Default)]
@@ -18,7 +18,7 @@ struct Probe {
     at: Instant,
     /// Acknowledgements heard before.
     acks: u64,
-    answered_at: Option<Instant>,
+    is_answered: bool,
 }
 
 impl Confirming {
@@ -27,21 +27,20 @@ impl Confirming {
         let now = Instant::now();
         let is_due = self.0.as_ref().is_none_or(|last| last.at + PROBE_AGAIN_AFTER <= now);
         if is_due {
-            self.0 = Some(Probe { at: now, acks, answered_at: None });
+            self.0 = Some(Probe { at: now, acks, is_answered: false });
         }
         is_due
     }
 
     /// So many acknowledgements have been heard.
     pub(crate) fn heard(&mut self, acks: u64) {
-        if let Some(probe) = self.0.as_mut().filter(|probe| acks > probe.acks) {
-            probe.answered_at.get_or_insert_with(Instant::now);
+        if let Some(probe) = &mut self.0 {
+            probe.is_answered |= acks > probe.acks;
         }
     }
 
-    /// Whether the last probe is not answered, or what its answer makes leave may have been lost.
+    /// Whether the last probe may have been lost, and was sent not long ago.
     pub(crate) fn goes_on(&self) -> bool {
-        let answered_at = self.0.as_ref().map(|probe| probe.answered_at);
-        answered_at.is_some_and(|at| at.is_none_or(|at| at.elapsed() < GO_ON_FOR))
+        self.0.as_ref().is_some_and(|probe| !probe.is_answered && probe.at.elapsed() < GO_ON_FOR)
     }
 }

@@ -42,6 +42,9 @@ const QUIET_BEFORE_PROBE: Duration = Duration::from_millis(1_500);
 /// But it does not wait longer than this in all, as early data may be repeated for want of an answer.
 const PROBE_WAIT_MAX: Duration = Duration::from_secs(8);
 
+/// A relay ends a handshake that is not complete after so long (PROTOCOL.md, "Limits").
+const DECIDED_AFTER: Duration = Duration::from_secs(120);
+
 /// What a relay has said so shortly before a device begins once more may be on its way to it.
 const OPENINGS_CROSS: Duration = Duration::from_millis(500);
 
@@ -75,7 +78,8 @@ pub(crate) struct Connection {
     unsent: Option<Unsent>,
     clock: Clock,
     timer: Pin<Box<Sleep>>,
-    is_connected: bool,
+    /// When the handshake was complete.
+    connected_at: Option<Instant>,
     opening: Opening,
     /// Bytes of copies of it.
     copied_bytes: u64,
@@ -138,7 +142,7 @@ impl Connection {
 
     /// Whether the handshake is complete.
     pub(crate) fn is_connected(&self) -> bool {
-        self.is_connected
+        self.connected_at.is_some()
     }
 
     /// Whether the end of the handshake is about to leave again, if not asked before.
@@ -221,7 +225,7 @@ impl Connection {
     /// The next datagram of the other end.
     pub(crate) fn receive(&mut self) -> Option<Bytes> {
         let datagram = self.quic.datagrams().recv()?;
-        if !self.is_connected {
+        if !self.is_connected() {
             self.early.heard = Some(Instant::now());
         }
         Some(datagram)
@@ -230,7 +234,7 @@ impl Connection {
     /// Takes in what has come.
     pub(crate) fn poll_input(&mut self, cx: &mut Context<'_>) {
         let (mut heard, mut begun, mut ended, mut retried) = (false, false, false, false);
-        let was_connected = self.is_connected;
+        let was_connected = self.is_connected();
         while let Poll::Ready(event) = self.events.poll_recv(cx) {
             let Some(event) = event else {
                 self.down.get_or_insert_with(|| Down::Failed("the socket failed".to_owned()));
@@ -260,7 +264,7 @@ impl Connection {
             self.confirming.heard(self.quic.stats().frame_rx.acks);
             self.stirs = self.unheard_for().is_some() && self.repeats.is_overdue();
             self.repeats.heard();
-            if !self.is_confirmed && self.quic.stats().frame_rx.handshake_done > 0 {
+            if self.is_connected() && !self.is_confirmed && self.hears_of_confirmation() {
                 self.is_confirmed = true;
                 self.end_answered = self.repeats.said_again();
             }
@@ -282,15 +286,22 @@ impl Connection {
         if ended && was_connected && self.rests && self.down.is_none() && self.quic.side().is_server() {
             self.confirm_again();
         }
-        if retried && self.retry == Retry::None && self.quic.side().is_client() && !self.is_connected {
+        if retried && self.retry == Retry::None && self.quic.side().is_client() && !self.is_connected() {
             self.retry = Retry::News;
         }
-        self.stirs &= !self.is_connected;
+        self.stirs &= !self.is_connected();
     }
 
-    /// A device says the end of the handshake again, so it has not heard that it was understood. What acknowledges a probe shows QUIC that
-    /// this was lost, and it leaves again. Anybody can say so, as the keys of a handshake are gone: no more than one probe a second, and those of
-    /// QUIC's own, at pauses that double, until one is answered.
+    /// Whether a device has heard that the relay has completed the handshake: HANDSHAKE_DONE says so, and so does what a relay sends
+    /// only once it has, a probe of the connection or of a path. That of QUIC may have been lost while the link came to rest.
+    fn hears_of_confirmation(&self) -> bool {
+        let heard = self.quic.stats().frame_rx;
+        heard.handshake_done > 0 || heard.ping > 0 || heard.path_challenge > 0
+    }
+
+    /// A device says the end of the handshake again, so it has not heard that it was understood, and hears of it by a probe. Anybody can
+    /// say so, as the keys of a handshake are gone: no more than one probe a second, and for a while those of QUIC's own, until one is
+    /// answered.
     fn confirm_again(&mut self) {
         if self.confirming.probes(self.quic.stats().frame_rx.acks) {
             debug!("the end of a handshake is confirmed again");
@@ -308,7 +319,7 @@ impl Connection {
     /// Lets the end of the handshake leave again, ahead of whatever else leaves, if the other end has had time to answer and has
     /// not: it can read nothing else before.
     pub(crate) fn repeat_end_if_overdue(&mut self) {
-        if self.is_connected && self.is_handshake_open() && self.repeats.is_overdue() {
+        if self.is_connected() && self.is_handshake_open() && self.repeats.is_overdue() {
             self.repeat();
         }
     }
@@ -320,8 +331,8 @@ impl Connection {
         if self.repeats_opening() {
             return self.copy_opening();
         }
-        self.repeats_end = self.is_connected;
-        if self.rests && self.is_connected {
+        self.repeats_end = self.is_connected();
+        if self.rests && self.is_connected() {
             // Nothing else would show the relay where it is to be confirmed: QUIC follows a device for what is of the connection,
             // not of its handshake (RFC 9000, section 9.3), and a NAT may have forgotten where that was.
             self.quic.ping();
@@ -335,7 +346,7 @@ impl Connection {
 
     /// Whether it is the opening that is to leave again.
     fn repeats_opening(&self) -> bool {
-        !self.is_connected && self.down.is_none() && !self.opening.datagrams().is_empty()
+        !self.is_connected() && self.down.is_none() && !self.opening.datagrams().is_empty()
     }
 
     fn copy_opening(&mut self) {
@@ -364,14 +375,14 @@ impl Connection {
     fn may_say(&self, bytes: u64) -> bool {
         let stats = self.quic.stats();
         let heard_bytes = stats.udp_rx.bytes + INITIAL_BYTES_MIN as u64;
-        self.is_connected
+        self.is_connected()
             || self.quic.side().is_client()
             || stats.udp_tx.bytes + self.copied_bytes + bytes <= 3 * heard_bytes
     }
 
     /// How long this end has repeated its part of the handshake without hearing anything.
     pub(crate) fn unheard_for(&self) -> Option<Duration> {
-        self.repeats.unheard_for().filter(|_| !self.is_connected && self.down.is_none())
+        self.repeats.unheard_for().filter(|_| !self.is_connected() && self.down.is_none())
     }
 
     /// The path is known to be open: the opening leaves at once, unless it has just left.
@@ -410,7 +421,12 @@ impl Connection {
 
     /// Whether it is not certain that the other end has completed the handshake.
     fn is_handshake_open(&self) -> bool {
-        !self.is_connected || self.quic.side().is_client() && !self.is_confirmed && self.down.is_none()
+        !self.is_connected() || self.quic.side().is_client() && !self.is_confirmed && self.down.is_none()
+    }
+
+    /// Whether the relay has completed the handshake by now, or has ended it: a device that has nothing else to say need not be told which.
+    fn is_decided(&self) -> bool {
+        self.connected_at.is_some_and(|at| at.elapsed() >= DECIDED_AFTER)
     }
 
     /// When QUIC's next timer is to run out.
@@ -421,10 +437,11 @@ impl Connection {
             true => self.repeats.due(at),
             false => at,
         };
-        if self.rests && !self.is_handshake_open() && !self.confirming.goes_on() && self.down.is_none() {
+        let is_open = self.is_handshake_open() && !self.is_decided();
+        if self.rests && !is_open && !self.confirming.goes_on() && self.down.is_none() {
             return self.idle_timeout.map(|idle| at.max(self.quiet.since + idle));
         }
-        let Some(heard) = self.early.heard.filter(|_| !self.is_connected && self.quic.side().is_server())
+        let Some(heard) = self.early.heard.filter(|_| !self.is_connected() && self.quic.side().is_server())
         else {
             return Some(at);
         };
@@ -442,7 +459,8 @@ impl Connection {
         while let Some(event) = self.quic.poll() {
             match event {
                 Event::Connected => {
-                    (self.is_connected, self.spoken.is_stale) = (true, true);
+                    self.connected_at = Some(Instant::now());
+                    self.spoken.is_stale = true;
                     self.crypto_frames_max = self.quic.stats().frame_rx.crypto + LATER_CRYPTO_FRAMES_MAX;
                     self.repeated_rtt = self.repeats.round_trip();
                     self.repeats.said();
@@ -466,7 +484,7 @@ impl Connection {
     /// [`Connection::poll_unsent`] afterwards.
     pub(crate) fn transmit_if_due(&mut self) {
         let stats = self.quic.stats();
-        let can_wait = self.is_connected && self.spoken.is_all_but_an_ack(&mut self.quic, &stats);
+        let can_wait = self.is_connected() && self.spoken.is_all_but_an_ack(&mut self.quic, &stats);
         if !can_wait {
             self.transmit();
         } else if self.rests {
@@ -479,7 +497,7 @@ impl Connection {
     /// Sends what there is to send, as far as the socket takes it. Call [`Connection::poll_unsent`] afterwards.
     pub(crate) fn transmit(&mut self) {
         if self.quic.side().is_server()
-            && self.is_connected
+            && self.is_connected()
             && self.outgoing_bytes() == 0
             && self.packets.asks()
         {
@@ -495,7 +513,7 @@ impl Connection {
             let mut bytes = Vec::with_capacity(MTU.into());
             let Some(transmit) = self.quic.poll_transmit(self.clock.now(), 1, &mut bytes) else { break };
             self.quiet.sent(Touch::None);
-            if !self.is_connected && self.opening.keep(&bytes) {
+            if !self.is_connected() && self.opening.keep(&bytes) {
                 self.repeats.said();
             }
             if !send(&*self.socket, &transmit, &bytes) {

@@ -22,6 +22,9 @@ pub(crate) struct Spoken {
     prompts: u64,
     /// The other end's address: on a new path there is something to find out.
     pub(crate) remote: SocketAddr,
+    /// Answers to what is to be found out, before it was asked, until there is one more. Until then QUIC says no more to that address than
+    /// what comes from there allows, and does not count the packet with which it followed.
+    unproven: Option<u64>,
     pub(crate) datagrams: u64,
     /// Until when an acknowledgement may wait, if there is one.
     pub(crate) ack_due: Option<Instant>,
@@ -32,7 +35,7 @@ pub(crate) struct Spoken {
 impl Spoken {
     /// Nothing was said yet.
     pub(crate) fn new(remote: SocketAddr, room: usize) -> Self {
-        Self { is_stale: true, prompts: 0, remote, datagrams: 0, ack_due: None, room }
+        Self { is_stale: true, prompts: 0, remote, unproven: None, datagrams: 0, ack_due: None, room }
     }
 
     /// Whether all was said but for an acknowledgement that may wait.
@@ -46,7 +49,12 @@ impl Spoken {
             && quic.datagrams().send_buffer_space() == self.room
             && prompts(stats) == self.prompts
             && quic.remote_address() == self.remote
-            && stats.udp_rx.datagrams < self.datagrams + LONE_ACK_DATAGRAMS
+            && stats.udp_rx.datagrams < self.datagrams + self.datagrams_max()
+    }
+
+    /// After so many datagrams there is something to say in any case, or may be.
+    fn datagrams_max(&self) -> u64 {
+        if self.unproven.is_some() { 1 } else { LONE_ACK_DATAGRAMS }
     }
 
     /// Datagrams that wait in QUIC to be sent, bytes.
@@ -57,7 +65,10 @@ impl Spoken {
     /// Something is sent, and with it all that there is to say.
     pub(crate) fn says_all(&mut self, stats: &ConnectionStats, remote: SocketAddr) {
         let (prompts, datagrams) = (prompts(stats), stats.udp_rx.datagrams);
-        *self = Self { is_stale: false, prompts, remote, datagrams, ack_due: None, ..*self };
+        let answers = stats.frame_rx.path_response;
+        let unproven = if remote == self.remote { self.unproven } else { Some(answers) };
+        let unproven = unproven.filter(|before| *before == answers);
+        *self = Self { is_stale: false, prompts, remote, unproven, datagrams, ack_due: None, ..*self };
     }
 }
 

@@ -63,18 +63,22 @@ pub(crate) struct Outbox {
 }
 
 impl Outbox {
-    /// Takes in a message. Returns whether it must lose its number, if it has one, since its contact is
-    /// held back: a relay can tell only so many of the last numbers from those it has settled, and others
-    /// will have moved on when this one goes out.
-    pub(crate) fn insert(&mut self, id: MessageId, queued: &Queued) -> bool {
+    /// Takes in a message: one with a number may have left before.
+    pub(crate) fn insert(&mut self, id: MessageId, queued: &Queued) {
         if let Some(carrier) = queued.rides_with {
             self.riders.entry(carrier).or_default().push((id, *queued));
-            return false;
+            return;
         }
         let place = if queued.number.is_some() { Place::Doubt } else { Place::Waiting };
         self.rows.insert(id, Row { queued: *queued, place, is_repeat: false });
         self.set_of(place).map(|set| set.insert(id));
-        place == Place::Waiting && self.holds.contains_key(&queued.mailbox)
+    }
+
+    /// Those of them that are to lose their numbers as they wait: a relay can tell only so many of the last numbers from those
+    /// it has settled, and others will have moved on when these go out. What is not sealed keeps its own, as nothing else tells it from
+    /// a repeat; if others have moved on the relay says so.
+    fn to_unnumber(&self, ids: &[MessageId]) -> Vec<MessageId> {
+        ids.iter().copied().filter(|id| self.rows[id].queued.name.is_some()).collect()
     }
 
     fn set_of(&mut self, place: Place) -> Option<&mut BTreeSet<MessageId>> {
@@ -187,7 +191,7 @@ impl Outbox {
             }
         }
         behind.iter().for_each(|id| self.wait_anew(*id));
-        behind
+        self.to_unnumber(&behind)
     }
 
     /// Puts back what was in doubt.
@@ -200,13 +204,13 @@ impl Outbox {
         }
     }
 
-    /// The relay does not know this device, and none of the numbers that it gave: the relay has taken nothing on that link, and could tell
-    /// no repeat of what it took before. All that was in doubt waits again, in its place, and is to lose its numbers: if some of it
-    /// went before what waits, what is refused then would say nothing of what is behind it.
+    /// The relay does not know this device: it has taken nothing on that link, and what it took before is lost with its store, unless that
+    /// comes back. All that was in doubt waits again, in its place: if some of it went before what waits, what is refused then would
+    /// say nothing of what is behind it. Returns what is to lose its numbers.
     pub(crate) fn waive_doubts(&mut self) -> Vec<MessageId> {
         let waived: Vec<_> = self.doubt.iter().copied().collect();
         waived.iter().for_each(|id| self.wait_anew(*id));
-        waived
+        self.to_unnumber(&waived)
     }
 
     fn take_out(&mut self, id: MessageId) -> Option<Row> {
@@ -240,8 +244,8 @@ impl Outbox {
         all
     }
 
-    /// The relay refused it for now. Returns the messages that must lose their numbers: this one, and those
-    /// that now wait behind it; see [`Outbox::insert`].
+    /// The relay refused it for now, which it does after it has looked for the number, unless it does not know where to. Returns the
+    /// messages that must lose their numbers: this one, and those that now wait behind it.
     pub(crate) fn refused(&mut self, id: MessageId, reason: Refusal, now: Instant) -> Vec<MessageId> {
         let Some(Queued { mailbox, .. }) = self.rows.get(&id).map(|row| row.queued) else {
             return Vec::new();
@@ -249,9 +253,13 @@ impl Outbox {
         self.put(id, Place::Waiting);
         let is_first = !self.holds.contains_key(&mailbox);
         self.hold(id, mailbox, reason, now);
-        let behind =
-            |other: &&MessageId| **other == id || is_first && self.rows[*other].queued.mailbox == mailbox;
-        self.waiting.iter().filter(behind).copied().collect()
+        let behind = |other: &&MessageId| is_first && self.rows[*other].queued.mailbox == mailbox;
+        let mut unnumbered =
+            self.to_unnumber(&self.waiting.iter().filter(behind).copied().collect::<Vec<_>>());
+        if reason != Refusal::UnknownHandle && !unnumbered.contains(&id) {
+            unnumbered.push(id);
+        }
+        unnumbered
     }
 
     fn hold(&mut self, id: MessageId, mailbox: AccountKey, reason: Refusal, now: Instant) {

@@ -1,5 +1,5 @@
 //! Crashes at every armed point: a talk between two people in which one of them is killed at a chosen moment
-//! around a change of their disk, or loses power at any call to it, in virtual time.
+//! around a change of their disk, or loses power again and again at any call to it, in virtual time.
 //!
 //! The home goes on from what its medium held at that moment, as after `kill -9`, or from what the loss of power left of it: what was
 //! not synced is there or not, sector by sector. Then every message must arrive
@@ -11,10 +11,11 @@ mod chores;
 mod talk;
 
 use std::panic::resume_unwind;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use thinpost_client::{MemoryStorage, MessageState};
@@ -36,8 +37,8 @@ pub enum Victim {
 pub enum Blow {
     /// A kill, at the crash point that they pass as so manieth.
     Kill(u64),
-    /// The loss of power, at the so manieth call to their medium.
-    PowerLoss(u64),
+    /// Losses of power at calls to their medium, drawn from the talk's seed and this: also while they recover from the one before.
+    PowerLosses(u64),
 }
 
 /// What did not hold.
@@ -86,15 +87,15 @@ pub enum Broken {
     },
 }
 
-/// Strikes the victim once in a talk. Returns the name of the crash point; none if the talk has fewer. Must be called within a
-/// runtime whose clock is paused.
+/// Strikes the victim in a talk. Returns the names of the crash points; none if the talk has fewer. Must be called within a runtime
+/// whose clock is paused.
 ///
 /// # Errors
 /// What did not hold.
 ///
 /// # Panics
 /// When a home in memory fails, or outside a runtime.
-pub async fn crash(seed: u64, victim: Victim, blow: Blow) -> Result<Option<&'static str>, Broken> {
+pub async fn crash(seed: u64, victim: Victim, blow: Blow) -> Result<Vec<&'static str>, Broken> {
     let mut talk = Talk::new(seed, victim, blow).await;
     talk.prepare().await?;
     talk.say(0, 2).await?;
@@ -113,9 +114,15 @@ pub async fn crash(seed: u64, victim: Victim, blow: Blow) -> Result<Option<&'sta
     talk.finish().await
 }
 
-/// What the crash points of one person count towards.
+/// Between two losses of power there are no more calls than one of these: some strike while a home is opened, others hours later.
+const CALLS_BETWEEN_MAX: [u64; 4] = [2, 20, 200, 1_000];
+
+/// What the crash points of one person count towards, or the calls to their medium.
 struct Trap {
     blow: Blow,
+    /// Which of them strikes.
+    at: u64,
+    /// For what is left of the disk.
     seed: u64,
     /// Whether the victim may be struck.
     armed: AtomicBool,
@@ -129,16 +136,46 @@ struct Trap {
 struct Struck;
 
 impl Trap {
+    /// Sets one, not armed, for whoever has this home; and the same home on a medium on which it is set.
+    fn set(blow: Blow, random: &mut ChaCha8Rng, home: &MemoryStorage) -> (Arc<Self>, MemoryStorage) {
+        let at = match blow {
+            Blow::Kill(at) => at,
+            Blow::PowerLosses(_) => {
+                let max = *CALLS_BETWEEN_MAX.choose(random).expect("there are some");
+                random.random_range(1..=max)
+            }
+        };
+        // It begins with one synced write.
+        let medium = Medium::recording();
+        medium.refill(&home.medium().content()).expect("it was not told to fail");
+        let storage = home.fork().on(medium.clone());
+        let trap = Arc::new(Self {
+            blow,
+            at,
+            seed: random.random(),
+            armed: AtomicBool::new(false),
+            passed: AtomicU64::new(0),
+            storage: storage.clone(),
+            sprung: Mutex::new(None),
+        });
+        let calls = trap.clone();
+        (trap, storage.on(medium.watched(Arc::new(move |_| calls.call()))))
+    }
+
+    fn arm(&self) {
+        self.armed.store(true, Ordering::Relaxed);
+    }
+
     fn pass(&self, name: &'static str) {
-        if let Blow::Kill(at) = self.blow {
-            self.strike(name, at, || self.storage.fork());
+        if let Blow::Kill(_) = self.blow {
+            self.strike(name, || self.storage.fork());
         }
     }
 
     fn call(&self) {
-        if let Blow::PowerLoss(at) = self.blow {
-            self.strike("power loss", at, || {
-                let mut random = ChaCha8Rng::seed_from_u64(self.seed << 32 | at);
+        if let Blow::PowerLosses(_) = self.blow {
+            self.strike("power loss", || {
+                let mut random = ChaCha8Rng::seed_from_u64(self.seed);
                 let replay = Replay::of(&self.storage.medium().recorded());
                 let found = replay.lose_power(|bound| random.random_range(0..bound));
                 self.storage.fork().on(Medium::holding(found))
@@ -146,11 +183,11 @@ impl Trap {
         }
     }
 
-    fn strike(&self, name: &'static str, at: u64, find: impl FnOnce() -> MemoryStorage) {
+    fn strike(&self, name: &'static str, find: impl FnOnce() -> MemoryStorage) {
         if !self.armed.load(Ordering::Relaxed) {
             return;
         }
-        if self.passed.fetch_add(1, Ordering::Relaxed) + 1 == at {
+        if self.passed.fetch_add(1, Ordering::Relaxed) + 1 == self.at {
             *self.sprung.lock().expect("no holder panics") = Some((name, find()));
             self.storage.medium().abandon();
         }

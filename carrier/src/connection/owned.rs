@@ -48,7 +48,7 @@ impl Owned {
             unsent: None,
             clock,
             timer: Box::pin(sleep_until(began)),
-            is_connected: false,
+            connected_at: None,
             opening: Opening::default(),
             copied_bytes: 0,
             repeats: Repeats::new(rtt),

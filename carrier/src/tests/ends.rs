@@ -189,8 +189,9 @@ async fn who_is_refused_or_asked_to_prove_where_they_are_hears_of_it() {
         assert_eq!(incoming.remote_address(), DEVICE);
         incoming.refuse();
     };
-    let (connected, ()) = tokio::join!(timeout(LONG, connecting.connected()), relay);
-    assert!(matches!(connected, Ok(Err(Down::Failed(_)))), "{connected:?}");
+    let both = async { tokio::join!(connecting.connected(), relay) };
+    let (connected, ()) = timeout(LONG, both).await.expect("both come to an end");
+    assert!(matches!(connected, Err(Down::Failed(_))), "{connected:?}");
     drop(connecting);
     timeout(LONG, scene.relay.endpoint.wait_idle()).await.expect("nothing is left");
 }

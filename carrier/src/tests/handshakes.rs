@@ -140,7 +140,8 @@ async fn what_was_said_early_rides_with_the_proof_of_where_one_is() {
         relay.flush().unwrap();
         relay
     };
-    let (_relay, ()) = tokio::join!(relay, connected);
+    let both = async { tokio::join!(relay, connected) };
+    let (_relay, ()) = timeout(LONG, both).await.expect("both come to an end");
     assert_eq!(scene.wire.sent(DEVICE)[before..], [1_200, 1_200]);
     assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
 }

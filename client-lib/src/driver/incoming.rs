@@ -251,13 +251,14 @@ impl Driver {
                 tracing::warn!("a contact has coded with a text model that is not here");
                 return self.ask_again(&from);
             }
-            Err(OpenSealError::TooMuch(from)) => {
-                // Their home keeps it, and sends it again: when they are a contact it is read.
-                tracing::warn!("what a stranger has sealed grows too much; it is dropped");
+            Err(OpenSealError::TooMuch(from) | OpenSealError::Lacking(from, _)) => {
+                // Their home keeps it, and sends it again, each time sealed anew: when they are a contact it is read.
+                tracing::warn!(
+                    "what a stranger has sealed grows too much, or its text model is not here; it is dropped"
+                );
                 return self.seals.heard_of(&from, false);
             }
-            // A stranger cannot be asked.
-            Err(OpenSealError::Content(from, content) | OpenSealError::Lacking(from, content)) => {
+            Err(OpenSealError::Content(from, content)) => {
                 tracing::warn!("a sealed envelope is not coded as it should be; it is kept as it came");
                 let account = self.account_of(&from);
                 self.seals.heard_of(&from, account.is_some());

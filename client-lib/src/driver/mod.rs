@@ -351,11 +351,7 @@ impl Driver {
 
     fn take_in(&mut self, told: Told) {
         match told {
-            Told::Queued(id, queued) => {
-                if self.outbox.insert(id, &queued) {
-                    self.changes.unnumbered.push(id);
-                }
-            }
+            Told::Queued(id, queued) => self.outbox.insert(id, &queued),
             Told::Object(number, row) => self.objects.add(number, row),
             Told::ObjectGone(number) => self.objects.remove(number),
             Told::Asked(ask, answer) => {
@@ -387,6 +383,11 @@ impl Driver {
     /// Whether somebody waits for a commit, or there is something to write.
     fn has_to_commit(&self) -> bool {
         !self.changes.is_empty() || !self.asked.is_empty()
+    }
+
+    /// Whether messages failed that the next commit will take out of the outbox.
+    fn has_failed(&self) -> bool {
+        !self.changes.failed.is_empty()
     }
 
     /// Takes in what was put in the outbox meanwhile, and fails what waits there for too long.

@@ -165,7 +165,7 @@ impl Driver {
     /// they ride in its first datagram if it can be resumed.
     pub(super) async fn opening(&mut self, outgoing: &mut Outgoing) -> Result<Vec<Frame>, StoreError> {
         let secret = self.shared.grants().secret();
-        let registers = !self.relay.registered || self.relay.secret != secret;
+        let registers = self.has_to_register();
         let hello = Hello {
             registers,
             dictionaries: DictionarySet::compiled_in().bits(),
@@ -187,16 +187,20 @@ impl Driver {
             frames.push((Said::Register(secret), register.encode()));
             frames.extend(self.all_revocations(outgoing, REVOCATIONS_AT_ONCE));
         }
-        if !self.is_forgotten() {
+        if !self.may_be_forgotten() {
             frames.extend(self.next_frames(outgoing, BACKLOG_BYTES).await?);
         }
         Ok(frames)
     }
 
-    /// Whether the relay has answered this device before, and does not know it now: its store is another one, as its welcome
-    /// will say. What was lost with the one before has to leave ahead of what was written since.
-    pub(super) fn is_forgotten(&self) -> bool {
-        !self.relay.registered && self.relay.have.is_some()
+    fn has_to_register(&self) -> bool {
+        !self.relay.registered || self.relay.secret != self.shared.grants().secret()
+    }
+
+    /// Whether the relay has answered this device before, and may not know it now: only its welcome will say whether its store is
+    /// another one, as who registers is not turned away. What was lost with the one before has to leave ahead of what was written since.
+    pub(super) fn may_be_forgotten(&self) -> bool {
+        self.has_to_register() && self.relay.have.is_some()
     }
 
     /// Frames for the next messages that may go out; about so many bytes, and one message beyond.

@@ -24,7 +24,7 @@ const KNOCK_AFTER_ROUND_TRIPS: u32 = 10;
 /// knocks pass.
 const SILENT_FOR_MAX: Duration = Duration::from_secs(3_600);
 
-/// Where the relay owes an answer or bytes of an object and the link has been at rest for so long, the device asks whether it is
+/// Where the relay owes a welcome, an answer or bytes of an object and the link has been at rest for so long, the device asks whether it is
 /// there still: what the relay says may have been lost with the way to here, and silence alone would never tell.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(20);
 
@@ -71,7 +71,7 @@ impl<'a> Session<'a> {
         knocks: Knocks,
     ) -> Self {
         Self {
-            waits_for_welcome: driver.is_forgotten(),
+            waits_for_welcome: driver.may_be_forgotten(),
             driver,
             channel,
             incoming,
@@ -205,6 +205,10 @@ impl<'a> Session<'a> {
     /// Gives the link what it has room for.
     async fn hand_over(&mut self) -> Result<(), End> {
         self.driver.look_at_outbox();
+        if self.driver.has_failed() {
+            // What has expired leaves no more.
+            self.driver.commit().await.map_err(End::Store)?;
+        }
         self.agree_on_acks();
         let may_send = self.leave_at.is_none();
         if may_send && self.incoming.is_welcomed() {
@@ -260,12 +264,12 @@ impl<'a> Session<'a> {
 
     /// Publishes the link's figures.
     fn observe(&mut self) {
-        let at_rest = self.incoming.is_welcomed() && self.channel.link().is_at_rest();
+        let at_rest = self.channel.link().is_at_rest();
         self.at_rest_since = at_rest.then(|| self.at_rest_since.unwrap_or_else(Instant::now));
         let rtt = self.channel.link().rtt();
-        let (at_rest_since, urges_seen) = (self.at_rest_since, self.driver.urges_seen);
         let (pending, (sent, received)) = (self.driver.outbox.pending(), self.driver.meter.read());
         let (welcomed, caught_up) = (self.incoming.is_welcomed(), self.incoming.is_caught_up());
+        let (at_rest_since, urges_seen) = (self.at_rest_since.filter(|_| welcomed), self.driver.urges_seen);
         self.driver.status.send_modify(|status| {
             status.rtt = if welcomed { Some(rtt) } else { status.rtt };
             status.pending = pending;
@@ -335,14 +339,17 @@ impl<'a> Session<'a> {
 
     /// After how long a rest the relay is asked whether it is there still; none if it is not.
     fn ping_after(&self) -> Option<Duration> {
-        let awaits_answer = self.driver.objects.are_on_link() || self.outgoing.awaits_keys();
+        let awaits_welcome = self.channel.is_connected() && !self.incoming.is_welcomed();
+        let awaits_answer =
+            awaits_welcome || self.driver.objects.are_on_link() || self.outgoing.awaits_keys();
         let answers = awaits_answer.then_some(ANSWERS_WITHIN);
         self.driver.options.keepalive.into_iter().chain(answers).min()
     }
 
     /// Whether it is time to keep the way open: what is under way does so itself.
     fn stays_reachable(&self) -> bool {
-        self.driver.wish.borrow().reachable && self.at_rest_since.is_some() && self.leave_at.is_none()
+        let is_at_rest = self.incoming.is_welcomed() && self.at_rest_since.is_some();
+        self.driver.wish.borrow().reachable && is_at_rest && self.leave_at.is_none()
     }
 
     fn seen(&mut self) -> Seen {

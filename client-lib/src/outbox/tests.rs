@@ -17,7 +17,13 @@ fn outbox(mailboxes: &[AccountKey]) -> Outbox {
     outbox
 }
 
+/// Something sealed.
 fn queued(mailbox: AccountKey) -> Queued {
+    Queued::new(mailbox, Some(Name::new([8; 32], ShortIncarnation([8; 4]), 1)))
+}
+
+/// Something that a relay may read.
+fn open(mailbox: AccountKey) -> Queued {
     Queued::new(mailbox, None)
 }
 
@@ -55,10 +61,10 @@ fn what_a_relay_that_knows_nobody_was_told_waits_in_its_place() {
     for id in [4, 5] {
         outbox.insert(MessageId(id), &sealed(id));
     }
-    outbox.insert(MessageId(6), &queued(CAROL));
+    outbox.insert(MessageId(6), &open(CAROL));
     assert_eq!(take(&mut outbox, Instant::now()), [4, 5, 6]);
     outbox.link_lost();
-    assert_eq!(outbox.waive_doubts(), [4, 5, 6].map(MessageId));
+    assert_eq!(outbox.waive_doubts(), [4, 5].map(MessageId), "what is not sealed keeps its number");
     assert_eq!(outbox.waive_doubts(), []);
     // What was lost with the relay's store is sent again.
     outbox.insert(MessageId(1), &Queued { again: 1, ..sealed(1) });
@@ -156,10 +162,25 @@ fn what_waits_behind_a_refused_message_loses_its_number_too() {
     let mut outbox = outbox(&[BOB, CAROL, BOB]);
     outbox.take_next(now, 2, usize::MAX);
     assert_eq!(outbox.refused(MessageId(1), Refusal::NoSuchMailbox, now), [MessageId(1), MessageId(3)]);
-    assert!(outbox.insert(MessageId(4), &queued(BOB)), "it will wait as well");
-    assert!(!outbox.insert(MessageId(5), &queued(CAROL)));
     assert_eq!(outbox.take_next(now + PAUSE_MIN, 1, usize::MAX), [MessageId(1)]);
     assert_eq!(outbox.refused(MessageId(1), Refusal::NoSuchMailbox, now), [MessageId(1)]);
+}
+
+#[test]
+fn what_a_relay_may_read_loses_its_number_only_when_the_relay_has_looked_for_that() {
+    let now = Instant::now();
+    let mut outbox = Outbox::default();
+    for id in 1..=3 {
+        outbox.insert(MessageId(id), &open(BOB));
+    }
+    take(&mut outbox, now);
+    assert_eq!(outbox.refused(MessageId(1), Refusal::UnknownHandle, now), []);
+    assert_eq!(outbox.refused(MessageId(1), Refusal::MailboxFull, now), [MessageId(1)]);
+    outbox.link_lost();
+    assert_eq!(outbox.settle_doubts(), []);
+    assert_eq!(take(&mut outbox, now + PAUSE_MIN), [1], "they wait behind the first all the same");
+    outbox.link_lost();
+    assert_eq!(outbox.waive_doubts(), []);
 }
 
 #[test]
@@ -300,7 +321,7 @@ fn what_is_sealed_together_shares_its_fate() {
     outbox.ride(MessageId(2), MessageId(1));
     // One that was loaded so, after a restart.
     let loaded = Queued { rides_with: Some(MessageId(1)), ..queued(BOB) };
-    assert!(!outbox.insert(MessageId(5), &loaded));
+    outbox.insert(MessageId(5), &loaded);
     outbox.ride(MessageId(9), MessageId(1));
     assert_eq!(outbox.pending(), 3, "a carrier and two that wait");
     let on_their_way = outbox.on_their_way(&BOB);
@@ -382,8 +403,10 @@ enum Step {
     },
     Answer(usize),
     LoseLink,
-    /// The relay has lost its store, says that it does not know the device, and the next link begins.
-    Forget,
+    /// The relay says that it does not know the device, and the next link begins. Of its store so much was brought back.
+    Forget {
+        kept: usize,
+    },
     Wait,
 }
 
@@ -393,7 +416,7 @@ fn step() -> impl Strategy<Value = Step> {
         3 => (1..5usize, any::<bool>()).prop_map(|(max, refuses)| Step::Take { max, refuses }),
         3 => (1..5usize).prop_map(Step::Answer),
         1 => Just(Step::LoseLink),
-        1 => Just(Step::Forget),
+        1 => (0..4usize).prop_map(|kept| Step::Forget { kept }),
         1 => Just(Step::Wait),
     ]
 }
@@ -401,7 +424,7 @@ fn step() -> impl Strategy<Value = Step> {
 /// A relay, as far as an outbox knows it.
 #[derive(Default)]
 struct Relay {
-    taken: BTreeSet<MessageId>,
+    taken: Vec<MessageId>,
     /// Mailboxes that are held shut since one refusal on this link.
     shut: BTreeSet<AccountKey>,
     /// What it has said and the client has not heard: whether each was taken.
@@ -414,10 +437,10 @@ impl Relay {
             self.shut.remove(&mailbox);
         }
         let is_taken = self.taken.contains(&id) || !refuses && !self.shut.contains(&mailbox);
-        if is_taken {
-            self.taken.insert(id);
-        } else {
+        if !is_taken {
             self.shut.insert(mailbox);
+        } else if !self.taken.contains(&id) {
+            self.taken.push(id);
         }
         self.answers.push_back((id, is_taken));
     }
@@ -429,13 +452,13 @@ impl Relay {
 }
 
 proptest! {
-    /// Whatever a relay does, messages for one contact reach it in the order of their ids, nothing that it may have taken loses its number, and
-    /// in the end all are delivered.
+    /// Whatever a relay does, messages for one contact reach it in the order of their ids, nothing that it has taken and could read loses its
+    /// number, and in the end all are delivered.
     #[test]
     fn order_per_contact_is_kept_and_nothing_is_forgotten(steps in prop::collection::vec(step(), 0..80)) {
         let mut now = Instant::now();
         let (mut outbox, mut relay) = (Outbox::default(), Relay::default());
-        let mut next = 1;
+        let (mut next, mut unnumbered) = (1, Vec::<MessageId>::new());
         for step in steps {
             match step {
                 Step::Insert { to, is_sealed } => {
@@ -459,28 +482,32 @@ proptest! {
                 }
                 Step::Answer(count) => {
                     for (id, is_taken) in relay.answers.drain(..count.min(relay.answers.len())).collect::<Vec<_>>() {
-                        let unnumbered = match is_taken {
-                            true => { outbox.remove(id); Vec::new() }
-                            false => outbox.refused(id, Refusal::MailboxFull, now),
-                        };
-                        prop_assert!(unnumbered.iter().all(|id| !relay.taken.contains(id)), "{unnumbered:?}");
+                        if is_taken {
+                            outbox.remove(id);
+                        } else {
+                            unnumbered.extend(outbox.refused(id, Refusal::MailboxFull, now));
+                        }
                     }
                 }
                 Step::LoseLink => {
                     relay.lose_link();
                     outbox.link_lost();
                     outbox.end_pauses(now);
-                    let unnumbered = outbox.settle_doubts();
-                    prop_assert!(unnumbered.iter().all(|id| !relay.taken.contains(id)), "{unnumbered:?}");
+                    unnumbered.extend(outbox.settle_doubts());
                 }
-                Step::Forget => {
-                    relay = Relay::default();
+                Step::Forget { kept } => {
+                    relay.lose_link();
+                    relay.taken.truncate(kept);
                     outbox.link_lost();
-                    outbox.waive_doubts();
+                    unnumbered.extend(outbox.waive_doubts());
                     outbox.end_pauses(now);
-                    outbox.settle_doubts();
+                    unnumbered.extend(outbox.settle_doubts());
                 }
                 Step::Wait => now += PAUSE_MIN,
+            }
+            for id in unnumbered.drain(..) {
+                let is_sealed = outbox.rows[&id].queued.name.is_some();
+                prop_assert!(is_sealed || !relay.taken.contains(&id), "{} is new to the relay", id);
             }
             let places = outbox.rows.values().filter(|row| row.place == Place::OnLink);
             prop_assert_eq!(outbox.on_link, places.count());

@@ -1,6 +1,7 @@
 //! Strikes a client at many moments of many talks, in virtual time: `crash --runs 1000`.
 
 use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -8,28 +9,28 @@ use std::thread;
 
 use clap::Parser;
 use thinpost_netem::crash::{Blow, Broken, Victim, crash};
-use thinpost_netem::link::derive_seed;
 use thinpost_netem::report::Report;
 
 /// Kill a client at every moment around a change of its disk, and check that nothing is lost, shown twice or stuck
 #[derive(Debug, Parser)]
 struct Args {
-    /// How many clients are struck at least: talks begin until then, and each is struck at all its points
+    /// How often clients are struck at least: talks begin until then, and each has a run for each of its points, or some with losses of power
     #[arg(long, value_name = "N", default_value_t = 1_000)]
     runs: u64,
     /// The seed of the first talk
     #[arg(long, value_name = "SEED", default_value_t = 0)]
     from: u64,
-    /// Take the power away at calls to the disk, in place of killing: of what was not synced some is then lost, in any order
+    /// Take the power away at calls to the disk, again and again in each talk, in place of killing: of what was not synced some is then
+    /// lost, in any order
     #[arg(long)]
     power: bool,
-    /// Of the calls to the disk every so manieth, from one on that is drawn for each talk and victim
-    #[arg(long, value_name = "N", default_value_t = 1, requires = "power", value_parser = clap::value_parser!(u64).range(1..))]
-    every: u64,
     /// End with a line of JSON
     #[arg(long)]
     json: bool,
 }
+
+/// How often a talk is had with each victim when power is lost, each time at other moments.
+const POWER_RUNS: u64 = 10;
 
 #[derive(Default)]
 struct Total {
@@ -49,18 +50,15 @@ fn main() -> ExitCode {
             // One talk has two victims.
             let index = next.fetch_add(1, Ordering::Relaxed);
             let (seed, victim) = (args.from + index / 2, [Victim::Ann, Victim::Bob][(index % 2) as usize]);
-            // Not by turns: pages and their checks are written by turns, too.
-            let first = derive_seed(seed, index % 2) % args.every;
-            for blow in 0.. {
-                let blow = match args.power {
-                    false => Blow::Kill(blow + 1),
-                    true => Blow::PowerLoss(blow * args.every + first + 1),
-                };
+            let blows = 1..=if args.power { POWER_RUNS } else { u64::MAX };
+            for blow in blows.map(if args.power { Blow::PowerLosses } else { Blow::Kill }) {
                 let outcome = run(seed, victim, blow);
                 let mut total = total.lock().unwrap_or_else(PoisonError::into_inner);
                 match outcome {
-                    Ok(Some(point)) => *total.struck.entry(point).or_default() += 1,
-                    Ok(None) => break,
+                    Ok(points) if points.is_empty() && !args.power => break,
+                    Ok(points) => {
+                        points.into_iter().for_each(|point| *total.struck.entry(point).or_default() += 1);
+                    }
                     Err(broken) => {
                         total.broken += 1;
                         println!("seed {seed}, {victim:?}, {blow:?}: {broken}");
@@ -85,7 +83,7 @@ fn main() -> ExitCode {
     println!("{count} {what} ({}): {broken} broken", points.join(", "));
     if args.json {
         let row = if args.power { "power loss of a client" } else { "kill of a client" };
-        let power = if args.power { format!(" --power --every {}", args.every) } else { String::new() };
+        let power = if args.power { " --power" } else { "" };
         let again = format!("crash --from {} --runs {}{power}", args.from, args.runs);
         let (row, seeds) = (row.to_owned(), talks.div_ceil(2));
         println!(
@@ -96,7 +94,10 @@ fn main() -> ExitCode {
     if broken == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-fn run(seed: u64, victim: Victim, blow: Blow) -> Result<Option<&'static str>, Broken> {
+fn run(seed: u64, victim: Victim, blow: Blow) -> Result<Vec<&'static str>, Broken> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
-    runtime.expect("a runtime without I/O needs nothing").block_on(crash(seed, victim, blow))
+    let runtime = runtime.expect("a runtime without I/O needs nothing");
+    // As when what is left of a home cannot be opened: the others go on, and it is told which it was.
+    let outcome = catch_unwind(AssertUnwindSafe(|| runtime.block_on(crash(seed, victim, blow))));
+    outcome.unwrap_or_else(|_| Err(Broken::Undone { who: "somebody", what: "it panicked".to_owned() }))
 }

@@ -3,7 +3,6 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use thinpost_client::ticket::{ContactTicket, RelayTicket, Ticket};
@@ -57,7 +56,7 @@ impl Talk {
         let wrong = Ticket::Relay(RelayTicket { addresses: nowhere, ..self.world.relay_ticket() });
         let renewed = Home::renew(self.people[self.victim].storage(), &wrong, None);
         renewed.expect("a home in memory can be renewed");
-        self.trap.armed.store(true, Ordering::Relaxed);
+        self.trap.arm();
         let trap = self.trap.clone();
         let points = Arc::new(move |name| trap.pass(name));
         let person = &mut self.people[self.victim];
@@ -74,7 +73,8 @@ impl Talk {
             if !matches!(renewed, Ok(()) | Err(RenewError::Unchanged)) {
                 return Err(self.undone(self.victim, format!("{renewed:?}")));
             }
-            person.open();
+            self.reopen();
+            self.revive().await;
             return Ok(());
         }
         woken.unwrap_or_else(|panic| resume_unwind(panic)).map_err(|error| self.undone(self.victim, error))

@@ -1,15 +1,18 @@
 //! Who talks, and how each of them goes on after a crash.
 
 use std::fmt::Display;
-use std::sync::atomic::{AtomicBool, AtomicU64};
-use std::sync::{Arc, Mutex};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::Arc;
 use std::time::Duration;
 
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
 use thinpost_client::{Client, InboxNumber, MessageId, MessageState, ReceivedContent};
-use thinpost_disk::medium::Medium;
 use tokio::time::{Instant, sleep};
 
 use super::{Blow, Broken, Trap, Victim};
+use crate::link::derive_seed;
+use crate::world::KEEPALIVE;
 use crate::{Person, Profile, World};
 
 /// The links of talks, one after another.
@@ -26,8 +29,12 @@ pub(super) struct Talk {
     /// A stranger, who has one to make herself known.
     pub(super) eve: Person,
     pub(super) victim: usize,
+    blow: Blow,
+    /// For the next trap.
+    random: ChaCha8Rng,
     pub(super) trap: Arc<Trap>,
-    crashed_at: Option<&'static str>,
+    /// Where the victim was struck.
+    struck: Vec<&'static str>,
     /// Whether the victim is to be connected again after a crash.
     pub(super) is_online: bool,
     /// What was sent to each.
@@ -54,28 +61,20 @@ impl Talk {
             person.open();
         }
         people[1 - victim].client().connect();
-        // It begins with one synced write.
-        let medium = Medium::recording();
-        let storage = people[victim].storage().fork();
-        medium.refill(&storage.medium().content()).expect("it was not told to fail");
-        let trap = Arc::new(Trap {
-            blow,
-            seed,
-            armed: AtomicBool::new(false),
-            passed: AtomicU64::new(0),
-            storage: storage.on(medium.clone()),
-            sprung: Mutex::new(None),
-        });
-        let calls = trap.clone();
-        people[victim].restore(storage.on(medium.watched(Arc::new(move |_| calls.call()))));
+        let (Blow::Kill(draw) | Blow::PowerLosses(draw)) = blow;
+        let mut random = ChaCha8Rng::seed_from_u64(derive_seed(seed, draw));
+        let (trap, storage) = Trap::set(blow, &mut random, people[victim].storage());
+        people[victim].restore(storage);
         Self {
             world,
             people,
             carol,
             eve,
             victim,
+            blow,
+            random,
             trap,
-            crashed_at: None,
+            struck: Vec::new(),
             is_online: false,
             sent: Default::default(),
             read: [0; 2],
@@ -179,17 +178,14 @@ impl Talk {
 
     /// Whether the victim was struck, and is to be opened again.
     pub(super) fn is_dying(&self) -> bool {
-        self.trap.has_sprung() && self.crashed_at.is_none()
+        self.trap.has_sprung()
     }
 
+    /// Opens the victim's home again if they were struck, and again if they are meanwhile.
     pub(super) async fn revive(&mut self) {
-        if !self.is_dying() {
-            return;
-        }
-        self.bury().await;
-        let client = self.people[self.victim].open();
-        if self.is_online {
-            client.connect();
+        while self.is_dying() {
+            self.bury().await;
+            self.reopen();
         }
     }
 
@@ -197,14 +193,33 @@ impl Talk {
     pub(super) async fn bury(&mut self) {
         let sprung = self.trap.sprung.lock().expect("no holder panics").clone();
         let (name, found) = sprung.expect("the victim was struck");
-        self.crashed_at = Some(name);
+        self.struck.push(name);
         let person = &mut self.people[self.victim];
         person.kill().await;
-        person.restore(found);
+        let (trap, storage) = Trap::set(self.blow, &mut self.random, &found);
+        self.trap = trap;
+        person.restore(storage);
         sleep(Duration::from_millis(2)).await;
     }
 
-    pub(super) async fn finish(mut self) -> Result<Option<&'static str>, Broken> {
+    /// Opens the victim's home after a blow. The next may strike meanwhile; a kill has no next.
+    pub(super) fn reopen(&mut self) {
+        if let Blow::PowerLosses(_) = self.blow {
+            self.trap.arm();
+        }
+        let person = &mut self.people[self.victim];
+        let open = || person.try_open(|builder| builder.keepalive(KEEPALIVE));
+        match catch_unwind(AssertUnwindSafe(open)) {
+            _ if self.is_dying() => return,
+            Ok(opened) => opened.expect("what is left of a home can be opened"),
+            Err(panic) => resume_unwind(panic),
+        }
+        if self.is_online {
+            self.people[self.victim].client().connect();
+        }
+    }
+
+    pub(super) async fn finish(mut self) -> Result<Vec<&'static str>, Broken> {
         let began = Instant::now();
         while !self.is_over().await && began.elapsed() < TALK_MAX {
             self.rest(Duration::from_secs(10)).await;
@@ -213,7 +228,7 @@ impl Talk {
         self.say(0, 1).await?;
         self.say(1, 1).await?;
         self.rest(Duration::from_secs(600)).await;
-        // What is only remembered does not count.
+        // What is only remembered does not count. Nobody is struck from here on: the trap is in the medium of before.
         for person in &mut self.people {
             person.kill().await;
             sleep(Duration::from_millis(2)).await;
@@ -223,7 +238,7 @@ impl Talk {
             self.check(who).await?;
         }
         self.check_chores().await?;
-        Ok(self.crashed_at)
+        Ok(self.struck)
     }
 
     async fn is_over(&self) -> bool {

@@ -19,8 +19,9 @@ const SETTLING: Duration = Duration::from_secs(6 * 3_600);
 /// What keep-alives every 20 s and what answers them may be in an hour, on a link that loses a third.
 const KEPT_ALIVE_BYTES: u64 = 60_000;
 
-/// What an object that somebody asks for may take to come.
-const FETCHING_MAX: Duration = Duration::from_secs(3_600);
+/// What an object that somebody asks for may take to come. A censor may cut its way twice, and a client gives up a connection after an hour of silence
+/// at the latest: on a link in a burst of losses a dozen knocks in a row, all it sends to find out sooner, may be lost.
+const FETCHING_MAX: Duration = Duration::from_secs(3 * 3_600);
 
 /// What a message may cost beside its text, with both its ways and its receipt; how often all content may go each way; and
 /// what a fault may cost, with the connections that follow. What storms needed most, and half as much again.

@@ -8,7 +8,7 @@ use tempfile::TempDir;
 use thinpost_client::{Failure, Message, MessageState, Refusal};
 use thinpost_gateway::config::Config;
 use thinpost_gateway::store::{RedbStore, Store};
-use thinpost_netem::{Person, World};
+use thinpost_netem::{Leg, Person, World};
 use tokio::time::sleep;
 
 use crate::people::{A_WHILE, ann_and_bob, expected, go, inbox, introduce, line, profile, strays};
@@ -264,6 +264,54 @@ async fn what_was_written_since_does_not_overtake_what_the_relay_no_longer_has()
         };
         written_before_it_was_known(seed, seed % 2 == 0, lost).await;
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_registers_for_another_reason_does_not_overtake_what_is_lost_either() {
+    let (mut world, mut disk, ann, bob) = town(15, "gprs").await;
+    for person in [&ann, &bob] {
+        go(person, true).await;
+    }
+    let mut backup = PathBuf::new();
+    for n in 0..6 {
+        ann.client().send("bob", line("ann", n).into()).await.unwrap();
+        if n == 0 {
+            inbox(&bob, 1).await;
+            // It knows where Ann's handle for Bob leads.
+            backup = disk.back_up();
+            go(&bob, false).await;
+        } else if n == 2 {
+            sleep(A_WHILE).await;
+            assert_eq!(ann.client().status().await.unwrap().custody, 3);
+            go(&ann, false).await;
+            // With that she registers anew, and hears from no relay that it does not know her.
+            ann.client().void_tickets().await.unwrap();
+        }
+    }
+    disk.restore(&mut world, &backup);
+    go(&bob, true).await;
+    ann.client().connect();
+    assert_eq!(inbox(&bob, 6).await, expected("ann", 6));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_backup_holds_is_not_taken_again_from_who_heard_no_answer() {
+    let (mut world, mut disk, ann, bob) = town(16, "gprs").await;
+    for person in [&ann, &bob] {
+        go(person, true).await;
+    }
+    // Only its number tells this from a repeat.
+    world.net().set_outage_of(ann.ip(), Leg::Down, true);
+    ann.client().send("bob", Message::from(line("ann", 0)).relay_visible()).await.unwrap();
+    inbox(&bob, 1).await;
+    let backup = disk.back_up();
+    disk.restore(&mut world, &backup);
+    world.net().set_outage_of(ann.ip(), Leg::Down, false);
+    ann.client().send("bob", Message::from(line("ann", 1)).relay_visible()).await.unwrap();
+    assert_eq!(inbox(&bob, 2).await, expected("ann", 2));
+    sleep(A_WHILE).await;
+    assert_eq!(bob.client().status().await.unwrap().received.0, 2);
+    assert_eq!(ann.client().status().await.unwrap().waiting, 0);
 }
 
 #[tokio::test(start_paused = true)]

@@ -13,8 +13,8 @@ fn strike_everywhere(seed: u64, victim: Victim) -> BTreeMap<&'static str, u32> {
         let mut runtime = tokio::runtime::Builder::new_current_thread();
         let runtime = runtime.enable_time().start_paused(true).build().unwrap();
         match runtime.block_on(crash(seed, victim, Blow::Kill(at))) {
-            Ok(Some(point)) => *struck.entry(point).or_default() += 1,
-            Ok(None) => break,
+            Ok(points) if points.is_empty() => break,
+            Ok(points) => points.into_iter().for_each(|point| *struck.entry(point).or_default() += 1),
             Err(broken) => panic!("{victim:?} killed at point {at} of seed {seed}: {broken}"),
         }
     }

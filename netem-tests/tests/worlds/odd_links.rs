@@ -1,10 +1,11 @@
 //! Links on which something else is wrong than that they are thin.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use thinpost_client::{LinkState, Message};
-use thinpost_netem::{Fate, Leg, LossCause, Trace, Verdict, World};
+use thinpost_netem::{Fate, Leg, LossCause, Profile, Trace, Verdict, World};
 use tokio::time::{sleep, timeout};
 
 use crate::people::{DAY, ann_and_bob, expected, inbox, line};
@@ -29,6 +30,12 @@ async fn half_an_hour(link: &str) -> Vec<Trace> {
     traces.clone()
 }
 
+/// From how many of their ports people have sent.
+fn flows(traces: &[Trace]) -> usize {
+    let ports = traces.iter().filter(|trace| trace.leg == Leg::Up && trace.from.port() != 4433);
+    ports.map(|trace| trace.from).collect::<BTreeSet<_>>().len()
+}
+
 fn count(traces: &[Trace], is: impl Fn(&Fate) -> bool) -> usize {
     traces.iter().filter(|trace| is(&trace.fate)).count()
 }
@@ -46,11 +53,32 @@ async fn packets_that_come_twice_changed_or_out_of_order_harm_nothing() {
 async fn a_flow_that_a_censor_cuts_is_replaced() {
     let traces = half_an_hour("censored").await;
     assert!(count(&traces, |fate| *fate == Fate::Censored) > 0);
-    let mut flows: Vec<_> =
-        traces.iter().filter(|trace| trace.leg == Leg::Up).map(|trace| trace.from).collect();
-    flows.sort();
-    flows.dedup();
-    assert!(flows.len() > 3, "ports: {}", flows.len());
+    assert!(flows(&traces) > 3, "{}", flows(&traces));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_not_welcomed_on_one_way_tries_another() {
+    let mut world = World::new(9);
+    let traces = Arc::new(Mutex::new(Vec::new()));
+    let seen = traces.clone();
+    world.net().set_trace(move |trace| seen.lock().unwrap().push(trace.clone()));
+    let whole = Profile::named("umts").unwrap();
+    let mut ann = world.person("ann", &whole);
+    ann.open_with(|builder| builder).connect();
+    // The relay hears all, but of what it says only acknowledgements get through once the handshake is complete.
+    let up = || world.net().counters(ann.ip()).up.offered.packets;
+    while up() < 2 {
+        sleep(Duration::from_millis(1)).await;
+    }
+    let mut narrow = whole.clone();
+    narrow.down.mtu_bytes = Some(60);
+    world.net().attach_profile(ann.ip(), &narrow);
+    sleep(Duration::from_secs(600)).await;
+    assert!(flows(&traces.lock().unwrap()) > 1, "it waits for ever");
+    world.net().attach_profile(ann.ip(), &whole);
+    let mut status = ann.client().link_status();
+    let online = status.wait_for(|status| status.state == LinkState::Online);
+    timeout(Duration::from_secs(600), online).await.unwrap().unwrap();
 }
 
 #[tokio::test(start_paused = true)]

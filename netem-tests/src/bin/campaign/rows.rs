@@ -71,11 +71,11 @@ pub(crate) const ROWS: &[Row] = &[
     },
     Row {
         name: "client-power",
-        fault: "power loss of a client, torn and reordered writes",
+        fault: "power losses of a client, also while it recovers; torn and reordered writes",
         bar: "nothing lost, doubled or out of order; no session stuck",
         unit: "cuts",
         volume: 100_000,
-        command: &["crash", "--power", "--every", "50", "--json"],
+        command: &["crash", "--power", "--json"],
         amount: "--runs",
         is_seeded: true,
         first: 200,
