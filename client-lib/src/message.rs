@@ -49,7 +49,7 @@ pub struct Message {
     pub app_id: Option<AppId>,
     /// The relay may read it: for what is no secret. It saves about 65 bytes on a short message that
     /// is sent alone. It has no receipt: custody is the last that is known of it, and a relay that loses its disk
-    /// loses it.
+    /// loses it, or takes it a second time if it had not answered yet.
     pub relay_visible: bool,
 }
 

@@ -20,6 +20,7 @@ pub mod invite;
 pub mod limits;
 pub mod relay;
 mod session;
+mod sessions;
 pub mod standing;
 pub mod store;
 mod strangers;

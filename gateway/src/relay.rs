@@ -1,16 +1,15 @@
 //! A running relay: accepts connections, keeps one session a device, and stops in good order.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use quinn::{AsyncUdpSocket, Runtime};
 use thinpost_carrier::{Accepting, Endpoint, Identity, Incoming, Pool, quic};
 use thinpost_wire::frame::Close;
-use thinpost_wire::ids::{DeviceKey, ObjectId};
+use thinpost_wire::ids::ObjectId;
 use tokio::sync::oneshot::error::TryRecvError;
 use tokio::sync::{Semaphore, oneshot, watch};
 use tokio::task::{JoinHandle, JoinSet};
@@ -22,6 +21,7 @@ use crate::config::Config;
 use crate::invite::Invites;
 use crate::limits::Limits;
 use crate::session;
+use crate::sessions::Sessions;
 use crate::standing::{Observer, Standing};
 use crate::store::{
     CommitMode, Committer, GroupCommit, ObjectNo, Op, RelayClock, RelayTime, Store, StoreError, Wakes,
@@ -133,17 +133,9 @@ pub(crate) struct Shared {
     digests: Semaphore,
     /// See [`Relay::repeated_chunk_bytes`].
     pub(crate) repeated_chunk_bytes: AtomicU64,
-    sessions: Mutex<Sessions>,
+    pub(crate) sessions: Sessions,
     /// Whether it was said that a device is ahead of the store.
     pub(crate) is_said_to_be_behind: AtomicBool,
-}
-
-/// The session of each connected device, and how to end it.
-#[derive(Default)]
-struct Sessions {
-    by_device: BTreeMap<DeviceKey, (u64, oneshot::Sender<Close>)>,
-    last_id: u64,
-    is_closed: bool,
 }
 
 impl Shared {
@@ -168,48 +160,13 @@ impl Shared {
         self.read(move |store| store.object_digest(object)).await
     }
 
-    /// Makes this the device's only session, and ends the one before. Returns its id and what tells it to
-    /// end.
-    pub(crate) fn enter(&self, device: DeviceKey) -> (u64, oneshot::Receiver<Close>) {
-        let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
-        let (end, ended) = oneshot::channel();
-        sessions.last_id += 1;
-        let id = sessions.last_id;
-        if sessions.is_closed {
-            let _ = end.send(Close::Restarting);
-        } else if let Some((_, before)) = sessions.by_device.insert(device, (id, end)) {
-            debug!("a session takes the place of another one of its device");
-            let _ = before.send(Close::Superseded);
-        }
-        (id, ended)
-    }
-
-    pub(crate) fn leave(&self, device: DeviceKey, id: u64) {
-        let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
-        if sessions.by_device.get(&device).is_some_and(|(current, _)| *current == id) {
-            sessions.by_device.remove(&device);
-        }
-    }
-
-    fn end_all(&self, close: Close) {
-        let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
-        sessions.is_closed = true;
-        for (_, end) in std::mem::take(&mut sessions.by_device).into_values() {
-            let _ = end.send(close);
-        }
-    }
-
     pub(crate) fn standing(&self) -> Standing {
         Standing {
-            connected: self.connected(),
+            connected: self.sessions.connected(),
             strangers: self.strangers.count(),
             lent_bytes: self.pool.lent_bytes(),
             called_in: self.pool.called_in(),
         }
-    }
-
-    fn connected(&self) -> usize {
-        self.sessions.lock().unwrap_or_else(PoisonError::into_inner).by_device.len()
     }
 }
 
@@ -262,7 +219,7 @@ impl Relay {
             digests: Semaphore::new(DIGESTS_MAX),
             config,
             repeated_chunk_bytes: AtomicU64::new(0),
-            sessions: Mutex::default(),
+            sessions: Sessions::default(),
             is_said_to_be_behind: AtomicBool::new(false),
         });
         let (notice, stopped) = watch::channel(None);
@@ -297,7 +254,7 @@ impl Relay {
 
     /// Devices connected now.
     pub fn connected(&self) -> usize {
-        self.shared.connected()
+        self.shared.sessions.connected()
     }
 
     /// Connections of devices that are not known, or not yet.
@@ -343,7 +300,7 @@ impl Relay {
         self.stop_accepting.take();
         self.endpoint.refuse_new();
         self.sweeping.abort();
-        self.shared.end_all(Close::Restarting);
+        self.shared.sessions.end_all(Close::Restarting);
         let _ = (&mut self.accepting).await;
         let _ = (&mut self.sweeping).await;
         let _ = timeout(FAREWELL, self.endpoint.wait_idle()).await;

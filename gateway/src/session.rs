@@ -72,7 +72,7 @@ const FLAG_UNATTRIBUTED: u8 = 0x01;
 
 /// Serves one connection to its end.
 pub(crate) async fn run(incoming: Incoming, mut stranger: Stranger, shared: Arc<Shared>) {
-    let remote = incoming.remote_address().ip();
+    let (id, remote) = (shared.sessions.begin(), incoming.remote_address().ip());
     let Some((connecting, device)) = handshake(incoming, &mut stranger).await else { return };
     let mut channel = connecting.open(LinkConfig {
         initial_rtt: Duration::from_millis(700),
@@ -88,6 +88,7 @@ pub(crate) async fn run(incoming: Incoming, mut stranger: Stranger, shared: Arc<
         known_until: Instant::now() + GREETING_MAX,
         remote,
         device,
+        id,
         place: None,
         hello: None,
         record: None,
@@ -120,8 +121,10 @@ struct Session {
     known_until: Instant,
     remote: std::net::IpAddr,
     device: DeviceKey,
+    /// Which of the relay's sessions this is.
+    id: u64,
     /// The session's place among the relay's, once the device has proven to be alive.
-    place: Option<(u64, oneshot::Receiver<Close>)>,
+    place: Option<oneshot::Receiver<Close>>,
     hello: Option<Hello>,
     record: Option<DeviceRecord>,
     /// What the device's handles stand for.
@@ -192,8 +195,8 @@ impl Session {
     async fn step(&mut self) -> Result<(), End> {
         // A device that always has something to say leaves the worker to others all the same.
         tokio::task::consume_budget().await;
-        if self.channel.is_connected() && self.place.is_none() {
-            self.place = Some(self.shared.enter(self.device));
+        if self.place.is_none() {
+            self.enter()?;
         }
         self.channel.set_owner_bytes(self.own_bytes());
         self.process().await?;
@@ -210,7 +213,7 @@ impl Session {
         let call_at = self.call_at();
         tokio::select! {
             biased;
-            Some(close) = async { (&mut self.place.as_mut()?.1).await.ok() }, if self.place.is_some() => {
+            Some(close) = async { self.place.as_mut()?.await.ok() }, if self.place.is_some() => {
                 Err(End::Told(close))
             }
             Some(verdicts) = async { Some((&mut self.pending.as_mut()?.0).await) }, if self.pending.is_some() => {
@@ -241,6 +244,17 @@ impl Session {
             // Whoever has to make room is told to when somebody asks in vain.
             () = tokio::time::sleep(ROOM_PAUSE), if is_short_of_room => Ok(()),
         }
+    }
+
+    /// Takes the session's place once its handshake is complete. A device that has begun another one since is not served here.
+    fn enter(&mut self) -> Result<(), End> {
+        let sessions = &self.shared.sessions;
+        if self.channel.is_connected() {
+            self.place = Some(sessions.enter(self.device, self.id).map_err(End::Told)?);
+        } else if sessions.is_superseded(self.device, self.id) {
+            return Err(End::Told(Close::Superseded));
+        }
+        Ok(())
     }
 
     /// Whether the relay knows the device, and that it is there: what was said early anybody may say again who has recorded it.
@@ -573,9 +587,7 @@ impl Session {
         if let Some(close) = end.close() {
             self.channel.close(close);
         }
-        if let Some((id, _)) = self.place {
-            self.shared.leave(self.device, id);
-        }
+        self.shared.sessions.leave(self.device, self.id);
         let Some(record) = self.record else { return };
         let device = record.number;
         let settle = self.cursor.map(|upto| Op::Settle { device, upto });

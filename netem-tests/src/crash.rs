@@ -23,6 +23,8 @@ use thinpost_disk::medium::{Medium, Replay};
 
 use talk::Talk;
 
+use crate::panics;
+
 /// Who is killed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Victim {
@@ -128,8 +130,8 @@ struct Trap {
     armed: AtomicBool,
     passed: AtomicU64,
     storage: MemoryStorage,
-    /// What was passed at the crash, and what was found afterwards.
-    sprung: Mutex<Option<(&'static str, MemoryStorage)>>,
+    /// What was passed at the crash, what was found afterwards, and how much had panicked before.
+    sprung: Mutex<Option<(&'static str, MemoryStorage, u64)>>,
 }
 
 /// The client was struck here.
@@ -188,7 +190,7 @@ impl Trap {
             return;
         }
         if self.passed.fetch_add(1, Ordering::Relaxed) + 1 == self.at {
-            *self.sprung.lock().expect("no holder panics") = Some((name, find()));
+            *self.sprung.lock().expect("no holder panics") = Some((name, find(), panics::seen()));
             self.storage.medium().abandon();
         }
         if self.has_sprung() {

@@ -34,6 +34,16 @@ impl PanicWatch {
     }
 }
 
+/// How many there were on this thread so far.
+pub(crate) fn seen() -> u64 {
+    SEEN.get()
+}
+
+/// Forgets those since there were so many: of what was already to end, and found a lock poisoned under which it was struck.
+pub(crate) fn forget_since(seen: u64) {
+    SEEN.set(SEEN.get().min(seen));
+}
+
 impl Drop for PanicWatch {
     /// # Panics
     /// If something has panicked, unless it is what drops this.
@@ -59,6 +69,10 @@ mod tests {
         task(|| panic::resume_unwind(Box::new("a simulated end")));
         assert_eq!(watch.count(), 0);
         task(|| panic!("on purpose"));
+        let before = seen();
+        task(|| panic!("on purpose as well"));
+        assert_eq!(watch.count(), 2);
+        forget_since(before);
         assert_eq!(watch.count(), 1);
         assert!(catch_unwind(AssertUnwindSafe(|| drop(watch))).is_err());
     }

@@ -297,6 +297,9 @@ impl Driver {
                 Err(error) if !matches!(end, End::Store(_)) => End::Store(error),
                 _ => end,
             };
+            if let End::Store(error) = &end {
+                tracing::error!(%error, "the home's file failed");
+            }
             match self.retry.after(&end, registered, &mut self.random) {
                 Next::Stop(state) => {
                     self.set_state(state);

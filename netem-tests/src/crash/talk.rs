@@ -12,6 +12,7 @@ use tokio::time::{Instant, sleep};
 
 use super::{Blow, Broken, Trap, Victim};
 use crate::link::derive_seed;
+use crate::panics;
 use crate::world::KEEPALIVE;
 use crate::{Person, Profile, World};
 
@@ -192,10 +193,11 @@ impl Talk {
     /// Ends what is left of the victim's client; their home holds what was found after the blow.
     pub(super) async fn bury(&mut self) {
         let sprung = self.trap.sprung.lock().expect("no holder panics").clone();
-        let (name, found) = sprung.expect("the victim was struck");
+        let (name, found, panicked) = sprung.expect("the victim was struck");
         self.struck.push(name);
         let person = &mut self.people[self.victim];
         person.kill().await;
+        panics::forget_since(panicked);
         let (trap, storage) = Trap::set(self.blow, &mut self.random, &found);
         self.trap = trap;
         person.restore(storage);

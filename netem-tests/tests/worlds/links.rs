@@ -12,10 +12,11 @@ use crate::people::{DAY, inbox, introduce, line};
 const DELAY: Duration = Duration::from_millis(300);
 const ROUND_TRIP: Duration = Duration::from_millis(600);
 
+const STEADY: &str = "source = \"for counting round trips\"\n[both]\nrate_kbit_s = 2000\ndelay_ms = 300\n\
+                      jitter_ms = 0\nloss_percent = 0\nqueue_packets = 1000\n";
+
 fn steady() -> Profile {
-    let text = "source = \"for counting round trips\"\n[both]\nrate_kbit_s = 2000\ndelay_ms = 300\n\
-                jitter_ms = 0\nloss_percent = 0\nqueue_packets = 1000\n";
-    Profile::from_toml("steady", text).unwrap()
+    Profile::from_toml("steady", STEADY).unwrap()
 }
 
 async fn ann_and_bob(world: &mut World) -> (Person, Person) {
@@ -237,4 +238,22 @@ async fn in_saver_mode_custody_is_known_some_seconds_later_and_at_once_when_some
     sleep(Duration::from_secs(3)).await;
     assert_eq!(state(second).await, MessageState::Custody, "whoever leaves is told");
     assert_eq!(ann.client().link_status().borrow().state, LinkState::Offline);
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_two_connections_of_one_device_that_stays_which_began_last() {
+    let mut world = World::new(11);
+    let far = Profile::from_toml("far", &STEADY.replace("300", "3000")).unwrap();
+    let mut on_2g = world.person("ann", &far);
+    let mut on_wifi = world.person("the same", &steady());
+    on_wifi.restore(on_2g.storage().fork());
+    on_2g.open_with(|builder| builder).connect();
+    // The relay has heard of the first by then, and hears the end of its handshake long after the second is complete.
+    sleep(Duration::from_secs(5)).await;
+    on_wifi.open_with(|builder| builder).connect();
+    let state = |person: &Person| person.client().link_status().borrow().state.clone();
+    sleep(Duration::from_secs(3)).await;
+    assert_eq!(state(&on_wifi), LinkState::Online);
+    sleep(Duration::from_secs(60)).await;
+    assert_eq!((state(&on_wifi), state(&on_2g)), (LinkState::Online, LinkState::Superseded));
 }

@@ -61,11 +61,14 @@ pub(crate) fn show(
         let noticed = far.map_or(0.0, |far| ms(of(&far.quiet), 0.99) * NOTICED_SHARE);
         let (before, under) = (ms(quiet, 0.99), ms(attacked, 0.99));
         let ratio = under / before.max(0.001);
+        let of_all = |waits: &Histogram<u64>| {
+            let [p50, p95, p99, max] = [0.5, 0.95, 0.99, 1.0].map(|quantile| ms(waits, quantile));
+            format!("{p50:.1} / {p95:.1} / {p99:.1} / {max:.1} of {}", waits.len())
+        };
         println!(
-            "{group:<5}{what:<9} p50 / p99, ms {:>8.1} / {before:.1} in quiet, {:.1} / {under:.1} under attack: {ratio:.2} times, of {}",
-            ms(quiet, 0.5),
-            ms(attacked, 0.5),
-            attacked.len(),
+            "{group:<5}{what:<9} p50 / p95 / p99 / max, ms: {} in quiet, {} under attack: {ratio:.2} times",
+            of_all(quiet),
+            of_all(attacked),
         );
         figures.insert(format!("{group}_{what}_p99_quiet_ms"), before.into());
         figures.insert(format!("{group}_{what}_p99_attacked_ms"), under.into());

@@ -120,7 +120,7 @@ impl Tally {
     /// What must happen in so many storms, and has not.
     pub(crate) fn missing(&self) -> Vec<(&'static str, &'static str)> {
         let said = self.said.iter().cloned().map(|said| ((said.who, said.what), said.count));
-        sometimes::missing(&said.collect()).copied().collect()
+        sometimes::missing(&said.collect(), self.storms).copied().collect()
     }
 
     /// What `campaign` adds up.
