@@ -37,6 +37,8 @@ struct Row {
     place: Place,
     /// It was in doubt when it went out.
     is_repeat: bool,
+    /// It waits, or went out, under a number that others may have left behind.
+    is_put_back: bool,
 }
 
 /// Why and until when a contact waits.
@@ -70,7 +72,7 @@ impl Outbox {
             return;
         }
         let place = if queued.number.is_some() { Place::Doubt } else { Place::Waiting };
-        self.rows.insert(id, Row { queued: *queued, place, is_repeat: false });
+        self.rows.insert(id, Row { queued: *queued, place, is_repeat: false, is_put_back: false });
         self.set_of(place).map(|set| set.insert(id));
     }
 
@@ -130,14 +132,15 @@ impl Outbox {
             taken.push(id);
         }
         for &id in &taken {
-            let is_repeat = self.doubt.contains(&id);
+            let is_repeat = self.doubt.contains(&id) && !self.rows[&id].is_put_back;
             self.put(id, Place::OnLink);
             self.rows.entry(id).and_modify(|row| row.is_repeat = is_repeat);
         }
         taken
     }
 
-    /// Whether the relay may have been given it before the present link.
+    /// Whether the relay may have been given it before the present link, under a number that nothing has overtaken: if the relay then takes
+    /// the number for settled, it has it.
     pub(crate) fn is_repeat(&self, id: MessageId) -> bool {
         self.rows.get(&id).is_some_and(|row| row.is_repeat)
     }
@@ -197,6 +200,7 @@ impl Outbox {
     /// Puts back what was in doubt.
     fn wait_anew(&mut self, id: MessageId) {
         self.put(id, Place::Waiting);
+        self.rows.entry(id).and_modify(|row| row.is_put_back = true);
         let mailbox = self.rows[&id].queued.mailbox;
         if let Some(hold) = self.holds.get_mut(&mailbox).filter(|hold| hold.probe == Some(id)) {
             // The first that waits goes out instead.
@@ -256,8 +260,11 @@ impl Outbox {
         let behind = |other: &&MessageId| is_first && self.rows[*other].queued.mailbox == mailbox;
         let mut unnumbered =
             self.to_unnumber(&self.waiting.iter().filter(behind).copied().collect::<Vec<_>>());
-        if reason != Refusal::UnknownHandle && !unnumbered.contains(&id) {
-            unnumbered.push(id);
+        if reason != Refusal::UnknownHandle {
+            self.rows.entry(id).and_modify(|row| row.is_put_back = false);
+            if !unnumbered.contains(&id) {
+                unnumbered.push(id);
+            }
         }
         unnumbered
     }

@@ -181,6 +181,14 @@ fn what_a_relay_may_read_loses_its_number_only_when_the_relay_has_looked_for_tha
     assert_eq!(take(&mut outbox, now + PAUSE_MIN), [1], "they wait behind the first all the same");
     outbox.link_lost();
     assert_eq!(outbox.waive_doubts(), []);
+    for number_is_old in [true, false] {
+        take(&mut outbox, now + PAUSE_MAX);
+        outbox.link_lost();
+        assert_eq!(take(&mut outbox, now + PAUSE_MAX), [1]);
+        // Where others may have left the number behind, a relay that takes it for settled need not have it.
+        assert_eq!(outbox.is_repeat(MessageId(1)), !number_is_old);
+        outbox.refused(MessageId(1), Refusal::NumberSettled, now);
+    }
 }
 
 #[test]
