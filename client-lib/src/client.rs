@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 
 use crate::builder::{BlockingMode, Builder};
 use crate::clock::WallClock;
-use crate::contacts::{Contact, Contacts};
+use crate::contacts::{Contact, Contacts, share_keys};
 use crate::driver::{Ask, Told, Wish};
 use crate::error::{ContactError, SendError, StoreError};
 use crate::event::{Event, LinkState, LinkStatus, Subscription};
@@ -368,6 +368,9 @@ impl Client {
     pub async fn add_contact(&self, name: &str, ticket: &ContactTicket) -> Result<(), ContactError> {
         if ticket.account == self.account() {
             return Err(ContactError::OwnTicket);
+        }
+        if share_keys(&ticket.seal, &self.ticket().seal) {
+            return Err(ContactError::OwnKeys);
         }
         let contact = Contact { name: name.to_owned(), ticket: ticket.clone() };
         let (had_other_keys, access) = {

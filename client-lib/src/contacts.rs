@@ -31,6 +31,12 @@ pub(crate) fn is_good_name(name: &str) -> bool {
     has_room && name.trim() == name && !name.chars().any(char::is_control)
 }
 
+/// Whether somebody who has the keys of one of these has some of the other.
+pub(crate) fn share_keys(one: &SealKeys, other: &SealKeys) -> bool {
+    let SealKeys { identity, pre_key, envelope } = one;
+    *identity == other.identity || *pre_key == other.pre_key || *envelope == other.envelope
+}
+
 /// All contacts of a home, by name.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Contacts {
@@ -56,6 +62,9 @@ impl Contacts {
             return Err(ContactError::BadName);
         }
         self.check_ticket(&contact.ticket, relay)?;
+        if let Some(owner) = self.owner_of(&contact.ticket) {
+            return Err(ContactError::KeysOf(owner.to_owned()));
+        }
         if let Some(known) = self.by_name.get(name) {
             return if known.account == contact.ticket.account {
                 Ok(*known != contact.ticket)
@@ -67,6 +76,13 @@ impl Contacts {
             Some(other) => Err(ContactError::KnownAs(other.to_owned())),
             None => Ok(true),
         }
+    }
+
+    /// The contact of another account that seals under some of a ticket's keys. An account can sign any: to know them is not to have
+    /// them, and what is sealed names no account.
+    fn owner_of(&self, ticket: &ContactTicket) -> Option<&str> {
+        let mut others = self.by_name.iter().filter(|(_, other)| other.account != ticket.account);
+        others.find(|(_, other)| share_keys(&ticket.seal, &other.seal)).map(|(name, _)| name.as_str())
     }
 
     /// Whether a ticket is its account's, and leads somewhere that can be reached.
@@ -180,7 +196,8 @@ mod tests {
     fn contact(name: &str, account: u8, port: u16) -> Contact {
         let relay = RelayTicket { key: RELAY, addresses: vec![([192, 0, 2, 1], port).into()] };
         let owner = Identity::from_seed([account; 32]);
-        let seal = SealKeys { identity: [account; 32], pre_key: [2; 32], envelope: [3; 32] };
+        let [identity, pre_key, envelope] = [0, 100, 200].map(|key| [key + account; 32]);
+        let seal = SealKeys { identity, pre_key, envelope };
         let ticket = ContactTicket {
             account: AccountKey(owner.public()),
             seal,
@@ -197,6 +214,21 @@ mod tests {
         let mut changed = contact("bob", 1, 1);
         changed.ticket.seal.pre_key[0] ^= 1;
         assert_eq!(Contacts::default().check(&changed, RELAY), Err(ContactError::BadSignature));
+    }
+
+    #[test]
+    fn nobody_becomes_a_contact_under_keys_of_another() {
+        let contacts = Contacts::new([contact("bob", 1, 1)], []);
+        for change in [
+            |seal: &mut SealKeys, bob: &SealKeys| seal.identity = bob.identity,
+            |seal: &mut SealKeys, bob: &SealKeys| seal.pre_key = bob.pre_key,
+            |seal: &mut SealKeys, bob: &SealKeys| seal.envelope = bob.envelope,
+        ] {
+            let mut mallory = contact("mallory", 2, 1);
+            change(&mut mallory.ticket.seal, &contact("bob", 1, 1).ticket.seal);
+            mallory.ticket.signature = Identity::from_seed([2; 32]).sign(&mallory.ticket.seal.signed_bytes());
+            assert_eq!(contacts.check(&mallory, RELAY), Err(ContactError::KeysOf("bob".into())));
+        }
     }
 
     #[test]

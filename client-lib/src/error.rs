@@ -196,6 +196,14 @@ pub enum ContactError {
     /// The ticket's keys are not signed by its account: somebody has changed them.
     #[error("the ticket's keys are not those of its account")]
     BadSignature,
+    /// Another contact seals under some of the ticket's keys: its account has signed what is not its own, and would pass for them.
+    #[error("the ticket has keys of {0:?}: whoever made it wants to pass for them")]
+    KeysOf(String),
+    /// So does this home.
+    #[error(
+        "the ticket has keys of this home: whoever made it wants your words to come back to you as theirs"
+    )]
+    OwnKeys,
     /// None of the contact's relays is this home's, and relays do not forward yet.
     #[error("the contact's mailbox is at another relay than this home's")]
     OtherRelay,

@@ -14,7 +14,7 @@ use super::outgoing::Outgoing;
 use crate::event::{Event, LinkState};
 use crate::kept::Name;
 use crate::message::{Failure, ReceivedContent};
-use crate::seal::{OpenSealError, stranger_bytes_max};
+use crate::seal::{Identity, OpenSealError, stranger_bytes_max};
 use crate::store::records::InboxRow;
 
 /// What the relay did that no relay may do.
@@ -256,12 +256,12 @@ impl Driver {
                 tracing::warn!(
                     "what a stranger has sealed grows too much, or its text model is not here; it is dropped"
                 );
-                return self.seals.heard_of(&from, false);
+                return self.heard_of(&from);
             }
             Err(OpenSealError::Content(from, content)) => {
                 tracing::warn!("a sealed envelope is not coded as it should be; it is kept as it came");
                 let account = self.account_of(&from);
-                self.seals.heard_of(&from, account.is_some());
+                self.heard_of(&from);
                 return self.keep_unreadable(account, age_s, content);
             }
             Err(error @ (OpenSealError::NoSession(_) | OpenSealError::Foreign)) => {
@@ -275,7 +275,7 @@ impl Driver {
             self.introduced(&identity, introduction);
         }
         let from = self.account_of(&identity);
-        self.seals.heard_of(&identity, from.is_some());
+        self.heard_of(&identity);
         if let Some(account) = &from {
             self.welcome_contact(&identity, account);
         }
@@ -291,6 +291,12 @@ impl Driver {
             }
         }
         self.heed(&identity, &notes);
+    }
+
+    /// Notes whether somebody is a contact.
+    fn heard_of(&mut self, with: &Identity) {
+        let Self { seals, shared, changes, .. } = self;
+        seals.heard_of(with, |with| account_of(shared, changes, with).is_some());
     }
 
     /// Takes a letter that was sealed, and then has a name, or that the relay could read.

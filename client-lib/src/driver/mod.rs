@@ -144,8 +144,9 @@ impl Start {
         }
         let mut seals = Seals::new(keyring, codings, &loaded.pairs)?;
         for with in seals.everyone() {
-            let is_contact = loaded.contacts.iter().any(|contact| contact.ticket.seal.identity == with);
-            seals.heard_of(&with, is_contact);
+            seals.heard_of(&with, |with| {
+                loaded.contacts.iter().any(|contact| contact.ticket.seal.identity == *with)
+            });
         }
         let mut objects = Objects::default();
         objects.load(loaded.objects);

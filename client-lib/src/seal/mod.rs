@@ -259,12 +259,19 @@ impl Seals {
 
     /// Notes who is a contact and who is not. Of those who are not, the sessions with the ones not heard of for longest go, and, far
     /// later, what has arrived from them.
-    pub(crate) fn heard_of(&mut self, with: &Identity, is_contact: bool) {
+    pub(crate) fn heard_of(&mut self, with: &Identity, is_contact: impl Fn(&Identity) -> bool) {
         self.strangers.retain(|stranger| stranger != with);
-        if !is_contact {
+        if !is_contact(with) {
             self.strangers.push_back(*with);
         }
-        let Some(place) = self.strangers.len().checked_sub(STRANGERS_MAX + 1) else { return };
+        let place = loop {
+            let Some(place) = self.strangers.len().checked_sub(STRANGERS_MAX + 1) else { return };
+            // Some may have become contacts since they were heard of.
+            if !is_contact(&self.strangers[place]) {
+                break place;
+            }
+            self.strangers.remove(place);
+        };
         let parted = self.strangers[place];
         if self.pairs.get_mut(&parted).is_some_and(Pair::part) {
             self.codings.forget(&parted);
@@ -273,6 +280,7 @@ impl Seals {
         }
         if self.strangers.len() > STRANGERS_KNOWN_MAX
             && let Some(oldest) = self.strangers.pop_front()
+            && !is_contact(&oldest)
         {
             self.pairs.remove(&oldest);
             self.forgotten.push(oldest);

@@ -73,6 +73,10 @@ impl Seen {
         numbers.used = self.last_use;
         numbers.untold = true;
         let is_new = numbers.insert(number);
+        if is_new && number <= numbers.read {
+            // It was not there when all up to a later one was read.
+            numbers.read = number - 1;
+        }
         while self.of.len() > INCARNATIONS_MIN
             && let Some(oldest) = self.by_use.first_entry()
             && (self.of.len() > INCARNATIONS_MAX || oldest.key() + REMEMBERED_S < self.last_use)
@@ -230,6 +234,21 @@ mod tests {
         }
         assert!(!seen.read(OF, 1), "it was read before");
         assert!(!seen.read(ShortIncarnation([2; 4]), 1), "nothing came from there");
+    }
+
+    #[test]
+    fn what_comes_after_a_later_one_was_read_has_not_been_read() {
+        let mut seen = Seen::default();
+        for number in [1, 2, 5] {
+            seen.insert(OF, number, NOW);
+        }
+        seen.read(OF, 5);
+        assert!(!seen.insert(OF, 2, NOW));
+        assert_eq!(seen.take_receipts()[0].read, 5, "one that comes again was read");
+        assert!(seen.insert(OF, 3, NOW));
+        assert_eq!(seen.take_receipts()[0].read, 2);
+        assert!(seen.read(OF, 5));
+        assert_eq!(seen.take_receipts()[0].read, 5);
     }
 
     #[test]

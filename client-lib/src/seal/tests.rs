@@ -342,13 +342,14 @@ fn strangers_take_a_bounded_place_and_push_out_no_contact() {
     let [(mut ann, ann_keys), (mut bob, bob_keys)] = ann_and_bob();
     let first = seal(&mut ann, &bob_keys, b"from a contact");
     open(&mut bob, &first).unwrap();
-    bob.heard_of(&ann_keys.identity, true);
+    // She is a stranger when she is heard of, and is made a contact then.
+    bob.heard_of(&ann_keys.identity, |_| false);
     let mut first_messages = Vec::new();
     for n in 0..2 * STRANGERS_MAX as u64 {
         let [(mut stranger, _), _] = ann_and_bob();
         first_messages.push(seal(&mut stranger, &bob_keys, &[n as u8]));
         let (from, _) = open(&mut bob, &first_messages[n as usize]).unwrap();
-        bob.heard_of(&from, false);
+        bob.heard_of(&from, |with| *with == ann_keys.identity);
         assert!(bob.is_new(&from, OF, 1, n));
         bob.take_changed();
     }
@@ -356,7 +357,7 @@ fn strangers_take_a_bounded_place_and_push_out_no_contact() {
     assert_eq!((bob.pairs.len(), has_sessions(&bob)), (2 * STRANGERS_MAX + 1, STRANGERS_MAX + 1));
     let mut bob = reopened(&bob);
     for with in bob.everyone() {
-        bob.heard_of(&with, with == ann_keys.identity);
+        bob.heard_of(&with, |with| *with == ann_keys.identity);
     }
     assert_eq!(has_sessions(&bob), STRANGERS_MAX + 1, "they were heard of in the same order");
     // Nobody confirms anything to them, so that each sends it again.
