@@ -89,6 +89,14 @@ impl Objects {
         self.chunks.push_back((transfer, offset, bytes));
     }
 
+    /// A transfer has ended, and with it what has come of it: the link counts that no more.
+    fn end(&mut self, transfer: Transfer) {
+        self.puts.remove(&transfer);
+        self.gets.remove(&transfer);
+        self.opening.remove(&transfer);
+        self.chunks.retain(|(of, ..)| *of != transfer);
+    }
+
     /// Ops for what waits to be stored, with what to do about their verdicts.
     pub(super) fn next_op(&mut self) -> Option<(Op, ObjectWork)> {
         if let Some(whole) = self.whole.pop_front() {
@@ -169,9 +177,7 @@ impl Session {
     /// The device has what it wanted, or wants it no more.
     pub(super) fn end_transfer(&mut self, transfer: Transfer) {
         self.channel.link().stop_object(transfer);
-        self.objects.puts.remove(&transfer);
-        self.objects.gets.remove(&transfer);
-        self.objects.opening.remove(&transfer);
+        self.objects.end(transfer);
     }
 
     fn refuse_object(&mut self, transfer: Transfer, reason: ObjectRefusal) {
@@ -349,5 +355,15 @@ mod tests {
         let (op, _) = objects.next_op().unwrap();
         assert!(matches!(op, Op::PutChunk { object: ObjectNo(1), offset: 0, .. }));
         assert!(objects.next_op().is_none());
+    }
+
+    #[test]
+    fn what_has_come_of_a_transfer_goes_with_it() {
+        let mut objects = Objects::default();
+        for transfer in [1, 2, 1].map(Transfer) {
+            objects.take(transfer, 0, Bytes::from_static(b"a chunk"));
+        }
+        objects.end(Transfer(1));
+        assert_eq!(objects.chunks.iter().map(|(of, ..)| *of).collect::<Vec<_>>(), [Transfer(2)]);
     }
 }
