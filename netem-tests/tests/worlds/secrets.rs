@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use thinpost_carrier::Identity;
 use thinpost_client::ticket::ContactTicket;
-use thinpost_client::{AccountKey, Event, InboxNumber, Message, ReceivedContent, Token};
+use thinpost_client::{AccountKey, ContactError, Event, InboxNumber, Message, ReceivedContent, Token};
 use thinpost_gateway::folder::Folder;
 use thinpost_gateway::invite::{InviteParams, Invites};
 use thinpost_netem::{Person, World};
@@ -103,13 +103,19 @@ async fn both_see_the_same_safety_number_and_changed_keys_are_told() {
         relays: vec![world.relay_ticket()],
         models: ModelSet::default(),
     };
-    let keys = [&ann, &bob].map(|person| person.client().ticket().seal);
+    let keys = [10, 20].map(|n| SealKeys { identity: [n; 32], pre_key: [n + 1; 32], envelope: [n + 2; 32] });
     let mut events = ann.client().subscribe(InboxNumber(0));
     ann.client().add_contact("carol", &ticket(keys[1])).await.unwrap();
     let before = ann.client().safety_number("carol");
     ann.client().add_contact("carol", &ticket(keys[0])).await.unwrap();
     assert_ne!(ann.client().safety_number("carol"), before);
     assert_eq!(events.next().await, Some(Event::KeysChanged { contact: "carol".to_owned() }));
+
+    // An account can sign what is not its own: it would pass for whoever seals under that.
+    let [own, bobs] = [&ann, &bob].map(|person| person.client().ticket().seal);
+    let added = ann.client().add_contact("carol", &ticket(bobs)).await;
+    assert_eq!(added, Err(ContactError::KeysOf("bob".to_owned())));
+    assert_eq!(ann.client().add_contact("carol", &ticket(own)).await, Err(ContactError::OwnKeys));
 }
 
 #[tokio::test(start_paused = true)]
