@@ -264,7 +264,7 @@ impl Connection {
             self.confirming.heard(self.quic.stats().frame_rx.acks);
             self.stirs = self.unheard_for().is_some() && self.repeats.is_overdue();
             self.repeats.heard();
-            if self.is_connected() && !self.is_confirmed && self.hears_of_confirmation() {
+            if self.quic.side().is_client() && self.is_connected() && !self.is_confirmed && self.is_told() {
                 self.is_confirmed = true;
                 self.end_answered = self.repeats.said_again();
             }
@@ -294,7 +294,7 @@ impl Connection {
 
     /// Whether a device has heard that the relay has completed the handshake: HANDSHAKE_DONE says so, and so does what a relay sends
     /// only once it has, a probe of the connection or of a path. That of QUIC may have been lost while the link came to rest.
-    fn hears_of_confirmation(&self) -> bool {
+    fn is_told(&self) -> bool {
         let heard = self.quic.stats().frame_rx;
         heard.handshake_done > 0 || heard.ping > 0 || heard.path_challenge > 0
     }

@@ -200,7 +200,8 @@ impl Outbox {
     /// Puts back what was in doubt.
     fn wait_anew(&mut self, id: MessageId) {
         self.put(id, Place::Waiting);
-        self.rows.entry(id).and_modify(|row| row.is_put_back = true);
+        // What is sealed gets another number.
+        self.rows.entry(id).and_modify(|row| row.is_put_back = row.queued.name.is_none());
         let mailbox = self.rows[&id].queued.mailbox;
         if let Some(hold) = self.holds.get_mut(&mailbox).filter(|hold| hold.probe == Some(id)) {
             // The first that waits goes out instead.
@@ -257,16 +258,14 @@ impl Outbox {
         self.put(id, Place::Waiting);
         let is_first = !self.holds.contains_key(&mailbox);
         self.hold(id, mailbox, reason, now);
-        let behind = |other: &&MessageId| is_first && self.rows[*other].queued.mailbox == mailbox;
-        let mut unnumbered =
-            self.to_unnumber(&self.waiting.iter().filter(behind).copied().collect::<Vec<_>>());
-        if reason != Refusal::UnknownHandle {
+        let is_behind =
+            |other: &MessageId| *other != id && is_first && self.rows[other].queued.mailbox == mailbox;
+        let behind: Vec<_> = self.waiting.iter().copied().filter(is_behind).collect();
+        let named = (reason != Refusal::UnknownHandle).then_some(id);
+        if named.is_some() {
             self.rows.entry(id).and_modify(|row| row.is_put_back = false);
-            if !unnumbered.contains(&id) {
-                unnumbered.push(id);
-            }
         }
-        unnumbered
+        named.into_iter().chain(self.to_unnumber(&behind)).collect()
     }
 
     fn hold(&mut self, id: MessageId, mailbox: AccountKey, reason: Refusal, now: Instant) {

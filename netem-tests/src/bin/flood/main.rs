@@ -71,8 +71,8 @@ struct Options {
     /// What is attacked with: forged addresses, slow clients, strangers. By default what the bars say
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(10..=50_000))]
     attackers: Option<u64>,
-    /// How long it is quiet, and how long attacked, seconds. On a link with losses the 99th percentile is that of a few losses in a row: of
-    /// 500 waits it comes out larger or smaller by half, of 3,000 by a fifth
+    /// How long it is quiet, and how long attacked, seconds. On a link with losses the 99th percentile is that of a few losses in a row, and
+    /// takes many waits to be known
     #[arg(long, value_name = "S", default_value_t = 240, value_parser = clap::value_parser!(u64).range(1..=3_600))]
     seconds: u64,
     /// The link that each ordinary client is behind; `none` for this machine alone

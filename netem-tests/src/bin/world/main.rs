@@ -238,8 +238,8 @@ fn run(args: &Args, sometimes: &Sometimes) -> Result<bool, Stop> {
         let again = format!("{} --seeds {seeds}", args.again(None));
         say(format_args!("{}\n", tally.report(first, again).line()))?;
     }
-    // Whoever chooses a link, or how many and how long, chooses what cannot happen. The first storms are known to take every rare
-    // path; of others some hundreds may well miss one.
+    // Whoever chooses a link, or how many and how long, chooses what cannot happen. The first storms are known to take all that must
+    // happen in so few; of others some hundreds may well miss one.
     let all_drawn = args.again(None) == format!("world --from {first}");
     let are_enough = seeds >= if first == 0 { sometimes::FIRST_STORMS } else { sometimes::STORMS };
     let missing = if all_drawn && are_enough { tally.missing() } else { Vec::new() };
